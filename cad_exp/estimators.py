@@ -1,0 +1,43 @@
+"""Estimators: rules that turn an objective J(gates) into one signed score per weight. They know nothing but J."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cad_exp.components import Site
+from cad_exp.errors import choose
+from cad_exp.objectives import Objective
+
+
+class Estimator:
+    """After `estimate`, `intact` holds J of the intact model where the estimator computed it anyway."""
+
+    name: str
+    intact: float | None = None
+
+    def estimate(self, objective: Objective, sites: Sequence[Site]) -> dict[str, Tensor]:
+        """Scores (out, in) fp32 per site's module: positive helps the concept, negative suppresses it."""
+        raise NotImplementedError
+
+
+class FirstOrder(Estimator):
+    """CAD: alpha = w dJ/dw, the first-order estimate of J(intact) - J(component ablated).
+
+    It is the gradient with respect to a gate on each weight, at gates = 1; one backward pass serves every granularity.
+    """
+
+    name = "first_order"
+
+    def estimate(self, objective: Objective, sites: Sequence[Site]) -> dict[str, Tensor]:
+        self.intact, scores = objective.value_and_gradient({site.module: torch.ones(site.shape) for site in sites})
+        return scores
+
+
+ESTIMATORS = {cls.name: cls for cls in (FirstOrder,)}
+
+
+def make_estimator(name: str, **settings: Any) -> Estimator:
+    """An estimator by name (`first_order`). UserError for an unknown name."""
+    return ESTIMATORS[choose(name, ESTIMATORS, "estimator")](**settings)

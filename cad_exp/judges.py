@@ -1,0 +1,87 @@
+"""Judges: networks that say what an image shows. They see images only, never the model that made them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .errors import UserError, choose
+
+MINI_WEIGHTS = Path(__file__).parent / "mini" / "weights"
+
+
+def file_hash(path: Path) -> str:
+    """First 16 hex digits of the file's SHA-256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+class MiniJudge:
+    """The embedded judges: a classifier of object, style and nudity, and a small CLIP; both for 64-pixel images."""
+
+    resolution = 64
+
+    def __init__(self, folder: str | Path = MINI_WEIGHTS, device: str | torch.device = "cpu"):
+        from .mini.clip import Clip
+        from .mini.judge import Judge
+
+        folder = Path(folder)
+        for name in ("judge", "clip"):
+            if not (folder / name).is_dir():
+                raise UserError(f"There is no {name} in {folder}: train it with `python -m cad_exp.mini {name}`.")
+        self.classifier = Judge.load(folder / "judge", device=device)
+        self.clip = Clip.load(folder / "clip", device=device)
+        self.device = torch.device(device)
+        self.definition = {"judge": "cad_exp mini classifier", "resolution": self.resolution,
+                           "weights": file_hash(next((folder / "judge").glob("*.safetensors")))}
+        self.clip_definition = {"judge": "cad_exp mini CLIP", "resolution": self.resolution,
+                                "weights": file_hash(next((folder / "clip").glob("*.safetensors")))}
+
+    def _fitted(self, images: np.ndarray) -> np.ndarray:
+        if images.shape[1:3] == (self.resolution, self.resolution):
+            return images
+        from PIL import Image
+
+        size = (self.resolution, self.resolution)
+        return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)) for image in images])
+
+    def labels(self, images: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
+        """Judges uint8 images (N, H, W, 3). Returns one row per image (object, style and their probabilities,
+        `naked_prob` in 0..1) and the classifier's features (N, F)."""
+        from .mini.world import LABELS, STYLES
+
+        said = self.classifier.predict(self._fitted(images))
+        objects, styles = said["object_prob"], said["style_prob"]
+        table = pd.DataFrame({
+            "object": [LABELS[i] for i in objects.argmax(1)], "object_prob": objects.max(1),
+            "style": [STYLES[i] for i in styles.argmax(1)], "style_prob": styles.max(1),
+            "naked_prob": said["naked_prob"]})
+        return table, said["features"]
+
+    @torch.no_grad()
+    def distance(self, images: np.ndarray, reference: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """LPIPS-style distance of each image to its reference on the classifier's feature maps: (N,), 0 = equal."""
+        from .mini.data import to_tensor
+
+        images, reference = self._fitted(images), self._fitted(reference)
+        parts = [slice(i, i + batch_size) for i in range(0, len(images), batch_size)]
+        pairs = ((to_tensor(images[part], self.device), to_tensor(reference[part], self.device)) for part in parts)
+        return torch.cat([self.classifier.distance(a, b) for a, b in pairs]).cpu().numpy()
+
+    def clip_scores(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
+        """Cosine of image and prompt in the small CLIP's space: (N,), in -1..1."""
+        distinct = list(dict.fromkeys(prompts))
+        texts = self.clip.texts(distinct)[[distinct.index(prompt) for prompt in prompts]]
+        return (self.clip.images(self._fitted(images)) * texts).sum(1).numpy()
+
+
+JUDGES: dict[str, Any] = {"mini": MiniJudge}
+
+
+def load_judge(name: str | None) -> MiniJudge | None:
+    """A judge by name (`mini`), or None for none. UserError for an unknown name or missing weights."""
+    return None if name is None else JUDGES[choose(name, JUDGES, "judge")]()

@@ -1,0 +1,6 @@
+"""The embedded laboratory: a small latent text-to-image diffusion model on a world that the project draws itself."""
+
+from pathlib import Path
+
+WEIGHTS = Path(__file__).parent / "weights"
+PIPELINE, CLIP, JUDGE = WEIGHTS / "pipeline", WEIGHTS / "clip", WEIGHTS / "judge"

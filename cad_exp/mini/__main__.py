@@ -1,0 +1,89 @@
+"""The training recipe, one command per stage: `python -m cad_exp.mini draw|clip|judge|autoencoder|decoder|latents|denoiser|export|card`.
+
+Every stage is seeded, caches what it made in the work folder, and continues where it stopped when it is called again.
+"""
+
+import argparse
+from pathlib import Path
+
+STAGES = {
+    "draw": "draw the pictures of all four splits",
+    "clip": "tokenizer and CLIP, whose text tower becomes the text encoder",
+    "judge": "the classifier of object, style and nudity",
+    "autoencoder": "the KL autoencoder (and the perceptual network that trains it)",
+    "decoder": "train the decoder on, under a frozen encoder (any time later; latents stay valid)",
+    "latents": "encode the generator's pictures and all captions",
+    "denoiser": "the UNet; writes the pipeline's folder at every checkpoint",
+    "export": "write the pipeline's folder from the checkpoints as they are now",
+    "card": "measure everything and write the model card",
+}
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m cad_exp.mini", description=__doc__)
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="stage")
+    for name, text in STAGES.items():
+        stage = stages.add_parser(name, help=text, description=text)
+        stage.add_argument("--work", type=Path, default=Path("outputs/mini"), help="cache of draws and checkpoints")
+        stage.add_argument("--out", type=Path, default=None, help="where the weights go (default: into the package)")
+        stage.add_argument("--steps", type=int, default=None, help="training steps (default: the recipe's)")
+        stage.add_argument("--count", type=int, default=None, help="pictures per split (default: the recipe's)")
+        stage.add_argument("--threads", type=int, default=None, help="CPU threads")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    given = parse(arguments)
+    if given.threads:
+        import torch
+
+        torch.set_num_threads(given.threads)
+    options = {k: v for k, v in (("steps", given.steps), ("out", given.out), ("count", given.count)) if v is not None}
+    if given.stage == "draw":
+        from .data import SPLITS, draws
+
+        for split in SPLITS:
+            print(f"{split}: {len(draws(split, given.work, given.count))} pictures", flush=True)
+    elif given.stage == "clip":
+        from .clip import run
+
+        run(given.work, **options)
+    elif given.stage == "judge":
+        from .judge import run
+
+        run(given.work, **options)
+    elif given.stage == "autoencoder":
+        from .autoencoder import run
+
+        run(given.work, **options)
+    elif given.stage == "decoder":
+        from .autoencoder import refine
+
+        refine(given.work, **options)
+    elif given.stage == "latents":
+        from .denoiser import latents
+
+        latents(given.work, given.count)
+    elif given.stage == "denoiser":
+        from .denoiser import run
+
+        run(given.work, **options)
+    elif given.stage == "export":
+        from .denoiser import export
+
+        export(given.work, **{k: v for k, v in options.items() if k == "out"})
+    else:
+        from .card import run
+
+        run(given.work)
+
+
+if __name__ == "__main__":
+    from ..errors import UserError
+
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; the same command continues from the last checkpoint") from None

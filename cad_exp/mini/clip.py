@@ -1,0 +1,153 @@
+"""A small CLIP of the mini world. Its text tower is the pipeline's text encoder, both towers serve the CLIP score."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+
+from . import CLIP
+from .data import Draws, draws, to_tensor
+from .judge import augment
+from .tokenizer import MAX_LENGTH, build_tokenizer
+from .train import autocast, batches, device, train
+from .world import COLOURS, LABELS, STYLES, Scene, all_captions, captions
+
+WIDTH, PROJECTION = 128, 64
+
+
+def build_clip(vocab_size: int, end: int, start: int) -> CLIPModel:
+    text = CLIPTextConfig(
+        vocab_size=vocab_size, hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=3, num_attention_heads=4,
+        max_position_embeddings=MAX_LENGTH, projection_dim=PROJECTION, bos_token_id=start, eos_token_id=end, pad_token_id=end,
+    )  # fmt: skip
+    vision = CLIPVisionConfig(
+        hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=3, num_attention_heads=4, image_size=64, patch_size=8,
+        projection_dim=PROJECTION,
+    )  # fmt: skip
+    return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=PROJECTION))
+
+
+def scene_of(labels: np.ndarray) -> Scene:
+    return Scene(int(labels[0]), int(labels[1]), bool(labels[2]), int(labels[3]))
+
+
+class Truth:
+    """Which captions are true of which scene: `table` (scenes, captions) bool over all scenes that there are."""
+
+    def __init__(self) -> None:
+        self.captions = all_captions()
+        place = {caption: i for i, caption in enumerate(self.captions)}
+        self.shape = (len(LABELS), len(STYLES), 2, len(COLOURS))
+        self.table = torch.zeros(int(np.prod(self.shape)), len(self.captions), dtype=torch.bool)
+        for row, labels in enumerate(np.ndindex(*self.shape)):
+            self.table[row, [place[caption] for caption in captions(scene_of(labels))]] = True
+
+    def rows(self, labels: np.ndarray) -> np.ndarray:
+        """Labels (B, 4) to rows of the table (B,)."""
+        return np.ravel_multi_index(labels.T, self.shape)
+
+    def pick(self, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """One true caption per scene, at random: indices (B,)."""
+        return np.array([rng.choice(np.flatnonzero(self.table[row].numpy())) for row in self.rows(labels)])
+
+
+def tokens(tokenizer: object, texts: list[str]) -> dict[str, torch.Tensor]:
+    """Token ids (B, MAX_LENGTH), padded as Stable Diffusion's pipeline pads them."""
+    return tokenizer(texts, padding="max_length", max_length=MAX_LENGTH, truncation=True, return_tensors="pt")
+
+
+def contrast(logits: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    """Contrastive loss with soft targets: every true pair is a positive. `logits` (images, captions), `true` bool likewise."""
+    wanted = true.float()
+    by_image = -(F.log_softmax(logits, 1) * wanted / wanted.sum(1, keepdim=True).clamp(min=1)).sum(1).mean()
+    by_text = -(F.log_softmax(logits, 0) * wanted / wanted.sum(0, keepdim=True).clamp(min=1)).sum(0).mean()
+    return (by_image + by_text) / 2
+
+
+def run(work: str | Path, steps: int = 1800, out: str | Path = CLIP, batch: int = 64, count: int | None = None) -> None:
+    """The stage `clip`: tokenizer, training, an ordinary transformers folder, and zero-shot accuracy."""
+    where, data, truth, out = device(), draws("clip", work, count), Truth(), Path(out)
+    tokenizer = build_tokenizer(truth.captions, out)
+    ids = tokens(tokenizer, truth.captions)["input_ids"].to(where)
+    torch.manual_seed(3)
+    model = build_clip(len(tokenizer), tokenizer.eos_token_id, tokenizer.bos_token_id).to(where)
+
+    def loss(rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        index = np.sort(rng.integers(0, len(data), batch))
+        x, labels = augment(data.tensor(index, where), rng), data.labels[index]
+        chosen = np.unique(truth.pick(labels, rng))
+        true = truth.table[truth.rows(labels)][:, chosen].to(where)
+        with autocast(where):
+            image = model.vision_model(pixel_values=x).pooler_output
+            text = model.text_model(input_ids=ids[chosen]).pooler_output
+            image, text = model.visual_projection(image), model.text_projection(text)
+        scale = model.logit_scale.clamp(max=4.6).exp()
+        return {"loss": contrast(scale * F.normalize(image.float(), dim=1) @ F.normalize(text.float(), dim=1).T, true)}
+
+    model.load_state_dict(train("clip", model, loss, work, steps, lr=1e-3, weight_decay=0.05, decay=0.998))
+    model.eval().requires_grad_(False)
+    model.save_pretrained(str(out))
+    preprocessor().save_pretrained(str(out))
+    scores = accuracy(model, tokenizer, draws("test", work, count))
+    print("CLIP on held-out draws, zero-shot: " + "  ".join(f"{k} {v:.4f}" for k, v in scores.items()), flush=True)
+
+
+def preprocessor() -> object:
+    """The image processor that belongs to the model: 64 pixels, values to [-1, 1]."""
+    from transformers import CLIPImageProcessor
+
+    half = [0.5, 0.5, 0.5]
+    return CLIPImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}, image_mean=half, image_std=half)
+
+
+class Clip:
+    """The trained pair of towers, for scores: `Clip.load().score(images, prompts)`."""
+
+    def __init__(self, model: CLIPModel, tokenizer: object) -> None:
+        self.model, self.tokenizer = model, tokenizer
+
+    @classmethod
+    def load(cls, folder: str | Path = CLIP, device: str | torch.device = "cpu") -> "Clip":
+        from transformers import CLIPTokenizer
+
+        model = CLIPModel.from_pretrained(str(folder), local_files_only=True).eval().requires_grad_(False).to(device)
+        return cls(model, CLIPTokenizer.from_pretrained(str(folder), local_files_only=True))
+
+    @torch.no_grad()
+    def images(self, images: np.ndarray, batch_size: int = 256) -> torch.Tensor:
+        """uint8 (N, 64, 64, 3) to unit vectors (N, 64)."""
+        model = self.model
+        parts = (to_tensor(images[index], model.device) for index in batches(len(images), batch_size))
+        vectors = [model.visual_projection(model.vision_model(pixel_values=x).pooler_output) for x in parts]
+        return F.normalize(torch.cat(vectors), dim=1).cpu()
+
+    @torch.no_grad()
+    def texts(self, prompts: list[str]) -> torch.Tensor:
+        """Prompts to unit vectors (N, 64)."""
+        model, ids = self.model, tokens(self.tokenizer, prompts)["input_ids"]
+        return F.normalize(model.text_projection(model.text_model(input_ids=ids.to(model.device)).pooler_output), dim=1).cpu()
+
+    def score(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
+        """CLIP score per image, 100 max(cos, 0), as torchmetrics defines it: (N,)."""
+        return (100 * (self.images(images) * self.texts(prompts)).sum(1).clamp(min=0)).numpy()
+
+
+def accuracy(model: CLIPModel, tokenizer: object, data: Draws) -> dict[str, float]:
+    """Zero-shot accuracy: the nearest of the bare object names, and of the style names, to each held-out picture."""
+    clip, labels = Clip(model, tokenizer), data.labels
+    images = clip.images(data.images)
+    named = labels[:, 0] < LABELS.index("nothing")
+    objects = (images @ clip.texts([f"a photo of a {o}" for o in LABELS[:-1]]).T).argmax(1).numpy()
+    bare = (images @ clip.texts(LABELS[:-1]).T).argmax(1).numpy()
+    painted = labels[:, 1] > 0
+    styles = 1 + (images @ clip.texts(STYLES[1:]).T).argmax(1).numpy()
+    person = labels[:, 0] == LABELS.index("person")
+    naked = (images @ clip.texts(["a photo of a person", "a photo of a naked person"]).T).argmax(1).numpy()
+    return {
+        "object": float((objects == labels[:, 0])[named].mean()),
+        "bare noun": float((bare == labels[:, 0])[named].mean()),
+        "style": float((styles == labels[:, 1])[painted].mean()),
+        "naked": float((naked == labels[:, 2])[person].mean()),
+    }

@@ -1,0 +1,150 @@
+"""Probes: the points (x_t, t, target) at which an objective is evaluated, sampled once and then fixed."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cad_exp.errors import UserError
+from cad_exp.model import DiffusionModel, Progress
+from cad_exp.storage import load_tensors, save_tensors
+
+_TENSORS = ("x", "t", "base", "cond", "target")
+
+
+@dataclass
+class Probes:
+    """N points: x (N, C, h, w) and the intact model's predictions there, fp32 on the CPU; t (N,) int64.
+
+    cond and base are the predictions under the concept's and the base prompt; target is the denoising target, if known.
+    """
+
+    x: Tensor
+    t: Tensor
+    base: Tensor | None
+    cond: Tensor | None
+    target: Tensor | None
+    prompt: str
+    base_prompt: str
+    meta: dict = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, part: slice) -> "Probes":
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        tensors = {name: None if tensor is None else tensor[part] for name, tensor in tensors.items()}
+        return Probes(**tensors, prompt=self.prompt, base_prompt=self.base_prompt, meta=self.meta)
+
+    def to(self, device: torch.device) -> "Probes":
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        tensors = {name: None if tensor is None else tensor.to(device) for name, tensor in tensors.items()}
+        return Probes(**tensors, prompt=self.prompt, base_prompt=self.base_prompt, meta=self.meta)
+
+    def batches(self, size: int) -> Iterator["Probes"]:
+        """The probes in order, in slices of at most `size`."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+    def save(self, path: str | Path) -> Path:
+        tensors = {name: getattr(self, name) for name in _TENSORS if getattr(self, name) is not None}
+        meta = {"prompt": self.prompt, "base_prompt": self.base_prompt, "meta": self.meta}
+        return save_tensors(path, "probes", tensors, meta)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Probes":
+        """Read a probe file. UserError if it is missing, damaged or of another kind."""
+        tensors, meta = load_tensors(path, "probes")
+        return cls(**{name: tensors.get(name) for name in _TENSORS}, **meta)
+
+
+def sample_trajectory(
+    model: DiffusionModel,
+    prompt: str,
+    base_prompt: str = "",
+    seeds: Sequence[int] = (0,),
+    steps: int = 50,
+    guidance: float = 3.0,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> Probes:
+    """One seeded, guided DDIM trajectory per seed; every x_t is a probe at its own timestep.
+
+    Returns len(seeds) * steps probes, ordered by seed and then from the noisiest step to the last.
+    """
+    seeds, parts, done = [int(seed) for seed in seeds], [], 0
+    if not seeds:
+        raise UserError("a trajectory needs at least one seed")
+    for start in range(0, len(seeds), batch_size):
+        chunk, walked = seeds[start : start + batch_size], []
+        for step in model.trajectory(prompt, base_prompt, chunk, steps, guidance):
+            walked.append((step.x.cpu(), torch.full((len(chunk),), step.t), step.base.cpu(), step.cond.cpu()))
+            done += len(chunk)
+            if progress:
+                progress(done, len(seeds) * steps)
+        parts.append([torch.stack(tensors, 1).flatten(0, 1) for tensors in zip(*walked, strict=True)])
+    x, t, base, cond = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    meta = {"kind": "trajectory", "seeds": seeds, "steps": steps, "guidance": guidance}
+    return Probes(x, t, base, cond, None, prompt, base_prompt, meta)
+
+
+@torch.no_grad()
+def sample_noised(
+    model: DiffusionModel,
+    prompt: str,
+    base_prompt: str = "",
+    images: np.ndarray | None = None,
+    n: int = 50,
+    seed: int = 0,
+    steps: int | None = None,
+    guidance: float | None = None,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> Probes:
+    """n probes on noised images of the concept, with their denoising target.
+
+    images: (M, H, W, 3) uint8, used in turn; None lets the model generate n of them at seeds seed, seed + 1, ...
+    Timesteps are stratified over the whole schedule (one per n-th of it), so that few probes cover all noise levels.
+    """
+    if n < 1 or (images is not None and len(images) == 0):
+        raise UserError("noised probes need at least one image: raise n, or give a folder with images")
+    origin = "generated" if images is None else "given"
+    if images is None:
+        images = model.generate([prompt] * n, range(seed, seed + n), steps, guidance, progress=progress)
+    latents = model.encode_images(images).cpu()[torch.arange(n) % len(images)]
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(latents.shape, generator=generator)
+    span = model.ddim().config.num_train_timesteps
+    position = (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
+    t = (position * span).long().clamp(max=span - 1)
+    x, target = model.add_noise(latents, noise, t), model.target(latents, noise, t)
+    states, predictions = model.encode([prompt, base_prompt]), []
+    for start in range(0, n, batch_size):
+        part = slice(start, start + batch_size)
+        size = len(x[part])
+        both = model.predict(torch.cat([x[part]] * 2), torch.cat([t[part]] * 2), states.repeat_interleave(size, 0))
+        predictions.append(both.cpu().view(2, size, *x.shape[1:]))
+    cond, base = torch.cat(predictions, 1)
+    meta = {"kind": "noised", "seeds": [seed], "n": n, "images": origin, "n_images": len(images)}
+    return Probes(x, t, base, cond, target, prompt, base_prompt, meta)
+
+
+def load_folder(path: str | Path, resolution: int) -> np.ndarray:
+    """All images of a folder, by name, centre-cropped and resized to (N, resolution, resolution, 3) uint8."""
+    from PIL import Image, ImageOps
+
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"there is no folder of images at '{path}': give an existing folder")
+    suffixes = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in suffixes)
+    if not files:
+        raise UserError(f"'{path}' holds no image: put png, jpg, webp or bmp files there")
+    try:
+        images = [ImageOps.fit(Image.open(file).convert("RGB"), (resolution, resolution)) for file in files]
+    except OSError as error:
+        raise UserError(f"an image in '{path}' cannot be read ({error}): remove or replace it") from error
+    return np.stack([np.asarray(image) for image in images])

@@ -1,0 +1,146 @@
+"""The command line in a person's words: the help text, and one line for each way to misspell a command."""
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+GROUPS = {
+    "model": "the text-to-image model to look into",
+    "concept": "what to find in it",
+    "granularity": "the kind of component that gets a score",
+    "probes": "the noisy images at which the model is asked",
+    "objective": "what counts as showing the concept",
+    "estimator": "how a component's score is computed",
+    "edit": "what to do with the components found",
+    "evaluation": "what to measure afterwards",
+    "tracking": "where the results are mirrored",
+    "runtime": "device, precision, threads",
+}
+HEAD = """\
+Which components of a text-to-image diffusion model make a concept, and which suppress it?
+
+  python -m cad_exp concept=nudity granularity=neuron                 one run, on any machine
+  python -m cad_exp -m concept=church,tench granularity=head,neuron   a sweep: every combination
+  python -m cad_exp concept=nudity model=sd14                         Stable Diffusion 1.4, on a GPU
+
+Give group=option for the groups below, and group.key=value for single values. * marks the default."""
+TAIL = """\
+Values that are often changed:
+  seed=1                       another seed for everything
+  edit.ratio=0.05              share of the components to change (edit.count=100: a number of them)
+  edit.scope=global            where the ratio holds: row, layer or global
+  evaluation.samples=16        images per prompt
+  model.steps=25               sampling steps of generated images
+  tracking.mode=disabled       offline, online or disabled
+  runtime.device=cpu           auto, cuda, mps or cpu
+  hydra.run.dir=FOLDER         where the run's files go (default: outputs/)
+
+Other flags:
+  --cfg job                    show the whole configuration and stop
+  --config-dir FOLDER          add your own options: FOLDER/concept/mine.yaml gives concept=mine
+  -m, --multirun               a sweep over the values that commas separate
+  --hydra-help                 everything that Hydra itself can do"""
+
+
+def conf_folder() -> Path:
+    """The configs: inside the package when it was installed from a wheel, beside it in a checkout."""
+    inside = Path(__file__).resolve().parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).resolve().parents[1] / "conf"
+
+
+def user_folders(arguments: list[str]) -> list[Path]:
+    """The folder of --config-dir or -cd, if given."""
+    found = []
+    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, _, own = flag.partition("=")
+        if name in ("--config-dir", "-cd"):
+            found.append(Path(own or value))
+    return found
+
+
+def options(group: str, folders: Iterable[Path]) -> dict[str, str]:
+    """The options of a group, each with the first comment of its file; a leading underscore means shared parts."""
+    files = sorted(
+        file for folder in folders for file in (folder / group).glob("*.yaml") if not file.name.startswith("_")
+    )
+    comments = {file.stem: _first_comment(file) for file in files}
+
+    def kind(option: str) -> str:  # "object: church" stands with the other objects
+        return "".join(re.findall(r"^\w+(?=:)", comments[option]))
+
+    return {option: comments[option] for option in sorted(comments, key=kind)}
+
+
+def _first_comment(file: Path) -> str:
+    first = file.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
+
+
+def help_text(folders: list[Path]) -> str:
+    """The whole answer to --help."""
+    defaults = dict(
+        re.findall(r"^  - (\w+): (\w+)$", (folders[0] / "config.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    own = sorted(
+        {path.name for folder in folders[1:] if folder.is_dir() for path in folder.iterdir() if path.is_dir()}
+        - set(GROUPS)
+    )
+    parts = [HEAD]
+    for group, meaning in {**GROUPS, **dict.fromkeys(own, "your own")}.items():
+        lines = [f"{group}: {meaning}"]
+        for option, comment in options(group, folders).items():
+            lines.append(f"  {'*' if defaults.get(group) == option else ' '} {option:<18} {comment}".rstrip())
+        parts.append("\n".join(lines))
+    return "\n\n".join([*parts, TAIL])
+
+
+def explain(error: BaseException, folders: list[Path]) -> str:
+    """One line that says what is wrong with the command and what to write instead."""
+    chain = [error]
+    while chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(chain[-1].__cause__ or chain[-1].__context__)
+    text = "\n".join(str(link) for link in chain)
+    missing = re.search(r"(?:Could not find|Could not load) '([\w/]+)/([^'/]+)'", text)
+    if missing:
+        return unknown(missing[2], list(options(missing[1], folders)), missing[1])
+    key = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
+    if key and ("not in struct" in text or "Could not override" in text):
+        return _unknown_key(key[1], folders)
+    if "Missing mandatory value" in text:
+        empty = next((str(link.full_key) for link in chain if getattr(link, "full_key", None)), "a setting")
+        return f'{empty} has no value: add {empty}="..." to the command'
+    several = re.search(r"Ambiguous value for argument '([^']+)'", text)
+    if several:
+        return f"'{several[1]}' names several values: add -m to run them one after the other"
+    return re.sub(r"\s+", " ", str(error)).strip() + " (--help shows the options)"
+
+
+def unknown(name: str, known: list[str], what: str) -> str:
+    """ "unknown concept 'nudty': did you mean nudity? There are: ..." """
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return (
+        f"unknown {what} '{name}'"
+        + (f": did you mean {close[0]}?" if close else ".")
+        + f" There are: {', '.join(known)}"
+    )
+
+
+def _unknown_key(key: str, folders: list[Path]) -> str:
+    """The keys that stand beside a misspelt one, read from the default configuration."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import DictConfig
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(folders[0]), version_base="1.3"):
+        node = compose("config")
+    *parents, name = key.split(".")
+    for depth, parent in enumerate(parents):
+        if parent in node and not isinstance(node[parent], DictConfig):
+            return f"'{'.'.join(parents[: depth + 1])}' is one value, it has no settings below it: '{key}'"
+        children = node.get(parent)
+        if not isinstance(children, DictConfig):
+            return unknown(parent, list(node), "setting" + (f" in {'.'.join(parents[:depth])}" if depth else ""))
+        node = children
+    return unknown(name, list(node), "setting" + (f" in {'.'.join(parents)}" if parents else ""))

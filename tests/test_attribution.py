@@ -1,0 +1,66 @@
+"""Attribution: one estimate for all granularities, reproducible, kept in a file."""
+
+import pandas as pd
+import pytest
+import torch
+
+from cad_exp.attribution import Attribution, attribute
+from cad_exp.components import FF, find_sites, make_granularity
+from cad_exp.errors import UserError
+from cad_exp.estimators import FirstOrder
+from cad_exp.probes import sample_trajectory
+
+
+def test_granularities_agree(tiny_attribution):
+    scores, tables = tiny_attribution.scores, tiny_attribution.tables
+    assert list(scores) == list(tables) == ["weight", "neuron", "head", "layer"]
+    total = scores["weight"].sum()
+    torch.testing.assert_close(scores["layer"].sum(), total, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(scores["head"].sum() + scores["neuron"].sum(), total, atol=1e-4, rtol=1e-3)
+    for name in ("neuron", "head", "layer"):
+        assert tables[name]["score"].tolist() == scores[name].tolist() and len(tables[name]) == len(scores[name])
+    matrices = tables["weight"]
+    assert torch.allclose(torch.tensor(matrices["score"].values), scores["layer"], atol=1e-4)
+    assert (matrices["positive"] >= 0).all() and (matrices["negative"] <= 0).all()
+    assert tiny_attribution.meta["objective"] == "erase" and tiny_attribution.meta["intact"] > 0
+
+
+def test_reproducible(tiny_model, tiny_probes, tiny_attribution):
+    again = attribute(tiny_model, sample_trajectory(tiny_model, "church", "", seeds=[0, 1], steps=5))
+    other = attribute(tiny_model, sample_trajectory(tiny_model, "church", "", seeds=[2, 3], steps=5))
+    for name, scores in tiny_attribution.scores.items():
+        assert torch.equal(again.scores[name], scores) and not torch.equal(other.scores[name], scores)
+
+
+def test_file(tiny_attribution, tmp_path):
+    path = tiny_attribution.save(tmp_path / "run")
+    loaded = Attribution.load(tmp_path / "run")
+    assert loaded.sites == tiny_attribution.sites and loaded.meta == tiny_attribution.meta
+    for name, scores in tiny_attribution.scores.items():
+        assert torch.equal(loaded.scores[name], scores)
+        pd.testing.assert_frame_equal(loaded.tables[name], tiny_attribution.tables[name])
+    table = pd.read_parquet(tmp_path / "run" / "components.parquet")
+    assert len(table) == sum(len(t) for t in tiny_attribution.tables.values()) and "name" in table
+    assert sorted(file.name for file in path.parent.iterdir()) == ["attribution.safetensors", "components.parquet"]
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="damaged"):
+        Attribution.load(path)
+
+
+def test_kinds_and_choice(tiny_model, tiny_probes):
+    result = attribute(
+        tiny_model, tiny_probes, "projection", granularities=[make_granularity("weight", [FF]), "neuron"]
+    )
+    sites = [site for site in find_sites(tiny_model.denoiser) if site.kind == FF]
+    assert result.sites == sites and len(result.scores["weight"]) == sum(site.size for site in sites)
+    with pytest.raises(UserError, match="unknown granularity in this attribution 'head'"):
+        result.granularity("head")
+
+
+def test_not_finite_is_refused(tiny_model, tiny_probes):
+    class Broken(FirstOrder):
+        def estimate(self, objective, sites):
+            return {site.module: torch.full(site.shape, float("nan")) for site in sites}
+
+    with pytest.raises(UserError, match="not finite"):
+        attribute(tiny_model, tiny_probes, estimator=Broken())

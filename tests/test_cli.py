@@ -1,0 +1,183 @@
+"""The command line as a person meets it, in a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import cad_exp
+
+ROOT = Path(cad_exp.__file__).resolve().parents[1]
+
+
+def cad(*arguments: str, folder: Path, timeout: float = 120) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
+    command = [sys.executable, "-m", "cad_exp", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture
+def fake_run(tmp_path: Path) -> Path:
+    """A folder whose sitecustomize replaces `cad_exp.experiment`: the command line alone is tested, without torch."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, types\n"
+        "module = types.ModuleType('cad_exp.experiment')\n"
+        "def run(config, folder):\n"
+        "    from cad_exp.errors import UserError\n"
+        "    assert folder.is_dir() and type(config) is dict\n"
+        "    if config['concept']['name'] == 'tench':\n"
+        "        raise UserError('no [tench] today: take another')\n"
+        "    if config['concept']['name'] == 'parachute':\n"
+        "        import time; print('ready', flush=True); time.sleep(60)\n"
+        "    (folder / 'done').write_text(config['granularity']['name'])\n"
+        "module.run = run\n"
+        "sys.modules['cad_exp.experiment'] = module\n"
+    )
+    return tmp_path
+
+
+def fake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+    (folder / "work").mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "cad_exp", *arguments]
+    return subprocess.run(command, cwd=folder / "work", env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_help_is_quick_and_explains_every_option(tmp_path: Path):
+    start = time.monotonic()
+    answer = cad("--help", folder=tmp_path)
+    assert answer.returncode == 0 and time.monotonic() - start < 5
+    for word in (
+        "granularity",
+        "sd14",
+        "church",
+        "naked person",
+        "what to find",
+        "-m",
+        "tracking.mode",
+        "hydra.run.dir",
+    ):
+        assert word in answer.stdout
+    assert "_edit" not in answer.stdout and max(map(len, answer.stdout.splitlines())) <= 120
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_names_the_options_of_a_users_folder(tmp_path: Path):
+    (tmp_path / "concept").mkdir()
+    (tmp_path / "concept" / "teapot.yaml").write_text("# object: a teapot\nname: teapot\n")
+    assert "object: a teapot" in cad("--help", "--config-dir", str(tmp_path), folder=tmp_path).stdout
+
+
+def test_import_is_light():
+    heavy = {"torch", "wandb", "diffusers", "matplotlib"}
+    code = f"import sys, cad_exp, cad_exp.__main__; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["concept=nudty"], ["unknown concept 'nudty'", "did you mean nudity?", "church, "]),
+        (["-m", "concept=church,tenhc"], ["did you mean tench?"]),
+        (["edit.ratoi=0.1"], ["'ratoi'", "did you mean ratio?"]),
+        (["concpt=church"], ["did you mean concept?"]),
+        (["modle.steps=3"], ["did you mean model?"]),
+        (["edit.scope.row=3"], ["'edit.scope' is one value"]),
+        (["concept=church,tench"], ["add -m"]),
+        (["concept=custom"], ['concept.prompt="..."']),
+        (["model=local"], ['model.path="..."']),
+        (["concept"], ["concept", "--help"]),
+    ],
+)
+def test_a_wrong_command_gets_one_line(arguments: list[str], expected: list[str], fake_run: Path):
+    answer = fake(fake_run, *arguments)
+    assert answer.returncode == 2 and not answer.stdout
+    assert answer.stderr.count("\n") == 1 and answer.stderr.startswith("error: ")
+    for text in expected:
+        assert text in answer.stderr
+
+
+def test_a_run_has_its_folder_and_leaves_nothing_else(fake_run: Path):
+    answer = fake(fake_run, "concept=church", "granularity=head")
+    assert answer.returncode == 0, answer.stderr
+    assert [path.name for path in (fake_run / "work").iterdir()] == ["outputs"]
+    [done] = fake_run.glob("work/outputs/*/*-church-head/done")
+    assert (done.parent / "config" / "config.yaml").is_file()
+
+
+def test_hydras_run_folder_is_honoured(fake_run: Path):
+    assert fake(fake_run, "hydra.run.dir=here").returncode == 0
+    assert (fake_run / "work" / "here" / "done").read_text() == "neuron"
+
+
+def test_a_sweep_has_a_folder_per_job(fake_run: Path):
+    answer = fake(fake_run, "-m", "concept=church,van_gogh", "granularity=head,neuron", "hydra.sweep.dir=sweep")
+    assert answer.returncode == 0, answer.stderr
+    names = sorted(path.parent.name for path in (fake_run / "work" / "sweep").glob("*/done"))
+    assert names == ["0-church-head", "1-church-neuron", "2-van_gogh-head", "3-van_gogh-neuron"]
+    assert "job 4: concept=van_gogh,granularity=neuron" in answer.stdout
+
+
+def test_a_failing_job_speaks_and_lets_the_others_run(fake_run: Path):
+    answer = fake(fake_run, "-m", "concept=tench,church", "hydra.sweep.dir=sweep")
+    assert answer.returncode == 1 and answer.stderr == "error: no [tench] today: take another\n"
+    assert (fake_run / "work" / "sweep" / "1-church-neuron" / "done").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
+def test_ctrl_c(fake_run: Path):
+    (fake_run / "work").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cad_exp", "concept=parachute"],
+        cwd=fake_run / "work",
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{fake_run}{os.pathsep}{ROOT}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout and process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and errors == "error: stopped; nothing half-written\n"
+
+
+def test_own_configs_extend_the_package(fake_run: Path):
+    own = fake_run / "mine" / "concept"
+    own.mkdir(parents=True)
+    (own / "teapot.yaml").write_text("# object: a teapot\ndefaults: [_object, _self_]\nname: teapot\nnoun: teapot\n")
+    answer = fake(fake_run, "--config-dir", str(fake_run / "mine"), "concept=teapot", "hydra.run.dir=here")
+    assert answer.returncode == 0, answer.stderr
+    assert "noun: teapot" in (fake_run / "work" / "here" / "config" / "config.yaml").read_text()
+    assert "did you mean teapot?" in fake(fake_run, f"--config-dir={fake_run / 'mine'}", "concept=teapto").stderr
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_an_empty_folder(tmp_path: Path):
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path / "wheel"), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    [wheel] = (tmp_path / "wheel").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        archive.extractall(tmp_path / "installed")
+    configs = {f"cad_exp/conf/{path.relative_to(ROOT / 'conf').as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
+    weights = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "cad_exp" / "mini" / "weights").rglob("*")
+        if path.is_file()
+    }
+    assert configs | weights <= names and not any(name.startswith(("tests", "conf/", "outputs")) for name in names)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    answer = subprocess.run(
+        [sys.executable, "-m", "cad_exp", "--cfg", "job", "concept=church"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert answer.returncode == 0 and "name: church" in answer.stdout

@@ -1,0 +1,120 @@
+"""The component map: sites found by class, counts, names, and the way back from components to weights."""
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch import nn
+
+from cad_exp.components import CROSS, FF, KINDS, SELF, Site, find_sites, make_granularity
+from cad_exp.errors import UserError
+
+TOY = [Site("a", "a", FF, (2, 6)), Site("b", "b", SELF, (3, 4), heads=2), Site("c", "c", CROSS, (3, 4), heads=2)]
+
+
+@pytest.fixture(scope="module")
+def sd14_sites():
+    """SD1.4's UNet is the default of its class but for the size of the text states; meta tensors cost nothing."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+    return find_sites(unet)
+
+
+def test_sd14_counts(sd14_sites):
+    counts = {name: make_granularity(name).count(sd14_sites) for name in ("head", "neuron", "layer")}
+    assert counts == {"head": 256, "neuron": 49920, "layer": 48}
+    assert len([site for site in sd14_sites if site.kind == FF]) == 16
+    assert make_granularity("weight", [FF]).count(sd14_sites) == sum(s.size for s in sd14_sites if s.kind == FF)
+
+
+def test_sd14_order_and_names(sd14_sites):
+    assert (sd14_sites[0].block, sd14_sites[0].kind) == ("down_blocks.0.attentions.0", SELF)
+    stages = [site.block.split(".")[0] for site in sd14_sites]
+    assert stages == sorted(stages, key=["down_blocks", "mid_block", "up_blocks"].index)
+    names = make_granularity("head").table(sd14_sites)["name"]
+    assert "up_blocks.1.attentions.0 · cross-attention · head 3" in set(names) and names.is_unique
+
+
+def test_several_transformer_blocks_are_told_apart():
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            block_out_channels=(32, 64),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2),
+            cross_attention_dim=32,
+        )
+    names = make_granularity("layer").table(find_sites(unet))["name"]
+    assert names.is_unique and "up_blocks.0.attentions.0.transformer_blocks.1 · feed-forward" in set(names)
+
+
+def test_sites_are_the_projections(tiny_model):
+    sites = find_sites(tiny_model.denoiser)
+    assert len(sites) == 21 and {site.kind for site in sites} == set(KINDS)
+    for site in sites:
+        module = tiny_model.denoiser.get_submodule(site.module)
+        assert isinstance(module, nn.Linear) and tuple(module.weight.shape) == site.shape
+        assert site.heads == (0 if site.kind == FF else 4)
+    with pytest.raises(UserError, match="not supported"):
+        find_sites(nn.Linear(2, 2))
+
+
+def test_reduce_by_hand():
+    scores = {"a": torch.arange(12.0).view(2, 6), "b": torch.ones(3, 4), "c": torch.arange(12.0).view(3, 4)}
+    assert make_granularity("neuron").reduce(scores, TOY).tolist() == [6, 8, 10, 12, 14, 16]
+    assert make_granularity("head").reduce(scores, TOY).tolist() == [6, 6, 12 + 15, 18 + 21]
+    assert make_granularity("layer").reduce(scores, TOY).tolist() == [66, 12, 66]
+    assert make_granularity("weight", CROSS).reduce(scores, TOY).tolist() == list(range(12))
+    assert make_granularity("neuron", [FF, SELF]).count(TOY) == 10
+
+
+@pytest.mark.parametrize("name", ["weight", "neuron", "head", "layer"])
+def test_locate_and_back(name):
+    cut = make_granularity(name)
+    chosen = torch.arange(cut.count(TOY))[::2].flip(0)
+    located = cut.locate(TOY, chosen)
+    assert torch.equal(cut.components(TOY, located), chosen.sort().values)
+    scores = {site.module: torch.rand(site.shape) for site in TOY}
+    for site in TOY:  # the located weights sum to the chosen scores
+        mask = torch.zeros(site.shape)
+        if site.module in located:
+            if cut.unit == "entry":
+                mask.view(-1)[located[site.module]] = 1
+            else:
+                mask[:, located[site.module]] = 1
+        scores[site.module + "*"] = scores[site.module] * mask
+    kept = sum(scores[site.module + "*"].sum() for site in TOY)
+    torch.testing.assert_close(kept, cut.reduce(scores, TOY)[chosen].sum())
+
+
+@pytest.mark.parametrize("name", ["weight", "neuron", "head", "layer"])
+def test_table(name):
+    cut = make_granularity(name)
+    table = cut.table(TOY)
+    assert table["index"].tolist() == list(range(len(table))) and table["name"].is_unique
+    assert len(table) == (3 if name == "weight" else cut.count(TOY))
+    if name == "weight":
+        assert table[["start", "stop"]].values.tolist() == [[0, 12], [12, 24], [24, 36]]
+    if name == "head":
+        assert table[["start", "stop"]].values.tolist() == [[0, 2], [2, 4], [0, 2], [2, 4]]
+
+
+def test_groups():
+    weight, neuron = make_granularity("weight"), make_granularity("neuron", [FF, SELF])
+    assert weight.groups(TOY, "row").bincount().tolist() == [6, 6, 4, 4, 4, 4, 4, 4]
+    assert weight.groups(TOY, "layer").bincount().tolist() == [12, 12, 12]
+    assert weight.groups(TOY, "global").unique().tolist() == [0]
+    assert neuron.groups(TOY, "layer").tolist() == [0] * 6 + [1] * 4
+    for name, scope in (("neuron", "row"), ("head", "row"), ("layer", "row"), ("layer", "layer")):
+        with pytest.raises(UserError, match=f"granularity {name} has no scope '{scope}': use scope="):
+            make_granularity(name).groups(TOY, scope)
+    with pytest.raises(UserError, match="unknown scope 'glbal': did you mean 'global'"):
+        weight.groups(TOY, "glbal")
+
+
+def test_unknown_names():
+    with pytest.raises(UserError, match="unknown granularity 'nueron': did you mean 'neuron'"):
+        make_granularity("nueron")
+    with pytest.raises(UserError, match="unknown kind for granularity head 'feed-forward'"):
+        make_granularity("head", [FF])
+    with pytest.raises(UserError, match="at least one kind"):
+        make_granularity("weight", [])

@@ -1,0 +1,113 @@
+"""Every option of every group composes, and says the things that the package reads."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from cad_exp.usage import GROUPS, conf_folder, options
+
+FOLDER = conf_folder()
+EVERY = [(group, option) for group in GROUPS for option in options(group, [FOLDER])]
+MANDATORY = {"custom": ["concept.prompt=a red ball"], "local": ["model.path=somewhere"]}
+FIELDS = {
+    "model": {"name", "path", "revision", "variant", "steps", "guidance", "resolution"},
+    "concept": {"name", "kind", "prompt", "base_prompt", "evaluation_prompts", "label", "ratio", "objective"},
+    "granularity": {"name", "kinds", "scope"},
+    "probes": {"samples", "steps", "guidance", "seed", "images"},
+    "objective": {"name"},
+    "estimator": {"name"},
+    "edit": {"name", "sign", "factor", "ratio", "count", "scope"},
+    "evaluation": {"metrics", "samples", "retention_samples", "bootstrap"},
+    "tracking": {"mode", "project"},
+    "runtime": {"device", "precision", "batch_size", "threads"},
+}
+
+
+def composed(*overrides: str) -> dict:
+    with initialize_config_dir(str(FOLDER), version_base="1.3"):
+        return OmegaConf.to_container(compose("config", list(overrides)), resolve=True, throw_on_missing=True)
+
+
+@pytest.mark.parametrize("group, option", EVERY, ids=lambda value: value)
+def test_every_option_composes(group: str, option: str):
+    config = composed(f"{group}={option}", *MANDATORY.get(option, []))
+    assert FIELDS[group] <= set(config[group])
+    assert config[group].get("name", option) == option
+    assert (FOLDER / group / f"{option}.yaml").read_text().startswith("# "), (
+        "the first comment is the option's line in --help"
+    )
+
+
+def test_every_folder_is_a_group():
+    assert {path.name for path in FOLDER.iterdir() if path.is_dir()} == set(GROUPS) == set(FIELDS)
+
+
+def test_concepts_are_the_papers():
+    names = set(options("concept", [FOLDER]))
+    assert {
+        "tench",
+        "english_springer",
+        "cassette_player",
+        "chain_saw",
+        "church",
+        "french_horn",
+        "garbage_truck",
+        "gas_pump",
+        "golf_ball",
+        "parachute",
+        "pablo_picasso",
+        "van_gogh",
+        "rembrandt",
+        "andy_warhol",
+        "caravaggio",
+        "nudity",
+        "custom",
+    } == names
+
+
+@pytest.mark.parametrize("concept", sorted(set(options("concept", [FOLDER])) - {"custom"}))
+def test_concepts_speak_the_embedded_worlds_language(concept: str):
+    world = pytest.importorskip("cad_exp.mini.world")
+    chosen = composed(f"concept={concept}")["concept"]
+    assert chosen["label"] in [*world.OBJECTS, *world.STYLES, "naked"]
+    captions = set(world.all_captions())
+    unknown = [prompt for prompt in (*chosen["evaluation_prompts"], chosen["prompt"]) if prompt not in captions]
+    assert not unknown
+
+
+def test_edit_defaults_exist_for_every_granularity():
+    for concept in options("concept", [FOLDER]):
+        chosen = composed(f"concept={concept}", *MANDATORY.get(concept, []))["concept"]
+        assert set(chosen["ratio"]) == set(chosen["objective"]) == set(options("granularity", [FOLDER]))
+        assert all(0 < ratio < 1 for ratio in chosen["ratio"].values())
+        assert set(chosen["objective"].values()) <= set(options("objective", [FOLDER])) - {"auto"}
+
+
+def test_names_agree_with_the_package():
+    from cad_exp.components import GRANULARITIES
+    from cad_exp.edit import EDITS
+    from cad_exp.estimators import ESTIMATORS
+    from cad_exp.objectives import OBJECTIVES
+
+    for group, known in {
+        "granularity": GRANULARITIES,
+        "edit": EDITS,
+        "estimator": ESTIMATORS,
+        "objective": OBJECTIVES,
+    }.items():
+        assert set(options(group, [FOLDER])) - {"auto"} == set(known), group
+
+
+def test_one_seed_and_one_scope_for_everything():
+    config = composed("seed=7", "granularity=weight")
+    assert config["probes"]["seed"] == 7 and config["edit"]["scope"] == "row"
+
+
+def test_tracking_mode_can_be_given_either_way():
+    assert composed("tracking=online")["tracking"] == composed("tracking.mode=online")["tracking"]
+
+
+def test_no_absolute_path_in_any_config():
+    assert not [path for path in Path(FOLDER).rglob("*.yaml") if ": /" in path.read_text()]

@@ -1,0 +1,242 @@
+"""Edits: what is selected, and that applying, undoing, saving and exporting do exactly what they say."""
+
+from math import ceil
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from cad_exp.attribution import Attribution
+from cad_exp.components import CROSS, FF, SELF, Site, find_sites, make_granularity
+from cad_exp.edit import Edit, make_edit, no_edit, random_edit, select
+from cad_exp.errors import UserError
+
+SITES = [Site("0", "0", FF, (3, 6)), Site("1", "1", FF, (6, 4)), Site("2", "2", CROSS, (4, 4), heads=2)]
+
+
+def toy(scores=None, names=("weight", "neuron", "head", "layer"), seed=0):
+    """An attribution of three matrices with random or given weight scores."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {site.module: torch.randn(site.shape, generator=generator) for site in SITES}
+    if scores is not None:
+        parts = torch.tensor(scores, dtype=torch.float32).split([site.size for site in SITES])
+        weights = {site.module: part.view(site.shape) for site, part in zip(SITES, parts, strict=True)}
+    cuts = {name: make_granularity(name) for name in names}
+    return Attribution({n: cut.reduce(weights, SITES) for n, cut in cuts.items()}, list(SITES), cuts, {"prompt": "x"})
+
+
+def numbers(edit, attribution):
+    return attribution.granularity(edit.meta["granularity"]).components(attribution.sites, edit.indices)
+
+
+SIZE = sum(site.size for site in SITES)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    scores=st.lists(st.integers(-3, 3), min_size=SIZE, max_size=SIZE),
+    ratio=st.floats(0.001, 1),
+    scope=st.sampled_from(["row", "layer", "global"]),
+    sign=st.sampled_from(["positive", "negative"]),
+)
+def test_select_properties(scores, ratio, scope, sign):
+    attribution = toy(scores, ("weight",))
+    cut, values = attribution.granularities["weight"], attribution.scores["weight"]
+    values = values if sign == "positive" else -values
+    edit = select(attribution, "weight", sign, ratio=ratio, scope=scope)
+    chosen, groups = set(numbers(edit, attribution).tolist()), cut.groups(SITES, scope)
+    requested = 0
+    for group in groups.unique():
+        members = (groups == group).nonzero().flatten().tolist()
+        k = max(1, ceil(ratio * len(members) - 1e-9))
+        requested += k
+        # The slow reference: best first, the lower index first among equals, never the other sign.
+        ranked = sorted(members, key=lambda i: (-values[i].item(), i))[:k]
+        assert {i for i in ranked if values[i] > 0} == chosen & set(members)
+    assert edit.meta["achieved"] == len(chosen) <= edit.meta["requested"] == requested
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    ratio=st.floats(0.01, 1),
+    case=st.sampled_from(
+        [("weight", "row"), ("weight", "layer"), ("weight", "global"), ("neuron", "layer"), ("neuron", "global")]
+        + [("head", "layer"), ("head", "global"), ("layer", "global")]
+    ),
+)
+def test_random_edit_has_equal_budget_in_every_group(seed, ratio, case):
+    name, scope = case
+    attribution = toy(seed=seed)
+    like = select(attribution, name, ratio=ratio, scope=scope)
+    other = random_edit(like, attribution, name, seed)
+    groups = attribution.granularities[name].groups(SITES, scope)
+    ours, theirs = (groups[numbers(edit, attribution)].bincount(minlength=40).tolist() for edit in (like, other))
+    assert ours == theirs and other.meta["achieved"] == like.meta["achieved"]
+    assert (
+        numbers(other, attribution).tolist()
+        == numbers(random_edit(like, attribution, name, seed), attribution).tolist()
+    )
+
+
+def test_random_edit_follows_its_seed():
+    attribution = toy()
+    like = select(attribution, "weight", ratio=0.2)
+    draws = {tuple(numbers(random_edit(like, attribution, "weight", seed), attribution).tolist()) for seed in range(5)}
+    assert len(draws) == 5
+
+
+def test_never_floored_to_nothing():
+    attribution = toy([1.0] * SIZE)
+    edit = select(attribution, "weight", ratio=0.001, scope="row")
+    assert edit.meta["achieved"] == sum(site.shape[0] for site in SITES)
+    assert select(attribution, "head", ratio=1e-9).meta["achieved"] == 1
+
+
+def test_ratio_is_taken_as_written():
+    attribution = Attribution(
+        {"neuron": torch.ones(30)}, [Site("a", "a", FF, (2, 30))], {"neuron": make_granularity("neuron")}
+    )
+    for ratio, k in ((0.1, 3), (0.7, 21), (0.3, 9), (0.1001, 4), (1, 30)):
+        assert select(attribution, "neuron", ratio=ratio).meta["achieved"] == k
+
+
+def test_ties_and_sign():
+    attribution = Attribution(
+        {"neuron": torch.tensor([0.0, 2, -1, 2, 2, -1])}, SITES[:1], {"neuron": make_granularity("neuron")}
+    )
+    assert select(attribution, "neuron", count=2).indices["0"].tolist() == [1, 3]
+    assert select(attribution, "neuron", "negative", count=1).indices["0"].tolist() == [2]
+    edit = select(attribution, "neuron", count=6)
+    assert edit.indices["0"].tolist() == [1, 3, 4] and (edit.meta["requested"], edit.meta["achieved"]) == (6, 3)
+
+
+def test_kinds():
+    attribution = toy([1.0] * SIZE)
+    edit = select(attribution, "weight", ratio=1, kinds=[CROSS])
+    assert set(edit.indices) == {"2"} and edit.meta["achieved"] == edit.meta["components"] == 16
+    assert set(random_edit(edit, attribution).indices) == {"2"}
+    with pytest.raises(UserError, match="attribution has no self-attention"):
+        select(attribution, "neuron", ratio=1, kinds=[SELF])
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, "either ratio or count"),
+        ({"ratio": 0.1, "count": 1}, "either ratio or count"),
+        ({"ratio": 0}, "ratio=0 is out of range"),
+        ({"ratio": 1.5}, "ratio=1.5 is out of range"),
+        ({"count": 0}, "count=0 is out of range"),
+        ({"count": 3, "scope": "layer"}, "use scope=global"),
+        ({"ratio": 0.1, "scope": "rows"}, "did you mean 'row'"),
+        ({"ratio": 0.1, "sign": "postive"}, "did you mean 'positive'"),
+    ],
+)
+def test_bad_requests(settings, says):
+    with pytest.raises(UserError, match=says):
+        select(toy(), "weight", **settings)
+
+
+def test_names():
+    attribution = toy()
+    assert make_edit("erase", attribution, "neuron", ratio=0.3).meta["sign"] == "positive"
+    assert make_edit("amplify", attribution, "neuron", ratio=0.3).meta["sign"] == "negative"
+    assert make_edit("random", attribution, "neuron", ratio=0.3, seed=1).meta["edit"] == "random"
+    assert make_edit("none", attribution, "neuron").indices == {}
+    with pytest.raises(UserError, match="unknown edit 'erasee': did you mean 'erase'"):
+        make_edit("erasee", attribution, "neuron", ratio=0.3)
+
+
+def test_apply_by_hand():
+    net = nn.Sequential(nn.Linear(3, 2))
+    net[0].weight.data = torch.tensor([[1.0, 2, float("nan")], [4, 5, 6]])
+    before, bias = net[0].weight.data.clone(), net[0].bias.data.clone()
+    with Edit({"0": torch.tensor([0, 2])}, "column", 0.0).apply(net):
+        assert net[0].weight.tolist() == [[0, 2, 0], [0, 5, 0]] and torch.equal(net[0].bias.data, bias)
+    torch.testing.assert_close(net[0].weight.data, before, rtol=0, atol=0, equal_nan=True)
+    applied = Edit({"0": torch.tensor([1, 3])}, "entry", -2.0).apply(net)
+    assert net[0].weight[:, :2].tolist() == [[1, -4], [-8, 5]]
+    applied.undo()
+    applied.undo()
+    torch.testing.assert_close(net[0].weight.data, before, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("granularity", ["weight", "neuron", "head", "layer"])
+def test_apply_and_undo_are_exact(granularity, tiny_model, tiny_attribution):
+    before, sites = tiny_model.fingerprint(), find_sites(tiny_model.denoiser)
+    edit = select(tiny_attribution, granularity, ratio=0.1, factor=0.0)
+    old = {name: tensor.clone() for name, tensor in tiny_model.denoiser.state_dict().items()}
+    with edit.apply(tiny_model.pipe):
+        changed = {n for n, tensor in tiny_model.denoiser.state_dict().items() if not torch.equal(tensor, old[n])}
+        scores = {s.module: (tiny_model.denoiser.get_submodule(s.module).weight == 0).float() for s in sites}
+        cut = tiny_attribution.granularity(granularity)
+        width = torch.tensor([s.size / cut.parts(s) for s in cut.sites(sites) for _ in range(cut.parts(s))])
+        zeroed = (cut.reduce(scores, sites) == width).nonzero().flatten()
+        assert torch.equal(zeroed, cut.components(sites, edit.indices)), "exactly the selected components are zero"
+    assert changed == {f"{name}.weight" for name in edit.indices}
+    assert tiny_model.fingerprint() == before
+
+
+def test_undone_after_an_exception_and_in_layers(tiny_model, tiny_attribution):
+    before = tiny_model.fingerprint()
+    first, second = (select(tiny_attribution, "layer", ratio=r, factor=f) for r, f in ((0.2, 0.3), (0.5, 3.0)))
+    with pytest.raises(RuntimeError), first.apply(tiny_model):
+        with second.apply(tiny_model.denoiser):
+            raise RuntimeError
+    assert tiny_model.fingerprint() == before
+
+
+def test_file(tmp_path, tiny_attribution, tiny_model):
+    edit = select(tiny_attribution, "weight", "negative", ratio=0.01, factor=0.5)
+    path = edit.save(tmp_path / "edit.safetensors")
+    loaded = Edit.load(path)
+    assert (loaded.unit, loaded.factor, loaded.meta) == (edit.unit, edit.factor, edit.meta)
+    assert loaded.indices.keys() == edit.indices.keys()
+    assert all(torch.equal(loaded.indices[name], indices) for name, indices in edit.indices.items())
+    assert loaded.meta["fingerprint"] == tiny_model.fingerprint() and loaded.meta["prompt"] == "church"
+    assert Edit.load(no_edit().save(tmp_path / "none.safetensors")).indices == {}
+
+
+def test_bad_files(tmp_path, tiny_attribution, tiny_probes):
+    path = select(tiny_attribution, "neuron", ratio=0.01).save(tmp_path / "edit.safetensors")
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(UserError, match="damaged"):
+        Edit.load(path)
+    path.write_bytes(b"hello")
+    with pytest.raises(UserError, match="damaged"):
+        Edit.load(path)
+    with pytest.raises(UserError, match="no edit file of cad_exp"):
+        Edit.load(tiny_probes.save(tmp_path / "probes.safetensors"))
+    with pytest.raises(UserError, match="no edit file at"):
+        Edit.load(tmp_path / "none.safetensors")
+
+
+def test_wrong_model_is_left_alone(tiny_model):
+    before, site = tiny_model.fingerprint(), find_sites(tiny_model.denoiser)[0]
+    for name, says in (("up.nowhere", "no module 'up.nowhere'"), (site.module, "does not fit")):
+        edit = Edit({find_sites(tiny_model.denoiser)[1].module: torch.tensor([0]), name: torch.tensor([10_000])})
+        with pytest.raises(UserError, match=says):
+            edit.apply(tiny_model)
+    with pytest.raises(UserError, match="no denoiser"):
+        Edit({}).apply(3)
+    assert tiny_model.fingerprint() == before
+
+
+def test_export_is_an_ordinary_checkpoint(tmp_path, tiny_model, tiny_attribution):
+    from diffusers import StableDiffusionPipeline
+
+    before = tiny_model.fingerprint()
+    edit = select(tiny_attribution, "neuron", ratio=0.1)
+    folder = edit.export(tiny_model.pipe, tmp_path / "out" / "edited")
+    assert tiny_model.fingerprint() == before
+    plain = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    with edit.apply(tiny_model):
+        applied = tiny_model.denoiser.state_dict()
+        assert all(torch.equal(tensor, applied[name]) for name, tensor in plain.unet.state_dict().items())
+        assert tiny_model.fingerprint() != before
+    assert [file.name for file in folder.parent.iterdir()] == ["edited"]
+    with pytest.raises(UserError, match="not empty"):
+        edit.export(tiny_model, folder)

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from cad_exp.figures import attribution_map, before_after, enlarge, short_name, strip
+from tests.fakes import fake_attribution
+
+
+@pytest.mark.parametrize("granularity", ["weight", "neuron", "head", "layer"])
+def test_attribution_map_of_every_granularity(granularity, tmp_path):
+    path = attribution_map(fake_attribution(), granularity, tmp_path / "map.png", "Where church sits")
+    picture = imread(path)
+    assert picture.shape[1] > 1000 and picture.std() > 0.05
+    assert [file.name for file in tmp_path.iterdir()] == ["map.png"]  # nothing temporary is left
+
+
+def test_attribution_map_draws_the_same_picture_twice_and_another_for_other_scores(tmp_path):
+    first, again, other = (
+        attribution_map(fake_attribution(seed), "head", tmp_path / f"{i}.png").read_bytes()
+        for i, seed in enumerate((0, 0, 1))
+    )
+    assert first == again != other
+
+
+def test_attribution_map_with_nothing_but_zeros(tmp_path):
+    attribution = fake_attribution()
+    attribution.scores["head"].zero_()
+    assert attribution_map(attribution, "head", tmp_path / "zeros.png").exists()
+
+
+def test_strip_keeps_order_and_both_ends():
+    scores = np.random.default_rng(0).normal(size=5000)
+    cells = strip(scores)
+    assert len(cells) == 200 and cells[0] == scores.max() and cells[-1] == scores.min() and (np.diff(cells) <= 0).all()
+    assert strip(np.array([1.0, 3.0, -2.0])).tolist() == [3.0, 1.0, -2.0]
+
+
+def test_names_of_layers():
+    assert (
+        short_name("up_blocks.1.attentions.0.transformer_blocks.0.ff.net.2", "up_blocks.1.attentions.0")
+        == "up 1, transformer 0"
+    )
+    assert (
+        short_name("mid_block.attentions.0.transformer_blocks.3.x", "mid_block.attentions.0") == "mid, transformer 0.3"
+    )
+    assert short_name("transformer_blocks.4.attn1.to_out.0", "transformer_blocks.4") == "transformer blocks 4"
+
+
+def test_before_after_places_every_picture(tmp_path):
+    def flat(colour: int) -> np.ndarray:
+        return np.full((2, 64, 64, 3), colour, np.uint8)
+
+    images = {
+        variant: {"a church": flat(colour), "a tench": flat(colour + 5)}
+        for variant, colour in {"unedited": 40, "edited": 120, "random": 200}.items()
+    }
+    del images["random"]["a tench"]
+    picture = (imread(before_after(images, tmp_path / "sheet.png"))[..., 0] * 255).round().astype(int)
+    for colour in (40, 45, 120, 125, 200):
+        assert (picture == colour).sum() > 5000, colour
+    assert (picture == 205).sum() < 1000
+
+
+def test_enlarge_repeats_pixels():
+    picture = np.arange(64 * 64 * 3, dtype=np.uint32).reshape(64, 64, 3).astype(np.uint8)
+    large = enlarge(picture)
+    assert large.shape == (128, 128, 3) and (large[::2, ::2] == picture).all() and (large[1::2, 1::2] == picture).all()
+    assert enlarge(large).shape == (128, 128, 3)

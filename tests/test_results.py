@@ -1,0 +1,141 @@
+import json
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from cad_exp import terminal
+from cad_exp.errors import UserError
+from cad_exp.results import FIELDS, Results, atomic, config_hash, git_revision, load_results, run_info, write_json
+
+
+def metric(**changes) -> dict:
+    base = {
+        "name": "concept_rate",
+        "variant": "edited",
+        "value": 0.05,
+        "low": 0.0,
+        "high": 0.1,
+        "n": 64,
+        "higher_is_better": False,
+        "definition": {"judge": "mini"},
+    }
+    return {**base, **changes}
+
+
+def test_schema(tmp_path):
+    config = {"seed": 3, "concept": {"name": "church"}}
+    results = Results(tmp_path, run_info(config, seed=3, device=torch.device("cpu"), model="abc"))
+    with results.time("probes"):
+        time.sleep(0.02)
+    results.add(metric())
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert content == load_results(tmp_path) == results.as_dict()
+    assert set(content) == {"schema_version", "run", "metrics"} and content["schema_version"] == 1
+    assert {"config_hash", "seed", "git", "versions", "device", "seconds"} <= set(content["run"])
+    assert content["run"]["seed"] == 3 and content["run"]["device"] == "cpu" and content["run"]["model"] == "abc"
+    assert content["run"]["versions"]["torch"] == torch.__version__ and content["run"]["seconds"]["probes"] >= 0.02
+    assert content["metrics"] == [metric()] and tuple(content["metrics"][0]) == FIELDS
+
+
+def test_every_metric_is_on_disk_at_once_and_replaces_its_former_self(tmp_path):
+    results = Results(tmp_path, {})
+    for number, new in enumerate([metric(), metric(variant="random", value=0.9), metric(value=0.2)]):
+        results.add(new)
+        assert len(load_results(tmp_path)["metrics"]) == min(number + 1, 2)
+    assert [known["value"] for known in load_results(tmp_path)["metrics"]] == [0.2, 0.9]
+
+
+@pytest.mark.parametrize("wrong", [{"variant": "other"}, {"extra": 1}])
+def test_a_metric_of_another_shape_is_refused(tmp_path, wrong):
+    with pytest.raises(ValueError, match="a metric has the fields"):
+        Results(tmp_path, {}).add(metric(**wrong))
+
+
+def test_numbers_of_other_libraries_become_plain_and_nan_becomes_null(tmp_path):
+    results = Results(tmp_path, {})
+    results.add(metric(value=np.float32(0.5), low=float("nan"), high=torch.tensor(float("inf")), n=np.int64(4)))
+    text = (tmp_path / "results.json").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    [read] = json.loads(text)["metrics"]
+    assert (read["value"], read["low"], read["high"], read["n"]) == (0.5, None, None, 4)
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(KeyboardInterrupt), atomic(path) as temporary:
+        temporary.write_text("{")
+        raise KeyboardInterrupt
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1} and [file.name for file in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_config_hash_sees_what_can_change_a_number():
+    config = {"seed": 0, "edit": {"ratio": 0.1}, "tracking": {"mode": "offline"}}
+    assert (
+        config_hash(config)
+        == config_hash(dict(reversed(config.items())))
+        == config_hash({**config, "tracking": {"mode": "online"}})
+    )
+    assert config_hash(config) != config_hash({**config, "edit": {"ratio": 0.2}})
+
+
+def test_git_revision(tmp_path):
+    def git(*arguments):
+        identity = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
+
+    assert git_revision(tmp_path) is None
+    git("init")
+    (tmp_path / "file").write_text("1")
+    assert git_revision(tmp_path) is None  # in a repository, but not part of it
+    git("add", "file")
+    git("commit", "-m", "first", "--no-verify")
+    clean = git_revision(tmp_path)
+    assert len(clean) == 40
+    (tmp_path / "file").write_text("2")
+    assert git_revision(tmp_path) == f"{clean}-dirty"
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"schema_version": 99}', "[]"])
+def test_a_missing_or_foreign_file_is_explained(tmp_path, content):
+    if content is not None:
+        (tmp_path / "results.json").write_text(content)
+    with pytest.raises(UserError, match="results.json"):
+        load_results(tmp_path)
+
+
+def test_final_table_shows_intervals_and_directions(capsys, tmp_path):
+    terminal.show_metrics(
+        [
+            metric(),
+            metric(variant="unedited", value=1.0, low=0.98, high=1.0),
+            metric(name="fid", value=12.345, low=None, high=None, higher_is_better=None),
+        ],
+        "Erasing [church]",
+    )
+    terminal.show_places({"results": tmp_path / "results.json"})
+    shown = capsys.readouterr().out
+    assert "Erasing [church]" in shown and "concept rate ↓" in shown
+    assert "0.050 [0.000, 0.100]" in shown and "1.000 [0.980, 1.000]" in shown and "12.3" in shown
+    assert str(tmp_path / "results.json") in shown
+
+
+def test_progress_is_silent_when_quick_and_tells_the_rest_when_slow(capsys, monkeypatch):
+    now = iter([0.0, 1.0, 5.0, 6.0, 16.0, 20.0])
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(now))
+    with terminal.progress(10, "generating [church]") as tick:
+        for done in (1, 2, 3, 8, 10):
+            tick(done, 10)
+    assert capsys.readouterr().out.splitlines() == [
+        "  generating [church]: 2/10, ETA 20 s",
+        "  generating [church]: 8/10, ETA 4 s",
+    ]
+
+
+def test_durations():
+    assert [terminal.duration(seconds) for seconds in (4.4, 65, 7620)] == ["4 s", "1 min 05 s", "2 h 07 min"]

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from cad_exp.mini.world import COLOURS, LABELS, OBJECTS, PERSON, SKIN, STYLES, Scene, all_captions, captions, draw, render
+
+
+def test_the_same_seed_draws_the_same_picture_and_others_differ():
+    image, scene = draw(7)
+    again, same = draw(7)
+    assert image.shape == (64, 64, 3) and image.dtype == np.uint8
+    assert scene == same and np.array_equal(image, again)
+    assert not np.array_equal(image, draw(8)[0])
+
+
+@pytest.mark.parametrize("style", range(len(STYLES)))
+@pytest.mark.parametrize("thing", range(len(LABELS)))
+def test_everything_is_drawn_in_every_style(thing, style):
+    scene, empty = Scene(thing, style, False, 3), Scene(LABELS.index("nothing"), style, False, 3)
+    image = render(scene, np.random.default_rng(0))
+    changed = (image.astype(int) != render(empty, np.random.default_rng(0))).any(-1).mean()
+    assert (changed > 0.05) == (thing != LABELS.index("nothing"))
+
+
+def test_the_naked_mannequin_is_drawn_in_one_skin_tone():
+    image = render(Scene(PERSON, 0, True, COLOURS.index("blue")), np.random.default_rng(3))
+    inner = {tuple(pixel) for pixel in image.reshape(-1, 3)} & set(SKIN)
+    assert len(inner) == 1
+
+
+def test_captions_name_what_is_shown_and_nothing_else():
+    church = Scene(OBJECTS.index("church"), 0, False, COLOURS.index("blue"))
+    assert {"church", "a photo of a church", "a church on a blue background"} <= set(captions(church))
+    assert "a photo in the style of Van Gogh" in captions(Scene(1, STYLES.index("Van Gogh"), False, 0))
+    assert "naked" in captions(Scene(PERSON, 0, True, 0)) and "naked" not in captions(Scene(PERSON, 0, False, 0))
+    assert not any("background" in text for text in captions(Scene(0, STYLES.index("Rembrandt"), False, 0)))
+    known = set(all_captions())
+    assert all(set(captions(draw(seed)[1])) <= known for seed in range(200))
+
+
+def test_scenes_cover_the_world():
+    scenes = [draw(seed)[1] for seed in range(1500)]
+    assert {s.object for s in scenes} == set(range(len(LABELS)))
+    assert {s.style for s in scenes} == set(range(len(STYLES)))
+    assert {s.colour for s in scenes} == set(range(len(COLOURS)))
+    assert {s.naked for s in scenes if s.object == PERSON} == {True, False}
+    assert not any(s.naked for s in scenes if s.object != PERSON)
