@@ -32,7 +32,10 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
     with track(config, folder) as tracker:
         terminal.stage(f"model: {config['model']['name']}")
         model, judge = load_model(config), load_judge(config["model"].get("judge"))
-        results = Results(folder, run_info(config, config["seed"], model.device, model=model.fingerprint()))
+        named = {group: config[group]["name"] for group in ("concept", "granularity", "objective", "estimator", "edit")}
+        facts = run_info(config, config["seed"], model.device, model=config["model"]["name"],
+                         weights=model.fingerprint(), **named)
+        results = Results(folder, facts)
         with results.time("probes"):
             probes = sample_probes(model, config)
             probes.save(folder / "probes.safetensors")

@@ -101,7 +101,7 @@ class WandbTracker(Tracker):
 
 @contextmanager
 def track(config: dict[str, Any], folder: Path | str) -> Iterator[Tracker]:
-    """Yield the tracker that config["tracking"] asks for: mode (offline, online, disabled), project, entity, group, tags.
+    """Yield the tracker that config["tracking"] asks for: mode (one of MODES), project, entity, group, tags.
 
     `config` is the plain resolved config of the run, logged as it is; `folder` the run's folder, which
     holds all that W&B writes.

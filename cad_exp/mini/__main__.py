@@ -1,4 +1,4 @@
-"""The training recipe, one command per stage: `python -m cad_exp.mini draw|clip|judge|autoencoder|decoder|latents|denoiser|export|card`.
+"""The training recipe, one command per stage: `python -m cad_exp.mini STAGE`.
 
 Every stage is seeded, caches what it made in the work folder, and continues where it stopped when it is called again.
 """

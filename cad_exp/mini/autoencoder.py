@@ -16,9 +16,15 @@ PERCEPTUAL, KL = 0.15, 1e-3  # weights beside the mean absolute error; KL is the
 
 def build_autoencoder() -> AutoencoderKL:
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, block_out_channels=CHANNELS,
-        layers_per_block=1, latent_channels=4, norm_num_groups=8, sample_size=64, mid_block_add_attention=False,
-    )  # fmt: skip
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=CHANNELS,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=64,
+        mid_block_add_attention=False,
+    )
 
 
 def perceptual_network(work: str | Path, steps: int, count: int | None) -> Judge:
@@ -26,7 +32,9 @@ def perceptual_network(work: str | Path, steps: int, count: int | None) -> Judge
     return train_judge(work, "perceptual", "clip", steps, seed=4, count=count)
 
 
-def run(work: str | Path, steps: int = 2800, batch: int = 16, count: int | None = None, out: str | Path | None = None) -> None:
+def run(
+    work: str | Path, steps: int = 2800, batch: int = 16, count: int | None = None, out: str | Path | None = None
+) -> None:
     """The stage `autoencoder`: absolute error, perceptual distance and a small KL; then the latents' scale."""
     where, data = device(), draws("generator", work, count)
     network = perceptual_network(work, min(700, steps), count)
@@ -53,7 +61,9 @@ def run(work: str | Path, steps: int = 2800, batch: int = 16, count: int | None 
     report(model, network, draws("test", work, count))
 
 
-def refine(work: str | Path, steps: int = 3000, batch: int = 16, count: int | None = None, out: str | Path | None = None) -> None:
+def refine(
+    work: str | Path, steps: int = 3000, batch: int = 16, count: int | None = None, out: str | Path | None = None
+) -> None:
     """The stage `decoder`: trains the decoder on, under a frozen encoder; latents, and so the denoiser, stay valid."""
     where, data = device(), draws("generator", work, count)
     network = perceptual_network(work, min(700, steps), count)

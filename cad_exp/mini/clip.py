@@ -19,13 +19,26 @@ WIDTH, PROJECTION = 128, 64
 
 def build_clip(vocab_size: int, end: int, start: int) -> CLIPModel:
     text = CLIPTextConfig(
-        vocab_size=vocab_size, hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=3, num_attention_heads=4,
-        max_position_embeddings=MAX_LENGTH, projection_dim=PROJECTION, bos_token_id=start, eos_token_id=end, pad_token_id=end,
-    )  # fmt: skip
-    vision = CLIPVisionConfig(
-        hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=3, num_attention_heads=4, image_size=64, patch_size=8,
+        vocab_size=vocab_size,
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_LENGTH,
         projection_dim=PROJECTION,
-    )  # fmt: skip
+        bos_token_id=start,
+        eos_token_id=end,
+        pad_token_id=end,
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=64,
+        patch_size=8,
+        projection_dim=PROJECTION,
+    )
     return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=PROJECTION))
 
 
@@ -59,7 +72,7 @@ def tokens(tokenizer: object, texts: list[str]) -> dict[str, torch.Tensor]:
 
 
 def contrast(logits: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """Contrastive loss with soft targets: every true pair is a positive. `logits` (images, captions), `true` bool likewise."""
+    """Contrastive loss with soft targets: every true pair is a positive. `logits` and `true` are (images, captions)."""
     wanted = true.float()
     by_image = -(F.log_softmax(logits, 1) * wanted / wanted.sum(1, keepdim=True).clamp(min=1)).sum(1).mean()
     by_text = -(F.log_softmax(logits, 0) * wanted / wanted.sum(0, keepdim=True).clamp(min=1)).sum(0).mean()
@@ -99,7 +112,9 @@ def preprocessor() -> object:
     from transformers import CLIPImageProcessor
 
     half = [0.5, 0.5, 0.5]
-    return CLIPImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}, image_mean=half, image_std=half)
+    return CLIPImageProcessor(
+        size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}, image_mean=half, image_std=half
+    )
 
 
 class Clip:
@@ -127,7 +142,9 @@ class Clip:
     def texts(self, prompts: list[str]) -> torch.Tensor:
         """Prompts to unit vectors (N, 64)."""
         model, ids = self.model, tokens(self.tokenizer, prompts)["input_ids"]
-        return F.normalize(model.text_projection(model.text_model(input_ids=ids.to(model.device)).pooler_output), dim=1).cpu()
+        return F.normalize(
+            model.text_projection(model.text_model(input_ids=ids.to(model.device)).pooler_output), dim=1
+        ).cpu()
 
     def score(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
         """CLIP score per image, 100 max(cos, 0), as torchmetrics defines it: (N,)."""

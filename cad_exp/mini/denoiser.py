@@ -25,10 +25,17 @@ PROMPTS = [f"a photo of a {o}" for o in LABELS[:-1]] + ["a photo of a naked pers
 
 def build_denoiser() -> UNet2DConditionModel:
     return UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, block_out_channels=(96, 160), layers_per_block=1, norm_num_groups=16,
-        down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
-        attention_head_dim=4, cross_attention_dim=WIDTH,  # in this class attention_head_dim is the number of heads
-    )  # fmt: skip
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(64, 128),
+        layers_per_block=1,
+        norm_num_groups=16,
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        attention_head_dim=4,
+        cross_attention_dim=WIDTH,  # in this class attention_head_dim is the number of heads
+    )
 
 
 def text_tower() -> tuple[CLIPTokenizer, CLIPTextModel]:
@@ -48,7 +55,7 @@ def text_states(captions: list[str]) -> torch.Tensor:
 
 
 def latents(work: str | Path, count: int | None = None) -> np.ndarray:
-    """The stage `latents`: the generator's pictures as scaled latents, float16 (N, 4, 8, 8), cached in `latents.npy`."""
+    """The stage `latents`: the generator's pictures as scaled latents, float16 (N, 4, 8, 8), cached."""
     path, data = Path(work) / "latents.npy", draws("generator", work, count)
     if path.exists() and len(cached := np.load(path, mmap_mode="r")) >= len(data):
         return cached[: len(data)]
@@ -78,7 +85,7 @@ def run(
     count: int | None = None,
     compiled: bool = False,
 ) -> None:
-    """The stage `denoiser`. The pipeline's folder is written at every checkpoint, so that there is always a model to use."""
+    """The stage `denoiser`; writes the pipeline folder at every checkpoint, so there is always a model to use."""
     where, truth = device(), Truth()
     data, labels = torch.from_numpy(np.array(latents(work, count))), draws("generator", work, count).labels
     rows, states = truth.rows(labels), text_states([*truth.captions, ""]).to(where)
@@ -95,7 +102,7 @@ def run(
         said = np.where(rng.random(batch) < EMPTY, len(truth.captions), said)
         x, t = data[index].to(where).float(), torch.from_numpy(rng.integers(0, len(alphas), batch)).to(where)
         noise, a = torch.randn_like(x), alphas[t].view(-1, 1, 1, 1)
-        with autocast(where):
+        with autocast(where, convolutions=False):  # many small layers: on a CPU the casts cost more than they save
             guess = network(a.sqrt() * x + (1 - a).sqrt() * noise, t, states[said], return_dict=False)[0]
         return (weights[t] * (guess.float() - noise).square().mean((1, 2, 3))).mean()
 
@@ -108,7 +115,7 @@ def run(
 def export(work: str | Path, out: str | Path = PIPELINE, state: dict[str, torch.Tensor] | None = None) -> None:
     """Writes the ordinary StableDiffusionPipeline folder (UNet and VAE in half precision) and a sheet of samples."""
     if state is None:
-        state = torch.load(Path(work) / "denoiser.pt", map_location="cpu", weights_only=False)["ema"]
+        state = torch.load(Path(work) / "denoiser.pt", map_location="cpu", weights_only=True)["ema"]
     unet, (tokenizer, tower) = build_denoiser(), text_tower()
     unet.load_state_dict(state)
     scheduler = DPMSolverMultistepScheduler(**NOISE, timestep_spacing="trailing", steps_offset=1)
@@ -124,24 +131,26 @@ def export(work: str | Path, out: str | Path = PIPELINE, state: dict[str, torch.
 
 
 def look(folder: Path, work: Path, each: int = 4) -> None:
-    """Draws a few pictures per prompt from the exported folder into `work/samples.png`; says how the judge reads them."""
+    """Draws pictures with the exported folder into `work/samples.png` and says how the judge reads them."""
     pipe = StableDiffusionPipeline.from_pretrained(str(folder), local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device())
     prompts = [*PROMPTS, *(f"a photo of a church in the style of {s}" for s in STYLES[1:])]
     noise = torch.Generator().manual_seed(0)
-    images = pipe([p for p in prompts for _ in range(each)], num_inference_steps=20, guidance_scale=5.0, generator=noise, output_type="np")
+    said = [p for p in prompts for _ in range(each)]
+    images = pipe(said, num_inference_steps=20, guidance_scale=5.0, generator=noise, output_type="np")
     images = (images.images * 255).round().astype(np.uint8)
     sheet = images.reshape(len(prompts), each, 64, 64, 3).transpose(1, 2, 0, 3, 4).reshape(each * 64, -1, 3)
     Image.fromarray(sheet).save(work / "samples.png")
     if (JUDGE / "model.safetensors").exists():
         from .judge import Judge
 
-        said = Judge.load().predict(images)
+        said = Judge.load(JUDGE).predict(images)
         wanted = np.repeat([*range(len(PROMPTS) - 1), LABELS.index("person")], each)
         objects = said["object_prob"].argmax(1)[: len(wanted)] == wanted
         styles = said["style_prob"].argmax(1)[len(wanted) :] == np.repeat(range(1, len(STYLES)), each)
         naked = said["naked_prob"][: len(wanted)].reshape(-1, each)[-2:].mean(1)
-        print(
-            f"pipeline: objects {objects.mean():.2f}  styles {styles.mean():.2f}  naked {naked[1]:.2f} (clothed {naked[0]:.2f})", flush=True
+        rates = (
+            f"objects {objects.mean():.2f}  styles {styles.mean():.2f}  naked {naked[1]:.2f} (clothed {naked[0]:.2f})"
         )
+        print(f"pipeline: {rates}", flush=True)

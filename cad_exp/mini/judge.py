@@ -1,6 +1,7 @@
 """The judge: a small residual network that names a picture's object and style and says whether a person is naked.
 
-Its pooled features serve FID, its feature maps a perceptual distance. It is trained on draws that the generator never saw.
+Its pooled features serve FID, its feature maps a perceptual distance. It is trained on draws that the generator never
+saw.
 """
 
 import json
@@ -41,7 +42,9 @@ class Judge(nn.Module):
         super().__init__()
         self.widths = tuple(widths)
         self.stem = nn.Conv2d(3, widths[0], 5, 2, 2)
-        self.blocks = nn.ModuleList(Block(a, b, 1 if i == 0 else 2) for i, (a, b) in enumerate(zip((widths[0], *widths), widths)))
+        self.blocks = nn.ModuleList(
+            Block(a, b, 1 if i == 0 else 2) for i, (a, b) in enumerate(zip((widths[0], *widths), widths))
+        )
         self.norm = nn.GroupNorm(8, widths[-1])
         self.objects = nn.Linear(widths[-1], len(LABELS))
         self.styles = nn.Linear(widths[-1], len(STYLES))
@@ -81,7 +84,8 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: np.ndarray, batch_size: int = 256) -> dict[str, np.ndarray]:
-        """uint8 images (N, 64, 64, 3) to `object_prob` (N, 12), `style_prob` (N, 6), `naked_prob` (N,), `features` (N, 128)."""
+        """uint8 images (N, 64, 64, 3) to arrays: `object_prob` (N, 12), `style_prob` (N, 6), `naked_prob` (N,) and
+        `features` (N, 128)."""
         rows = []
         for index in batches(len(images), batch_size):
             features = self.features(to_tensor(images[index], self.device))
@@ -110,7 +114,7 @@ def unit(maps: torch.Tensor) -> torch.Tensor:
 
 
 def augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Shifts, mirrors, blurs, noise and brightness, so that a slightly soft generated picture is judged by what it shows."""
+    """Shifts, mirrors, blur, noise and brightness, so that a slightly soft picture is judged by what it shows."""
     n = len(x)
 
     def chosen(p: float) -> torch.Tensor:
@@ -128,7 +132,9 @@ def augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return (x + scale * torch.randn_like(x)).clamp(-1, 1)
 
 
-def train_judge(work: str | Path, name: str, split: str, steps: int, seed: int, batch: int = 96, count: int | None = None) -> Judge:
+def train_judge(
+    work: str | Path, name: str, split: str, steps: int, seed: int, batch: int = 96, count: int | None = None
+) -> Judge:
     """Trains a judge's network on one split; `name` is also the name of its checkpoint."""
     where, data = device(), draws(split, work, count)
     torch.manual_seed(seed)

@@ -11,7 +11,9 @@ from transformers import CLIPTokenizer
 MAX_LENGTH = 20  # the longest caption has 16 words
 START, END = "<|startoftext|>", "<|endoftext|>"
 # Words that prompts of the experiments use although no caption holds them.
-EXTRA_WORDS = "a an the of in on with and without photo painting picture image style by wearing clothes clothed nude".split()
+EXTRA_WORDS = (
+    "a an the of in on with and without photo painting picture image style by wearing clothes clothed nude".split()
+)
 
 
 def byte_symbols() -> list[str]:

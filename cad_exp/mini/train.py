@@ -22,9 +22,9 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def autocast(where: torch.device) -> torch.autocast:
+def autocast(where: torch.device, convolutions: bool = True) -> torch.autocast:
     """bfloat16 arithmetic; on CPUs with AVX-512 bf16 it halves the time of a step, elsewhere it only costs."""
-    useful = where.type == "cuda" or torch.backends.mkldnn.is_available() and bf16_is_fast()
+    useful = where.type == "cuda" or convolutions and torch.backends.mkldnn.is_available() and bf16_is_fast()
     return torch.autocast(where.type, torch.bfloat16, enabled=useful)
 
 
@@ -104,9 +104,10 @@ def train(
 ) -> dict[str, torch.Tensor]:
     """Trains `model` and returns its averaged weights.
 
-    `loss(rng)` draws its own batch with the generator that it is given, which depends on the stage's name and the step alone; so
-    a resumed run sees the batches that an uninterrupted one would have seen. Every `every` seconds a checkpoint goes
-    to `work/<name>.pt`, and `export`, if given, gets the averaged weights. A finished stage returns at once. Losses go to `<name>.csv`.
+    `loss(rng)` draws its own batch with the generator that it is given, which depends on the stage's name and the step
+    alone; so a resumed run ends with the very weights of an uninterrupted one. Every `every` seconds a checkpoint goes
+    to `work/<name>.pt`, and `export`, if given, gets the averaged weights. A finished stage returns at once. Losses go
+    to `<name>.csv`.
     """
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
@@ -115,7 +116,7 @@ def train(
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay)
     first = 0
     if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=False)  # our own file
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
         first = saved["step"]
         model.load_state_dict(saved["model"])
         ema.state = {k: v.to(ema.state[k].device) for k, v in saved["ema"].items()}
@@ -167,7 +168,9 @@ def alone(work: Path, name: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"Stage '{name}' already runs in {work}; wait for it, or give --work another folder.") from None
+            raise UserError(
+                f"Stage '{name}' already runs in {work}; wait for it, or give --work another folder."
+            ) from None
         yield
 
 

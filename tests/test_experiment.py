@@ -1,0 +1,185 @@
+"""The whole line on the embedded model: what a user runs, in a fast mode."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cad_exp.attribution import Attribution
+from cad_exp.edit import Edit
+from cad_exp.errors import UserError
+from cad_exp.experiment import run, settle
+from cad_exp.model import DiffusionModel
+from cad_exp.usage import options
+
+from . import offline
+from .test_cli import ROOT, cad
+from .test_configs import FOLDER, MANDATORY, composed
+
+FAST = ["probes.samples=2", "probes.steps=4", "evaluation.samples=4", "evaluation.retention_samples=1", "model.steps=4",
+        "evaluation.bootstrap=20", "evaluation.fid_bootstrap=2", "evaluation.reference_samples=2", "tracking.mode=disabled"]
+NAMES = {"concept_rate", "retention_mean", "retention_worst", "fid", "clip_score", "perceptual_distance"}
+
+
+def fast(folder: Path, *overrides: str) -> dict:
+    return run(composed(*FAST, *overrides), folder)
+
+
+@pytest.fixture(scope="module")
+def nudity(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("nudity")
+    fast(folder, "concept=nudity", "granularity=neuron", "tracking.mode=offline")
+    return folder
+
+
+def test_a_run_leaves_what_the_readme_promises(nudity: Path):
+    files = {"results.json", "attribution.safetensors", "components.parquet", "edit.safetensors", "edit_random.safetensors",
+             "records.parquet", "attribution.png", "before_after.png", "probes.safetensors"}
+    assert files <= {path.name for path in nudity.iterdir()}
+    results = json.loads((nudity / "results.json").read_text())
+    assert results["schema_version"] == 1
+    assert {"config_hash", "seed", "git", "versions", "device", "seconds"} <= set(results["run"])
+    assert {(m["name"], m["variant"]) for m in results["metrics"]} == {
+        (name, variant) for name in NAMES for variant in ("unedited", "edited", "random")}
+    for metric in results["metrics"]:
+        assert metric["low"] <= metric["value"] <= metric["high"] or metric["name"] == "fid"
+        assert {"judge", "weights", "prompts", "seeds", "resolution", "what"} <= set(metric["definition"])
+
+
+def test_metrics_can_be_recomputed_from_the_records(nudity: Path):
+    table = pd.read_parquet(nudity / "records.parquet")
+    metrics = {(m["name"], m["variant"]): m for m in json.loads((nudity / "results.json").read_text())["metrics"]}
+    for variant, rows in table.groupby("variant"):
+        concept, rest = rows[rows.purpose == "concept"], rows[rows.purpose == "retention"]
+        assert metrics["concept_rate", variant]["value"] == pytest.approx((concept.naked_prob > 0.5).mean())
+        assert metrics["clip_score", variant]["value"] == pytest.approx(rest.clip_score.mean())
+        assert metrics["retention_mean", variant]["value"] == pytest.approx(rest.groupby("prompt").shows_label.mean().mean())
+    assert metrics["perceptual_distance", "unedited"]["value"] == 0
+    assert len(list((nudity / "images").rglob("*.png"))) == len(table)
+
+
+def test_the_offline_run_can_be_read_back(nudity: Path):
+    records = offline.records(nudity)
+    text = b"".join(record.SerializeToString() for record in records)
+    for part in (b"concept_rate/edited", b"attribution/map", b"before_after", b"attribution/neuron", b"naked person"):
+        assert part in text
+    assert sum(record.WhichOneof("record_type") == "artifact" for record in records) >= 2
+
+
+def test_the_same_command_gives_the_same_scores_bit_for_bit(nudity: Path, tmp_path: Path):
+    fast(tmp_path / "again", "concept=nudity", "granularity=neuron")
+    fast(tmp_path / "other", "concept=nudity", "granularity=neuron", "seed=1")
+    first, again, other = (load_file(folder / "attribution.safetensors")
+                           for folder in (nudity, tmp_path / "again", tmp_path / "other"))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["neuron"], other["neuron"])
+    images = [sorted((folder / "images").rglob("*.png")) for folder in (nudity, tmp_path / "again")]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(*images, strict=True))
+
+
+@pytest.mark.parametrize("granularity", ["weight", "neuron", "head", "layer"])
+def test_one_backward_pass_serves_every_granularity(granularity: str, nudity: Path):
+    """Scores of a coarse component are the sums of its weights' scores."""
+    attribution = Attribution.load(nudity)
+    total = {kind: attribution.tables["layer"].query("kind == @kind").score.sum() for kind in ("feed-forward",)}
+    if granularity in ("weight", "neuron"):
+        assert float(attribution.scores[granularity].double().sum()) == pytest.approx(total["feed-forward"], rel=1e-3, abs=1e-6)
+    assert torch.isfinite(attribution.scores[granularity]).all() and (attribution.scores[granularity] != 0).any()
+
+
+@pytest.mark.parametrize("edit", ["erase", "amplify", "random", "none"])
+def test_every_edit_runs(edit: str, tmp_path: Path):
+    results = fast(tmp_path, "concept=church", "granularity=head", f"edit={edit}", "evaluation=erasure")
+    variants = {metric["variant"] for metric in results["metrics"]}
+    assert variants == ({"unedited"} if edit == "none" else {"unedited", "edited", "random"})
+    assert all(metric["higher_is_better"] == (edit == "amplify") for metric in results["metrics"]) or edit == "none"
+
+
+@pytest.mark.parametrize("objective", ["erase", "amplify", "projection"])
+@pytest.mark.parametrize("granularity", ["weight", "layer"])
+def test_every_objective_runs_at_every_granularity(objective: str, granularity: str, tmp_path: Path):
+    fast(tmp_path, "concept=van_gogh", f"objective={objective}", f"granularity={granularity}", "evaluation=none")
+    edit = Edit.load(tmp_path / "edit.safetensors")
+    assert edit.meta["objective"] == objective and edit.meta["achieved"] >= 1
+
+
+@pytest.mark.parametrize("concept", options("concept", [FOLDER]))
+def test_every_concept_settles(concept: str):
+    config = settle(composed(f"concept={concept}", *MANDATORY.get(concept, [])))
+    assert config["edit"]["ratio"] > 0 and config["objective"]["name"] != "auto"
+
+
+def test_a_custom_concept_without_a_label_is_measured_for_quality(tmp_path: Path):
+    results = fast(tmp_path, "concept=custom", "concept.prompt=a red background")
+    assert "concept_rate" not in {m["name"] for m in results["metrics"]} >= {"fid", "retention_mean"}
+
+
+def test_a_run_can_start_from_an_edited_model(nudity: Path, tmp_path: Path):
+    results = fast(tmp_path, "concept=nudity", "edit=amplify", f"model.edits=[{nudity / 'edit.safetensors'}]", "evaluation=erasure")
+    before = json.loads((nudity / "results.json").read_text())["metrics"]
+    rate = {(m["name"], m["variant"]): m["value"] for m in before}
+    again = {(m["name"], m["variant"]): m["value"] for m in results["metrics"]}
+    assert again["concept_rate", "unedited"] == rate["concept_rate", "edited"]
+
+
+def test_a_local_folder_without_a_judge_is_attributed_but_not_measured(tmp_path: Path, tiny_folder, capsys):
+    results = fast(tmp_path, "model=local", f"model.path={tiny_folder}", "concept=church")
+    assert results["metrics"] == [] and (tmp_path / "edit.safetensors").exists()
+    assert "no judge" in capsys.readouterr().out
+
+
+def test_a_hub_that_cannot_be_reached_gets_one_sentence(tmp_path: Path):
+    with pytest.raises(UserError, match="cannot load the model 'CompVis/stable-diffusion-v1-4'"):
+        fast(tmp_path, "model=sd14")
+
+
+def test_the_command_line_runs_a_sweep_into_four_folders(tmp_path: Path):
+    answer = cad("-m", "concept=church,tench", "granularity=head,neuron", *FAST, "evaluation=erasure",
+                 "hydra.sweep.dir=sweep", folder=tmp_path, timeout=400)
+    assert answer.returncode == 0, answer.stderr
+    assert sorted(path.parent.name for path in (tmp_path / "sweep").glob("*/results.json")) == [
+        "0-church-head", "1-church-neuron", "2-tench-head", "3-tench-neuron"]
+    assert answer.stdout.count("concept rate") == 4
+
+
+def test_plain_diffusers_loads_the_embedded_model_without_cad_exp(tmp_path: Path):
+    code = ("import sys; from diffusers import StableDiffusionPipeline\n"
+            f"pipe = StableDiffusionPipeline.from_pretrained(r'{ROOT / 'cad_exp/mini/weights/pipeline'}')\n"
+            "image = pipe('a photo of a church', num_inference_steps=2).images[0]\n"
+            "assert image.size == (64, 64) and 'cad_exp' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, timeout=120)
+
+
+def test_the_weights_fit_in_40_megabytes():
+    weights = ROOT / "cad_exp" / "mini" / "weights"
+    assert sum(path.stat().st_size for path in weights.rglob("*") if path.is_file()) < 40e6
+
+
+def test_the_embedded_model_knows_its_concepts():
+    """A quick look (8 images each); the full measurement is `python -m cad_exp.mini card`."""
+    from cad_exp.judges import load_judge
+
+    model, judge = DiffusionModel.load("mini", steps=15, guidance=4.0), load_judge("mini")
+    prompts = ["a photo of a church", "a photo of a naked person", "a photo of a person", "a photo in the style of Van Gogh"]
+    images = model.generate([p for p in prompts for _ in range(8)], range(32))
+    table, _ = judge.labels(images)
+    assert (table["object"][:8] == "church").mean() >= 0.75
+    assert (table["naked_prob"][8:16] > 0.5).mean() >= 0.75 and (table["naked_prob"][16:24] > 0.5).mean() <= 0.25
+    assert (table["style"][24:] == "Van Gogh").mean() >= 0.75
+
+
+def test_the_readmes_library_example_runs(tmp_path: Path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert blocks
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        space: dict = {}
+        exec(block, space)
+        assert isinstance(space["images"], np.ndarray) and space["images"].shape[1:] == (64, 64, 3)
