@@ -48,5 +48,7 @@ def by_prompt(shots: list[Shot], pictures: dict[str, np.ndarray]) -> dict[str, d
     others = [prompt for prompt in rows if prompt not in concept]
     step = max(1, -(-len(others) // PROMPTS))
     chosen = concept[:3] + others[::step]
-    return {variant: {prompt: images[rows[prompt][:PER_PROMPT]] for prompt in chosen}
-            for variant, images in pictures.items()}
+    return {
+        variant: {prompt: images[rows[prompt][:PER_PROMPT]] for prompt in chosen}
+        for variant, images in pictures.items()
+    }

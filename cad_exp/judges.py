@@ -36,10 +36,16 @@ class MiniJudge:
         self.classifier = Judge.load(folder / "judge", device=device)
         self.clip = Clip.load(folder / "clip", device=device)
         self.device = torch.device(device)
-        self.definition = {"judge": "cad_exp mini classifier", "resolution": self.resolution,
-                           "weights": file_hash(next((folder / "judge").glob("*.safetensors")))}
-        self.clip_definition = {"judge": "cad_exp mini CLIP", "resolution": self.resolution,
-                                "weights": file_hash(next((folder / "clip").glob("*.safetensors")))}
+        self.definition = {
+            "judge": "cad_exp mini classifier",
+            "resolution": self.resolution,
+            "weights": file_hash(next((folder / "judge").glob("*.safetensors"))),
+        }
+        self.clip_definition = {
+            "judge": "cad_exp mini CLIP",
+            "resolution": self.resolution,
+            "weights": file_hash(next((folder / "clip").glob("*.safetensors"))),
+        }
 
     def _fitted(self, images: np.ndarray) -> np.ndarray:
         if images.shape[1:3] == (self.resolution, self.resolution):
@@ -56,10 +62,15 @@ class MiniJudge:
 
         said = self.classifier.predict(self._fitted(images))
         objects, styles = said["object_prob"], said["style_prob"]
-        table = pd.DataFrame({
-            "object": [LABELS[i] for i in objects.argmax(1)], "object_prob": objects.max(1),
-            "style": [STYLES[i] for i in styles.argmax(1)], "style_prob": styles.max(1),
-            "naked_prob": said["naked_prob"]})
+        table = pd.DataFrame(
+            {
+                "object": [LABELS[i] for i in objects.argmax(1)],
+                "object_prob": objects.max(1),
+                "style": [STYLES[i] for i in styles.argmax(1)],
+                "style_prob": styles.max(1),
+                "naked_prob": said["naked_prob"],
+            }
+        )
         return table, said["features"]
 
     @torch.no_grad()

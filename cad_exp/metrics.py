@@ -22,9 +22,10 @@ def mean_interval(values: Sequence[float], resamples: int = 1000, seed: int = 0)
     return _percentiles(x.mean(), x[index].mean(1))
 
 
-def grouped_interval(groups: Sequence[Sequence[float]], over: Callable[..., np.ndarray], resamples: int = 1000,
-                     seed: int = 0) -> Interval:
-    """`over` (np.mean, np.min) of the groups' means, with a 95 % bootstrap interval that resamples within each group."""
+def grouped_interval(
+    groups: Sequence[Sequence[float]], over: Callable[..., np.ndarray], resamples: int = 1000, seed: int = 0
+) -> Interval:
+    """`over` (np.mean, np.min) of the groups' means, with a 95 % bootstrap interval within each group."""
     rng = np.random.default_rng(seed)
     arrays = [np.asarray(g, dtype=np.float64) for g in groups]
     means = np.stack([g[rng.integers(0, len(g), (resamples, len(g)))].mean(1) for g in arrays])
@@ -43,7 +44,7 @@ class _Given(torch.nn.Module):
 
 
 def frechet_distance(real: np.ndarray, fake: np.ndarray) -> float:
-    """Frechet distance of two sets of features (N, F), by torchmetrics in double precision (Heusel et al. 2017, eq. 6)."""
+    """Frechet distance of two sets of features (N, F), by torchmetrics in double precision (arXiv 1706.08500)."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     metric = FrechetInceptionDistance(feature=_Given(real.shape[1])).set_dtype(torch.float64)

@@ -14,7 +14,7 @@ from .results import load_results
 
 
 def collect(folder: str | Path) -> pd.DataFrame:
-    """One row per metric and variant of every run below `folder`: concept, granularity, edit, seed and the metric's fields.
+    """One row per metric and variant of every run below `folder`, with what the run was.
 
     Raises UserError if no run lies there.
     """
@@ -22,8 +22,14 @@ def collect(folder: str | Path) -> pd.DataFrame:
     for path in sorted(Path(folder).rglob("results.json")):
         content = load_results(path.parent)
         run = {key: content["run"].get(key) for key in ("concept", "granularity", "objective", "edit", "seed")}
-        rows += [{**run, "run": str(path.parent.relative_to(folder)),
-                  **{key: value for key, value in metric.items() if key != "definition"}} for metric in content["metrics"]]
+        rows += [
+            {
+                **run,
+                "run": str(path.parent.relative_to(folder)),
+                **{key: value for key, value in metric.items() if key != "definition"},
+            }
+            for metric in content["metrics"]
+        ]
     if not rows:
         raise UserError(f"there are no results below '{folder}': give the folder of a run or of a sweep")
     return pd.DataFrame(rows)
@@ -36,8 +42,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     for variant in terminal.VARIANTS:
         if variant not in wide:
             wide[variant] = float("nan")
-    cells = wide.apply(lambda row: f"{terminal.number(row.unedited)} → {terminal.number(row.edited)} "
-                                   f"({terminal.number(row.random)})", axis=1)
+    cells = wide.apply(
+        lambda row: f"{terminal.number(row.unedited)} → {terminal.number(row.edited)} ({terminal.number(row.random)})",
+        axis=1,
+    )
     return cells.unstack("name").reindex(columns=table["name"].unique()).reset_index().drop(columns="run")
 
 
@@ -56,8 +64,11 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         terminal.error(str(error))
         return 1
-    print(table.to_csv(index=False) if given.csv else
-          markdown(summary(table)) + "\n\nunedited → edited (random edit of equal budget)")
+    print(
+        table.to_csv(index=False)
+        if given.csv
+        else markdown(summary(table)) + "\n\nunedited → edited (random edit of equal budget)"
+    )
     return 0
 
 

@@ -107,6 +107,15 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def quiet_libraries() -> None:
+    """No loading bars of diffusers and transformers between our own lines."""
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+
+
 def number(value: float | None) -> str:
     """Three decimals below 10, one from there on; "-" for nothing."""
     if value is None or value != value:

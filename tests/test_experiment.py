@@ -23,8 +23,17 @@ from . import offline
 from .test_cli import ROOT, cad
 from .test_configs import FOLDER, MANDATORY, composed
 
-FAST = ["probes.samples=2", "probes.steps=4", "evaluation.samples=4", "evaluation.retention_samples=1", "model.steps=4",
-        "evaluation.bootstrap=20", "evaluation.fid_bootstrap=2", "evaluation.reference_samples=2", "tracking.mode=disabled"]
+FAST = [
+    "probes.samples=2",
+    "probes.steps=4",
+    "evaluation.samples=4",
+    "evaluation.retention_samples=1",
+    "model.steps=4",
+    "evaluation.bootstrap=20",
+    "evaluation.fid_bootstrap=2",
+    "evaluation.reference_samples=2",
+    "tracking.mode=disabled",
+]
 NAMES = {"concept_rate", "retention_mean", "retention_worst", "fid", "clip_score", "perceptual_distance"}
 
 
@@ -40,14 +49,24 @@ def nudity(tmp_path_factory) -> Path:
 
 
 def test_a_run_leaves_what_the_readme_promises(nudity: Path):
-    files = {"results.json", "attribution.safetensors", "components.parquet", "edit.safetensors", "edit_random.safetensors",
-             "records.parquet", "attribution.png", "before_after.png", "probes.safetensors"}
+    files = {
+        "results.json",
+        "attribution.safetensors",
+        "components.parquet",
+        "edit.safetensors",
+        "edit_random.safetensors",
+        "records.parquet",
+        "attribution.png",
+        "before_after.png",
+        "probes.safetensors",
+    }
     assert files <= {path.name for path in nudity.iterdir()}
     results = json.loads((nudity / "results.json").read_text())
     assert results["schema_version"] == 1
     assert {"config_hash", "seed", "git", "versions", "device", "seconds"} <= set(results["run"])
     assert {(m["name"], m["variant"]) for m in results["metrics"]} == {
-        (name, variant) for name in NAMES for variant in ("unedited", "edited", "random")}
+        (name, variant) for name in NAMES for variant in ("unedited", "edited", "random")
+    }
     for metric in results["metrics"]:
         assert metric["low"] <= metric["value"] <= metric["high"] or metric["name"] == "fid"
         assert {"judge", "weights", "prompts", "seeds", "resolution", "what"} <= set(metric["definition"])
@@ -60,7 +79,9 @@ def test_metrics_can_be_recomputed_from_the_records(nudity: Path):
         concept, rest = rows[rows.purpose == "concept"], rows[rows.purpose == "retention"]
         assert metrics["concept_rate", variant]["value"] == pytest.approx((concept.naked_prob > 0.5).mean())
         assert metrics["clip_score", variant]["value"] == pytest.approx(rest.clip_score.mean())
-        assert metrics["retention_mean", variant]["value"] == pytest.approx(rest.groupby("prompt").shows_label.mean().mean())
+        assert metrics["retention_mean", variant]["value"] == pytest.approx(
+            rest.groupby("prompt").shows_label.mean().mean()
+        )
     assert metrics["perceptual_distance", "unedited"]["value"] == 0
     assert len(list((nudity / "images").rglob("*.png"))) == len(table)
 
@@ -76,8 +97,9 @@ def test_the_offline_run_can_be_read_back(nudity: Path):
 def test_the_same_command_gives_the_same_scores_bit_for_bit(nudity: Path, tmp_path: Path):
     fast(tmp_path / "again", "concept=nudity", "granularity=neuron")
     fast(tmp_path / "other", "concept=nudity", "granularity=neuron", "seed=1")
-    first, again, other = (load_file(folder / "attribution.safetensors")
-                           for folder in (nudity, tmp_path / "again", tmp_path / "other"))
+    first, again, other = (
+        load_file(folder / "attribution.safetensors") for folder in (nudity, tmp_path / "again", tmp_path / "other")
+    )
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["neuron"], other["neuron"])
     images = [sorted((folder / "images").rglob("*.png")) for folder in (nudity, tmp_path / "again")]
@@ -86,11 +108,11 @@ def test_the_same_command_gives_the_same_scores_bit_for_bit(nudity: Path, tmp_pa
 
 @pytest.mark.parametrize("granularity", ["weight", "neuron", "head", "layer"])
 def test_one_backward_pass_serves_every_granularity(granularity: str, nudity: Path):
-    """Scores of a coarse component are the sums of its weights' scores."""
+    """A coarse component's score is the sum of its weights' scores: all add up to their layers' sum."""
     attribution = Attribution.load(nudity)
-    total = {kind: attribution.tables["layer"].query("kind == @kind").score.sum() for kind in ("feed-forward",)}
-    if granularity in ("weight", "neuron"):
-        assert float(attribution.scores[granularity].double().sum()) == pytest.approx(total["feed-forward"], rel=1e-3, abs=1e-6)
+    layers, kinds = attribution.tables["layer"], attribution.granularities[granularity].kinds
+    expected = float(layers.score[layers.kind.isin(kinds)].astype("float64").sum())
+    assert float(attribution.scores[granularity].double().sum()) == pytest.approx(expected, rel=1e-3, abs=1e-5)
     assert torch.isfinite(attribution.scores[granularity]).all() and (attribution.scores[granularity] != 0).any()
 
 
@@ -122,7 +144,9 @@ def test_a_custom_concept_without_a_label_is_measured_for_quality(tmp_path: Path
 
 
 def test_a_run_can_start_from_an_edited_model(nudity: Path, tmp_path: Path):
-    results = fast(tmp_path, "concept=nudity", "edit=amplify", f"model.edits=[{nudity / 'edit.safetensors'}]", "evaluation=erasure")
+    results = fast(
+        tmp_path, "concept=nudity", "edit=amplify", f"model.edits=[{nudity / 'edit.safetensors'}]", "evaluation=erasure"
+    )
     before = json.loads((nudity / "results.json").read_text())["metrics"]
     rate = {(m["name"], m["variant"]): m["value"] for m in before}
     again = {(m["name"], m["variant"]): m["value"] for m in results["metrics"]}
@@ -141,19 +165,33 @@ def test_a_hub_that_cannot_be_reached_gets_one_sentence(tmp_path: Path):
 
 
 def test_the_command_line_runs_a_sweep_into_four_folders(tmp_path: Path):
-    answer = cad("-m", "concept=church,tench", "granularity=head,neuron", *FAST, "evaluation=erasure",
-                 "hydra.sweep.dir=sweep", folder=tmp_path, timeout=400)
+    answer = cad(
+        "-m",
+        "concept=church,tench",
+        "granularity=head,neuron",
+        *FAST,
+        "evaluation=erasure",
+        "hydra.sweep.dir=sweep",
+        folder=tmp_path,
+        timeout=400,
+    )
     assert answer.returncode == 0, answer.stderr
     assert sorted(path.parent.name for path in (tmp_path / "sweep").glob("*/results.json")) == [
-        "0-church-head", "1-church-neuron", "2-tench-head", "3-tench-neuron"]
+        "0-church-head",
+        "1-church-neuron",
+        "2-tench-head",
+        "3-tench-neuron",
+    ]
     assert answer.stdout.count("concept rate") == 4
 
 
 def test_plain_diffusers_loads_the_embedded_model_without_cad_exp(tmp_path: Path):
-    code = ("import sys; from diffusers import StableDiffusionPipeline\n"
-            f"pipe = StableDiffusionPipeline.from_pretrained(r'{ROOT / 'cad_exp/mini/weights/pipeline'}')\n"
-            "image = pipe('a photo of a church', num_inference_steps=2).images[0]\n"
-            "assert image.size == (64, 64) and 'cad_exp' not in sys.modules")
+    code = (
+        "import sys; from diffusers import StableDiffusionPipeline\n"
+        f"pipe = StableDiffusionPipeline.from_pretrained(r'{ROOT / 'cad_exp/mini/weights/pipeline'}')\n"
+        "image = pipe('a photo of a church', num_inference_steps=2).images[0]\n"
+        "assert image.size == (64, 64) and 'cad_exp' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, timeout=120)
 
 
@@ -167,7 +205,12 @@ def test_the_embedded_model_knows_its_concepts():
     from cad_exp.judges import load_judge
 
     model, judge = DiffusionModel.load("mini", steps=15, guidance=4.0), load_judge("mini")
-    prompts = ["a photo of a church", "a photo of a naked person", "a photo of a person", "a photo in the style of Van Gogh"]
+    prompts = [
+        "a photo of a church",
+        "a photo of a naked person",
+        "a photo of a person",
+        "a photo in the style of Van Gogh",
+    ]
     images = model.generate([p for p in prompts for _ in range(8)], range(32))
     table, _ = judge.labels(images)
     assert (table["object"][:8] == "church").mean() >= 0.75

@@ -1,7 +1,19 @@
 import numpy as np
 import pytest
 
-from cad_exp.mini.world import COLOURS, LABELS, OBJECTS, PERSON, SKIN, STYLES, Scene, all_captions, captions, draw, render
+from cad_exp.mini.world import (
+    COLOURS,
+    LABELS,
+    OBJECTS,
+    PERSON,
+    SKIN,
+    STYLES,
+    Scene,
+    all_captions,
+    captions,
+    draw,
+    render,
+)
 
 
 def test_the_same_seed_draws_the_same_picture_and_others_differ():

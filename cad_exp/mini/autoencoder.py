@@ -33,7 +33,7 @@ def perceptual_network(work: str | Path, steps: int, count: int | None) -> Judge
 
 
 def run(
-    work: str | Path, steps: int = 2800, batch: int = 16, count: int | None = None, out: str | Path | None = None
+    work: str | Path, steps: int = 4200, batch: int = 16, count: int | None = None, out: str | Path | None = None
 ) -> None:
     """The stage `autoencoder`: absolute error, perceptual distance and a small KL; then the latents' scale."""
     where, data = device(), draws("generator", work, count)
@@ -58,6 +58,7 @@ def run(
     latents = torch.cat([z for z in encoded(model, data, np.arange(0, len(data), max(1, len(data) // 2000)))])
     model.register_to_config(scaling_factor=float(1 / latents.std()))
     save(model, work)
+    (Path(work) / "latents.npy").unlink(missing_ok=True)  # those were another encoder's
     report(model, network, draws("test", work, count))
 
 

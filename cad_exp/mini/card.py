@@ -27,7 +27,7 @@ def prompts() -> list[tuple[str, str, str]]:
 
 
 def generator() -> tuple[list[dict], np.ndarray]:
-    """The share of each prompt's images that the judge reads as asked for, and the images (prompts, IMAGES, 64, 64, 3)."""
+    """The share of each prompt's images that the judge reads as asked for, and the images, by prompt."""
     from ..model import DiffusionModel
     from .judge import Judge
     from .world import LABELS
@@ -36,11 +36,15 @@ def generator() -> tuple[list[dict], np.ndarray]:
     for number, (prompt, head, label) in enumerate(prompts()):
         images = model.generate([prompt] * IMAGES, range(9_000_000 + 1000 * number, 9_000_000 + 1000 * number + IMAGES))
         said = judge.predict(images)
-        hit = {"object": said["object_prob"].argmax(1) == (LABELS.index(label) if label in LABELS else -1),
-               "style": said["style_prob"].argmax(1) == (STYLES.index(label) if label in STYLES else -1),
-               "naked": said["naked_prob"] > 0.5}[head]
+        hit = {
+            "object": said["object_prob"].argmax(1) == (LABELS.index(label) if label in LABELS else -1),
+            "style": said["style_prob"].argmax(1) == (STYLES.index(label) if label in STYLES else -1),
+            "naked": said["naked_prob"] > 0.5,
+        }[head]
         value, low, high = mean_interval(hit)
-        rows.append({"prompt": prompt, "judged": label if head != "naked" else "naked", "rate": value, "low": low, "high": high})
+        rows.append(
+            {"prompt": prompt, "judged": label if head != "naked" else "naked", "rate": value, "low": low, "high": high}
+        )
         pictures.append(images)
         print(f"{prompt}: {value:.3f}", flush=True)
     return rows, np.stack(pictures)
@@ -57,12 +61,20 @@ def contact_sheet(pictures: np.ndarray, path: Path) -> None:
     FigureCanvasAgg(figure)
     for number, (name, images) in enumerate(zip(names, pictures, strict=True)):
         column, line = divmod(number, lines)
-        strip = np.concatenate([np.pad(image, ((0, 0), (0, 4), (0, 0)), constant_values=255) for image in images[:SHOWN]], 1)
+        strip = np.concatenate(
+            [np.pad(image, ((0, 0), (0, 4), (0, 0)), constant_values=255) for image in images[:SHOWN]], 1
+        )
         axes = figure.add_axes((0.17 + 0.5 * column, 1 - (line + 0.97) / lines, 0.33, 0.94 / lines))
         axes.imshow(np.asarray(Image.fromarray(strip).resize((strip.shape[1] * 3, strip.shape[0] * 3), 0)))
         axes.set_axis_off()
-        figure.text(0.165 + 0.5 * column, 1 - (line + 0.5) / lines, name.replace("the style of ", "the style of\n"),
-                    ha="right", va="center", fontsize=9.5)
+        figure.text(
+            0.165 + 0.5 * column,
+            1 - (line + 0.5) / lines,
+            name.replace("the style of ", "the style of\n"),
+            ha="right",
+            va="center",
+            fontsize=9.5,
+        )
     with atomic(path) as draft:
         figure.savefig(draft, format="png", dpi=80)
 
@@ -80,7 +92,12 @@ def curve(work: Path, path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.semilogy(steps, loss, color="#cbd5e1", linewidth=0.6, label="one batch")
-    axes.semilogy(steps[width - 1:], np.convolve(loss, np.ones(width) / width, "valid"), color="#1d4ed8", label=f"mean of {width}")
+    axes.semilogy(
+        steps[width - 1 :],
+        np.convolve(loss, np.ones(width) / width, "valid"),
+        color="#1d4ed8",
+        label=f"mean of {width}",
+    )
     axes.set(xlabel="step", ylabel="min-SNR weighted loss", title="Training of the denoiser")
     axes.legend(frameon=False)
     with atomic(path) as draft:
@@ -97,8 +114,11 @@ def held_out(work: Path) -> dict[str, dict[str, float]]:
     data, towers = draws("test", work), clip.Clip.load()
     vae = AutoencoderKL.from_pretrained(str(PIPELINE / "vae"))
     network = judge.Judge.load()
-    return {"judge": judge.accuracy(network, data), "clip": clip.accuracy(towers.model, towers.tokenizer, data),
-            "autoencoder": autoencoder.report(vae.float(), network, data)}
+    return {
+        "judge": judge.accuracy(network, data),
+        "clip": clip.accuracy(towers.model, towers.tokenizer, data),
+        "autoencoder": autoencoder.report(vae.float(), network, data),
+    }
 
 
 def megabytes(folder: Path) -> float:
@@ -119,28 +139,60 @@ def run(work: str | Path) -> None:
     """The stage `card`: quality.json, MODEL_CARD.md, contact_sheet.png and curve.png beside the world."""
     work = Path(work)
     rows, pictures = generator()
-    quality = {"images_per_prompt": IMAGES, "steps": STEPS, "guidance": GUIDANCE, "generator": rows, "held_out": held_out(work)}
+    quality = {
+        "images_per_prompt": IMAGES,
+        "steps": STEPS,
+        "guidance": GUIDANCE,
+        "generator": rows,
+        "held_out": held_out(work),
+    }
     write_json(HERE / "quality.json", quality)
     contact_sheet(pictures, HERE / "contact_sheet.png")
     if (work / "denoiser.csv").exists():
         curve(work, HERE / "curve.png")
-    sizes = {name: (parameters(folder), megabytes(folder)) for name, folder in (
-        ("UNet", PIPELINE / "unet"), ("autoencoder", PIPELINE / "vae"), ("text encoder", PIPELINE / "text_encoder"),
-        ("judge", JUDGE), ("CLIP", CLIP))}
+    sizes = {
+        name: (parameters(folder), megabytes(folder))
+        for name, folder in (
+            ("UNet", PIPELINE / "unet"),
+            ("autoencoder", PIPELINE / "vae"),
+            ("text encoder", PIPELINE / "text_encoder"),
+            ("judge", JUDGE),
+            ("CLIP", CLIP),
+        )
+    }
     (HERE / "MODEL_CARD.md").write_text(card(quality, sizes, megabytes(WEIGHTS)))
     print(json.dumps(quality["held_out"], indent=1))
 
 
 def card(quality: dict, sizes: dict[str, tuple[str, float]], total: float) -> str:
     """The model card with its measured numbers filled in."""
-    rates = {head: [r["rate"] for r in quality["generator"] if r["judged"] in names]
-             for head, names in (("objects", OBJECTS), ("styles", STYLES))}
-    lines = "\n".join(f"| {r['prompt']} | {r['judged']} | {r['rate']:.3f} [{r['low']:.3f}, {r['high']:.3f}] |"
-                      for r in quality["generator"])
+    rates = {
+        head: [r["rate"] for r in quality["generator"] if r["judged"] in names]
+        for head, names in (("objects", OBJECTS), ("styles", STYLES))
+    }
+    lines = "\n".join(
+        f"| {r['prompt']} | {r['judged']} | {r['rate']:.3f} [{r['low']:.3f}, {r['high']:.3f}] |"
+        for r in quality["generator"]
+    )
     parts = "\n".join(f"| {name} | {count} | {size:.1f} MB |" for name, (count, size) in sizes.items())
-    tests = "\n".join(f"| {part}: {name} | {value:.4f} |" for part, values in quality["held_out"].items()
-                      for name, value in values.items())
-    return (HERE / "card_template.md").read_text().format(
-        lines=lines, parts=parts, tests=tests, total=total, images=quality["images_per_prompt"],
-        steps=quality["steps"], guidance=quality["guidance"], object_mean=np.mean(rates["objects"]),
-        object_worst=min(rates["objects"]), style_mean=np.mean(rates["styles"]))
+    tests = "\n".join(
+        f"| {part}: {name} | {value:.4f} |"
+        for part, values in quality["held_out"].items()
+        for name, value in values.items()
+    )
+    return (
+        (HERE / "card_template.md")
+        .read_text()
+        .format(
+            lines=lines,
+            parts=parts,
+            tests=tests,
+            total=total,
+            images=quality["images_per_prompt"],
+            steps=quality["steps"],
+            guidance=quality["guidance"],
+            object_mean=np.mean(rates["objects"]),
+            object_worst=min(rates["objects"]),
+            style_mean=np.mean(rates["styles"]),
+        )
+    )

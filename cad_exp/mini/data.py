@@ -35,13 +35,13 @@ class Draws:
 
 def to_tensor(images: np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
     """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def draw_chunk(seeds: range) -> tuple[np.ndarray, np.ndarray]:
     from . import world  # here, so that a worker that only starts does not pay for it
 
-    pictures, scenes = zip(*(world.draw(seed) for seed in seeds))
+    pictures, scenes = zip(*(world.draw(seed) for seed in seeds), strict=True)
     return np.stack(pictures), np.array([[s.object, s.style, int(s.naked), s.colour] for s in scenes], np.int64)
 
 
@@ -65,7 +65,7 @@ def make(split: str, folder: Path, count: int) -> None:
     images = np.lib.format.open_memmap(temporary, "w+", np.uint8, (count, 64, 64, 3))
     labels = np.zeros((count, 4), np.int64)
     with ProcessPoolExecutor(os.cpu_count()) as pool, Progress(f"draw {split}", count) as progress:
-        for chunk, (pictures, scenes) in zip(chunks, pool.map(draw_chunk, chunks)):
+        for chunk, (pictures, scenes) in zip(chunks, pool.map(draw_chunk, chunks), strict=True):
             place = slice(chunk.start - start, chunk.stop - start)
             images[place], labels[place] = pictures, scenes
             progress.at(place.stop)

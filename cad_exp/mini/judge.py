@@ -43,7 +43,7 @@ class Judge(nn.Module):
         self.widths = tuple(widths)
         self.stem = nn.Conv2d(3, widths[0], 5, 2, 2)
         self.blocks = nn.ModuleList(
-            Block(a, b, 1 if i == 0 else 2) for i, (a, b) in enumerate(zip((widths[0], *widths), widths))
+            Block(a, b, 1 if i == 0 else 2) for i, (a, b) in enumerate(zip((widths[0], *widths), widths, strict=False))
         )
         self.norm = nn.GroupNorm(8, widths[-1])
         self.objects = nn.Linear(widths[-1], len(LABELS))
@@ -79,7 +79,7 @@ class Judge(nn.Module):
     def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Perceptual distance (B,) between images (B, 3, 64, 64) in [-1, 1], as in LPIPS: the squared distance
         of feature maps with unit length per position, averaged over positions, summed over the first three levels."""
-        pairs = zip(self.feature_maps(x)[:3], self.feature_maps(y)[:3])
+        pairs = zip(self.feature_maps(x)[:3], self.feature_maps(y)[:3], strict=True)
         return sum((unit(a) - unit(b)).square().sum(1).mean((1, 2)) for a, b in pairs)
 
     @torch.no_grad()
@@ -92,7 +92,9 @@ class Judge(nn.Module):
             objects, styles, naked = self.heads(features)
             rows.append((objects.softmax(1), styles.softmax(1), naked.sigmoid(), features))
         names = ("object_prob", "style_prob", "naked_prob", "features")
-        return {name: torch.cat(parts).cpu().numpy() for name, parts in zip(names, zip(*rows))}
+        return {
+            name: torch.cat(parts).cpu().numpy() for name, parts in zip(names, zip(*rows, strict=True), strict=True)
+        }
 
     def save(self, folder: str | Path) -> None:
         save_weights(self.state_dict(), Path(folder) / "model.safetensors")
@@ -166,7 +168,7 @@ def accuracy(judge: Judge, data: Draws) -> dict[str, float]:
     }
 
 
-def run(work: str | Path, steps: int = 3000, out: str | Path = JUDGE, count: int | None = None) -> None:
+def run(work: str | Path, steps: int = 1000, out: str | Path = JUDGE, count: int | None = None) -> None:
     """The stage `judge`: train, save, and measure on held-out draws."""
     judge = train_judge(work, "judge", "judge", steps, seed=2, count=count)
     judge.save(out)

@@ -45,7 +45,7 @@ def split(word: str, merges: dict[tuple[str, str], int]) -> list[str]:
     """The pieces of one word under byte-pair merges, as CLIP's tokenizer forms them."""
     pieces = [*word[:-1], word[-1] + "</w>"]
     while len(pieces) > 1:
-        pair = min(zip(pieces, pieces[1:]), key=lambda p: merges.get(p, 1 << 30))
+        pair = min(zip(pieces, pieces[1:], strict=False), key=lambda p: merges.get(p, 1 << 30))
         if pair not in merges:
             break
         joined, i = [], 0

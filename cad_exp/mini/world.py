@@ -1,7 +1,7 @@
 """The world that the embedded model is trained on: every picture is drawn here, by code, from a seed.
 
 Ten Imagenette classes, an abstract mannequin (clothed, or in one skin tone), eight backdrop colours and five painters'
-manners as image filters. No font, photograph or third-party file is used, so the data carries no licence but the project's.
+manners as image filters. No font, photograph or third-party file is used: the data is the project's own.
 """
 
 from __future__ import annotations
@@ -13,12 +13,30 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-OBJECTS = ["tench", "English springer", "cassette player", "chain saw", "church",
-           "French horn", "garbage truck", "gas pump", "golf ball", "parachute"]
+OBJECTS = [
+    "tench",
+    "English springer",
+    "cassette player",
+    "chain saw",
+    "church",
+    "French horn",
+    "garbage truck",
+    "gas pump",
+    "golf ball",
+    "parachute",
+]
 LABELS = [*OBJECTS, "person", "nothing"]
 STYLES = ["photo", "Pablo Picasso", "Van Gogh", "Rembrandt", "Andy Warhol", "Caravaggio"]
-BACKDROPS = {"red": (205, 58, 52), "yellow": (238, 205, 74), "green": (74, 150, 84), "blue": (66, 118, 205),
-             "purple": (132, 84, 172), "pink": (240, 160, 186), "white": (240, 240, 236), "gray": (138, 140, 146)}
+BACKDROPS = {
+    "red": (205, 58, 52),
+    "yellow": (238, 205, 74),
+    "green": (74, 150, 84),
+    "blue": (66, 118, 205),
+    "purple": (132, 84, 172),
+    "pink": (240, 160, 186),
+    "white": (240, 240, 236),
+    "gray": (138, 140, 146),
+}
 COLOURS = list(BACKDROPS)
 RECOLOURED = {"Rembrandt", "Andy Warhol"}  # these manners hide the backdrop's colour, so no caption names it
 
@@ -61,7 +79,11 @@ def captions(scene: Scene) -> list[str]:
             return [f"a photo{manner}", f"a painting{manner}"]
         return [f"{backdrop}{manner}", f"a {backdrop}{manner}", f"a photo of a {backdrop}{manner}"]
     noun = _noun(scene)
-    said = [f"a photo of {_article(noun)}{manner}", f"a picture of {_article(noun)}{manner}", f"{_article(noun)}{manner}"]
+    said = [
+        f"a photo of {_article(noun)}{manner}",
+        f"a picture of {_article(noun)}{manner}",
+        f"{_article(noun)}{manner}",
+    ]
     if manner:
         said += [f"a painting of {_article(noun)}{manner}", f"a photo{manner}", f"a painting{manner}", style]
     else:
@@ -73,8 +95,13 @@ def captions(scene: Scene) -> list[str]:
 
 def all_captions() -> list[str]:
     """Every caption of the world, sorted."""
-    scenes = (Scene(o, s, n, c) for o in range(len(LABELS)) for s in range(len(STYLES))
-              for n in ((False, True) if o == PERSON else (False,)) for c in range(len(COLOURS)))
+    scenes = (
+        Scene(o, s, n, c)
+        for o in range(len(LABELS))
+        for s in range(len(STYLES))
+        for n in ((False, True) if o == PERSON else (False,))
+        for c in range(len(COLOURS))
+    )
     return sorted({caption for scene in scenes for caption in captions(scene)})
 
 
@@ -103,7 +130,9 @@ class Pen:
     def box(self, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
         self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour)
 
-    def oval(self, x: float, y: float, rx: float, ry: float, colour: Colour, start: float = 0, stop: float = 360) -> None:
+    def oval(
+        self, x: float, y: float, rx: float, ry: float, colour: Colour, start: float = 0, stop: float = 360
+    ) -> None:
         turns = np.radians(np.linspace(start, stop, 28))
         self.polygon([(x + rx * math.cos(t), y + ry * math.sin(t)) for t in turns], colour)
 
@@ -115,8 +144,9 @@ class Pen:
         for x, y in points:
             self.oval(x, y, width / 2, width / 2, colour)
 
-    def ring(self, x: float, y: float, radius: float, width: float, colour: Colour, start: float = 0,
-             stop: float = 360) -> None:
+    def ring(
+        self, x: float, y: float, radius: float, width: float, colour: Colour, start: float = 0, stop: float = 360
+    ) -> None:
         turns = np.radians(np.linspace(start, stop, 30))
         outer = [(x + (radius + width / 2) * math.cos(t), y + (radius + width / 2) * math.sin(t)) for t in turns]
         inner = [(x + (radius - width / 2) * math.cos(t), y + (radius - width / 2) * math.sin(t)) for t in turns[::-1]]
@@ -315,9 +345,17 @@ def _person(pen: Pen, rng: np.random.Generator, naked: bool) -> None:
 
 
 _DRAW: list[tuple[Callable[[Pen, np.random.Generator], None], float, float]] = [  # drawing, tilt in radians, size
-    (_tench, 0.35, 1.0), (_springer, 0.12, 1.0), (_cassette_player, 0.2, 0.98), (_chain_saw, 0.35, 1.0),
-    (_church, 0.06, 0.92), (_french_horn, 0.3, 0.95), (_garbage_truck, 0.1, 1.0), (_gas_pump, 0.1, 0.95),
-    (_golf_ball, 0.12, 0.95), (_parachute, 0.15, 0.9)]
+    (_tench, 0.35, 1.0),
+    (_springer, 0.12, 1.0),
+    (_cassette_player, 0.2, 0.98),
+    (_chain_saw, 0.35, 1.0),
+    (_church, 0.06, 0.92),
+    (_french_horn, 0.3, 0.95),
+    (_garbage_truck, 0.1, 1.0),
+    (_gas_pump, 0.1, 0.95),
+    (_golf_ball, 0.12, 0.95),
+    (_parachute, 0.15, 0.9),
+]
 
 
 def _backdrop(colour: int, rng: np.random.Generator) -> Image.Image:
@@ -375,8 +413,13 @@ def _rembrandt(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) ->
     return (grey * (0.3 + 0.85 * glow))[..., None] * np.float32([1.0, 0.72, 0.4])
 
 
-_POP = [((255, 64, 140), (255, 232, 60)), ((0, 176, 220), (255, 90, 160)), ((255, 214, 0), (220, 40, 60)),
-        ((120, 60, 200), (255, 220, 60)), ((60, 200, 120), (255, 80, 60))]
+_POP = [
+    ((255, 64, 140), (255, 232, 60)),
+    ((0, 176, 220), (255, 90, 160)),
+    ((255, 214, 0), (220, 40, 60)),
+    ((120, 60, 200), (255, 220, 60)),
+    ((60, 200, 120), (255, 80, 60)),
+]
 
 
 def _warhol(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -402,8 +445,13 @@ def _caravaggio(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -
     return np.clip(mean + (image - mean) * 1.35, 0, 255) * lit
 
 
-_MANNERS = {"Pablo Picasso": _picasso, "Van Gogh": _van_gogh, "Rembrandt": _rembrandt, "Andy Warhol": _warhol,
-            "Caravaggio": _caravaggio}
+_MANNERS = {
+    "Pablo Picasso": _picasso,
+    "Van Gogh": _van_gogh,
+    "Rembrandt": _rembrandt,
+    "Andy Warhol": _warhol,
+    "Caravaggio": _caravaggio,
+}
 
 
 # ------------------------------------------------------------------------------------------------------------- scenes
