@@ -46,8 +46,8 @@ def by_prompt(shots: list[Shot], pictures: dict[str, np.ndarray]) -> dict[str, d
         rows.setdefault(shot.prompt, []).append(index)
     concept = list(dict.fromkeys(s.prompt for s in shots if s.purpose == "concept"))
     others = [prompt for prompt in rows if prompt not in concept]
-    step = max(1, -(-len(others) // PROMPTS))
-    chosen = concept[:3] + others[::step]
+    even = np.linspace(0, len(others) - 1, min(PROMPTS, len(others))).round().astype(int)
+    chosen = concept[:3] + [others[index] for index in even]
     return {
         variant: {prompt: images[rows[prompt][:PER_PROMPT]] for prompt in chosen}
         for variant, images in pictures.items()
