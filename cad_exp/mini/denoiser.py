@@ -78,7 +78,7 @@ def min_snr(alphas: torch.Tensor) -> torch.Tensor:
 
 def run(
     work: str | Path,
-    steps: int = 14_000,
+    steps: int = 2800,
     batch: int = 64,
     lr: float = 8e-4,
     out: str | Path = PIPELINE,

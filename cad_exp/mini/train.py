@@ -76,11 +76,11 @@ class Ema:
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
-        for key, value in model.state_dict().items():
-            if value.is_floating_point():
-                self.state[key].lerp_(value, 1 - decay)
-            else:
-                self.state[key].copy_(value)
+        names = [key for key, value in self.state.items() if value.is_floating_point()]
+        now = model.state_dict()
+        torch._foreach_lerp_([self.state[key] for key in names], [now[key] for key in names], 1 - decay)
+        for key in self.state.keys() - set(names):
+            self.state[key].copy_(now[key])
 
 
 def one_cycle(step: int, steps: int, warm: float = 0.08, last: float = 0.01) -> float:
@@ -114,7 +114,7 @@ def train(
     work.mkdir(parents=True, exist_ok=True)
     checkpoint, log = work / f"{name}.pt", work / f"{name}.csv"
     ema = Ema(model, decay)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
     first = 0
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
