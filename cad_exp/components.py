@@ -201,7 +201,7 @@ class Weight(Granularity):
 
 
 class Neuron(Granularity):
-    """One input column of an output projection: a hidden unit of a feed-forward block."""
+    """One input column of an output projection: a hidden unit of a feed-forward block, or a channel of an attention."""
 
     name, default_kinds = "neuron", (FF,)
 

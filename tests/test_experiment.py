@@ -204,7 +204,7 @@ def test_the_embedded_model_knows_its_concepts():
     """A quick look (8 images each); the full measurement is `python -m cad_exp.mini card`."""
     from cad_exp.judges import load_judge
 
-    model, judge = DiffusionModel.load("mini", steps=15, guidance=4.0), load_judge("mini")
+    model, judge = DiffusionModel.load("mini", steps=12, guidance=4.0), load_judge("mini")
     prompts = [
         "a photo of a church",
         "a photo of a naked person",

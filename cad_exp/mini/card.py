@@ -16,7 +16,7 @@ from .world import OBJECTS, STYLES
 
 HERE = Path(__file__).parent
 IMAGES, SHOWN = 64, 4
-STEPS, GUIDANCE = 15, 4.0  # the defaults of conf/model/mini.yaml
+STEPS, GUIDANCE = 12, 4.0  # the defaults of conf/model/mini.yaml
 
 
 def prompts() -> list[tuple[str, str, str]]:
