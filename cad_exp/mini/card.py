@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def contact_sheet(pictures: np.ndarray, path: Path) -> None:
         figure.text(
             0.165 + 0.5 * column,
             1 - (line + 0.5) / lines,
-            name.replace("the style of ", "the style of\n"),
+            textwrap.fill(name, 20),
             ha="right",
             va="center",
             fontsize=9.5,
