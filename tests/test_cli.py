@@ -136,6 +136,8 @@ def test_ctrl_c(fake_run: Path):
         text=True,
         env={**os.environ, "PYTHONPATH": f"{fake_run}{os.pathsep}{ROOT}"},
         stdout=subprocess.PIPE,
+        # a shell's background jobs ignore SIGINT, and their children would inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stderr=subprocess.PIPE,
     )
     assert process.stdout and process.stdout.readline() == "ready\n"
