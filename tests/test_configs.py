@@ -12,7 +12,7 @@ FOLDER = conf_folder()
 EVERY = [(group, option) for group in GROUPS for option in options(group, [FOLDER])]
 MANDATORY = {"custom": ["concept.prompt=a red ball"], "local": ["model.path=somewhere"]}
 FIELDS = {
-    "model": {"name", "path", "revision", "variant", "steps", "guidance", "resolution"},
+    "model": {"name", "path", "revision", "steps", "guidance", "resolution"},
     "concept": {"name", "kind", "prompt", "base_prompt", "evaluation_prompts", "label", "ratio", "objective"},
     "granularity": {"name", "kinds", "scope"},
     "probes": {"samples", "steps", "guidance", "seed", "images"},

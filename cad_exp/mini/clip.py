@@ -118,7 +118,7 @@ def preprocessor() -> object:
 
 
 class Clip:
-    """The trained pair of towers, for scores: `Clip.load().score(images, prompts)`."""
+    """The trained pair of towers, for scores: the cosine of `images` and `texts`."""
 
     def __init__(self, model: CLIPModel, tokenizer: object) -> None:
         self.model, self.tokenizer = model, tokenizer
@@ -145,10 +145,6 @@ class Clip:
         return F.normalize(
             model.text_projection(model.text_model(input_ids=ids.to(model.device)).pooler_output), dim=1
         ).cpu()
-
-    def score(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
-        """CLIP score per image, 100 max(cos, 0), as torchmetrics defines it: (N,)."""
-        return (100 * (self.images(images) * self.texts(prompts)).sum(1).clamp(min=0)).numpy()
 
 
 def accuracy(model: CLIPModel, tokenizer: object, data: Draws) -> dict[str, float]:

@@ -83,7 +83,6 @@ def run(
     lr: float = 8e-4,
     out: str | Path = PIPELINE,
     count: int | None = None,
-    compiled: bool = False,
 ) -> None:
     """The stage `denoiser`; writes the pipeline folder at every checkpoint, so there is always a model to use."""
     where, truth = device(), Truth()
@@ -94,7 +93,6 @@ def run(
     weights = min_snr(alphas)
     torch.manual_seed(6)
     model = build_denoiser().to(where)
-    network = torch.compile(model) if compiled else model
 
     def loss(rng: np.random.Generator) -> torch.Tensor:
         index = rng.integers(0, len(data), batch)
@@ -103,7 +101,7 @@ def run(
         x, t = data[index].to(where).float(), torch.from_numpy(rng.integers(0, len(alphas), batch)).to(where)
         noise, a = torch.randn_like(x), alphas[t].view(-1, 1, 1, 1)
         with autocast(where, convolutions=False):  # many small layers: on a CPU the casts cost more than they save
-            guess = network(a.sqrt() * x + (1 - a).sqrt() * noise, t, states[said], return_dict=False)[0]
+            guess = model(a.sqrt() * x + (1 - a).sqrt() * noise, t, states[said], return_dict=False)[0]
         return (weights[t] * (guess.float() - noise).square().mean((1, 2, 3))).mean()
 
     def write(state: dict[str, torch.Tensor]) -> None:
@@ -119,8 +117,10 @@ def export(work: str | Path, out: str | Path = PIPELINE, state: dict[str, torch.
     unet, (tokenizer, tower) = build_denoiser(), text_tower()
     unet.load_state_dict(state)
     scheduler = DPMSolverMultistepScheduler(**NOISE, timestep_spacing="trailing", steps_offset=1)
+    vae = load(work).half()
+    vae.register_to_config(_name_or_path="")  # not the path of the machine that trained it
     pipe = StableDiffusionPipeline(
-        load(work).half(), tower, tokenizer, unet.half(), scheduler, None, None, requires_safety_checker=False
+        vae, tower, tokenizer, unet.half(), scheduler, None, None, requires_safety_checker=False
     )
     out, temporary = Path(out), Path(f"{out}.new")
     shutil.rmtree(temporary, ignore_errors=True)
