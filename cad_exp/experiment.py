@@ -63,7 +63,7 @@ def settle(config: Config) -> Config:
     if config["objective"]["name"] == "auto":
         config["objective"]["name"] = "amplify" if edit["name"] == "amplify" else concept["objective"][granularity]
     if edit["ratio"] is None and edit["count"] is None:
-        edit["ratio"] = concept["ratio"][granularity]
+        edit["ratio"] = concept["amplify_ratio"] if edit["name"] == "amplify" else concept["ratio"][granularity]
     if edit["factor"] is None:
         edit["factor"] = concept["factor"][granularity] if edit["sign"] != "negative" else 0.0
     config["evaluation"]["higher_concept_is_better"] = edit["sign"] == "negative"

@@ -132,6 +132,12 @@ def test_every_objective_runs_at_every_granularity(objective: str, granularity: 
     assert edit.meta["objective"] == objective and edit.meta["achieved"] >= 1
 
 
+@pytest.mark.parametrize("edit", ["erase", "amplify"])
+def test_a_count_takes_the_place_of_the_ratio(edit: str, tmp_path: Path):
+    fast(tmp_path, f"edit={edit}", "edit.count=3", "evaluation=none")
+    assert Edit.load(tmp_path / "edit.safetensors").meta["achieved"] == 3
+
+
 @pytest.mark.parametrize("concept", options("concept", [FOLDER]))
 def test_every_concept_settles(concept: str):
     config = settle(composed(f"concept={concept}", *MANDATORY.get(concept, [])))
