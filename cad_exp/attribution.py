@@ -1,6 +1,5 @@
 """Attribution: a signed score for every component, with a table that names every component."""
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,10 +11,11 @@ from torch import Tensor
 from cad_exp.components import GRANULARITIES, Granularity, Site, find_sites, make_granularity
 from cad_exp.errors import UserError, choose
 from cad_exp.estimators import Estimator, make_estimator
+from cad_exp.files import atomic
 from cad_exp.model import DiffusionModel
 from cad_exp.objectives import Objective, make_objective
 from cad_exp.probes import Probes
-from cad_exp.storage import load_tensors, save_tensors, temporary
+from cad_exp.storage import load_tensors, save_tensors
 
 FILE, TABLE = "attribution.safetensors", "components.parquet"
 
@@ -36,6 +36,16 @@ class Attribution:
         """The granularity that was attributed under this name. UserError if it was not."""
         return self.granularities[choose(name, self.granularities, "granularity in this attribution")]
 
+    def narrow(self, name: str, kinds: Iterable[str] | None) -> "Attribution":
+        """Only this granularity, and only in sites of these kinds (None: all that were attributed). UserError if none."""
+        full = self.granularity(name)
+        cut = full if kinds is None else make_granularity(name, kinds)
+        absent = [kind for kind in cut.kinds if kind not in full.kinds]
+        if absent:
+            raise UserError(f"the {name} attribution has no {absent[0]}: attribute it with kinds that hold it")
+        keep = [torch.full((full.parts(site),), site.kind in cut.kinds) for site in full.sites(self.sites)]
+        return Attribution({name: self.scores[name][torch.cat(keep)]}, self.sites, {name: cut}, self.meta)
+
     def _table(self, name: str) -> pd.DataFrame:
         """Names with scores; a matrix's `positive` and `negative` are the sums of its positive and negative weights."""
         table, scores = self.granularities[name].table(self.sites), self.scores[name]
@@ -53,12 +63,8 @@ class Attribution:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tables = [table.assign(granularity=name) for name, table in self.tables.items()]
-        draft = temporary(folder / TABLE)
-        try:
+        with atomic(folder / TABLE) as draft:
             pd.concat(tables, ignore_index=True).to_parquet(draft)
-            os.replace(draft, folder / TABLE)
-        finally:
-            draft.unlink(missing_ok=True)
         kinds = {name: list(granularity.kinds) for name, granularity in self.granularities.items()}
         meta = {"sites": [asdict(site) for site in self.sites], "kinds": kinds, "meta": self.meta}
         return save_tensors(folder / FILE, "attribution", self.scores, meta)

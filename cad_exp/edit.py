@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from cad_exp.attribution import Attribution
-from cad_exp.components import Granularity, make_granularity
+from cad_exp.components import Granularity
 from cad_exp.errors import UserError, choose
-from cad_exp.storage import load_tensors, save_tensors, temporary
+from cad_exp.files import temporary
+from cad_exp.identity import digest
+from cad_exp.storage import load_tensors, save_tensors
 
 SIGNS = {"positive": 1, "negative": -1}
 
@@ -88,6 +90,11 @@ class Edit:
         meta = {"unit": self.unit, "factor": self.factor, "meta": self.meta}
         return save_tensors(path, "edit", {name: idx.to(torch.int32) for name, idx in self.indices.items()}, meta)
 
+    def digest(self) -> str:
+        """24 hex digits that two edits share only if they change the same weights by the same factor."""
+        places = {name: indices.sort().values.tolist() for name, indices in self.indices.items()}
+        return digest([places, self.unit, self.factor] if places else [])
+
     @classmethod
     def load(cls, path: str | Path) -> "Edit":
         """Read an edit file. UserError if it is missing, damaged or something else."""
@@ -144,7 +151,8 @@ def select(
     ratio in (0, 1]; count >= 1 and only with scope=global; kinds restricts the kinds of site. UserError otherwise.
     """
     direction = SIGNS[choose(sign, SIGNS, "sign")]
-    cut, scores = _restrict(attribution, granularity, kinds)
+    attribution = attribution.narrow(granularity, kinds)
+    cut, scores = attribution.granularity(granularity), attribution.scores[granularity]
     quota = _quota(ratio, count, scope)
     chosen, requested = [torch.zeros(0, dtype=torch.long)], 0
     for start, groups, size in cut.segments(attribution.sites, scope):
@@ -162,7 +170,8 @@ def select(
 def random_edit(like: Edit, attribution: Attribution, granularity: str | None = None, seed: int = 0) -> Edit:
     """An edit of equal budget: in every scope group as many components as `like` has there, drawn by the seed."""
     name, scope = granularity or like.meta["granularity"], like.meta["scope"]
-    cut, scores = _restrict(attribution, name, like.meta["kinds"])
+    attribution = attribution.narrow(name, like.meta["kinds"])
+    cut, scores = attribution.granularity(name), attribution.scores[name]
     sites, generator = attribution.sites, torch.Generator().manual_seed(seed)
     taken = torch.zeros(len(scores), dtype=torch.bool)
     taken[cut.components(sites, like.indices)] = True
@@ -204,19 +213,6 @@ def make_edit(
         return random_edit(edit, attribution, granularity, seed)
     edit.meta["edit"] = name
     return edit
-
-
-def _restrict(attribution: Attribution, granularity: str, kinds: Iterable[str] | None) -> tuple[Granularity, Tensor]:
-    """The granularity, narrowed to some kinds of site, and the scores of what is left."""
-    full = attribution.granularity(granularity)
-    if kinds is None:
-        return full, attribution.scores[granularity]
-    cut = make_granularity(granularity, kinds)
-    absent = [kind for kind in cut.kinds if kind not in full.kinds]
-    if absent:
-        raise UserError(f"the {granularity} attribution has no {absent[0]}: attribute it with kinds that hold it")
-    keep = [torch.full((full.parts(site),), site.kind in cut.kinds) for site in full.sites(attribution.sites)]
-    return cut, attribution.scores[granularity][torch.cat(keep)]
 
 
 def _quota(ratio: float | None, count: int | None, scope: str) -> Any:

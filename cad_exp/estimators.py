@@ -35,9 +35,40 @@ class FirstOrder(Estimator):
         return scores
 
 
-ESTIMATORS = {cls.name: cls for cls in (FirstOrder,)}
+class GradientMagnitude(FirstOrder):
+    """|w dJ/dw|: how much J reacts, whatever the direction; a baseline without a sign (saliency, as in SalUn's mask)."""
+
+    name = "gradient_magnitude"
+
+    def estimate(self, objective: Objective, sites: Sequence[Site]) -> dict[str, Tensor]:
+        return {module: score.abs() for module, score in super().estimate(objective, sites).items()}
+
+
+class Magnitude(Estimator):
+    """|w|: the size of the weight alone, the same for every concept; the oldest baseline of pruning."""
+
+    name = "magnitude"
+
+    def estimate(self, objective: Objective, sites: Sequence[Site]) -> dict[str, Tensor]:
+        return {site.module: objective.weight(site.module).abs() for site in sites}
+
+
+class Random(Estimator):
+    """Standard normal scores: what a ranking without any knowledge gives. The seed makes them repeatable."""
+
+    name = "random"
+
+    def __init__(self, seed: int = 0):
+        self.seed = int(seed)
+
+    def estimate(self, objective: Objective, sites: Sequence[Site]) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(self.seed)
+        return {site.module: torch.randn(site.shape, generator=generator) for site in sites}
+
+
+ESTIMATORS = {cls.name: cls for cls in (FirstOrder, GradientMagnitude, Magnitude, Random)}
 
 
 def make_estimator(name: str, **settings: Any) -> Estimator:
-    """An estimator by name (`first_order`). UserError for an unknown name."""
+    """An estimator by name (`first_order`, `magnitude`, ...) with its own settings. UserError for an unknown name."""
     return ESTIMATORS[choose(name, ESTIMATORS, "estimator")](**settings)

@@ -14,7 +14,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cad_exp.results import atomic
+from cad_exp.files import atomic
 
 HELPS, SUPPRESSES = "#c2410c", "#1d4ed8"
 KIND_COLOURS = {"self-attention": "#7c3aed", "cross-attention": "#0f766e", "feed-forward": "#a16207"}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from PIL import Image
-
-from .results import atomic
 
 if TYPE_CHECKING:
     from .evaluation import Shot
@@ -24,31 +22,23 @@ def file_name(shot: Shot) -> str:
     return f"{shot.purpose}/{words}-{shot.seed:010d}.png"
 
 
-def save(folder: Path, shots: list[Shot], pictures: dict[str, np.ndarray]) -> None:
-    """Writes `folder`/variant/purpose/prompt-seed.png."""
-    for variant, images in pictures.items():
-        for shot, image in zip(shots, images, strict=True):
-            path = folder / variant / file_name(shot)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic(path) as draft:
-                Image.fromarray(image).save(draft, format="PNG")
+def save(folder: Path, images: np.ndarray) -> None:
+    """Write uint8 images (N, H, W, 3) as 0000.png, 0001.png, ..."""
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{index:04d}.png", format="PNG")
 
 
-def save_table(path: Path, table: pd.DataFrame) -> None:
-    with atomic(path) as draft:
-        table.to_parquet(draft)
+def load(files: Sequence[Path]) -> np.ndarray:
+    """Read images of one size: (N, H, W, 3) uint8."""
+    return np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
 
 
-def by_prompt(shots: list[Shot], pictures: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """variant -> prompt -> a few pictures (k, H, W, 3): the concept's prompts and an even choice of the others."""
+def sheet_choice(shots: list[Shot]) -> dict[str, list[int]]:
+    """prompt -> numbers of a few shots: the concept's prompts and an even choice of the others."""
     rows: dict[str, list[int]] = {}
     for index, shot in enumerate(shots):
         rows.setdefault(shot.prompt, []).append(index)
     concept = list(dict.fromkeys(s.prompt for s in shots if s.purpose == "concept"))
     others = [prompt for prompt in rows if prompt not in concept]
     even = np.linspace(0, len(others) - 1, min(PROMPTS, len(others))).round().astype(int)
-    chosen = concept[:3] + [others[index] for index in even]
-    return {
-        variant: {prompt: images[rows[prompt][:PER_PROMPT]] for prompt in chosen}
-        for variant, images in pictures.items()
-    }
+    return {prompt: rows[prompt][:PER_PROMPT] for prompt in [*concept[:3], *(others[index] for index in even)]}

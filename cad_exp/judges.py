@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,41 +11,47 @@ import pandas as pd
 import torch
 
 from .errors import UserError, choose
+from .identity import file_digest
 
 MINI_WEIGHTS = Path(__file__).parent / "mini" / "weights"
 
 
-def file_hash(path: Path) -> str:
-    """First 16 hex digits of the file's SHA-256."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
 class MiniJudge:
-    """The embedded judges: a classifier of object, style and nudity, and a small CLIP; both for 64-pixel images."""
+    """The embedded judges: a classifier of object, style and nudity, and a small CLIP; both for 64-pixel images.
+
+    The networks are loaded when they are first asked; `definition` and `clip_definition` say which they are.
+    """
 
     resolution = 64
 
     def __init__(self, folder: str | Path = MINI_WEIGHTS, device: str | torch.device = "cpu"):
-        from .mini.clip import Clip
-        from .mini.judge import Judge
-
         folder = Path(folder)
         for name in ("judge", "clip"):
             if not (folder / name).is_dir():
                 raise UserError(f"There is no {name} in {folder}: train it with `python -m cad_exp.mini {name}`.")
-        self.classifier = Judge.load(folder / "judge", device=device)
-        self.clip = Clip.load(folder / "clip", device=device)
-        self.device = torch.device(device)
+        self.folder, self.device = folder, torch.device(device)
         self.definition = {
             "judge": "cad_exp mini classifier",
             "resolution": self.resolution,
-            "weights": file_hash(next((folder / "judge").glob("*.safetensors"))),
+            "weights": file_digest(next((folder / "judge").glob("*.safetensors")))[:16],
         }
         self.clip_definition = {
             "judge": "cad_exp mini CLIP",
             "resolution": self.resolution,
-            "weights": file_hash(next((folder / "clip").glob("*.safetensors"))),
+            "weights": file_digest(next((folder / "clip").glob("*.safetensors")))[:16],
         }
+
+    @cached_property
+    def classifier(self) -> Any:
+        from .mini.judge import Judge
+
+        return Judge.load(self.folder / "judge", device=self.device)
+
+    @cached_property
+    def clip(self) -> Any:
+        from .mini.clip import Clip
+
+        return Clip.load(self.folder / "clip", device=self.device)
 
     def _fitted(self, images: np.ndarray) -> np.ndarray:
         if images.shape[1:3] == (self.resolution, self.resolution):

@@ -47,7 +47,8 @@ def frechet_distance(real: np.ndarray, fake: np.ndarray) -> float:
     """Frechet distance of two sets of features (N, F), by torchmetrics in double precision (arXiv 1706.08500)."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    metric = FrechetInceptionDistance(feature=_Given(real.shape[1])).set_dtype(torch.float64)
+    # sync_on_compute: every process already holds all images; adding them up again would count them twice.
+    metric = FrechetInceptionDistance(feature=_Given(real.shape[1]), sync_on_compute=False).set_dtype(torch.float64)
     metric.update(torch.from_numpy(real).double(), real=True)
     metric.update(torch.from_numpy(fake).double(), real=False)
     return float(metric.compute())

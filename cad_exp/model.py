@@ -12,11 +12,12 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 from torch import Tensor, nn
 
+from cad_exp import parallel
 from cad_exp.errors import UserError, choose
+from cad_exp.model_files import locate
 
 Progress = Callable[[int, int], Any]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-EMBEDDED = Path(__file__).parent / "mini" / "weights" / "pipeline"
 
 
 @dataclass
@@ -78,11 +79,10 @@ class DiffusionModel:
         device: auto, cpu, cuda, cuda:1, mps. precision: auto (CUDA bf16, else fp32), fp32, bf16, fp16.
         Raises UserError with what to do when the model cannot be had.
         """
-        device = _device(device)
-        if precision == "auto":
-            precision = "bf16" if device.type == "cuda" else "fp32"
-        dtype = PRECISIONS[choose(precision, PRECISIONS, "precision")]
-        source, local = _source(str(path))
+        device, precision = resolve(device, precision)
+        dtype = PRECISIONS[precision]
+        folder = locate(path)
+        source, local = str(folder or path), folder is not None
         try:
             with warnings.catch_warnings():
                 # torch_dtype is renamed in new diffusers, and the only name that the older supported ones know.
@@ -233,6 +233,14 @@ class DiffusionModel:
         return noise if self.prediction_type == "epsilon" else self._noiser.get_velocity(latents, noise, t)
 
 
+def resolve(device: str = "auto", precision: str = "auto") -> tuple[torch.device, str]:
+    """The device and the precision that `auto` means on this machine. UserError for one that is not there."""
+    place = _device(device)
+    if precision == "auto":
+        precision = "bf16" if place.type == "cuda" else "fp32"
+    return place, choose(precision, PRECISIONS, "precision")
+
+
 def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -240,20 +248,4 @@ def _device(name: str) -> torch.device:
     kind = choose(str(name).split(":")[0], ("auto", *available), "device")
     if not available[kind]:
         raise UserError(f"this machine has no usable {kind} device: use device=auto or device=cpu")
-    return torch.device(name)
-
-
-def _source(path: str) -> tuple[str, bool]:
-    """Where to load from, and whether it is a local folder; anything that cannot be a hub id must exist."""
-    folder = EMBEDDED if path == "mini" else Path(path).expanduser()
-    if (folder / "model_index.json").is_file():
-        return str(folder), True
-    if path == "mini":
-        raise UserError("the embedded model's weights are missing from this installation: install cad_exp again")
-    if folder.exists():
-        raise UserError(f"'{path}' is not a diffusers model: give the folder that holds model_index.json")
-    if path.startswith((".", "~", "/")) or path.count("/") != 1:
-        raise UserError(
-            f"there is no model folder '{path}': give a diffusers folder, a hub id such as owner/name, or mini"
-        )
-    return path, False
+    return torch.device(parallel.local_device(name))

@@ -4,11 +4,15 @@ Gates multiply weights: 1 leaves a component as it is, 0 ablates it. So a positi
 helps the concept, a negative one that it suppresses it (CAD, arXiv 2412.02542).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from cad_exp import parallel
 from cad_exp.errors import UserError, choose
 from cad_exp.model import DiffusionModel, Progress
 from cad_exp.probes import Probes
@@ -44,20 +48,69 @@ class Objective:
         """J(gates), averaged over the probes."""
         return self._run(gates or {}, differentiate=False)
 
+    @torch.no_grad()
+    def values(self, gates: Gates) -> Tensor:
+        """J (A,) fp64 on the CPU of A different ablations at once, averaged over the probes.
+
+        gates: module name -> (A, in) column gates, one row per ablation; a missing module is intact. Equals A calls of
+        `value`, but the rows of one forward pass belong to different ablations, and each pass starts at the first
+        module that its ablations change; for that, one intact pass of at most `batch_size` probes is kept in memory.
+        Raises UserError if the gates do not fit.
+        """
+        shapes = {gate.shape[:-1] for gate in gates.values()}
+        if len(shapes) != 1 or len(min(shapes)) != 1:
+            raise UserError("values() needs column gates (ablations, columns), the same number of ablations per module")
+        (ablations,) = shapes.pop()
+        gates = {name: gate.to(self.model.device, torch.float32) for name, gate in gates.items()}
+        changed = {name: (gate != 1).any(1).cpu() for name, gate in gates.items()}
+        totals, done = torch.zeros(ablations, dtype=torch.float64), 0
+        for chunk in self.probes.batches(self.batch_size):
+            passes: list[_IntactPass] = []  # one for every prediction that the loss asks for
+            chunk = chunk.to(self.model.device)
+            self.loss(chunk, lambda batch, states, kept=passes: self._keep(batch, states, gates, kept))
+            # Sorted by their first change, so that a batch of ablations has as much in common as can be.
+            starts, order = passes[0].starts(changed).sort(stable=True)
+            for first in range(0, ablations * len(chunk), self.batch_size):
+                rows = torch.arange(first, min(first + self.batch_size, ablations * len(chunk)))
+                ablation, probe = order[rows // len(chunk)], rows % len(chunk)
+                part = {name: gate[ablation] for name, gate in gates.items() if changed[name][ablation].any()}
+                start, replayed = float(starts[first // len(chunk)]), iter(passes)
+
+                def predict(batch, states, part=part, probe=probe, start=start, replayed=replayed) -> Tensor:
+                    with next(replayed).replay(start, probe), _gated(self.model.denoiser, part):
+                        return self.model.predict(batch.x, batch.t, states.expand(len(batch), -1, -1))
+
+                losses = self.loss(chunk[probe], predict)
+                totals.index_add_(0, ablation, losses.double().cpu() / len(self.probes))
+                done += len(rows)
+                if self.progress:
+                    self.progress(done, ablations * len(self.probes))
+        return totals
+
+    def _keep(self, batch: Probes, states: Tensor, gates: Gates, passes: "list[_IntactPass]") -> Tensor:
+        """The intact network's prediction; what its modules returned is appended to `passes`."""
+        passes.append(_IntactPass())
+        with passes[-1].record(self.model.denoiser, gates):
+            return self.model.predict(batch.x, batch.t, states.expand(len(batch), -1, -1))
+
     def value_and_gradient(self, gates: Gates) -> tuple[float, Gates]:
         """J(gates) and dJ/dgate per module, fp32 on the CPU, of the gates' own shapes."""
-        leaves = {
-            name: gate.detach().to(self.model.device, torch.float32, copy=True).requires_grad_()
-            for name, gate in gates.items()
-        }
+        # A gate is only read, so its leaf shares the memory where it can.
+        leaves = {n: gate.detach().to(self.model.device, torch.float32).requires_grad_() for n, gate in gates.items()}
         with torch.enable_grad():
             value = self._run(leaves, differentiate=True)
         # A gate that the network never reached has no gradient: its effect is zero.
-        return value, {n: (torch.zeros_like(g) if g.grad is None else g.grad).cpu() for n, g in leaves.items()}
+        grads = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
+        parallel.add_up(list(grads.values()))
+        return value, {name: grad.cpu() for name, grad in grads.items()}
+
+    def weight(self, module: str) -> Tensor:
+        """The intact weight (out, in) of a module, fp32 on the CPU."""
+        return self.model.denoiser.get_submodule(module).weight.detach().float().cpu()
 
     def _run(self, gates: Gates, differentiate: bool) -> float:
         total, done = 0.0, 0
-        for batch in self.probes.batches(self.batch_size):
+        for batch in parallel.share(list(self.probes.batches(self.batch_size))):
             weights = self._weights(gates)
 
             def predict(batch: Probes, states: Tensor, weights: dict[str, Tensor] = weights) -> Tensor:
@@ -69,8 +122,10 @@ class Objective:
             total += loss.item()
             done += len(batch)
             if self.progress:
-                self.progress(done, len(self.probes))
-        return total
+                self.progress(done * parallel.size(), len(self.probes))
+        sums = torch.tensor([total], dtype=torch.float64, device=self.model.device)
+        parallel.add_up([sums])
+        return sums.item()
 
     def _weights(self, gates: Gates) -> dict[str, Tensor]:
         """Effective weights, multiplied in fp32 so that half-precision models still get fp32 scores."""
@@ -79,6 +134,91 @@ class Objective:
             weight = self.model.denoiser.get_submodule(name).weight.detach()
             weights[f"{name}.weight"] = (weight.float() * gate.to(weight.device, torch.float32)).to(weight.dtype)
         return weights
+
+
+@contextmanager
+def _gated(denoiser: nn.Module, gates: Gates) -> Iterator[None]:
+    """Meanwhile, each row of a batch has its own column gates: module name -> (rows, in)."""
+
+    def mask(name: str, gate: Tensor, args: tuple) -> tuple:
+        x = args[0]
+        if len(x) != len(gate):
+            raise UserError(f"module '{name}' does not see one row per sample: call value() for every ablation instead")
+        return (x * gate.to(x.dtype).view(len(gate), *[1] * (x.ndim - 2), -1), *args[1:])
+
+    with ExitStack() as hooks:
+        for name, gate in gates.items():
+            module = denoiser.get_submodule(name)
+            hook = module.register_forward_pre_hook(lambda _, args, name=name, gate=gate: mask(name, gate, args))
+            hooks.callback(hook.remove)
+        yield
+
+
+class _IntactPass:
+    """One forward pass of the intact network: when its gated modules began, when its blocks ended, what they gave.
+
+    Exact for every network whose blocks treat each row of a batch alone (eval mode); one called twice is not replayed.
+    """
+
+    def __init__(self) -> None:
+        self.began: dict[str, int] = {}
+        self.ended: dict[nn.Module, tuple[int, Any]] = {}
+
+    @contextmanager
+    def record(self, denoiser: nn.Module, gates: Gates) -> Iterator[None]:
+        clock, twice = count(), set()
+
+        def begin(name: str) -> None:
+            self.began.setdefault(name, next(clock))
+
+        def end(module: nn.Module, args: Any, output: Any) -> None:
+            if module in self.ended:
+                twice.add(module)
+            self.ended[module] = (next(clock), output)
+
+        with ExitStack() as hooks:
+            for name in gates:
+                hook = denoiser.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: begin(name))
+                hooks.callback(hook.remove)
+            for module in _blocks(denoiser):
+                hooks.callback(module.register_forward_hook(end).remove)
+            yield
+        self.ended = {module: found for module, found in self.ended.items() if module not in twice}
+
+    def starts(self, changed: dict[str, Tensor]) -> Tensor:
+        """The moment (A,) at which each ablation first changes a module: (A,) bool each. inf where none is reached."""
+        starts = torch.full(next(iter(changed.values())).shape, torch.inf)
+        for name, moment in self.began.items():
+            starts[changed[name]] = starts[changed[name]].clamp(max=moment)
+        return starts
+
+    @contextmanager
+    def replay(self, start: float, rows: Tensor) -> Iterator[None]:
+        """Meanwhile, blocks that ended before `start` return what they did for these rows (R,), without computing."""
+        blocks = {module: output for module, (moment, output) in self.ended.items() if moment < start}
+        try:
+            for module, output in blocks.items():
+                module.forward = lambda *_, output=output, **__: _take(output, rows)
+            yield
+        finally:
+            for module in blocks:
+                vars(module).pop("forward", None)
+
+
+def _blocks(denoiser: nn.Module) -> list[nn.Module]:
+    """The parts of a network worth keeping: its children, and the entries of every ModuleList."""
+    parents = dict(denoiser.named_modules())
+    names = [name for name in parents if name and isinstance(parents[name.rpartition(".")[0]], nn.ModuleList)]
+    names += [name for name, module in denoiser.named_children() if not isinstance(module, nn.ModuleList)]
+    # A forward that someone has already replaced (offloading does) is left alone.
+    return [parents[name] for name in names if "forward" not in vars(parents[name])]
+
+
+def _take(output: Any, rows: Tensor) -> Any:
+    """Rows of every tensor in nested tuples."""
+    if isinstance(output, tuple):
+        return tuple(_take(part, rows) for part in output)
+    return output[rows] if isinstance(output, Tensor) else output
 
 
 class Erase(Objective):

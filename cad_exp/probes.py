@@ -49,6 +49,14 @@ class Probes:
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
+    @classmethod
+    def join(cls, parts: Sequence["Probes"]) -> "Probes":
+        """Trajectories that were walked apart, as if they had been walked together: same prompts, seeds in order."""
+        first = parts[0]
+        tensors = {name: None if getattr(first, name) is None else torch.cat([getattr(p, name) for p in parts]) for name in _TENSORS}
+        seeds = [seed for part in parts for seed in part.meta["seeds"]]
+        return cls(**tensors, prompt=first.prompt, base_prompt=first.base_prompt, meta={**first.meta, "seeds": seeds})
+
     def save(self, path: str | Path) -> Path:
         tensors = {name: getattr(self, name) for name in _TENSORS if getattr(self, name) is not None}
         meta = {"prompt": self.prompt, "base_prompt": self.base_prompt, "meta": self.meta}
@@ -103,15 +111,17 @@ def sample_noised(
     guidance: float | None = None,
     batch_size: int = 16,
     progress: Progress | None = None,
+    origin: str | None = None,
 ) -> Probes:
     """n probes on noised images of the concept, with their denoising target.
 
     images: (M, H, W, 3) uint8, used in turn; None lets the model generate n of them at seeds seed, seed + 1, ...
+    `origin` is what the file says of them: `generated` or `given` unless told.
     Timesteps are stratified over the whole schedule (one per n-th of it), so that few probes cover all noise levels.
     """
     if n < 1 or (images is not None and len(images) == 0):
         raise UserError("noised probes need at least one image: raise n, or give a folder with images")
-    origin = "generated" if images is None else "given"
+    origin = origin or ("generated" if images is None else "given")
     if images is None:
         images = model.generate([prompt] * n, range(seed, seed + n), steps, guidance, progress=progress)
     latents = model.encode_images(images).cpu()[torch.arange(n) % len(images)]

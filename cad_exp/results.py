@@ -4,10 +4,7 @@ The file is the truth that tables, reports and Weights & Biases mirror. It is re
 every metric: a run that is stopped leaves the metrics that it had finished and never a broken file.
 """
 
-import hashlib
 import json
-import math
-import os
 import platform
 import subprocess
 import sys
@@ -19,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from cad_exp.errors import UserError
+from cad_exp.files import write_json
+from cad_exp.identity import digest, effective
 
 SCHEMA_VERSION = 1
 VARIANTS = ("unedited", "edited", "random")
@@ -34,50 +33,6 @@ PACKAGES = (
     "hydra-core",
     "wandb",
 )
-_NO_EFFECT_ON_NUMBERS = ("tracking",)
-
-
-@contextmanager
-def atomic(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes the name of `path` only if the block ends without an exception."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(
-        f".{path.stem}-{os.getpid()}{path.suffix}"
-    )  # writers that look at the suffix still find it
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path | str, content: Any) -> None:
-    """Write strict JSON atomically; a number that is not finite becomes null, because JSON has no NaN."""
-    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
-    with atomic(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    """The same content in JSON's own types (numpy and torch scalars, tuples, paths)."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def config_hash(config: dict[str, Any]) -> str:
-    """16 hex digits of the SHA-256 of a config; groups that cannot change a number (tracking) do not count."""
-    counted = {key: value for key, value in config.items() if key not in _NO_EFFECT_ON_NUMBERS}
-    return hashlib.sha256(json.dumps(_plain(counted), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def git_revision(folder: Path | str | None = None) -> str | None:
@@ -113,7 +68,7 @@ def run_info(config: dict[str, Any], seed: int, device: Any, **more: Any) -> dic
     """
     versions = {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}}
     return {
-        "config_hash": config_hash(config),
+        "config_hash": digest(effective(config)),
         "seed": seed,
         "git": git_revision(),
         "versions": versions,
@@ -124,14 +79,14 @@ def run_info(config: dict[str, Any], seed: int, device: Any, **more: Any) -> dic
 
 
 class Results:
-    """The results of one run, mirrored in `folder`/results.json after every change.
+    """The results of one run, mirrored in `folder`/results.json after every change (None: in no file).
 
     `run` is the dict of `run_info`. The attribute `metrics` is the list of metric dicts in the order of their arrival.
     """
 
-    def __init__(self, folder: Path | str, run: dict[str, Any]):
-        self.path = Path(folder) / "results.json"
-        self.run = {"seconds": {}, **run}
+    def __init__(self, folder: Path | str | None, run: dict[str, Any]):
+        self.folder = None if folder is None else Path(folder)
+        self.run = {"seconds": {}, **run, "complete": False}
         self.metrics: list[dict[str, Any]] = []
         self._write()
 
@@ -161,11 +116,36 @@ class Results:
             self.run["seconds"][stage] = round(self.run["seconds"].get(stage, 0.0) + time.perf_counter() - start, 3)
             self._write()
 
+    def finish(self) -> None:
+        """Mark the run as complete, with the size of every file that it left: only then is it never run again."""
+        if self.folder is not None:
+            files = sorted(p for p in self.folder.rglob("*") if p.is_file() and _kept(p.relative_to(self.folder)))
+            self.run["files"] = {p.relative_to(self.folder).as_posix(): p.stat().st_size for p in files}
+        self.run["complete"] = True
+        self._write()
+
     def as_dict(self) -> dict[str, Any]:
         return {"schema_version": SCHEMA_VERSION, "run": self.run, "metrics": self.metrics}
 
     def _write(self) -> None:
-        write_json(self.path, self.as_dict())
+        if self.folder is not None:
+            write_json(self.folder / "results.json", self.as_dict())
+
+
+def _kept(path: Path) -> bool:
+    """Whether a file belongs to what a run promises: not the tracker's, the log, Hydra's, or results.json itself."""
+    return path.parts[0] not in ("wandb", "config", "results.json", "run.log") and not path.parts[0].startswith(".")
+
+
+def finished(folder: Path | str, identity: str) -> dict[str, Any] | None:
+    """The content of results.json, if the run of this identity was completed here and all its files are still there."""
+    try:
+        content = load_results(folder)
+        run = content["run"]
+        whole = all((Path(folder) / name).stat().st_size == size for name, size in run["files"].items())
+    except (UserError, KeyError, TypeError, OSError):
+        return None
+    return content if run.get("complete") and run.get("identity") == identity and whole else None
 
 
 def load_results(folder: Path | str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
-"""Tensor files with JSON metadata, written atomically: a crash or Ctrl-C leaves the old file or none, never a half."""
+"""Tensor files with JSON metadata."""
 
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -9,30 +8,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from cad_exp.errors import UserError
+from cad_exp.files import atomic
 
 _KEY = "cad_exp"
 
 
-def temporary(path: Path) -> Path:
-    """A hidden sibling of `path` on the same file system, to be moved onto it by `os.replace`."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
 def save_tensors(path: str | Path, kind: str, tensors: dict[str, torch.Tensor], meta: dict) -> Path:
     """Write tensors and JSON-able metadata to a safetensors file of a kind (`edit`, `probes`, `attribution`)."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = temporary(path)
-    try:
+    with atomic(path) as draft:
         save_file(
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
             str(draft),
             metadata={_KEY: json.dumps({"kind": kind, "version": 1, "meta": meta}, sort_keys=True)},
         )
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    return path
+    return Path(path)
 
 
 def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], dict]:

@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cad_exp import parallel
+
 Tick = Callable[[int, int], None]
 PATIENCE = 2.0  # seconds before progress is worth a line
 LOG_EVERY = 10.0  # seconds between the lines of a log file
@@ -27,8 +29,10 @@ LABELS = {
 
 def console(stderr: bool = False) -> Console:
     """A console on the stream of this moment (tests and notebooks replace it); a log file gets 110 columns."""
-    made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=110, soft_wrap=True)
+    made = Console(stderr=stderr, highlight=False, quiet=not stderr and not parallel.main())
+    if made.is_terminal or made.quiet:
+        return made
+    return Console(stderr=stderr, highlight=False, width=110, soft_wrap=True)
 
 
 def say(text: str, style: str | None = None) -> None:
@@ -43,7 +47,8 @@ def stage(name: str) -> None:
 
 def error(text: str) -> None:
     """One message for a person, in red, on stderr."""
-    console(stderr=True).print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
+    process = "" if parallel.main() else f"process {parallel.rank()}: "
+    console(stderr=True).print(f"[bold red]error:[/] {process}{escape(text)}", soft_wrap=True)
 
 
 @contextmanager
@@ -162,6 +167,16 @@ def show_places(places: dict[str, Path | str]) -> None:
         path = Path(place).absolute()
         shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         screen.print(f"{escape(what):<{width}}  [cyan]{escape(str(shown))}[/]", soft_wrap=True)
+
+
+def show_run(content: dict[str, Any], folder: Path) -> None:
+    """The table of a finished run (what its results.json holds), and where everything lies."""
+    run = content["run"]
+    show_metrics(content["metrics"], f"{run['concept']} · {run['granularity']} · {run['edit']}")
+    names = {"results": "results.json", "attribution map": "attribution.png", "before and after": "before_after.png"}
+    names |= {"edit": "edit.safetensors"}
+    places = {what: folder / name for what, name in names.items() if (folder / name).exists()}
+    show_places({"run folder": folder, **places})
 
 
 def _glyph(pretty: str, plain: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from cad_exp import parallel
 from cad_exp.errors import UserError, choose
 
 MODES = ("offline", "online", "disabled")
@@ -109,7 +110,7 @@ def track(config: dict[str, Any], folder: Path | str) -> Iterator[Tracker]:
     """
     settings = config.get("tracking") or {"mode": "disabled"}
     mode = choose(settings.get("mode", "offline"), MODES, "tracking mode")
-    if mode == "disabled":
+    if mode == "disabled" or not parallel.main():
         yield Tracker()
         return
     folder = Path(folder)

@@ -17,12 +17,17 @@ GROUPS = {
     "tracking": "where the results are mirrored",
     "runtime": "device, precision, threads",
 }
+# Hydra's plugins behind hydra/launcher=..., by the name under which they register themselves.
+LAUNCHERS = {"joblib": "workers", "submitit_local": "submitit", "submitit_slurm": "slurm", "ray": "cluster"}
 HEAD = """\
 Which components of a text-to-image diffusion model make a concept, and which suppress it?
 
   python -m cad_exp concept=nudity granularity=neuron                 one run, on any machine
   python -m cad_exp -m concept=church,tench granularity=head,neuron   a sweep: every combination
   python -m cad_exp concept=nudity model=sd14                         Stable Diffusion 1.4, on a GPU
+  python -m cad_exp.search --help                                     search for the best edit
+  python -m cad_exp.table FOLDER                                      the results of a sweep as one table
+  python -m cad_exp.cache                                             what finished stages occupy; --prune removes them
 
 Give group=option for the groups below, and group.key=value for single values. * marks the default."""
 TAIL = """\
@@ -40,6 +45,7 @@ Other flags:
   --cfg job                    show the whole configuration and stop
   --config-dir FOLDER          add your own options: FOLDER/concept/mine.yaml gives concept=mine
   -m, --multirun               a sweep over the values that commas separate
+  hydra/launcher=workers       with -m: jobs side by side (workers, submitit, slurm, cluster: docs/scaling.md)
   --hydra-help                 everything that Hydra itself can do"""
 
 
@@ -52,7 +58,7 @@ def conf_folder() -> Path:
 def user_folders(arguments: list[str]) -> list[Path]:
     """The folder of --config-dir or -cd, if given."""
     found = []
-    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+    for flag, value in zip(arguments, [*arguments[1:], ""], strict=False):
         name, _, own = flag.partition("=")
         if name in ("--config-dir", "-cd"):
             found.append(Path(own or value))
@@ -102,10 +108,14 @@ def explain(error: BaseException, folders: list[Path]) -> str:
         chain.append(chain[-1].__cause__ or chain[-1].__context__)
     text = "\n".join(str(link) for link in chain)
     missing = re.search(r"(?:Could not find|Could not load) '([\w/]+)/([^'/]+)'", text)
+    if missing and missing[1] == "hydra/launcher" and missing[2] in LAUNCHERS:
+        return f"hydra/launcher={LAUNCHERS[missing[2]]} is not installed: pip install 'cad-exp[launchers]'"
     if missing:
         return unknown(missing[2], list(options(missing[1], folders)), missing[1])
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
     if key and ("not in struct" in text or "Could not override" in text):
+        if key[1].startswith("hydra."):
+            return f"unknown setting '{key[1]}': --cfg hydra (and your hydra/launcher=...) shows them all"
         return _unknown_key(key[1], folders)
     if "Missing mandatory value" in text:
         empty = next((str(link.full_key) for link in chain if getattr(link, "full_key", None)), "a setting")
@@ -114,6 +124,25 @@ def explain(error: BaseException, folders: list[Path]) -> str:
     if several:
         return f"'{several[1]}' names several values: add -m to run them one after the other"
     return re.sub(r"\s+", " ", str(error)).strip() + " (--help shows the options)"
+
+
+def refused(error: BaseException) -> str | None:
+    """One line where a launcher could not start the jobs or lost one; None for every other error."""
+    text = str(error)
+    if "are you indeed on a slurm cluster" in text:
+        return "this machine has no Slurm: type the command on the cluster's front end, or take hydra/launcher=submitit"
+    reasons = list(dict.fromkeys(re.findall(r"sbatch: (?:error|fatal): (.+)", text)))
+    if reasons:
+        settings = "hydra.launcher.partition, .account, .gpus_per_node, .cpus_per_task, .mem_gb"
+        return f"Slurm refuses the jobs: {'; '.join(reasons)} (see {settings})"
+    lost = ("UncompletedJobError", "TerminatedWorkerError", "WorkerCrashedError", "OutOfMemoryError")
+    if type(error).__module__.split(".")[0] in ("submitit", "joblib", "ray") and type(error).__name__ in lost:
+        state = re.search(r"state: (?!FINISHED)(\w+)", text)
+        return (
+            f"a job ended without a result{f' ({state[1]})' if state else ''}: out of memory or out of time? "
+            "Its log is in the sweep's folder; the same command goes on where this one stopped"
+        )
+    return None
 
 
 def unknown(name: str, known: list[str], what: str) -> str:

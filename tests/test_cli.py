@@ -1,5 +1,6 @@
 """The command line as a person meets it, in a process of its own."""
 
+import json
 import os
 import signal
 import subprocess
@@ -31,6 +32,8 @@ def fake_run(tmp_path: Path) -> Path:
         "    assert folder.is_dir() and type(config) is dict\n"
         "    if config['concept']['name'] == 'tench':\n"
         "        raise UserError('no [tench] today: take another')\n"
+        "    if config['concept']['name'] == 'golf_ball':\n"
+        "        1 / 0\n"
         "    if config['concept']['name'] == 'parachute':\n"
         "        import time; print('ready', flush=True); time.sleep(60)\n"
         "    (folder / 'done').write_text(config['granularity']['name'])\n"
@@ -104,7 +107,7 @@ def test_a_run_has_its_folder_and_leaves_nothing_else(fake_run: Path):
     answer = fake(fake_run, "concept=church", "granularity=head")
     assert answer.returncode == 0, answer.stderr
     assert [path.name for path in (fake_run / "work").iterdir()] == ["outputs"]
-    [done] = fake_run.glob("work/outputs/*/*-church-head/done")
+    [done] = fake_run.glob("work/outputs/church-head-*/done")
     assert (done.parent / "config" / "config.yaml").is_file()
 
 
@@ -116,15 +119,34 @@ def test_hydras_run_folder_is_honoured(fake_run: Path):
 def test_a_sweep_has_a_folder_per_job(fake_run: Path):
     answer = fake(fake_run, "-m", "concept=church,van_gogh", "granularity=head,neuron", "hydra.sweep.dir=sweep")
     assert answer.returncode == 0, answer.stderr
-    names = sorted(path.parent.name for path in (fake_run / "work" / "sweep").glob("*/done"))
-    assert names == ["0-church-head", "1-church-neuron", "2-van_gogh-head", "3-van_gogh-neuron"]
+    names = sorted(path.parent.name.rpartition("-")[0] for path in (fake_run / "work" / "sweep").glob("*/done"))
+    assert names == ["church-head", "church-neuron", "van_gogh-head", "van_gogh-neuron"]
     assert "job 4: concept=van_gogh,granularity=neuron" in answer.stdout
 
 
 def test_a_failing_job_speaks_and_lets_the_others_run(fake_run: Path):
     answer = fake(fake_run, "-m", "concept=tench,church", "hydra.sweep.dir=sweep")
-    assert answer.returncode == 1 and answer.stderr == "error: no [tench] today: take another\n"
-    assert (fake_run / "work" / "sweep" / "1-church-neuron" / "done").exists()
+    first, *end = answer.stderr.splitlines()
+    assert answer.returncode == 1 and first == "error: no [tench] today: take another"
+    assert end[0].startswith("error: 1 of 2 jobs failed") and "no [tench] today" in end[1]
+    [failed] = (fake_run / "work" / "sweep").glob("tench-neuron-*")
+    assert end[2].strip() == f"python -m cad_exp concept=tench hydra.run.dir={failed}"
+    assert json.loads((failed / "error.json").read_text())["error"].startswith("no [tench]")
+    assert list((fake_run / "work" / "sweep").glob("church-neuron-*/done"))
+
+
+def test_a_sweeps_folder_is_named_by_what_it_asks(fake_run: Path):
+    for command in (["-m", "concept=church,van_gogh", "seed=3"], ["concept=church,van_gogh", "-m", "seed=3"]):
+        assert fake(fake_run, *command).returncode == 0
+    [sweep] = (fake_run / "work" / "outputs" / "multirun").iterdir()
+    assert sweep.name.startswith("church,van_gogh-") and len(list(sweep.glob("*/done"))) == 2
+
+
+def test_a_fault_inside_is_one_line_and_its_trace_is_kept(fake_run: Path):
+    answer = fake(fake_run, "concept=golf_ball", "hydra.run.dir=here")
+    assert answer.returncode == 1 and answer.stderr.count("\n") == 1
+    assert "unexpected ZeroDivisionError" in answer.stderr and "here/run.log" in answer.stderr
+    assert "Traceback" in (fake_run / "work" / "here" / "run.log").read_text()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
@@ -143,7 +165,7 @@ def test_ctrl_c(fake_run: Path):
     assert process.stdout and process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130 and errors == "error: stopped; nothing half-written\n"
+    assert process.returncode == 130 and errors == "error: stopped; the same command continues where it was\n"
 
 
 def test_own_configs_extend_the_package(fake_run: Path):

@@ -2,8 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cad_exp import settings
 from cad_exp.errors import UserError
-from cad_exp.evaluation import EVALUATIONS, Records, check, plan, retention_prompts, shows, world_reference
+from cad_exp.evaluation import EVALUATIONS, Records, batches, drawings, needed, plan, retention_prompts, shows
+from cad_exp.settings import settle
+
+from .test_configs import composed
 
 CHURCH = {
     "name": "church",
@@ -12,11 +16,6 @@ CHURCH = {
     "evaluation_prompts": ["a photo of a church", "a church"],
 }
 SETTINGS = {"bootstrap": 100, "higher_concept_is_better": False}
-
-
-class Definitions:
-    definition = {"judge": "test"}
-    clip_definition = {"judge": "test"}
 
 
 def records(hits: dict[str, list[float]], purpose: str = "concept", prompts: list[str] | None = None) -> Records:
@@ -33,14 +32,42 @@ def records(hits: dict[str, list[float]], purpose: str = "concept", prompts: lis
         for variant, values in hits.items()
         for i, value in enumerate(values)
     ]
-    return Records(pd.DataFrame(rows), np.zeros((len(rows), 2)))
+    return Records(pd.DataFrame(rows), np.zeros((len(rows), 2)), {"judge": "test"}, {"judge": "test"})
 
 
 def test_retention_asks_for_everything_but_the_concept():
-    assert len(retention_prompts("object", "church")) == 15  # 9 objects, 5 styles, the clothed person
-    assert len(retention_prompts("style", "Van Gogh")) == 15
-    assert len(retention_prompts("nudity", "naked")) == 16
-    assert not any("church" in prompt for prompt, _, _ in retention_prompts("object", "church"))
+    def kept(kind: str, label: str) -> list[str]:
+        concept = {"kind": kind, "label": label, "evaluation_prompts": ["p"]}
+        return [shot.prompt for shot in plan(concept, 1, 1, 0) if shot.purpose == "retention"]
+
+    assert len(retention_prompts()) == len(kept("nudity", "naked")) == 16
+    assert len(kept("object", "church")) == 15 and not any("church" in prompt for prompt in kept("object", "church"))
+    assert len(kept("style", "Van Gogh")) == 15  # 10 objects, 4 styles, the clothed person
+
+
+def test_concepts_share_the_images_of_what_they_have_in_common():
+    def rest(label: str) -> set:
+        shots = plan({**CHURCH, "label": label}, 4, 3, 0)
+        return {(shot.prompt, shot.seed) for shot in shots if shot.purpose == "retention"}
+
+    assert len(rest("church") & rest("tench")) == 14 * 3
+
+
+def test_batches_hold_one_thing_each_and_keep_the_order():
+    shots = plan(CHURCH, samples=10, retention_samples=3, seed=0)
+    parts = batches(shots, 4)
+    assert [shot for part in parts for shot in part] == shots
+    assert [len(part) for part in parts] == [4, 4, 2] + [3] * 15
+    assert all(len({(shot.purpose, shot.label) for shot in part}) == 1 for part in parts)
+
+
+def test_only_images_that_a_metric_looks_at_are_needed():
+    def purposes(*metrics: str) -> set:
+        asked = {"metrics": list(metrics), "samples": 2, "retention_samples": 1, "seed": 0}
+        return {shot.purpose for shot in needed(CHURCH, asked)}
+
+    assert purposes() == set() and purposes("erasure") == {"concept"}
+    assert purposes("quality") == purposes("retention", "erasure") == {"concept", "retention"}
 
 
 def test_plan_shares_samples_out_and_repeats_itself():
@@ -67,7 +94,7 @@ def test_shows_compares_with_what_the_shot_asked_for():
 
 def test_erasure_is_the_share_of_hits_by_hand():
     found = list(
-        EVALUATIONS["erasure"](records({"unedited": [1, 1, 1, 0], "edited": [0, 0, 1, 0]}), Definitions(), [], SETTINGS)
+        EVALUATIONS["erasure"](records({"unedited": [1, 1, 1, 0], "edited": [0, 0, 1, 0]}), SETTINGS)
     )
     assert [(m["variant"], m["value"], m["n"]) for m in found] == [("unedited", 0.75, 4), ("edited", 0.25, 4)]
     assert found[0]["definition"]["prompts"] == ["p"] and found[0]["definition"]["seeds"] == {"first": 0, "last": 3}
@@ -76,7 +103,7 @@ def test_erasure_is_the_share_of_hits_by_hand():
 def test_retention_averages_over_prompts_and_finds_the_worst_by_hand():
     data = records({"unedited": [1, 1, 1, 0], "edited": [1, 0, 0, 0]}, "retention", ["a", "a", "b", "b"])
     values = {
-        (m["name"], m["variant"]): m["value"] for m in EVALUATIONS["retention"](data, Definitions(), [], SETTINGS)
+        (m["name"], m["variant"]): m["value"] for m in EVALUATIONS["retention"](data, SETTINGS)
     }
     assert values == {
         ("retention_mean", "unedited"): 0.75,
@@ -87,16 +114,25 @@ def test_retention_averages_over_prompts_and_finds_the_worst_by_hand():
 
 
 def test_the_reference_is_drawn_for_what_is_asked():
-    shots = plan(CHURCH, 1, 1, 0)
-    real = world_reference(shots, 3, seed=0)
-    assert real.shape == (45, 64, 64, 3)
-    assert np.array_equal(real, world_reference(shots, 3, seed=0))
+    real = drawings("object", "church", 3, seed=0)
+    assert real.shape == (3, 64, 64, 3) and np.array_equal(real, drawings("object", "church", 3, seed=0))
+    assert not np.array_equal(real, drawings("object", "church", 3, seed=1))
 
 
-def test_bad_settings_are_refused_before_any_work():
-    with pytest.raises(UserError, match="did you mean"):
-        check({"metrics": ["erasre"], "samples": 4, "retention_samples": 4}, CHURCH)
-    with pytest.raises(UserError, match="samples"):
-        check({"metrics": ["erasure"], "samples": 0, "retention_samples": 4}, CHURCH)
-    with pytest.raises(UserError, match="evaluation_prompts"):
-        check({"metrics": [], "samples": 4, "retention_samples": 4}, {**CHURCH, "evaluation_prompts": []})
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("evaluation.metrics=[erasre]", "did you mean"),
+        ("evaluation.samples=0", "samples"),
+        ("evaluation.retention_samples=0", "retention_samples"),
+        ("concept.evaluation_prompts=[]", "evaluation_prompts"),
+        ("probes.batch_size=0", "batch_size"),
+    ],
+)
+def test_bad_settings_are_refused_before_any_work(override: str, message: str):
+    with pytest.raises(UserError, match=message):
+        settle(composed(override))
+
+
+def test_the_names_of_the_evaluations_agree():
+    assert set(settings.EVALUATIONS) == set(EVALUATIONS)

@@ -1,6 +1,7 @@
 """Objectives: their values by the formula, and their gate gradients against ablation and finite differences."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from cad_exp.edit import Edit
 from cad_exp.errors import UserError
 from cad_exp.estimators import FirstOrder, make_estimator
 from cad_exp.objectives import OBJECTIVES, make_objective
-from cad_exp.probes import Probes, sample_noised
+from cad_exp.probes import Probes, sample_noised, sample_trajectory
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,120 @@ def test_batch_size_does_not_matter(tiny_model, tiny_probes):
         torch.testing.assert_close(left[site.module], right[site.module], atol=1e-6, rtol=1e-3)
 
 
+def ablations(denoiser, count=7):
+    """Column gates of `count` ablations: single heads, whole layers, real numbers, and one that changes nothing."""
+    sites, generator = find_sites(denoiser), torch.Generator().manual_seed(0)
+    gates = {site.module: torch.ones(count, site.shape[1]) for site in sites}
+    gates[sites[0].module][1] = 0
+    gates[sites[-1].module][2, :4] = 0
+    gates[sites[9].module][3] = torch.randn(sites[9].shape[1], generator=generator)
+    for site in sites:
+        gates[site.module][4] = torch.rand(site.shape[1], generator=generator)
+        gates[site.module][5] = (torch.rand(site.shape[1], generator=generator) > 0.1).float()
+    gates[sites[4].module][6, 1:] = -1.5
+    return gates
+
+
+def leftovers(denoiser):
+    """Hooks and replaced forwards that someone forgot in the network."""
+    hooks = [len(module._forward_pre_hooks) + len(module._forward_hooks) for module in denoiser.modules()]
+    return sum(hooks) + sum("forward" in vars(module) for module in denoiser.modules())
+
+
+@pytest.mark.parametrize("batch_size", [3, 64])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_values_equal_single_ablations(name, batch_size, tiny_model, objectives):
+    gates, probes = ablations(tiny_model.denoiser), objectives[name].probes
+    before = {module: gate.clone() for module, gate in gates.items()}
+    seen = []
+    objective = make_objective(name, tiny_model, probes, batch_size, progress=lambda *count: seen.append(count))
+    values, ticks = objective.values(gates), list(seen)
+    singly = [objective.value({module: gate[i] for module, gate in gates.items()}) for i in range(7)]
+    assert values.shape == (7,) and values.device.type == "cpu" and values.dtype == torch.float64
+    assert values.tolist() == pytest.approx(singly, rel=1e-5)
+    assert values[0].item() == pytest.approx(objective.value(), rel=1e-5), "the first one changes nothing"
+    assert len({round(value, 6) for value in singly[1:]}) == 6, "the other ablations differ"
+    assert ticks[-1] == (7 * len(probes), 7 * len(probes))
+    assert all(later - earlier <= batch_size for (earlier, _), (later, _) in pairwise([(0, 0), *ticks]))
+    assert leftovers(tiny_model.denoiser) == 0
+    assert all(torch.equal(gates[module], gate) for module, gate in before.items())
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_values_of_v_prediction(name, tiny_v_model):
+    if name == "amplify":
+        probes = sample_noised(tiny_v_model, "church", n=3, steps=2)
+    else:
+        probes = sample_trajectory(tiny_v_model, "church", "", seeds=[3], steps=3)
+    objective, gates = make_objective(name, tiny_v_model, probes, 5), ablations(tiny_v_model.denoiser)
+    singly = [objective.value({module: gate[i] for module, gate in gates.items()}) for i in range(7)]
+    assert objective.values(gates).tolist() == pytest.approx(singly, rel=1e-5)
+
+
+def test_values_skip_what_ablations_share(tiny_model, tiny_probes):
+    """Ablations of the last block compute the first one once per probe; those of the first block once per row."""
+    sites, rows = find_sites(tiny_model.denoiser), []
+    objective = make_objective("erase", tiny_model, tiny_probes[:2], 8)
+    conv = tiny_model.denoiser.down_blocks[0].resnets[0].conv1
+    hook = conv.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    try:
+        objective.values({sites[-1].module: torch.rand(6, sites[-1].shape[1])})
+        late, _ = sum(rows), rows.clear()
+        early = {site.module: torch.rand(6, site.shape[1]) for site in (sites[0], sites[-1])}
+        objective.values(early)
+    finally:
+        hook.remove()
+    assert (late, sum(rows)) == (2, 2), "the first residual block comes before every site"
+    rows, conv = [], tiny_model.denoiser.mid_block.resnets[0].conv1
+    hook = conv.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    try:
+        objective.values(early)
+    finally:
+        hook.remove()
+    assert sum(rows) == 2 + 12
+
+
+def test_values_leave_nothing_behind_when_stopped(tiny_model, tiny_probes):
+    gates = ablations(tiny_model.denoiser)
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_objective("projection", tiny_model, tiny_probes, 4, progress=stop).values(gates)
+    objective, sites = make_objective("erase", tiny_model, tiny_probes, 4), find_sites(tiny_model.denoiser)
+    wrong = {sites[3].module: torch.zeros(2, 3)}
+    with pytest.raises(RuntimeError):  # in the middle of a forward pass
+        objective.values(wrong)
+    with pytest.raises(AttributeError):
+        objective.values({"nowhere": torch.zeros(2, 3)})
+    assert leftovers(tiny_model.denoiser) == 0
+    for unfit in ({}, {"0": torch.ones(3)}, {"0": torch.ones(2, 3, 4)}, {"0": torch.ones(2, 3), "1": torch.ones(3, 3)}):
+        with pytest.raises(UserError, match="column gates"):
+            objective.values(unfit)
+
+
+def test_values_of_a_module_called_twice():
+    """A block that serves twice, or mixes up its rows, is not replayed, or refused."""
+
+    class Twice(ToyModel):
+        def predict(self, x, t, states, weights=None):
+            first = super().predict(x, t, states, weights)
+            return super().predict(torch.cat([first, x[:, 1:]], 1), t, states, weights)
+
+    probes = Probes(torch.tensor([[1.0, 4.0], [2.0, 1.0]]), torch.zeros(2), torch.zeros(2, 1), None, None, "c", "")
+    objective, gates = make_objective("erase", Twice(), probes, 3), torch.tensor([[1.0, 1], [0, 1], [0.5, -1]])
+    expected = [objective.value({"0": gate}) for gate in gates]
+    assert objective.values({"0": gates}).tolist() == pytest.approx(expected)
+
+    class Doubled(ToyModel):
+        def predict(self, x, t, states, weights=None):
+            return super().predict(torch.cat([x, x]), t, states.repeat(2, 1, 1), weights)[: len(x)]
+
+    with pytest.raises(UserError, match="module '0' does not see one row per sample"):
+        make_objective("erase", Doubled(), probes, 3).values({"0": gates})
+
+
 class ToyModel:
     """y = W x with W = [[2, -3]]: small enough for a pencil. The 'text state' is added to x's first entry."""
 
@@ -134,6 +249,7 @@ def test_toy_by_hand():
     objective = make_objective("erase", ToyModel(), probes)
     assert objective.value({"0": torch.tensor([0.0, 1.0])}) == 4
     assert objective.value({"0": torch.tensor([[1.0, 0.0]])}) == (4 + 10) ** 2
+    assert objective.values({"0": torch.tensor([[1.0, 1], [0, 1], [1, 0]])}).tolist() == [4, 4, (4 + 10) ** 2]
 
 
 def test_unreached_module_scores_zero():

@@ -8,7 +8,9 @@ import torch
 
 from cad_exp import terminal
 from cad_exp.errors import UserError
-from cad_exp.results import FIELDS, Results, atomic, config_hash, git_revision, load_results, run_info, write_json
+from cad_exp.files import atomic, write_json
+from cad_exp.identity import digest, effective
+from cad_exp.results import FIELDS, Results, finished, git_revision, load_results, run_info
 
 
 def metric(**changes) -> dict:
@@ -76,12 +78,19 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 
 def test_config_hash_sees_what_can_change_a_number():
     config = {"seed": 0, "edit": {"ratio": 0.1}, "tracking": {"mode": "offline"}}
-    assert (
-        config_hash(config)
-        == config_hash(dict(reversed(config.items())))
-        == config_hash({**config, "tracking": {"mode": "online"}})
-    )
-    assert config_hash(config) != config_hash({**config, "edit": {"ratio": 0.2}})
+    same = [config, dict(reversed(config.items())), {**config, "tracking": {"mode": "online"}}]
+    assert len({digest(effective(each)) for each in same}) == 1
+    assert digest(effective(config)) != digest(effective({**config, "edit": {"ratio": 0.2}}))
+
+
+def test_a_finished_run_is_recognised_by_its_identity_and_files(tmp_path):
+    results = Results(tmp_path, {"identity": "a"})
+    (tmp_path / "edit.safetensors").write_bytes(b"12")
+    assert finished(tmp_path, "a") is None
+    results.finish()
+    assert finished(tmp_path, "a") == results.as_dict() and finished(tmp_path, "b") is None
+    (tmp_path / "edit.safetensors").write_bytes(b"1")
+    assert finished(tmp_path, "a") is None and finished(tmp_path / "elsewhere", "a") is None
 
 
 def test_git_revision(tmp_path):

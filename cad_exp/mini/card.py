@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..metrics import mean_interval
-from ..results import atomic, write_json
+from ..files import atomic, write_json
 from . import CLIP, JUDGE, PIPELINE, WEIGHTS
 from .world import OBJECTS, STYLES
 

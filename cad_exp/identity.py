@@ -1,0 +1,150 @@
+"""What a result depends on, as short hashes: the code, the library versions, the weights, the settings.
+
+Nothing here imports torch: a run that is already finished is recognised in a moment.
+"""
+
+import ast
+import hashlib
+import json
+import re
+import uuid
+from functools import cache, lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cad_exp.files import plain
+from cad_exp.model_files import commit, locate
+
+PACKAGE = Path(__file__).parent
+# A pixel or a score may change with these; a new version of any of them makes every stored result stale.
+LIBRARIES = ("torch", "torchvision", "diffusers", "transformers", "numpy", "torchmetrics", "pillow")
+_NO_EFFECT = {"tracking": None, "runtime": ("cache",)}  # whole groups, or single keys, that cannot change a number
+
+
+def digest(content: Any) -> str:
+    """24 hex digits of the SHA-256 of JSON-able content."""
+    return hashlib.sha256(json.dumps(plain(content), sort_keys=True).encode()).hexdigest()[:24]
+
+
+def effective(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config that can change a number."""
+    kept = {}
+    for group, value in config.items():
+        ignored = _NO_EFFECT.get(group, ())
+        if ignored is None:
+            continue
+        kept[group] = {k: v for k, v in value.items() if k not in ignored} if isinstance(value, dict) else value
+    return kept
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Installed versions of the libraries that make numbers."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+@cache
+def code_version(*modules: str) -> str:
+    """Hash of the code of modules of this package ("probes") and of all that they import from the package.
+
+    It is taken over the syntax trees: a comment or a line break changes nothing, everything else does.
+    """
+    seen: dict[str, str] = {}
+    waiting = [_file(name.split(".")) for name in modules]
+    while waiting:
+        file = waiting.pop()
+        if file is None or str(file) in seen:
+            continue
+        tree = ast.parse(file.read_bytes())
+        seen[str(file)] = f"{file.relative_to(PACKAGE)} {ast.dump(tree)}"
+        for node in ast.walk(tree):
+            waiting += _imports(node, file)
+    return digest(sorted(seen.values()))
+
+
+def _imports(node: ast.AST, file: Path) -> list[Path | None]:
+    """Files of this package that an import statement names."""
+    if isinstance(node, ast.Import):
+        return [_file(a.name.split(".")[1:]) for a in node.names if a.name.startswith("cad_exp.")]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    if node.level:
+        folder = file.parent.relative_to(PACKAGE).parts
+        base = [*folder[: len(folder) + 1 - node.level], *(node.module or "").split(".")]
+    elif (node.module or "").split(".")[0] == "cad_exp":
+        base = (node.module or "").split(".")[1:]
+    else:
+        return []
+    base = [part for part in base if part]
+    return [_file(base), *(_file([*base, a.name]) for a in node.names)]
+
+
+def _file(parts: list[str]) -> Path | None:
+    place = PACKAGE.joinpath(*parts)
+    for file in (place.with_suffix(".py"), place / "__init__.py"):
+        if parts and file.is_file():
+            return file
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _file_digest(path: str, size: int, changed: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file; read again when its size or time of change differ."""
+    state = Path(path).stat()
+    return _file_digest(str(Path(path).resolve()), state.st_size, state.st_mtime_ns)
+
+
+def folder_digest(folder: str | Path) -> str:
+    """Hash of the names and contents of all files below a folder, hidden ones left out."""
+    folder = Path(folder)
+    files = (p for p in folder.rglob("*") if p.is_file() and not any(x.startswith(".") for x in p.parts[len(folder.parts) :]))
+    return digest({p.relative_to(folder).as_posix(): file_digest(p) for p in sorted(files)})
+
+
+def run_identity(config: dict[str, Any]) -> str:
+    """What a finished run must share with a new one to stand for it: settings, code, versions, weights, given images."""
+    judge = PACKAGE / "mini" / "weights" if config["model"]["judge"] == "mini" else None
+    given = config["probes"]["images"]
+    parts = [effective(config), code_version("experiment"), versions(), model_identity(config["model"])]
+    parts += [folder_digest(folder) if folder and Path(folder).is_dir() else None for folder in (judge, given)]
+    return digest(parts)
+
+
+def run_hash(*, _root_: Any) -> str:
+    """OmegaConf resolver for the names of run folders: eight hex digits of the run's settings, the code and versions."""
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.to_container(_root_, resolve=False)
+    config.pop("hydra", None)
+    return digest([effective(config), code_version("experiment"), versions()])[:8]
+
+
+def sweep_name(asked: list[str]) -> str:
+    """The name of a sweep's folder: by what it sweeps over, and a hash of its overrides, the code and versions."""
+    values = [item.partition("=")[2] for item in asked if "," in item]
+    words = re.sub(r"[^\w.,-]+", "_", "-".join(values))[:60].strip("-_,")
+    return f"{words or 'sweep'}-{digest([asked, code_version('experiment'), versions()])[:8]}"
+
+
+def model_identity(settings: dict[str, Any]) -> dict[str, Any]:
+    """Which weights a `model` config names: the content of a local folder, or id and commit of a hub model."""
+    folder = locate(settings["path"])
+    if folder is not None:
+        weights = folder_digest(folder)
+    else:
+        # Without a commit nothing says that these are the weights of yesterday: then nothing stored may be used.
+        weights = f"{settings['path']}@{commit(settings['path'], settings['revision']) or uuid.uuid4().hex}"
+    edits = [file_digest(path) if Path(path).is_file() else str(path) for path in settings.get("edits") or []]
+    return {"weights": weights, "edits": edits}

@@ -1,0 +1,94 @@
+"""What a run leaves for people: files with names in its folder, pictures, the tracker's mirror, the table at the end.
+
+With several processes only the first writes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import figures, parallel, terminal
+from . import images as pngs
+from .attribution import FILE, TABLE, Attribution
+from .edit import Edit
+from .evaluation import Records, Shot
+from .files import atomic, link
+from .probes import Probes
+from .results import Results
+from .settings import Config
+from .stages import Stages
+from .tracking import Tracker
+
+
+def budget(edit: Edit, attribution: Attribution, granularity: str) -> None:
+    """How much of what the edit asked for was there to take."""
+    made, name = edit.meta, edit.meta["edit"]
+    terminal.stage(
+        f"edit: {name}, {made['achieved']:,} of {made['requested']:,} {figures.UNITS[granularity]} "
+        f"asked for ({made['achieved'] / len(attribution.scores[granularity]):.1%} of all)"
+    )
+
+
+def attribution(
+    stages: Stages, probes: Probes, scored: Attribution, edits: dict[str, Edit], folder: Path, tracker: Tracker
+) -> None:
+    """The probes, scores and edits as files, and the map of the chosen granularity as a picture."""
+    if not parallel.main():
+        return
+    config = stages.config
+    granularity, concept = config["granularity"]["name"], config["concept"]["name"]
+    probes.save(folder / "probes.safetensors")
+    for name in (FILE, TABLE):
+        link(stages.scores / name, folder / name)
+    for variant, edit in edits.items():
+        edit.save(folder / ("edit.safetensors" if variant == "edited" else f"edit_{variant}.safetensors"))
+    picture = figures.attribution_map(
+        scored.narrow(granularity, config["granularity"]["kinds"]),
+        granularity,
+        folder / "attribution.png",
+        f"Where {concept} sits in {config['model']['name']}: {figures.UNITS[granularity]}",
+    )
+    tracker.log_attribution(scored, picture)
+    tracker.log_artifact(folder / FILE, "attribution", f"attribution-{concept}")
+    if edits:
+        tracker.log_artifact(folder / "edit.safetensors", "edit", f"edit-{concept}-{granularity}")
+
+
+def images(shots: list[Shot], pictures: dict[str, list[Path]], folder: Path) -> None:
+    """`folder`/images/variant/purpose/prompt-seed.png for every image."""
+    if not parallel.main():
+        return
+    for variant, files in pictures.items():
+        for shot, file in zip(shots, files, strict=True):
+            link(file, folder / "images" / variant / pngs.file_name(shot))
+
+
+def no_judge() -> None:
+    terminal.say(
+        "  no judge is configured for this model, so its images are not measured: "
+        "model.judge=mini applies the embedded one, which knows the mini world only",
+        style="yellow",
+    )
+
+
+def records(found: Records, folder: Path) -> None:
+    """One row per image and variant."""
+    with atomic(folder / "records.parquet") as draft:
+        found.table.to_parquet(draft)
+
+
+def outcome(
+    results: Results, shots: list[Shot], pictures: dict[str, list[Path]], config: Config, folder: Path, tracker: Tracker
+) -> None:
+    """The before/after sheet, the metrics to the tracker, and the table on the terminal."""
+    if not parallel.main():
+        return
+    if pictures:
+        sheet = {
+            variant: {prompt: pngs.load([files[i] for i in rows]) for prompt, rows in pngs.sheet_choice(shots).items()}
+            for variant, files in pictures.items()
+        }
+        title = f"{config['concept']['name']}: before and after"
+        tracker.log_images({"before_after": figures.before_after(sheet, folder / "before_after.png", title)})
+    tracker.log_metrics(results.metrics)
+    terminal.show_run(results.as_dict(), folder)

@@ -1,0 +1,85 @@
+"""The trials of a search, one after the other: each is an ordinary run in a folder of its own."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from cad_exp import parallel, terminal
+from cad_exp.errors import UserError
+from cad_exp.search.plan import BRIEF, Plan, composed
+from cad_exp.search.study import Study, Trial
+
+HOPELESS = 3  # trials that fail before any succeeds: the command is at fault, not the edit
+Run = Callable[[dict[str, Any], Path], dict[str, Any]]
+
+
+def search(plan: Plan, run: Run) -> Study:
+    """Runs the trials that are missing, one at a time; a line for each. Raises UserError if the first ones all fail."""
+    config = plan.config
+    if parallel.size() > 1:
+        raise UserError("torchrun shares out one run, not a search: start the same command several times instead")
+    study = Study(plan.folder, plan.space, plan.settings, plan.default(), config["seed"], plan.bound, plan.higher)
+    most = plan.trials if study.most is None else min(plan.trials, study.most)
+    names = f"{config['concept']['name']}, {config['granularity']['name']}, {config['model']['name']}"
+    terminal.stage(f"search: {names}; {most} trials, retention of at least {plan.bound:g}")
+    if study.most is not None and study.most < plan.trials:
+        terminal.say(f"  the space holds {study.most} edits, so there are no more trials")
+    done = len(study.finished()) + len(study.failed())
+    terminal.say(f"  {done} of them are done already" if done else f"  each in {plan.folder / 'trials'}, with its log")
+    seconds: list[float] = []
+    while True:
+        with study.claim(plan.trials) as trial:
+            if trial is None:
+                return study
+            start = time.monotonic()
+            line = attempt(plan, study, trial, run)
+            seconds.append(time.monotonic() - start)
+        finished, failed = study.finished(), study.failed()
+        left = most - len(finished) - len(failed)
+        rest = f", {terminal.duration(sum(seconds) / len(seconds) * left)} left" if left > 0 else ""
+        terminal.say(f"  {most - left}/{most}  {line}  ({terminal.duration(seconds[-1])}{rest})")
+        if not finished and len(failed) >= HOPELESS:
+            raise UserError(
+                f"the first {len(failed)} trials all failed, the last with: {failed[-1]['error']} "
+                f"(mend it, delete {plan.folder} and start again)"
+            )
+
+
+def attempt(plan: Plan, study: Study, trial: Trial, run: Run) -> str:
+    """One trial: an ordinary run in a folder of its own, its words in log.txt. Returns its line for the terminal."""
+    folder = plan.folder / "trials" / str(trial.number)
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed process left
+    folder.mkdir(parents=True)
+    shown = " ".join(f"{name}={value}" for name, value in trial.parameters.items())
+    head = f"trial {trial.number}{' again' if trial.again else ''}: {shown}"
+    start = time.monotonic()
+    try:
+        config = composed("config", [*BRIEF, *plan.arguments(trial.parameters)], plan.config_folders)
+        with open(folder / "log.txt", "w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+            metrics = run(config, folder)["metrics"]
+        outcome = _outcome(metrics)
+    except UserError as error:
+        study.fail(trial, str(error))
+        return f"{head}: failed: {error}"
+    study.finish(trial, {**outcome, "seconds": round(time.monotonic() - start, 1)})
+    short = "" if outcome["retention"] >= plan.bound - 1e-9 else f", below {plan.bound:g}"
+    rate, kept = terminal.number(outcome["concept_rate"]), terminal.number(outcome["retention"])
+    return f"{head}: concept rate {rate}, retention {kept}{short}"
+
+
+def _outcome(metrics: list[dict[str, Any]]) -> dict[str, float]:
+    """Both objectives with intervals for the edited model, and their values for the other two."""
+    found = {(metric["name"], metric["variant"]): metric for metric in metrics}
+    outcome = {}
+    for name, key in (("concept_rate", "concept_rate"), ("retention_mean", "retention")):
+        for prefix, variant in (("", "edited"), ("random_", "random"), ("unedited_", "unedited")):
+            if (name, variant) not in found:
+                raise UserError(f"the run measured no {name} of the {variant} model: check concept.kind and label")
+            outcome[prefix + key] = float(found[name, variant]["value"])
+        outcome |= {f"{key}_{end}": float(found[name, "edited"][end]) for end in ("low", "high")}
+    return outcome

@@ -1,0 +1,255 @@
+"""The expensive stages of a run, each through the cache: probes, attribution, images, judgements, reference drawings.
+
+The model and the judges are loaded when something has to be made, and not before. With several processes each makes its
+share of the entries, and then all read all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.numpy import load_file, save_file
+
+from . import evaluation, images, parallel, terminal
+from .attribution import FILE, Attribution, attribute
+from .cache import Cache
+from .components import GRANULARITIES
+from .edit import Edit
+from .estimators import make_estimator
+from .evaluation import Shot
+from .identity import digest, folder_digest, model_identity
+from .judges import MiniJudge, load_judge
+from .model import DiffusionModel, resolve
+from .objectives import OBJECTIVES, make_objective
+from .probes import Probes, load_folder, sample_noised, sample_trajectory
+from .settings import Config
+
+_last_model: dict[str, DiffusionModel] = {}  # the jobs of a sweep that share a process share their model
+
+
+class Stages:
+    """The stages of one settled config. Every method returns what the stage's files hold."""
+
+    def __init__(self, config: Config, cache: str | Path):
+        self.config, self.cache = config, Cache(cache)
+        self.cache.sweep_drafts()
+        runtime = config["runtime"]
+        if runtime["threads"]:
+            torch.set_num_threads(runtime["threads"])
+        self.device, self.precision = resolve(runtime["device"], runtime["precision"])
+        card = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        settings = {key: config["model"][key] for key in ("path", "resolution")}
+        self.weights = model_identity(config["model"])
+        self.base: dict[str, Any] = {"model": self.weights | settings, "device": card, "precision": self.precision}
+        # The number of threads decides in which order a CPU adds up, and so the last bits.
+        self.base["threads"] = torch.get_num_threads() if self.device.type == "cpu" else None
+
+    @cached_property
+    def model(self) -> DiffusionModel:
+        """The model of the config, with the edits that it is to start from (`model.edits`) already made."""
+        settings, key = self.config["model"], digest([self.base, self.config["model"]])
+        if key not in _last_model:
+            _last_model.clear()
+            terminal.say(f"  loading {settings['name']}")
+            model = DiffusionModel.load(
+                settings["path"],
+                settings["revision"],
+                str(self.device),
+                self.precision,
+                settings["steps"],
+                settings["guidance"],
+                settings["name"],
+                settings["resolution"],
+            )
+            for path in settings["edits"] or []:
+                Edit.load(path).apply(model)
+            _last_model[key] = model
+        return _last_model[key]
+
+    @cached_property
+    def judge(self) -> MiniJudge | None:
+        return load_judge(self.config["model"]["judge"])
+
+    def _entries(self, stage: str, makers: list[Callable[[], Path]], what: str = "") -> list[Path]:
+        """All entries in order, made where they are missing: with several processes each makes its share first."""
+        before = self.cache.reused[stage]
+        if parallel.size() > 1:
+            for make in parallel.share(makers):
+                make()
+            parallel.barrier()
+        places = [make() for make in makers]
+        reused = self.cache.reused[stage] - before
+        if reused and parallel.size() == 1:
+            which = "all" if reused == len(places) else f"{reused} of {len(places)} parts"
+            terminal.say(f"  {what or stage}: {which} from the cache")
+        return places
+
+    def probes(self) -> Probes:
+        """Trajectories of the concept's prompt, or noised images of it, as the objective needs."""
+        concept, settings = self.config["concept"], self.config["probes"]
+        terminal.stage(f'probes: {settings["samples"]} x {settings["steps"]} of "{concept["prompt"]}"')
+        if OBJECTIVES[self.config["objective"]["name"]].probes_kind == "noised":
+            return self._noised()
+        seeds = _seeds(settings, settings["samples"])
+        size, steps = settings["batch_size"], settings["steps"]
+        walk = {"prompt": concept["prompt"], "base_prompt": concept["base_prompt"], "steps": steps}
+        walk |= {"guidance": settings["guidance"]}
+        with terminal.progress(len(seeds) * steps, "probes") as tick:
+
+            def maker(start: int) -> Callable[[], Path]:
+                part = seeds[start : start + size]
+
+                def make(draft: Path) -> None:
+                    report = _shifted(tick, start * steps, len(seeds) * steps)
+                    sample_trajectory(self.model, **walk, seeds=part, batch_size=size, progress=report).save(
+                        draft / "probes.safetensors"
+                    )
+
+                return lambda: self.cache.get("probes", ("probes",), self.base | walk | {"seeds": part}, make)
+
+            self.parts = self._entries("probes", [maker(start) for start in range(0, len(seeds), size)])
+        return Probes.join([Probes.load(place / "probes.safetensors") for place in self.parts])
+
+    def _noised(self) -> Probes:
+        """Probes on noised images of the concept: those of `probes.images`, else images that the model generates."""
+        concept, settings, batch = self.config["concept"], self.config["probes"], self.config["runtime"]["batch_size"]
+        n = settings["samples"] * settings["steps"]
+        seeds = _seeds(settings, n)
+        if settings["images"]:
+            real = load_folder(settings["images"], self.resolution)
+            origin = {"images": folder_digest(settings["images"]), "origin": "given"}
+        else:
+            shots = [Shot("probe", concept["prompt"], seed, "", "") for seed in seeds]
+            files = self.images(shots, {"probes": Edit({})})["probes"]
+            real = images.load(files)
+            origin = {"images": list(dict.fromkeys(file.parent.name for file in files)), "origin": "generated"}
+        inputs = {"prompt": concept["prompt"], "base_prompt": concept["base_prompt"], "n": n, "seed": seeds[0]}
+
+        def make(draft: Path) -> None:
+            with terminal.progress(n, "noised probes") as tick:
+                probes = sample_noised(
+                    self.model, **inputs, images=real, batch_size=batch, progress=tick, origin=origin["origin"]
+                )
+            probes.save(draft / "probes.safetensors")
+
+        inputs_all = self.base | inputs | origin | {"batch_size": batch}
+        self.parts = self._entries("probes", [lambda: self.cache.get("probes", ("probes",), inputs_all, make)])
+        return Probes.load(self.parts[0] / "probes.safetensors")
+
+    @property
+    def resolution(self) -> int:
+        return self.config["model"]["resolution"] or self.model.resolution
+
+    def attribution(self, probes: Probes) -> Attribution:
+        """Every component's signed score, at all granularities and kinds of site; all processes compute it together."""
+        config, batch = self.config, self.config["runtime"]["batch_size"]
+        objective, estimator = config["objective"], config["estimator"]
+        terminal.stage(f"attribution: {objective['name']}, {estimator['name']}")
+        facts = {"concept": config["concept"]["name"], "seed": config["seed"]}
+        inputs = {"probes": [part.name for part in self.parts], "objective": objective, "estimator": estimator}
+
+        def make(draft: Path) -> None:
+            cuts = [cut(cut.allowed_kinds) for cut in GRANULARITIES.values()]
+            with terminal.progress(len(probes), "attribution") as tick:
+                asked = make_objective(objective["name"], self.model, probes, batch, tick)
+                scored = attribute(self.model, probes, asked, make_estimator(**estimator), cuts, meta=facts)
+            if parallel.main():
+                scored.save(draft)
+
+        inputs = self.base | inputs | facts | {"batch_size": batch, "processes": parallel.size()}
+        self.scores = self.cache.get("attribution", ("attribution",), inputs, make, shared=True)
+        if self.cache.reused["attribution"]:
+            terminal.say("  attribution: from the cache")
+        return Attribution.load(self.scores / FILE)
+
+    def images(self, shots: list[Shot], edits: dict[str, Edit]) -> dict[str, list[Path]]:
+        """variant -> one PNG per shot: images of the model under every edit, with equal prompts and seeds."""
+        settings, found = self.config["model"], {}
+        how = {"steps": settings["steps"], "guidance": settings["guidance"]}
+        batches = evaluation.batches(shots, self.config["evaluation"]["batch_size"])
+        terminal.stage(f"images: {len(shots)} for each of {', '.join(edits)}")
+        for variant, edit in edits.items():
+            modules = ("model", "images", "edit") if edit.indices else ("model", "images")
+            with terminal.progress(len(shots) * how["steps"], f"images, {variant}") as tick:
+                done = 0
+
+                def maker(batch: list[Shot], edit: Edit = edit, modules: tuple[str, ...] = modules, tick: Any = tick) -> Any:
+                    nonlocal done
+                    first, done = done, done + len(batch)
+                    what = {"prompts": [s.prompt for s in batch], "seeds": [s.seed for s in batch]}
+
+                    def make(draft: Path) -> None:
+                        report = _shifted(tick, first * how["steps"], len(shots) * how["steps"])
+                        with edit.apply(self.model):
+                            images.save(draft, self.model.generate(**what, **how, batch_size=len(batch), progress=report))
+
+                    inputs = self.base | how | what | {"edit": edit.digest()}
+                    return lambda: self.cache.get("images", modules, inputs, make)
+
+                places = self._entries("images", [maker(batch) for batch in batches], f"images, {variant}")
+            found[variant] = [
+                place / f"{i:04d}.png" for place, batch in zip(places, batches, strict=True) for i in range(len(batch))
+            ]
+        return found
+
+    def judgements(self, shots: list[Shot], pictures: dict[str, list[Path]]) -> evaluation.Records:
+        """What the judges say of every image of every variant, and of drawings for the metrics that need them."""
+        judge, settings = self.judge, self.config["evaluation"]
+        who = {"judge": judge.definition, "clip": judge.clip_definition}
+        starts = list(accumulate(map(len, evaluation.batches(shots, settings["batch_size"])), initial=0))
+        said, features = {}, []
+        for variant, files in pictures.items():
+
+            def maker(start: int, stop: int, files: list[Path] = files) -> Callable[[], Path]:
+                own, plain = files[start:stop], pictures["unedited"][start:stop]
+                prompts = [shot.prompt for shot in shots[start:stop]]
+
+                def make(draft: Path) -> None:
+                    table, seen = evaluation.judge_batch(judge, prompts, images.load(own), images.load(plain))
+                    table.to_parquet(draft / "judgements.parquet")
+                    save_file({"features": seen}, str(draft / "features.safetensors"))
+
+                inputs = who | {"prompts": prompts, "images": own[0].parent.name, "unedited": plain[0].parent.name}
+                return lambda: self.cache.get("judgements", ("evaluation", "images"), inputs, make)
+
+            makers = [maker(start, stop) for start, stop in pairwise(starts)]
+            places = self._entries("judgements", makers, f"judgements, {variant}")
+            said[variant] = pd.concat([pd.read_parquet(place / "judgements.parquet") for place in places])
+            features += [load_file(str(place / "features.safetensors"))["features"] for place in places]
+        reference = self._reference(shots, who) if "quality" in settings["metrics"] else None
+        return evaluation.Records(
+            evaluation.tabulate(shots, said), np.concatenate(features), judge.definition, judge.clip_definition, reference
+        )
+
+    def _reference(self, shots: list[Shot], who: dict[str, Any]) -> np.ndarray:
+        """The judge's features (M, F) of drawings of what the retention prompts ask for."""
+        number, seed = self.config["evaluation"]["reference_samples"], self.config["evaluation"]["seed"]
+
+        def maker(kind: str, label: str) -> Callable[[], Path]:
+            def make(draft: Path) -> None:
+                _, features = self.judge.labels(evaluation.drawings(kind, label, number, seed))
+                save_file({"features": features}, str(draft / "features.safetensors"))
+
+            inputs = who | {"kind": kind, "label": label, "number": number, "seed": seed}
+            return lambda: self.cache.get("reference", ("evaluation",), inputs, make)
+
+        asked = dict.fromkeys((s.kind, s.label) for s in shots if s.purpose == "retention")
+        places = self._entries("reference", [maker(*each) for each in asked])
+        return np.concatenate([load_file(str(place / "features.safetensors"))["features"] for place in places])
+
+
+def _seeds(settings: Config, number: int) -> list[int]:
+    first = 1_000_000 * settings["seed"]
+    return list(range(first, first + number))
+
+
+def _shifted(tick: terminal.Tick, before: int, total: int) -> terminal.Tick:
+    """Progress of a part as progress of the whole."""
+    return lambda done, _: tick(before + done, total)

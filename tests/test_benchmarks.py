@@ -1,0 +1,100 @@
+"""Benchmarks: they run, their peers compute the same as ours, and the results file is complete. Nothing is timed."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import __main__ as benchmarks
+from benchmarks.ablations import column_gates, one_by_one
+from benchmarks.measure import alternate, row
+from benchmarks.memory import peak, reset, resident
+from benchmarks.models import MODELS, sd14_unet
+from benchmarks.public import our_cost, public_attribution, public_cost
+from benchmarks.scaling import line, plot
+from cad_exp import attribute, find_sites, make_granularity, make_objective, sample_trajectory
+
+FIELDS = {"name", "unit", "ours", "peer", "ratio", "target", "met", "notes", "threads", "load"}
+
+
+def test_quick_run(tmp_path, capsys):
+    """Two cheap rows on the embedded model, one after the other: the second keeps the first one's results."""
+    for name in ("granularities", "ablations"):
+        assert benchmarks.main(["--quick", "--only", name, "--out", str(tmp_path)]) == 0
+    (path,) = tmp_path.glob("*-mini.json")
+    found = json.loads(path.read_text())
+    assert set(found) == {"rows", "model", "quick", "repeats", "machine"} and found["quick"] and found["repeats"] == 1
+    assert set(found["rows"]) == {"granularities", "ablations"}
+    assert set(found["machine"]) == {"device", "capability", "cores", "python", "versions"}
+    assert set(found["machine"]["versions"]) == {"torch", "diffusers", "transformers", "numpy"}
+    for measured in (one for rows in found["rows"].values() for one in rows):
+        assert set(measured) == FIELDS and measured["ours"] > 0 and measured["ratio"] > 0
+        assert measured["met"] in (True, False) and measured["target"]
+    shown = capsys.readouterr().out
+    assert "all granularities against head alone" in shown and "single ablations" in shown
+    assert not list(tmp_path.glob(".*")), "no draft is left"
+
+
+def test_big_model_is_refused_without_a_gpu(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert benchmarks.main(["--model", "sd14_shape", "--only", "startup"]) == 1
+    assert "--model mini, or add --force" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        benchmarks.main(["--only", "nothing"])
+
+
+def test_public_procedure_gives_our_scores(tiny_model):
+    """The peer walks its own trajectories and differentiates everything, and still arrives at the same numbers."""
+    before = tiny_model.fingerprint()
+    theirs = public_attribution(tiny_model, "church", "", seed=3, steps=4)
+    probes = sample_trajectory(tiny_model, "church", "", seeds=[3], steps=4)
+    mine, start = attribute(tiny_model, probes, "erase").scores["weight"], 0
+    for site in find_sites(tiny_model.denoiser):
+        ours, start = mine[start : start + site.size].view(site.shape), start + site.size
+        torch.testing.assert_close(ours, theirs[site.module], atol=1e-3 * ours.abs().max().item(), rtol=1e-3)
+    assert tiny_model.fingerprint() == before
+    assert all(p.grad is None and not p.requires_grad for p in tiny_model.denoiser.parameters())
+
+
+def test_costs_by_hand():
+    """Three steps: 0 + 1 + 2 guided steps of two forwards, then three times a base, a forward, a backward of two."""
+    assert public_cost(3) == 2 * 3 + 3 * 4 and our_cost(3) == 3 * 2 + 3 * 3
+    assert (our_cost(50), public_cost(50)) == (250, 2650)
+
+
+def test_one_by_one_equals_values(tiny_model, tiny_probes):
+    objective, sites = make_objective("erase", tiny_model, tiny_probes[:2]), find_sites(tiny_model.denoiser)
+    cut = make_granularity("head")
+    places = [next(iter(cut.locate(sites, torch.tensor([i])).items())) for i in (0, 5, 9)]
+    singly = one_by_one(objective, tiny_model.denoiser, places)
+    assert objective.values(column_gates(cut.sites(sites), places)).tolist() == pytest.approx(singly, rel=1e-5)
+
+
+def test_measuring():
+    assert row("a", "s", 1, 4, 4, ">= 3").met is True and row("a", "s", 1, 2, 2, ">= 3").met is False
+    assert row("a", "s", 1, 1, 1.1, "<= 1.15").met is True and row("a", "s", 1, None, None).met is None
+    calls = []
+    assert len(alternate(lambda: calls.append("ours"), lambda: calls.append("peer"), repeats=2)) == 2
+    assert calls == ["ours", "peer"] * 2
+    before = resident()
+    reset()
+    held = torch.ones(50 * 2**20 // 4)
+    assert peak() - before > 40 and held.sum() > 0
+
+
+def test_line_and_plot(tmp_path):
+    assert line((1, 2, 3), [3.0, 5.0, 7.0]) == pytest.approx((2, 1, 1))
+    picture = plot(
+        {"probes": ((1, 2, 3), [3.0, 5.0, 7.0]), "processes": ((1, 2), [4.0, 2.0])}, tmp_path / "a" / "p.png"
+    )
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_shape_of_stable_diffusion():
+    """The published numbers of SD 1.x, without allocating its memory."""
+    with torch.device("meta"):
+        unet = sd14_unet()
+    sites = find_sites(unet)
+    assert sum(p.numel() for p in unet.parameters()) == 859_520_964
+    assert (make_granularity("head").count(sites), make_granularity("neuron").count(sites)) == (256, 49_920)
+    assert "sd14_shape" in MODELS

@@ -1,0 +1,299 @@
+"""The stage cache: nothing twice, nothing stale, nothing damaged, nothing half-written."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cad_exp import cache as caching
+from cad_exp.cache import ENTRY, Cache, damage, prune
+from cad_exp.edit import Edit
+from cad_exp.errors import UserError
+from cad_exp.evaluation import needed
+from cad_exp.experiment import choose_edits, run
+from cad_exp.identity import code_version, folder_digest, model_identity, run_identity, sweep_name
+from cad_exp.model import DiffusionModel
+from cad_exp.settings import settle
+from cad_exp.stages import Stages
+
+from .test_cli import ROOT
+from .test_configs import composed
+from .test_experiment import FAST
+
+INPUTS = {"seed": 0, "steps": 4}
+
+
+def write(draft: Path) -> None:
+    (draft / "data.txt").write_text("content")
+    (draft / "sub").mkdir()
+    (draft / "sub" / "more.bin").write_bytes(bytes(100))
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+def test_an_entry_is_made_once(cache: Cache):
+    first = cache.get("stage", ("errors",), INPUTS, write)
+    again = cache.get("stage", ("errors",), dict(reversed(INPUTS.items())), lambda draft: pytest.fail("made twice"))
+    assert first == again and (first / "data.txt").read_text() == "content"
+    assert (cache.made["stage"], cache.reused["stage"]) == (1, 1)
+    other = cache.get("stage", ("errors",), {**INPUTS, "seed": 1}, write)
+    assert other != first and cache.made["stage"] == 2
+    assert cache.get("other", ("errors",), INPUTS, write) != first
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def lie(path: Path) -> None:
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "inputs": {"seed": 1}}))
+
+
+@pytest.mark.parametrize(
+    "name, harm",
+    [
+        ("data.txt", cut),
+        ("data.txt", flip),
+        ("data.txt", Path.unlink),
+        ("sub/more.bin", flip),
+        (ENTRY, cut),
+        (ENTRY, lie),
+        (ENTRY, Path.unlink),
+    ],
+)
+def test_damage_is_noticed_reported_and_mended(name: str, harm, cache: Cache, capsys):
+    place = cache.get("stage", ("errors",), INPUTS, write)
+    assert damage(place) is None
+    harm(place / name)
+    assert damage(place)
+    assert cache.get("stage", ("errors",), INPUTS, write) == place
+    assert damage(place) is None and cache.made["stage"] == 2
+    assert "damaged" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(cache: Cache):
+    def fill(draft: Path) -> None:
+        (draft / "half").write_text("1")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match="full.*--prune"):
+        cache.get("stage", ("errors",), INPUTS, fill)
+    assert not list(cache.folder.glob("[!.]*/*")) and not list((cache.folder / ".drafts").iterdir())
+    assert cache.get("stage", ("errors",), INPUTS, write).is_dir()  # and the lock is free again
+
+
+def test_two_processes_make_an_entry_once(cache: Cache, tmp_path: Path):
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom cad_exp.cache import Cache\n"
+        "def make(draft):\n"
+        "    with open(sys.argv[2], 'a') as log: log.write('made\\n')\n"
+        "    time.sleep(1.5); (draft / 'data').write_text('x')\n"
+        "print((Cache(sys.argv[1]).get('stage', ('errors',), {}, make) / 'data').read_text())\n"
+    )
+    command = [sys.executable, "-c", code, str(cache.folder), str(tmp_path / "log")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate(timeout=60)[0].splitlines()[-1] for process in running] == ["x"] * 3
+    assert (tmp_path / "log").read_text() == "made\n"
+
+
+def test_what_a_killed_process_left_is_cleared_away(cache: Cache):
+    code = (
+        "import os, sys\nfrom cad_exp.cache import Cache\n"
+        "def make(draft):\n    (draft / 'half').write_text('x'); os.kill(os.getpid(), 9)\n"
+        "Cache(sys.argv[1]).get('stage', ('errors',), {'seed': 0, 'steps': 4}, make)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(cache.folder)], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert list((cache.folder / ".drafts").iterdir())
+    cache.sweep_drafts()
+    assert not list((cache.folder / ".drafts").iterdir())
+    assert damage(cache.get("stage", ("errors",), INPUTS, write)) is None
+
+
+def test_prune_and_list(cache: Cache, capsys):
+    old = cache.get("images", ("errors",), {"seed": 1}, write)
+    new = cache.get("images", ("errors",), {"seed": 2}, write)
+    probes = cache.get("probes", ("errors",), {"seed": 1}, write)
+    os.utime(old / ENTRY, (time.time() - 40 * 86400,) * 2)
+    assert caching.main([str(cache.folder)]) == 0
+    assert "images" in (said := capsys.readouterr().out) and "probes" in said
+    assert prune(cache, "images", older_than=30)[0] == 1 and not old.exists() and new.exists() and probes.exists()
+    flip(new / "data.txt")
+    assert prune(cache, damaged=True)[0] == 1 and not new.exists() and probes.exists()
+    assert caching.main([str(cache.folder), "--prune", "--stage", "prboes"]) == 1
+    assert "did you mean 'probes'" in capsys.readouterr().err
+    assert caching.main([str(cache.folder), "--prune"]) == 0 and not probes.exists()
+    assert caching.main([str(cache.folder / "nowhere")]) == 1
+
+
+def test_code_counts_but_comments_do_not(tmp_path: Path, monkeypatch):
+    from cad_exp import identity
+
+    package = tmp_path / "cad_exp"
+    package.mkdir()
+    (package / "a.py").write_text("from .b import x\n")
+    (package / "b.py").write_text("x = 1\n")
+    monkeypatch.setattr(identity, "PACKAGE", package)
+    version = identity.code_version.__wrapped__
+    first = version("a")
+    (package / "b.py").write_text("# a comment\nx  =  1\n")
+    assert version("a") == first
+    (package / "b.py").write_text("x = 2\n")
+    assert version("a") != first and version("b") != version("a")
+
+
+def test_stages_depend_on_the_modules_that_make_them():
+    whole = [code_version(name) for name in ("model", "probes", "attribution", "evaluation", "experiment")]
+    assert len(set(whole)) == len(whole)
+
+
+def test_a_sweep_keeps_its_folder():
+    assert sweep_name(["concept=church,tench", "seed=1"]) == sweep_name(["concept=church,tench", "seed=1"])
+    assert sweep_name(["concept=church,tench", "seed=1"]) != sweep_name(["concept=church,tench", "seed=2"])
+    assert sweep_name(["a=[1,2]/../x,y"]).count("/") == 0
+
+
+# ---------------------------------------------------------------------------------------------- whole stages
+
+
+@pytest.fixture(scope="module")
+def lab(tiny_folder: Path, tmp_path_factory) -> Path:
+    """Two copies of the tiny pipeline that differ in one weight, two folders of images, and a shared cache."""
+    from PIL import Image
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("lab")
+    for name in ("first", "second"):
+        shutil.copytree(tiny_folder, folder / name)
+        (folder / f"images-{name}").mkdir()
+        Image.new("RGB", (16, 16), (200, 30, 30) if name == "first" else (30, 30, 200)).save(
+            folder / f"images-{name}" / "one.png"
+        )
+    [weights] = (folder / "second" / "unet").glob("*.safetensors")
+    tensors = load_file(weights)
+    name = next(name for name in tensors if name.endswith("to_out.0.weight"))
+    tensors[name][0, 0] += 1
+    save_file(tensors, str(weights), metadata={"format": "pt"})
+    return folder
+
+
+CHOICES = {
+    "seed": [0, 1],
+    "concept.prompt": ["church", "tench"],
+    "concept.base_prompt": ["", "a photo"],
+    "probes.samples": [1, 2],
+    "probes.steps": [2, 3],
+    "probes.guidance": [1.0, 3.0],
+    "objective": ["erase", "projection", "amplify"],
+    "granularity": ["neuron", "head"],
+    "edit.ratio": [0.1, 0.5],
+    "edit.scope": ["layer", "global"],
+    "evaluation.seed": [0, 1],
+    "model.steps": [2, 3],
+    "model.guidance": [2.0, 4.0],
+    "model.path": ["first", "second"],
+    "probes.images": ["images-first", "images-second"],
+    "concept.evaluation_prompts": ["[a]", "[b]"],
+    "runtime.batch_size": [2, 64],
+}
+
+
+def made(lab: Path, chosen: dict, cache: Path) -> list:
+    """Everything that the cached stages give for a config, as comparable values."""
+    given = {**chosen, "model.path": lab / chosen["model.path"], "probes.images": lab / chosen["probes.images"]}
+    fixed = ["model=local", "concept=church", "evaluation=erasure", "evaluation.samples=2", "runtime.threads=1"]
+    config = settle(composed(*fixed, *(f"{key}={value}" for key, value in given.items())))
+    stages = Stages(config, cache)
+    probes = stages.probes()
+    attribution = stages.attribution(probes)
+    edits = choose_edits(attribution.narrow(config["granularity"]["name"], config["granularity"]["kinds"]), config)
+    shots = needed(config["concept"], config["evaluation"])
+    pictures = stages.images(shots, {"unedited": Edit({}), **edits})
+    return [
+        probes.x,
+        probes.cond,
+        *attribution.scores.values(),
+        *(torch.tensor(list(file.read_bytes())) for files in pictures.values() for file in files),
+    ]
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_no_change_of_any_setting_hits_a_stale_entry(lab: Path, tmp_path_factory, data):
+    """From one config to a neighbour and back, on one cache: always what a cold run gives."""
+    chosen = {key: data.draw(st.sampled_from(values), key) for key, values in CHOICES.items()}
+    key = data.draw(st.sampled_from(sorted(CHOICES)), "changed")
+    other = {**chosen, key: next(value for value in CHOICES[key] if value != chosen[key])}
+    made(lab, chosen, lab / "cache")
+    warm, cold = made(lab, other, lab / "cache"), made(lab, other, tmp_path_factory.mktemp("cold"))
+    assert len(warm) == len(cold) and all(torch.equal(a, b) for a, b in zip(warm, cold, strict=True))
+
+
+@pytest.mark.parametrize("key", sorted(CHOICES))
+def test_every_setting_counts_in_a_runs_identity(key: str, lab: Path):
+    def identity(value) -> str:
+        value = lab / value if key in ("model.path", "probes.images") else value
+        path = [] if key == "model.path" else [f"model.path={lab / 'first'}"]
+        return run_identity(settle(composed("model=local", "concept=church", *path, f"{key}={value}")))
+
+    first, second = CHOICES[key][:2]
+    assert identity(first) == identity(first) != identity(second)
+
+
+def test_weights_are_known_by_their_content(lab: Path, tmp_path: Path):
+    def weights(folder: Path) -> str:
+        return model_identity({"path": str(folder), "revision": None, "edits": []})["weights"]
+
+    assert weights(lab / "first") == folder_digest(lab / "first") != weights(lab / "second")
+    shutil.copytree(lab / "first", tmp_path / "moved")
+    assert weights(tmp_path / "moved") == weights(lab / "first")
+
+
+def test_a_cached_run_loads_no_model_and_gives_the_same(tmp_path: Path, monkeypatch, capsys):
+    def go(folder: str, *overrides: str) -> dict:
+        return run(composed(*FAST, f"runtime.cache={tmp_path / 'cache'}", *overrides), tmp_path / folder)
+
+    first = go("first", "concept=church")
+    monkeypatch.setattr("cad_exp.stages._last_model", {})
+    monkeypatch.setattr(DiffusionModel, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("cad_exp.judges.MiniJudge.classifier", property(lambda self: pytest.fail("a judge was loaded")))
+    capsys.readouterr()
+    second = go("second", "concept=church")
+    assert first["metrics"] == second["metrics"] and "all from the cache" in capsys.readouterr().out
+    for name in first["run"]["files"]:
+        if not name.endswith(".png") or name.startswith("images"):
+            assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes(), name
+
+
+def test_a_damaged_image_in_the_cache_is_made_again(tmp_path: Path, capsys):
+    def go(folder: str) -> dict:
+        return run(composed(*FAST, f"runtime.cache={tmp_path / 'cache'}", "evaluation=erasure"), tmp_path / folder)
+
+    first = go("first")
+    flip(next(iter((tmp_path / "cache" / "images").glob("*/0000.png"))))
+    cut(next(iter((tmp_path / "cache" / "attribution").glob("*/attribution.safetensors"))))
+    cut(next(iter((tmp_path / "cache" / "judgements").glob("*/judgements.parquet"))))
+    capsys.readouterr()
+    second = go("second")
+    said = capsys.readouterr().out
+    assert all(f"{stage} " in said for stage in ("images", "attribution", "judgements")) and said.count("is damaged (") == 3
+    assert first["metrics"] == second["metrics"]
