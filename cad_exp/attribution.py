@@ -37,7 +37,7 @@ class Attribution:
         return self.granularities[choose(name, self.granularities, "granularity in this attribution")]
 
     def narrow(self, name: str, kinds: Iterable[str] | None) -> "Attribution":
-        """Only this granularity, and only in sites of these kinds (None: all that were attributed). UserError if none."""
+        """Only this granularity, in sites of these kinds (None: all that were attributed). UserError for none."""
         full = self.granularity(name)
         cut = full if kinds is None else make_granularity(name, kinds)
         absent = [kind for kind in cut.kinds if kind not in full.kinds]

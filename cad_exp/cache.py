@@ -1,7 +1,7 @@
 """The stage cache: what a finished stage made, found again by everything that it depends on, and never trusted unread.
 
-`python -m cad_exp.cache` lists and prunes it. An entry is a folder `cache/<stage>/<key>/` that holds the stage's files and
-`entry.json`, which lists what the key stands for and the SHA-256 of every file. It appears by one rename, complete.
+`python -m cad_exp.cache` lists and prunes it. An entry is a folder `cache/<stage>/<key>/` that holds the stage's files
+and `entry.json`, which lists what the key stands for and the SHA-256 of every file. It appears by one rename, complete.
 """
 
 import argparse
@@ -40,7 +40,9 @@ class Cache:
         self.made: Counter[str] = Counter()
         self.reused: Counter[str] = Counter()
 
-    def get(self, stage: str, modules: tuple[str, ...], inputs: dict[str, Any], make: Make, shared: bool = False) -> Path:
+    def get(
+        self, stage: str, modules: tuple[str, ...], inputs: dict[str, Any], make: Make, shared: bool = False
+    ) -> Path:
         """The folder of the entry for `inputs`; what is absent or damaged is made by `make(draft folder)` first.
 
         modules: those of the package whose code makes the entry. shared: all processes of the run call this together
@@ -94,7 +96,10 @@ class Cache:
             if not writer:
                 return
             files = {p.relative_to(draft).as_posix(): file_digest(p) for p in sorted(draft.rglob("*")) if p.is_file()}
-            done = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(time.time() - start, 3)}
+            done = {
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "seconds": round(time.time() - start, 3),
+            }
             write_json(draft / ENTRY, {**content, "files": files, **done})
             place.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -106,8 +111,8 @@ class Cache:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise UserError(
-                f"the disk of '{self.folder}' is full: make room (`python -m cad_exp.cache --prune` helps) and give the "
-                "same command again, it continues where it stopped"
+                f"the disk of '{self.folder}' is full: make room (`python -m cad_exp.cache --prune` helps), then give "
+                "the same command again, it continues where it stopped"
             ) from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -231,7 +236,7 @@ def _show(cache: Cache) -> None:
 
 
 def prune(cache: Cache, stage: str | None = None, older_than: float = 0.0, damaged: bool = False) -> tuple[int, int]:
-    """Remove entries of a stage (None: of all) not used for `older_than` days, or only the damaged ones: (number, bytes)."""
+    """Remove entries of a stage (None: all) not used for `older_than` days, or only damaged ones: (number, bytes)."""
     number = total = 0
     cache.sweep_drafts()
     for place, _ in list(cache.entries()):
@@ -253,7 +258,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", nargs="?", default="outputs/cache", help="the cache (runtime.cache of the runs)")
     parser.add_argument("--prune", action="store_true", help="remove entries; a run that needs one makes it again")
     parser.add_argument("--stage", help="only of this stage, for example images")
-    parser.add_argument("--older-than", type=float, default=0.0, metavar="DAYS", help="only what was not used for so long")
+    parser.add_argument(
+        "--older-than", type=float, default=0.0, metavar="DAYS", help="only what was not used for so long"
+    )
     parser.add_argument("--damaged", action="store_true", help="only what fails its checksums")
     given = parser.parse_args(arguments)
     cache = Cache(given.folder)

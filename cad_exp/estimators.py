@@ -36,7 +36,7 @@ class FirstOrder(Estimator):
 
 
 class GradientMagnitude(FirstOrder):
-    """|w dJ/dw|: how much J reacts, whatever the direction; a baseline without a sign (saliency, as in SalUn's mask)."""
+    """|w dJ/dw|: how much J reacts, whatever the direction; a baseline without a sign."""
 
     name = "gradient_magnitude"
 

@@ -17,7 +17,14 @@ from .tracking import track
 
 # What a run writes into its folder; cleared when the folder held something else.
 OUTPUTS = ("probes.safetensors", "attribution.safetensors", "components.parquet", "edit.safetensors")
-OUTPUTS += ("edit_random.safetensors", "records.parquet", "attribution.png", "before_after.png", "results.json", "images")
+OUTPUTS += (
+    "edit_random.safetensors",
+    "records.parquet",
+    "attribution.png",
+    "before_after.png",
+    "results.json",
+    "images",
+)
 
 
 def run(config: Config, folder: str | Path) -> dict[str, Any]:
@@ -37,7 +44,9 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
         with results.time("attribution"):
             attribution = stages.attribution(probes)
         with results.time("edit"):
-            edits = choose_edits(attribution.narrow(config["granularity"]["name"], config["granularity"]["kinds"]), config)
+            edits = choose_edits(
+                attribution.narrow(config["granularity"]["name"], config["granularity"]["kinds"]), config
+            )
         report.attribution(stages, probes, attribution, edits, folder, tracker)
         shots = evaluation.needed(config["concept"], config["evaluation"])
         with results.time("images"):

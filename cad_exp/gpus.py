@@ -17,7 +17,7 @@ PAUSE = 1.0  # seconds between two looks at taken GPUs
 
 @contextmanager
 def own(device: str) -> Iterator[None]:
-    """Meanwhile `cuda` means a GPU that no other run on this machine holds, where there are several and `device` is auto.
+    """Meanwhile `cuda` means a GPU that no other run on this machine holds, if there are several and `device` is auto.
 
     The processes of one run have theirs by rank.
     """

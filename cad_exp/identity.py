@@ -109,12 +109,14 @@ def file_digest(path: str | Path) -> str:
 def folder_digest(folder: str | Path) -> str:
     """Hash of the names and contents of all files below a folder, hidden ones left out."""
     folder = Path(folder)
-    files = (p for p in folder.rglob("*") if p.is_file() and not any(x.startswith(".") for x in p.parts[len(folder.parts) :]))
+    files = (
+        p for p in folder.rglob("*") if p.is_file() and not any(x.startswith(".") for x in p.parts[len(folder.parts) :])
+    )
     return digest({p.relative_to(folder).as_posix(): file_digest(p) for p in sorted(files)})
 
 
 def run_identity(config: dict[str, Any]) -> str:
-    """What a finished run must share with a new one to stand for it: settings, code, versions, weights, given images."""
+    """What a finished run must share with a new one to stand for it: settings, code, versions, weights, images."""
     judge = PACKAGE / "mini" / "weights" if config["model"]["judge"] == "mini" else None
     given = config["probes"]["images"]
     parts = [effective(config), code_version("experiment"), versions(), model_identity(config["model"])]
@@ -123,7 +125,7 @@ def run_identity(config: dict[str, Any]) -> str:
 
 
 def run_hash(*, _root_: Any) -> str:
-    """OmegaConf resolver for the names of run folders: eight hex digits of the run's settings, the code and versions."""
+    """OmegaConf resolver for the names of run folders: eight hex digits of the settings, the code and the versions."""
     from omegaconf import OmegaConf
 
     config = OmegaConf.to_container(_root_, resolve=False)

@@ -1,14 +1,16 @@
-"""One job as the command line starts it: run it, or show it when this folder already holds it; failures end up in a file.
+"""One job as the command line starts it: run it, or show it when its folder holds it already; failures go to a file.
 
 Separate from `__main__` because launchers send it to other processes by name.
 """
 
+import errno
 import json
 import os
 import shlex
+import sys
 import time
 import traceback
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,10 @@ def job(config: DictConfig) -> None:
             time.sleep(GRACE)  # the first process mostly meets the same error, and then the launcher ends this one
         terminal.error(message)
         if parallel.main():
-            write_json(folder / ERROR, {"error": message, "code": code, "command": command})
+            with suppress(OSError):  # a full disk is full for this file too
+                write_json(folder / ERROR, {"error": message, "code": code, "command": command})
+        if parallel.size() > 1:
+            sys.exit(code)  # the others may be waiting for this one: the launcher ends them
 
     try:
         with alone(folder) if parallel.main() else nullcontext():
@@ -61,7 +66,11 @@ def job(config: DictConfig) -> None:
         fail(usage.explain(error, [usage.conf_folder()]), MISUSED)
     except UserError as error:
         fail(str(error), FAILED)
-    except Exception as error:  # a fault of ours or of a library: the trace goes to the log, the sweep goes on
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            fail(f"the disk of '{folder}' is full: make room and give the same command again, it continues", FAILED)
+            return
+        # a fault of ours or of a library: the trace goes to the log, the sweep goes on
         with open(folder / "run.log", "a", encoding="utf-8") as log:
             traceback.print_exc(file=log)
         fail(f"unexpected {type(error).__name__}: {error} (details in {folder / 'run.log'})", FAILED)

@@ -1,7 +1,7 @@
 """Probes: the points (x_t, t, target) at which an objective is evaluated, sampled once and then fixed."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,10 @@ class Probes:
     def join(cls, parts: Sequence["Probes"]) -> "Probes":
         """Trajectories that were walked apart, as if they had been walked together: same prompts, seeds in order."""
         first = parts[0]
-        tensors = {name: None if getattr(first, name) is None else torch.cat([getattr(p, name) for p in parts]) for name in _TENSORS}
+        tensors = {
+            name: None if getattr(first, name) is None else torch.cat([getattr(p, name) for p in parts])
+            for name in _TENSORS
+        }
         seeds = [seed for part in parts for seed in part.meta["seeds"]]
         return cls(**tensors, prompt=first.prompt, base_prompt=first.base_prompt, meta={**first.meta, "seeds": seeds})
 
@@ -83,20 +86,74 @@ def sample_trajectory(
 
     Returns len(seeds) * steps probes, ordered by seed and then from the noisiest step to the last.
     """
-    seeds, parts, done = [int(seed) for seed in seeds], [], 0
+
+    def points(chunk: list[int]) -> Iterator[tuple[Tensor, int, Tensor, Tensor]]:
+        for step in model.trajectory(prompt, base_prompt, chunk, steps, guidance):
+            yield step.x, step.t, step.base, step.cond
+
+    meta = {"kind": "trajectory", "seeds": [int(seed) for seed in seeds], "steps": steps, "guidance": guidance}
+    x, t, base, cond = _collect(points, meta["seeds"], steps, batch_size, progress)
+    return Probes(x, t, base, cond, None, prompt, base_prompt, meta)
+
+
+@torch.no_grad()
+def walk(
+    model: DiffusionModel,
+    base_prompt: str = "",
+    seeds: Sequence[int] = (0,),
+    steps: int = 50,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> Probes:
+    """Unguided trajectories of the base prompt, the same for every concept: probes without `cond` (see `look`)."""
+    states = model.encode([base_prompt])
+
+    def points(chunk: list[int]) -> Iterator[tuple[Tensor, int, Tensor]]:
+        scheduler = model.ddim(steps)
+        x = model.noise_like(chunk) * scheduler.init_noise_sigma
+        for t in scheduler.timesteps:
+            base = model.predict(x, t.expand(len(x)), states.expand(len(x), -1, -1))
+            yield x, int(t), base
+            x = scheduler.step(base, t, x).prev_sample
+
+    meta = {"kind": "trajectory", "seeds": [int(seed) for seed in seeds], "steps": steps, "guidance": 0.0}
+    x, t, base = _collect(points, meta["seeds"], steps, batch_size, progress)
+    return Probes(x, t, base, None, None, base_prompt, base_prompt, meta)
+
+
+def _collect(
+    points: Callable[[list[int]], Iterator[tuple]],
+    seeds: list[int],
+    steps: int,
+    batch_size: int,
+    progress: Progress | None,
+) -> list[Tensor]:
+    """The tensors of all steps of trajectories that are walked in batches, ordered by seed and then by step."""
     if not seeds:
         raise UserError("a trajectory needs at least one seed")
+    parts, done = [], 0
     for start in range(0, len(seeds), batch_size):
         chunk, walked = seeds[start : start + batch_size], []
-        for step in model.trajectory(prompt, base_prompt, chunk, steps, guidance):
-            walked.append((step.x.cpu(), torch.full((len(chunk),), step.t), step.base.cpu(), step.cond.cpu()))
+        for x, t, *predictions in points(chunk):
+            walked.append((x.cpu(), torch.full((len(chunk),), t), *(tensor.cpu() for tensor in predictions)))
             done += len(chunk)
             if progress:
                 progress(done, len(seeds) * steps)
         parts.append([torch.stack(tensors, 1).flatten(0, 1) for tensors in zip(*walked, strict=True)])
-    x, t, base, cond = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-    meta = {"kind": "trajectory", "seeds": seeds, "steps": steps, "guidance": guidance}
-    return Probes(x, t, base, cond, None, prompt, base_prompt, meta)
+    return [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
+
+
+@torch.no_grad()
+def look(
+    model: DiffusionModel, walked: Probes, prompt: str, batch_size: int = 16, progress: Progress | None = None
+) -> Probes:
+    """The points of a walk with the concept's prediction: equals `sample_trajectory` at guidance 0."""
+    states, parts = model.encode([prompt]), []
+    for batch in walked.batches(batch_size):
+        parts.append(model.predict(batch.x, batch.t, states.expand(len(batch), -1, -1)).cpu())
+        if progress:
+            progress(sum(map(len, parts)), len(walked))
+    return replace(walked, cond=torch.cat(parts), prompt=prompt)
 
 
 @torch.no_grad()

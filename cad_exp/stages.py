@@ -28,9 +28,10 @@ from .identity import digest, folder_digest, model_identity
 from .judges import MiniJudge, load_judge
 from .model import DiffusionModel, resolve
 from .objectives import OBJECTIVES, make_objective
-from .probes import Probes, load_folder, sample_noised, sample_trajectory
+from .probes import Probes, load_folder, look, sample_noised, sample_trajectory, walk
 from .settings import Config
 
+PROBES = "probes.safetensors"
 _last_model: dict[str, DiffusionModel] = {}  # the jobs of a sweep that share a process share their model
 
 
@@ -99,23 +100,29 @@ class Stages:
             return self._noised()
         seeds = _seeds(settings, settings["samples"])
         size, steps = settings["batch_size"], settings["steps"]
-        walk = {"prompt": concept["prompt"], "base_prompt": concept["base_prompt"], "steps": steps}
-        walk |= {"guidance": settings["guidance"]}
+        shared = {"base_prompt": concept["base_prompt"], "steps": steps}
+        own = shared | {"prompt": concept["prompt"], "guidance": settings["guidance"]}
         with terminal.progress(len(seeds) * steps, "probes") as tick:
 
             def maker(start: int) -> Callable[[], Path]:
-                part = seeds[start : start + size]
+                part = {"seeds": seeds[start : start + size]}
+                report = _shifted(tick, start * steps, len(seeds) * steps)
+
+                def make_walk(draft: Path) -> None:
+                    walk(self.model, **shared, **part, batch_size=size, progress=report).save(draft / PROBES)
 
                 def make(draft: Path) -> None:
-                    report = _shifted(tick, start * steps, len(seeds) * steps)
-                    sample_trajectory(self.model, **walk, seeds=part, batch_size=size, progress=report).save(
-                        draft / "probes.safetensors"
-                    )
+                    if settings["guidance"] == 0:  # then the trajectories are the base prompt's: one for all concepts
+                        place = self.cache.get("walks", ("probes",), self.base | shared | part, make_walk)
+                        found = look(self.model, Probes.load(place / PROBES), concept["prompt"], 2 * size)
+                    else:
+                        found = sample_trajectory(self.model, **own, **part, batch_size=size, progress=report)
+                    found.save(draft / PROBES)
 
-                return lambda: self.cache.get("probes", ("probes",), self.base | walk | {"seeds": part}, make)
+                return lambda: self.cache.get("probes", ("probes",), self.base | own | part, make)
 
             self.parts = self._entries("probes", [maker(start) for start in range(0, len(seeds), size)])
-        return Probes.join([Probes.load(place / "probes.safetensors") for place in self.parts])
+        return Probes.join([Probes.load(place / PROBES) for place in self.parts])
 
     def _noised(self) -> Probes:
         """Probes on noised images of the concept: those of `probes.images`, else images that the model generates."""
@@ -137,11 +144,11 @@ class Stages:
                 probes = sample_noised(
                     self.model, **inputs, images=real, batch_size=batch, progress=tick, origin=origin["origin"]
                 )
-            probes.save(draft / "probes.safetensors")
+            probes.save(draft / PROBES)
 
         inputs_all = self.base | inputs | origin | {"batch_size": batch}
         self.parts = self._entries("probes", [lambda: self.cache.get("probes", ("probes",), inputs_all, make)])
-        return Probes.load(self.parts[0] / "probes.safetensors")
+        return Probes.load(self.parts[0] / PROBES)
 
     @property
     def resolution(self) -> int:
@@ -180,7 +187,9 @@ class Stages:
             with terminal.progress(len(shots) * how["steps"], f"images, {variant}") as tick:
                 done = 0
 
-                def maker(batch: list[Shot], edit: Edit = edit, modules: tuple[str, ...] = modules, tick: Any = tick) -> Any:
+                def maker(
+                    batch: list[Shot], edit: Edit = edit, modules: tuple[str, ...] = modules, tick: Any = tick
+                ) -> Any:
                     nonlocal done
                     first, done = done, done + len(batch)
                     what = {"prompts": [s.prompt for s in batch], "seeds": [s.seed for s in batch]}
@@ -188,7 +197,9 @@ class Stages:
                     def make(draft: Path) -> None:
                         report = _shifted(tick, first * how["steps"], len(shots) * how["steps"])
                         with edit.apply(self.model):
-                            images.save(draft, self.model.generate(**what, **how, batch_size=len(batch), progress=report))
+                            images.save(
+                                draft, self.model.generate(**what, **how, batch_size=len(batch), progress=report)
+                            )
 
                     inputs = self.base | how | what | {"edit": edit.digest()}
                     return lambda: self.cache.get("images", modules, inputs, make)
@@ -225,7 +236,11 @@ class Stages:
             features += [load_file(str(place / "features.safetensors"))["features"] for place in places]
         reference = self._reference(shots, who) if "quality" in settings["metrics"] else None
         return evaluation.Records(
-            evaluation.tabulate(shots, said), np.concatenate(features), judge.definition, judge.clip_definition, reference
+            evaluation.tabulate(shots, said),
+            np.concatenate(features),
+            judge.definition,
+            judge.clip_definition,
+            reference,
         )
 
     def _reference(self, shots: list[Shot], who: dict[str, Any]) -> np.ndarray:

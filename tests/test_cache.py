@@ -295,5 +295,20 @@ def test_a_damaged_image_in_the_cache_is_made_again(tmp_path: Path, capsys):
     capsys.readouterr()
     second = go("second")
     said = capsys.readouterr().out
-    assert all(f"{stage} " in said for stage in ("images", "attribution", "judgements")) and said.count("is damaged (") == 3
+    assert (
+        all(f"{stage} " in said for stage in ("images", "attribution", "judgements"))
+        and said.count("is damaged (") == 3
+    )
     assert first["metrics"] == second["metrics"]
+
+
+def test_concepts_share_unguided_walks(tmp_path: Path):
+    for concept in ("church", "tench"):
+        run(
+            composed(
+                *FAST, f"concept={concept}", "probes.guidance=0", "evaluation=none", f"runtime.cache={tmp_path / 'c'}"
+            ),
+            tmp_path / concept,
+        )
+    count = {stage: len(list((tmp_path / "c" / stage).iterdir())) for stage in ("walks", "probes")}
+    assert count == {"walks": 1, "probes": 2}

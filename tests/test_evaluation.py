@@ -93,18 +93,14 @@ def test_shows_compares_with_what_the_shot_asked_for():
 
 
 def test_erasure_is_the_share_of_hits_by_hand():
-    found = list(
-        EVALUATIONS["erasure"](records({"unedited": [1, 1, 1, 0], "edited": [0, 0, 1, 0]}), SETTINGS)
-    )
+    found = list(EVALUATIONS["erasure"](records({"unedited": [1, 1, 1, 0], "edited": [0, 0, 1, 0]}), SETTINGS))
     assert [(m["variant"], m["value"], m["n"]) for m in found] == [("unedited", 0.75, 4), ("edited", 0.25, 4)]
     assert found[0]["definition"]["prompts"] == ["p"] and found[0]["definition"]["seeds"] == {"first": 0, "last": 3}
 
 
 def test_retention_averages_over_prompts_and_finds_the_worst_by_hand():
     data = records({"unedited": [1, 1, 1, 0], "edited": [1, 0, 0, 0]}, "retention", ["a", "a", "b", "b"])
-    values = {
-        (m["name"], m["variant"]): m["value"] for m in EVALUATIONS["retention"](data, SETTINGS)
-    }
+    values = {(m["name"], m["variant"]): m["value"] for m in EVALUATIONS["retention"](data, SETTINGS)}
     assert values == {
         ("retention_mean", "unedited"): 0.75,
         ("retention_mean", "edited"): 0.25,

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cad_exp.errors import UserError
-from cad_exp.probes import Probes, load_folder, sample_noised, sample_trajectory
+from cad_exp.probes import Probes, load_folder, look, sample_noised, sample_trajectory, walk
 
 
 @pytest.mark.parametrize("name", ["tiny_model", "tiny_v_model"])
@@ -103,3 +103,13 @@ def test_load_folder(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no image"):
         load_folder(tmp_path / "empty", 16)
+
+
+def test_a_walk_is_the_unguided_trajectory_that_concepts_share(tiny_model):
+    walked = walk(tiny_model, "a photo", seeds=[0, 1, 2], steps=4, batch_size=2)
+    whole = sample_trajectory(tiny_model, "church", "a photo", [0, 1, 2], 4, guidance=0.0)
+    seen = look(tiny_model, walked, "church", batch_size=5)
+    assert walked.cond is None and seen.prompt == "church" and torch.equal(seen.t, whole.t)
+    assert seen.meta == whole.meta
+    for name in ("x", "base", "cond"):
+        torch.testing.assert_close(getattr(seen, name), getattr(whole, name), atol=1e-4, rtol=1e-4)

@@ -48,7 +48,9 @@ def metrics(folder: Path) -> list:
 
 def same(first: Path, second: Path) -> None:
     assert metrics(first) == metrics(second)
-    pictures = [sorted(path.relative_to(folder) for path in folder.glob("images/**/*.png")) for folder in (first, second)]
+    pictures = [
+        sorted(path.relative_to(folder) for path in folder.glob("images/**/*.png")) for folder in (first, second)
+    ]
     assert pictures[0] == pictures[1] and pictures[0]
     for name in (*SAME, *pictures[0]):
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
@@ -129,7 +131,11 @@ def test_a_sweep_is_continued_with_what_is_missing(tmp_path: Path):
     said, _ = process.communicate(timeout=200)
     assert process.returncode == 1
     end = said[said.index("1 of 2 jobs failed") :]
-    assert "there is no folder of images" in end and "python -m cad_exp concept=church" in end and "objective=amplify" in end
+    assert (
+        "there is no folder of images" in end
+        and "python -m cad_exp concept=church" in end
+        and "objective=amplify" in end
+    )
     (tmp_path / "pictures").mkdir()
     from PIL import Image
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..metrics import mean_interval
 from ..files import atomic, write_json
+from ..metrics import mean_interval
 from . import CLIP, JUDGE, PIPELINE, WEIGHTS
 from .world import OBJECTS, STYLES
 
