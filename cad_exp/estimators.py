@@ -31,7 +31,8 @@ class FirstOrder(Estimator):
     name = "first_order"
 
     def estimate(self, objective: Objective, sites: Sequence[Site]) -> dict[str, Tensor]:
-        self.intact, scores = objective.value_and_gradient({site.module: torch.ones(site.shape) for site in sites})
+        ones = {site.module: torch.ones(()).expand(site.shape) for site in sites}  # takes no memory
+        self.intact, scores = objective.value_and_gradient(ones)
         return scores
 
 

@@ -138,7 +138,8 @@ class DiffusionModel:
         args = (x.to(self.device, self.dtype), t.to(self.device))
         call = {"encoder_hidden_states": states.to(self.device, self.dtype), "return_dict": False}
         if weights:
-            return torch.func.functional_call(self.denoiser, weights, args, call)[0].float()
+            # No parameter of a denoiser has two names; looking for such ones takes longer than a small forward pass.
+            return torch.func.functional_call(self.denoiser, weights, args, call, tie_weights=False)[0].float()
         return self.denoiser(*args, **call)[0].float()
 
     def ddim(self, steps: int | None = None) -> DDIMScheduler:

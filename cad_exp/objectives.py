@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 import torch
+from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from cad_exp import parallel
@@ -46,7 +47,7 @@ class Objective:
     @torch.no_grad()
     def value(self, gates: Gates | None = None) -> float:
         """J(gates), averaged over the probes."""
-        return self._run(gates or {}, differentiate=False)
+        return self._run(self._weights(gates or {}), differentiate=False)
 
     @torch.no_grad()
     def values(self, gates: Gates) -> Tensor:
@@ -95,23 +96,23 @@ class Objective:
 
     def value_and_gradient(self, gates: Gates) -> tuple[float, Gates]:
         """J(gates) and dJ/dgate per module, fp32 on the CPU, of the gates' own shapes."""
-        # A gate is only read, so its leaf shares the memory where it can.
-        leaves = {n: gate.detach().to(self.model.device, torch.float32).requires_grad_() for n, gate in gates.items()}
+        # The batches add up dJ/d(w gate) in fp32; times w, once at the end, it is dJ/dgate.
+        weights = {name: weight.requires_grad_() for name, weight in self._weights(gates).items()}
         with torch.enable_grad():
-            value = self._run(leaves, differentiate=True)
-        # A gate that the network never reached has no gradient: its effect is zero.
-        grads = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
+            value = self._run(weights, differentiate=True)
+        grads = {name: self._gate_gradient(name, gate, weights[name].grad) for name, gate in gates.items()}
         parallel.add_up(list(grads.values()))
         return value, {name: grad.cpu() for name, grad in grads.items()}
 
     def weight(self, module: str) -> Tensor:
         """The intact weight (out, in) of a module, fp32 on the CPU."""
-        return self.model.denoiser.get_submodule(module).weight.detach().float().cpu()
+        return self._weight(module).float().cpu()
 
-    def _run(self, gates: Gates, differentiate: bool) -> float:
+    def _run(self, gated: dict[str, Tensor], differentiate: bool) -> float:
+        """J with effective weights (out, in) fp32 per module; their gradients add up in `grad`."""
         total, done = 0.0, 0
         for batch in parallel.share(list(self.probes.batches(self.batch_size))):
-            weights = self._weights(gates)
+            weights = {f"{name}.weight": weight.to(self._weight(name).dtype) for name, weight in gated.items()}
 
             def predict(batch: Probes, states: Tensor, weights: dict[str, Tensor] = weights) -> Tensor:
                 return self.model.predict(batch.x, batch.t, states.expand(len(batch), -1, -1), weights)
@@ -128,12 +129,18 @@ class Objective:
         return sums.item()
 
     def _weights(self, gates: Gates) -> dict[str, Tensor]:
-        """Effective weights, multiplied in fp32 so that half-precision models still get fp32 scores."""
-        weights = {}
-        for name, gate in gates.items():
-            weight = self.model.denoiser.get_submodule(name).weight.detach()
-            weights[f"{name}.weight"] = (weight.float() * gate.to(weight.device, torch.float32)).to(weight.dtype)
-        return weights
+        """Effective weights per module, in fp32 so that half-precision models still get fp32 scores."""
+        device = self.model.device
+        return {n: self._weight(n).float() * gate.detach().to(device, torch.float32) for n, gate in gates.items()}
+
+    def _gate_gradient(self, name: str, gate: Tensor, gradient: Tensor | None) -> Tensor:
+        """dJ/dgate from dJ/d(w gate), in its place; a module that the network never reached has none: zero effect."""
+        if gradient is None:
+            return torch.zeros(gate.shape, device=self.model.device)
+        return gradient.mul_(self._weight(name)).sum_to_size(gate.shape)
+
+    def _weight(self, name: str) -> Tensor:
+        return self.model.denoiser.get_submodule(name).weight.detach()
 
 
 @contextmanager
@@ -206,12 +213,13 @@ class _IntactPass:
 
 
 def _blocks(denoiser: nn.Module) -> list[nn.Module]:
-    """The parts of a network worth keeping: its children, and the entries of every ModuleList."""
+    """The parts of a network worth keeping: its children, its attentions, and the entries of every ModuleList."""
     parents = dict(denoiser.named_modules())
     names = [name for name in parents if name and isinstance(parents[name.rpartition(".")[0]], nn.ModuleList)]
+    names += [name for name, module in parents.items() if name and isinstance(module, Attention)]
     names += [name for name, module in denoiser.named_children() if not isinstance(module, nn.ModuleList)]
     # A forward that someone has already replaced (offloading does) is left alone.
-    return [parents[name] for name in names if "forward" not in vars(parents[name])]
+    return [parents[name] for name in dict.fromkeys(names) if "forward" not in vars(parents[name])]
 
 
 def _take(output: Any, rows: Tensor) -> Any:

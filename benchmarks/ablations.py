@@ -1,0 +1,60 @@
+"""Row 3: true effects of single ablations, many per forward pass against one per forward pass."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.attribution import PROMPT
+from benchmarks.measure import Bench, Row, alternate, row
+from cad_exp import Objective, Site, find_sites, make_granularity, make_objective, sample_trajectory
+
+
+def rows(bench: Bench) -> Iterator[Row]:
+    """All heads where the network has 256 of them, else neurons drawn at random; `batch_size` rows per pass."""
+    model = bench.load()
+    sites, count = find_sites(model.denoiser), bench.size(256, 6)
+    probes = sample_trajectory(model, PROMPT, "", seeds=[0], steps=bench.size(4, 2))
+    name = "head" if make_granularity("head").count(sites) >= count else "neuron"
+    cut = make_granularity(name)
+    chosen = torch.randperm(cut.count(sites), generator=torch.Generator().manual_seed(0))[:count]
+    places = [next(iter(cut.locate(sites, one[None]).items())) for one in chosen]
+    gates = column_gates(cut.sites(sites), places)
+    target = ">= 6" if torch.cuda.is_available() else ">= 3"
+    single = make_objective("erase", model, probes, batch_size=len(probes))
+    for size in (32,) if bench.quick else (8, 16, 32, 64):
+        many = make_objective("erase", model, probes, size)
+        difference = (many.values(gates) / torch.tensor(one_by_one(single, model.denoiser, places)) - 1).abs().max()
+        ours, peer = alternate(
+            lambda many=many: many.values(gates),
+            lambda: one_by_one(single, model.denoiser, places),
+            repeats=bench.repeats,
+        )
+        note = f"{count} {name}s, {len(probes)} probes; largest relative difference {difference:.1e}"
+        yield row(f"single ablations, {size} rows per pass", "s", ours, peer, peer / ours, target, note)
+
+
+def column_gates(sites: list[Site], places: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """(A, in) gates per module, in which row i ablates the columns of `places[i]`."""
+    gates = {site.module: torch.ones(len(places), site.shape[1]) for site in sites}
+    for i, (module, columns) in enumerate(places):
+        gates[module][i, columns] = 0
+    return gates
+
+
+def one_by_one(objective: Objective, denoiser: nn.Module, places: list[tuple[str, Tensor]]) -> list[float]:
+    """The peer: a hook zeroes the columns, one forward pass per ablation with all probes in its batch."""
+    values = []
+    for module, columns in places:
+
+        def mask(_: nn.Module, args: tuple, columns: Tensor = columns) -> tuple:
+            x = args[0].clone()
+            x[..., columns] = 0
+            return (x, *args[1:])
+
+        hook = denoiser.get_submodule(module).register_forward_pre_hook(mask)
+        try:
+            values.append(objective.value())
+        finally:
+            hook.remove()
+    return values
