@@ -15,6 +15,7 @@ from benchmarks.attribution import PROMPT, ours
 from benchmarks.images import PROMPTS
 from benchmarks.measure import Bench, Row, row, seconds
 from cad_exp import DiffusionModel, attribute, sample_trajectory
+from cad_exp.probes import look, walk
 
 # What makes a run short; the work must be enough that starting Python is not all of it.
 FAST = ("evaluation=none", "tracking=disabled", "model.steps=4", "probes.steps=25", "probes.samples=8")
@@ -29,6 +30,7 @@ def rows(bench: Bench) -> Iterator[Row]:
         slope, fixed, r2 = line(sizes, times)
         note = f"{fixed:.2f} s + {slope:.4f} s each, {sizes[0]} to {sizes[-1]} {name}"
         yield row(f"time against {name}: R^2 of a line", "s each", slope, None, r2, ">= 0.98", note)
+    yield _sharing(model, bench)
     counts = (1,) if bench.quick else tuple(n for n in (1, 2, 4) if n <= (os.cpu_count() or 1))
     times, why = _processes(counts)
     if why:
@@ -49,6 +51,27 @@ def _probes(model: DiffusionModel, bench: Bench) -> tuple[Callable[[int], object
 def _concepts(model: DiffusionModel, bench: Bench) -> tuple[Callable[[int], object], tuple[int, ...]]:
     steps = bench.size(20, 2)
     return lambda n: [ours(model, 16, steps) for _ in range(n)], (1, 2, 3) if bench.quick else (1, 2, 4, 6)
+
+
+def _sharing(model: DiffusionModel, bench: Bench) -> Row:
+    """Attributions of several concepts along one unguided walk, against guided trajectories for each."""
+    prompts, steps = ("church", "tench", "golf ball", "parachute", "gas pump", "chain saw"), bench.size(20, 2)
+
+    def shared() -> None:
+        walked = walk(model, "", range(2), steps)
+        for prompt in prompts:
+            attribute(model, look(model, walked, prompt), "erase")
+
+    def apart() -> None:
+        for prompt in prompts:
+            attribute(model, sample_trajectory(model, prompt, "", range(2), steps), "erase")
+
+    times = [(seconds(shared), seconds(apart)) for _ in range(bench.repeats)]
+    ours, peer = (statistics.median(column) for column in zip(*times, strict=True))
+    note = (
+        f"{len(prompts)} concepts, probes.guidance=0: the unconditional passes are made once; {2 * steps} probes each"
+    )
+    return row("concepts that share a walk", "s", ours, peer, peer / ours, notes=note)
 
 
 def _images(model: DiffusionModel, bench: Bench) -> tuple[Callable[[int], object], tuple[int, ...]]:

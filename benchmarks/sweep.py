@@ -16,7 +16,7 @@ SETTINGS = ("evaluation.samples=16", "evaluation.retention_samples=3", "tracking
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """Seconds of the whole sweep; of cold runs, some are measured (every concept, ratio and estimator once at least)."""
+    """Seconds of the whole sweep; of cold runs, every fifth job is measured."""
     concepts, estimators, ratios = (part[: bench.size(9, 1)] for part in (CONCEPTS, ESTIMATORS, RATIOS))
     settings = SMALL + ("evaluation=erasure",) if bench.quick else SETTINGS
     jobs = list(product(concepts, estimators, ratios))
