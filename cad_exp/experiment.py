@@ -65,6 +65,9 @@ def begin(stages: Stages, config: Config, folder: Path) -> Results:
         for name in OUTPUTS:
             place = folder / name
             shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+        for draft in folder.glob(".*"):  # half-written files of a run that was killed
+            if draft.is_file() and draft.name != ".lock":
+                draft.unlink()
     named = {group: config[group]["name"] for group in ("concept", "granularity", "objective", "estimator", "edit")}
     facts = run_info(config, config["seed"], stages.device, model=config["model"]["name"], **named)
     facts |= {"identity": run_identity(config), "weights": stages.weights["weights"], "config": config}

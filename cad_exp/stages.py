@@ -32,6 +32,7 @@ from .probes import Probes, load_folder, look, sample_noised, sample_trajectory,
 from .settings import Config
 
 PROBES = "probes.safetensors"
+THREADS = torch.get_num_threads()
 _last_model: dict[str, DiffusionModel] = {}  # the jobs of a sweep that share a process share their model
 
 
@@ -42,8 +43,7 @@ class Stages:
         self.config, self.cache = config, Cache(cache)
         self.cache.sweep_drafts()
         runtime = config["runtime"]
-        if runtime["threads"]:
-            torch.set_num_threads(runtime["threads"])
+        torch.set_num_threads(runtime["threads"] or THREADS)  # the job before may have asked for another number
         self.device, self.precision = resolve(runtime["device"], runtime["precision"])
         card = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         settings = {key: config["model"][key] for key in ("path", "resolution")}

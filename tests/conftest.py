@@ -81,6 +81,14 @@ def build_tiny(folder, prediction_type="epsilon"):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def threads():
+    """A CPU's last bits depend on the number of threads: no test leaves another one behind."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     """Path of the tiny eps pipeline."""
