@@ -95,6 +95,42 @@ class MiniJudge:
         texts = self.clip.texts(distinct)[[distinct.index(prompt) for prompt in prompts]]
         return (self.clip.images(self._fitted(images)) * texts).sum(1).numpy()
 
+    def on(self, device: str | torch.device) -> MiniJudge:
+        """These judges on a device; themselves if they are there already."""
+        return self if torch.device(device) == self.device else type(self)(self.folder, device)
+
+    def log_odds(self, images: torch.Tensor, kind: str, label: str) -> torch.Tensor:
+        """The classifier's log p / (1 - p) of a label (B,) in images (B, 3, H, W) in 0..1; differentiable.
+
+        kind: object, style, nudity or clothed. UserError for a kind or a label that it does not know.
+        """
+        return self.classifier.log_odds(self._seen(images), kind, label)
+
+    def similarity(self, images: torch.Tensor, prompt: str) -> torch.Tensor:
+        """Cosine (B,) of images (B, 3, H, W) in 0..1 and a prompt in the small CLIP's space; differentiable."""
+        return self.clip.embed(self._seen(images)) @ self.clip.texts([prompt])[0].to(self.device)
+
+    def _seen(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (B, 3, H, W) in 0..1 as the networks take them: resized (antialiased), in [-1, 1]."""
+        size, images = (self.resolution, self.resolution), images.to(self.device).float()
+        if images.shape[2:] != size:
+            images = torch.nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
+        return images * 2 - 1
+
+    def question(self, prompt: str) -> tuple[str, str]:
+        """Kind and label that a prompt asks for: its style, else nudity, else its object, else a clothed person.
+
+        UserError if it names nothing that the classifier knows.
+        """
+        from .mini.world import OBJECTS, STYLES
+
+        known = {"style": STYLES[1:], "nudity": ["naked"], "object": OBJECTS, "clothed": ["person"]}
+        for kind, labels in known.items():
+            for label in labels:
+                if label in prompt:
+                    return kind, label
+        raise UserError(f"the judge knows no label in the prompt '{prompt}': name an object, a style or a person in it")
+
 
 JUDGES: dict[str, Any] = {"mini": MiniJudge}
 

@@ -225,6 +225,24 @@ class DiffusionModel:
             latents.append(vae.encode(pixels).latent_dist.mode().float() * vae.config.scaling_factor)
         return torch.cat(latents)
 
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents (B, C, h, w) to images (B, 3, H, W) fp32 in 0..1, clipped there; differentiable."""
+        vae = self.pipe.vae
+        pixels = vae.decode(latents.to(self.device, vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
+        return (pixels.float() / 2 + 0.5).clamp(0, 1)
+
+    def predicted_x0(self, x: Tensor, t: Tensor, prediction: Tensor) -> Tensor:
+        """The clean latents (B, C, h, w) that a prediction at x (B, C, h, w), t (B,) implies; differentiable.
+
+        eps: (x - sqrt(1 - abar_t) eps) / sqrt(abar_t) (DDIM, arXiv 2010.02502, eq. 12);
+        v: sqrt(abar_t) x - sqrt(1 - abar_t) v (Salimans and Ho, arXiv 2202.00512, appendix D).
+        """
+        kept = self._noiser.alphas_cumprod.to(x.device)[t.to(x.device)].view(-1, 1, 1, 1)
+        signal, noise = kept.sqrt(), (1 - kept).sqrt()
+        if self.prediction_type == "epsilon":
+            return (x - noise * prediction) / signal
+        return signal * x - noise * prediction
+
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Latents (B, C, h, w) diffused to timesteps t (B,): sqrt(abar_t) x0 + sqrt(1 - abar_t) noise."""
         return self._noiser.add_noise(latents, noise, t)

@@ -133,10 +133,12 @@ class Clip:
     @torch.no_grad()
     def images(self, images: np.ndarray, batch_size: int = 256) -> torch.Tensor:
         """uint8 (N, 64, 64, 3) to unit vectors (N, 64)."""
-        model = self.model
-        parts = (to_tensor(images[index], model.device) for index in batches(len(images), batch_size))
-        vectors = [model.visual_projection(model.vision_model(pixel_values=x).pooler_output) for x in parts]
-        return F.normalize(torch.cat(vectors), dim=1).cpu()
+        parts = (to_tensor(images[index], self.model.device) for index in batches(len(images), batch_size))
+        return torch.cat([self.embed(x) for x in parts]).cpu()
+
+    def embed(self, x: torch.Tensor) -> torch.Tensor:
+        """Images (B, 3, 64, 64) in [-1, 1] to unit vectors (B, 64); differentiable."""
+        return F.normalize(self.model.visual_projection(self.model.vision_model(pixel_values=x).pooler_output), dim=1)
 
     @torch.no_grad()
     def texts(self, prompts: list[str]) -> torch.Tensor:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..errors import choose
 from . import JUDGE
 from .data import Draws, draws, to_tensor
 from .train import autocast, batches, device, save_weights, train
@@ -76,6 +77,23 @@ class Judge(nn.Module):
     def heads(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return self.objects(features), self.styles(features), self.naked(features)[:, 0]
 
+    def log_odds(self, x: torch.Tensor, kind: str, label: str) -> torch.Tensor:
+        """log p / (1 - p) (B,) of what `kind` and `label` ask, for images (B, 3, 64, 64) in [-1, 1]; differentiable.
+
+        Of a softmax head it is the logit less the log-sum-exp of the others: a logit alone means nothing. `clothed` is
+        a person and not naked. Raises UserError for a kind or a label that the judge does not know.
+        """
+        objects, styles, naked = self(x)
+        kind = choose(kind, ("object", "style", "nudity", "clothed"), "kind of label for the judge")
+        if kind == "nudity":
+            return naked
+        if kind == "style":
+            return one_against_rest(styles, STYLES.index(choose(label, STYLES, "style for the judge")))
+        if kind == "object":
+            return one_against_rest(objects, LABELS.index(choose(label, LABELS, "object for the judge")))
+        both = F.logsigmoid(one_against_rest(objects, LABELS.index("person"))) + F.logsigmoid(-naked)
+        return both - torch.log(-torch.expm1(both.clamp(max=-1e-7)))
+
     def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Perceptual distance (B,) between images (B, 3, 64, 64) in [-1, 1], as in LPIPS: the squared distance
         of feature maps with unit length per position, averaged over positions, summed over the first three levels."""
@@ -109,6 +127,12 @@ class Judge(nn.Module):
         judge = cls(config["widths"])
         judge.load_state_dict(load_file(Path(folder) / "model.safetensors"))
         return judge.eval().requires_grad_(False).to(device)
+
+
+def one_against_rest(logits: torch.Tensor, index: int) -> torch.Tensor:
+    """log p / (1 - p) (B,) of one class of a softmax with logits (B, n)."""
+    rest = torch.cat([logits[:, :index], logits[:, index + 1 :]], 1)
+    return logits[:, index] - rest.logsumexp(1)
 
 
 def unit(maps: torch.Tensor) -> torch.Tensor:
