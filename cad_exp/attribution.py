@@ -8,26 +8,32 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cad_exp.components import GRANULARITIES, Granularity, Site, find_sites, make_granularity
+from cad_exp.components import GRANULARITIES, KINDS, Granularity, Site, Weight, find_sites, make_granularity
 from cad_exp.errors import UserError, choose
-from cad_exp.estimators import Estimator, make_estimator
-from cad_exp.files import atomic
+from cad_exp.estimators import Estimator, Scores, make_estimator
+from cad_exp.files import atomic, plain
+from cad_exp.game import Game
 from cad_exp.model import DiffusionModel
 from cad_exp.objectives import Objective, make_objective
 from cad_exp.probes import Probes
 from cad_exp.storage import load_tensors, save_tensors
 
 FILE, TABLE = "attribution.safetensors", "components.parquet"
+ERROR = ".error"  # what the file calls the standard errors of a granularity, after its name
 
 
 @dataclass
 class Attribution:
-    """scores: granularity -> (n,) fp32; tables: granularity -> one row per component (weights: per matrix)."""
+    """scores: granularity -> (n,) fp32; tables: granularity -> one row per component (weights: per matrix).
+
+    errors: granularity -> (n,) fp32 standard errors of the scores, where the estimator knows them.
+    """
 
     scores: dict[str, Tensor]
     sites: list[Site]
     granularities: dict[str, Granularity]
     meta: dict = field(default_factory=dict)
+    errors: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.tables = {name: self._table(name) for name in self.granularities}
@@ -43,13 +49,17 @@ class Attribution:
         absent = [kind for kind in cut.kinds if kind not in full.kinds]
         if absent:
             raise UserError(f"the {name} attribution has no {absent[0]}: attribute it with kinds that hold it")
-        keep = [torch.full((full.parts(site),), site.kind in cut.kinds) for site in full.sites(self.sites)]
-        return Attribution({name: self.scores[name][torch.cat(keep)]}, self.sites, {name: cut}, self.meta)
+        parts = [torch.full((full.parts(site),), site.kind in cut.kinds) for site in full.sites(self.sites)]
+        keep = torch.cat(parts or [torch.zeros(0, dtype=torch.bool)])
+        errors = {name: self.errors[name][keep]} if name in self.errors else {}
+        return Attribution({name: self.scores[name][keep]}, self.sites, {name: cut}, self.meta, errors)
 
     def _table(self, name: str) -> pd.DataFrame:
         """Names with scores; a matrix's `positive` and `negative` are the sums of its positive and negative weights."""
         table, scores = self.granularities[name].table(self.sites), self.scores[name]
         columns = {"score": scores, "positive": scores.clamp(min=0), "negative": scores.clamp(max=0)}
+        if name in self.errors and name != "weight":
+            columns["error"] = self.errors[name]
         for column, values in columns.items():
             if name == "weight":
                 values = torch.tensor(
@@ -67,15 +77,19 @@ class Attribution:
             pd.concat(tables, ignore_index=True).to_parquet(draft)
         kinds = {name: list(granularity.kinds) for name, granularity in self.granularities.items()}
         meta = {"sites": [asdict(site) for site in self.sites], "kinds": kinds, "meta": self.meta}
-        return save_tensors(folder / FILE, "attribution", self.scores, meta)
+        errors = {name + ERROR: error for name, error in self.errors.items()}
+        return save_tensors(folder / FILE, "attribution", self.scores | errors, meta)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Attribution":
         """Read an attribution from its folder (or its file). UserError if it is missing or damaged."""
         path = Path(folder)
-        scores, meta = load_tensors(path / FILE if path.suffix != ".safetensors" else path, "attribution")
+        tensors, meta = load_tensors(path / FILE if path.suffix != ".safetensors" else path, "attribution")
+        scores = {name: tensor for name, tensor in tensors.items() if not name.endswith(ERROR)}
+        errors = {name.removesuffix(ERROR): tensor for name, tensor in tensors.items() if name.endswith(ERROR)}
         sites = [Site(**{**site, "shape": tuple(site["shape"])}) for site in meta["sites"]]
-        return cls(scores, sites, {n: make_granularity(n, kinds) for n, kinds in meta["kinds"].items()}, meta["meta"])
+        cuts = {name: make_granularity(name, kinds) for name, kinds in meta["kinds"].items()}
+        return cls(scores, sites, cuts, meta["meta"], errors)
 
 
 def attribute(
@@ -88,9 +102,12 @@ def attribute(
     batch_size: int = 16,
     meta: dict | None = None,
 ) -> Attribution:
-    """Score every component of the denoiser at the given granularities; one estimate serves them all.
+    """Score every component of the denoiser at the given granularities.
 
-    `meta` is kept beside the scores. Raises UserError if a score is not finite (half precision may overflow).
+    One estimate of single weights serves all of them where the estimator is additive; any other estimates each of them
+    anew. `meta` is kept beside the scores, and under "estimate" what the estimator says of its estimate (of several:
+    by granularity). Raises UserError if a score is not finite (half precision may overflow), or if the estimator is
+    not for a granularity.
     """
     if isinstance(objective, str):
         objective = make_objective(objective, model, probes, batch_size)
@@ -99,10 +116,11 @@ def attribute(
     cuts = [make_granularity(cut) if isinstance(cut, str) else cut for cut in granularities]
     every = list(find_sites(model.denoiser) if sites is None else sites)
     used = [site for site in every if any(site.kind in cut.kinds for cut in cuts)]
-    weights = estimator.estimate(objective, used)
-    broken = [name for name, score in weights.items() if not torch.isfinite(score).all()]
+    found, intact = _estimates(objective, estimator, cuts, used)
+    broken = [name for name, scores in found.items() if not torch.isfinite(scores.values).all()]
     if broken:
-        raise UserError(f"the scores of {len(broken)} modules are not finite ({broken[0]}, ...): use precision=fp32")
+        raise UserError(f"the scores of granularity {' and '.join(broken)} are not finite: use precision=fp32")
+    told = [scores.facts for scores in found.values()]
     facts = {
         "model": model.name,
         "fingerprint": model.fingerprint(),
@@ -110,10 +128,27 @@ def attribute(
         "base_prompt": probes.base_prompt,
         "objective": objective.name,
         "estimator": estimator.name,
-        "intact": estimator.intact,
+        "estimate": plain(told[0] if estimator.additive or len(told) == 1 else dict(zip(found, told, strict=True))),
+        "intact": intact,
         "n_probes": len(probes),
         "probes": probes.meta,
     }
-    return Attribution(
-        {c.name: c.reduce(weights, used) for c in cuts}, used, {c.name: c for c in cuts}, facts | (meta or {})
-    )
+    values = {name: scores.values for name, scores in found.items()}
+    errors = {name: scores.errors for name, scores in found.items() if scores.errors is not None}
+    return Attribution(values, used, {cut.name: cut for cut in cuts}, facts | (meta or {}), errors)
+
+
+def _estimates(
+    objective: Objective, estimator: Estimator, cuts: Sequence[Granularity], sites: Sequence[Site]
+) -> tuple[dict[str, Scores], float | None]:
+    """Scores by granularity, and J of the intact model where the estimator had to know it."""
+    if estimator.additive:
+        game = Game(objective, Weight(KINDS), sites)
+        scores = estimator.estimate(game)
+        weights = game.split(scores.values)
+        found = {cut.name: Scores(cut.reduce(weights, sites), None, scores.facts) for cut in cuts}
+    else:
+        games = {cut.name: Game(objective, cut, sites) for cut in cuts}
+        found = {name: estimator.estimate(game) for name, game in games.items()}
+        game = next(iter(games.values()))
+    return found, vars(game).get("intact")

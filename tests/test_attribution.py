@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from cad_exp.attribution import Attribution, attribute
-from cad_exp.components import FF, find_sites, make_granularity
+from cad_exp.components import CROSS, FF, find_sites, make_granularity
 from cad_exp.errors import UserError
-from cad_exp.estimators import FirstOrder
+from cad_exp.estimators import FirstOrder, Scores, make_estimator
+from cad_exp.game import Game
+from cad_exp.objectives import make_objective
 from cad_exp.probes import sample_trajectory
 
 
@@ -59,8 +61,29 @@ def test_kinds_and_choice(tiny_model, tiny_probes):
 
 def test_not_finite_is_refused(tiny_model, tiny_probes):
     class Broken(FirstOrder):
-        def estimate(self, objective, sites):
-            return {site.module: torch.full(site.shape, float("nan")) for site in sites}
+        def estimate(self, game):
+            return Scores(torch.full((game.n,), float("nan")))
 
     with pytest.raises(UserError, match="not finite"):
         attribute(tiny_model, tiny_probes, estimator=Broken())
+
+
+def test_an_estimator_that_does_not_add_up(tiny_model, tiny_probes, tmp_path):
+    """It is asked about each granularity alone; its errors and facts travel with the scores, through file and cut."""
+    estimator = make_estimator("ablated_gradients", patterns=4, rates=[0.3])
+    found = attribute(tiny_model, tiny_probes[:2], "projection", estimator, ["head"])
+    assert list(found.scores) == ["head"] == list(found.errors)
+    game = Game(make_objective("projection", tiny_model, tiny_probes[:2]), make_granularity("head"), found.sites)
+    assert torch.equal(found.scores["head"], estimator.estimate(game).values)
+    assert found.meta["estimate"]["passes"] == 4 and found.meta["intact"] is None
+    found.save(tmp_path)
+    loaded = Attribution.load(tmp_path)
+    assert torch.equal(loaded.errors["head"], found.errors["head"]) and list(loaded.scores) == ["head"]
+    assert loaded.tables["head"]["error"].tolist() == found.errors["head"].tolist()
+    narrow = loaded.narrow("head", [CROSS])
+    kinds = found.tables["head"]["kind"].to_numpy() == CROSS
+    assert torch.equal(narrow.errors["head"], found.errors["head"][torch.from_numpy(kinds)])
+    both = attribute(tiny_model, tiny_probes[:2], "projection", estimator, ["head", "layer"])
+    assert torch.equal(both.scores["head"], found.scores["head"]) and set(both.meta["estimate"]) == {"head", "layer"}
+    with pytest.raises(UserError, match="estimator shapley is not for granularity weight: use granularity=head or"):
+        attribute(tiny_model, tiny_probes, estimator="shapley")

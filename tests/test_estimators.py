@@ -1,56 +1,365 @@
-"""Estimators against hand-computed scores, on an objective that is no network at all."""
+"""Estimators on games that are no network at all: exact answers by hand, axioms, captum; then on the tiny model."""
+
+from itertools import permutations
 
 import pytest
 import torch
+from captum.attr import FeatureAblation, IntegratedGradients, ShapleyValues
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from cad_exp.components import Site
+from cad_exp.components import CROSS, FF, Site, find_sites, make_granularity
 from cad_exp.errors import UserError
 from cad_exp.estimators import ESTIMATORS, make_estimator
-
-SITES = [Site("a", "a", "feed-forward", (2, 3)), Site("b", "b", "feed-forward", (1, 2))]
-WEIGHTS = {"a": torch.tensor([[1.0, -2.0, 3.0], [0.0, 0.5, -1.0]]), "b": torch.tensor([[2.0, -4.0]])}
-SLOPE = {"a": torch.tensor([[1.0, 1.0, -1.0], [2.0, 2.0, 2.0]]), "b": torch.tensor([[0.5, 0.25]])}
-
-
-class Linear:
-    """J(gates) = sum of gate * weight * slope: every effect is known exactly."""
-
-    def weight(self, module):
-        return WEIGHTS[module]
-
-    def value_and_gradient(self, gates):
-        terms = {name: WEIGHTS[name] * SLOPE[name] for name in gates}
-        return sum(float((gates[name] * term).sum()) for name, term in terms.items()), terms
+from cad_exp.estimators.coar import ridge_regression
+from cad_exp.estimators.patterns import balanced, stratified
+from cad_exp.game import Game
+from cad_exp.objectives import make_objective
+from tests.test_objectives import leftovers
 
 
-def test_first_order_is_exact_on_a_linear_objective():
-    estimator = make_estimator("first_order")
-    scores = estimator.estimate(Linear(), SITES)
-    assert scores["a"].tolist() == [[1, -2, -3], [0, 1, -2]] and scores["b"].tolist() == [[1, -1]]
-    assert estimator.intact == -5
+class Toy(Game):
+    """A game whose J is a function of gates (..., n) -> (...), known in closed form."""
+
+    def __init__(self, function, n: int, cut: str = "head"):
+        self.function, self.n, self.cut, self.evaluations = function, n, make_granularity(cut), 0
+        self.sites = [Site("a", "a", CROSS, (1, n), n)]
+        self.objective = type("Objective", (), {"probes": [0], "progress": None})()
+
+    @property
+    def intact(self):
+        return self.function(torch.ones(self.n).double()).item()
+
+    def value(self, gates=None):
+        return self.intact if gates is None else self.values(gates[None]).item()
+
+    def values(self, gates):
+        self.evaluations += len(gates)
+        return self.function(gates.double())
+
+    def value_and_gradient(self, gates=None):
+        gates = (torch.ones(self.n) if gates is None else gates).double().requires_grad_()
+        value = self.function(gates)
+        return value.item(), torch.autograd.grad(value, gates)[0].float()
+
+    def weights(self):
+        return torch.arange(self.n).float()
+
+
+SLOPES = torch.tensor([3.0, -2.0, 0.0, 0.5, 1.0]).double()
+
+
+def linear(gates):
+    return gates @ SLOPES + 7
+
+
+def additive(gates):
+    """Each component on its own, but not along a line: effect of component i is SLOPES[i], gradient at 1 thrice it."""
+    return gates.pow(3) @ SLOPES
+
+
+def pairs(gates):
+    """J = 4 g0 g1 + g2: the first two work only together."""
+    return 4 * gates[..., 0] * gates[..., 1] + gates[..., 2]
+
+
+def smooth(gates):
+    """Everything meets everything."""
+    return (gates @ SLOPES).tanh() * (1 + gates[..., 1] * gates[..., 4]) + (gates[..., 0] - gates[..., 3]).square()
+
+
+EFFECT_ESTIMATORS = ("first_order", "integrated_gradients", "ablated_gradients", "leave_one_out", "coar", "shapley")
+
+
+@pytest.mark.parametrize("name", EFFECT_ESTIMATORS)
+def test_all_are_exact_on_a_linear_game(name):
+    scores = make_estimator(name).estimate(Toy(linear, 5))
+    torch.testing.assert_close(scores.values, SLOPES.float(), atol=1e-4, rtol=1e-4)
+    assert scores.values.dtype == torch.float32 and scores.facts["passes"] >= 1
+    assert scores.errors is None or scores.errors.max() < 1e-3, "no pattern differs from another"
+
+
+@pytest.mark.parametrize("name", ["integrated_gradients", "leave_one_out", "coar", "shapley"])
+def test_exact_on_an_additive_game(name):
+    scores = make_estimator(name).estimate(Toy(additive, 5))
+    torch.testing.assert_close(scores.values, SLOPES.float(), atol=1e-4, rtol=1e-4)
+
+
+def test_gradients_on_an_additive_game():
+    """g^3 has the slope 3 at 1 and 0 at 0: the trapezoid gives 3/2, and for g^2 the exact 1."""
+    torch.testing.assert_close(make_estimator("first_order").estimate(Toy(additive, 5)).values, 3 * SLOPES.float())
+    halves = make_estimator("ablated_gradients", patterns=16, rates=[0.5])
+    torch.testing.assert_close(halves.estimate(Toy(additive, 5)).values, 1.5 * SLOPES.float())
+    torch.testing.assert_close(halves.estimate(Toy(lambda gates: gates.square() @ SLOPES, 5)).values, SLOPES.float())
+
+
+def test_interaction_by_hand():
+    """J = 4 g0 g1 + g2. Each of the pair loses 4 alone; the path and Shapley share the 4; the plain gradient is 4."""
+    expected = {"first_order": [4, 4, 1], "leave_one_out": [4, 4, 1], "integrated_gradients": [2, 2, 1]}
+    expected["shapley"] = [2, 2, 1]
+    for name, scores in expected.items():
+        assert make_estimator(name).estimate(Toy(pairs, 3)).values.tolist() == pytest.approx(scores, abs=1e-5), name
+    # With every pattern ablating exactly one of three, g1 is there in two thirds of the patterns that keep g0.
+    scores = make_estimator("ablated_gradients", patterns=30, rates=[0.34], midpoint=False).estimate(Toy(pairs, 3))
+    assert scores.values.tolist() == pytest.approx([8 / 3, 8 / 3, 1], abs=1e-5)
+    scores = make_estimator("ablated_gradients", patterns=30, rates=[0.34]).estimate(Toy(pairs, 3))
+    assert scores.values.tolist() == pytest.approx([(4 + 2) / 2, (4 + 2) / 2, 1], abs=1e-5)
+
+
+def test_against_captum():
+    ones, zeros = torch.ones(1, 5).double(), torch.zeros(1, 5).double()
+    path = IntegratedGradients(smooth).attribute(ones, zeros, method="gausslegendre", n_steps=16)
+    ours = make_estimator("integrated_gradients", steps=16).estimate(Toy(smooth, 5))
+    torch.testing.assert_close(ours.values, path[0].float(), atol=1e-5, rtol=1e-5)
+    alone = FeatureAblation(smooth).attribute(ones, zeros)
+    torch.testing.assert_close(
+        make_estimator("leave_one_out").estimate(Toy(smooth, 5)).values, alone[0].float(), atol=1e-6, rtol=1e-6
+    )
+    exact = ShapleyValues(smooth).attribute(ones, zeros)[0].float()
+    scores = make_estimator("shapley", permutations=400).estimate(Toy(smooth, 5))
+    assert ((scores.values - exact).abs() <= 4 * scores.errors + 1e-5).all() and scores.errors.max() < 0.1
+
+
+def test_shapley_with_all_orders_is_exact(monkeypatch):
+    """Two players have two orders, one the other's reverse; for three, the mean over all six by hand."""
+    scores = make_estimator("shapley", permutations=2).estimate(Toy(lambda g: 4 * g[..., 0] * g[..., 1], 2))
+    assert scores.values.tolist() == [2, 2] and scores.errors is None
+    orders = [torch.tensor(order) for order in permutations(range(3)) if order < order[::-1]]
+    drawn = iter(orders)
+    monkeypatch.setattr(torch, "randperm", lambda *_, **__: next(drawn))
+    assert make_estimator("shapley", permutations=6).estimate(Toy(pairs, 3)).values.tolist() == pytest.approx([2, 2, 1])
+
+
+@given(st.lists(st.floats(-3, 3), min_size=6, max_size=6), st.integers(1, 3), st.integers(0, 5))
+@settings(max_examples=25, deadline=None)
+def test_axioms(numbers, half, seed):
+    """Completeness of the path and efficiency of every sampled order, whatever the game."""
+    numbers = torch.tensor(numbers).double()
+
+    def game(gates):
+        return (gates @ numbers).sin() + gates[..., 0] * gates[..., 5] * numbers[2]
+
+    toy = Toy(game, 6)
+    path = make_estimator("integrated_gradients", steps=24, level=0.25).estimate(toy)
+    gain = toy.intact - toy.value(torch.full((6,), 0.25))
+    assert 0.75 * path.values.sum().item() == pytest.approx(gain, abs=1e-3)
+    assert path.facts["convergence_delta"] == pytest.approx(0.75 * path.values.sum().item() - gain, abs=1e-4)
+    shared = make_estimator("shapley", permutations=2 * half, seed=seed).estimate(toy)
+    assert shared.values.sum().item() == pytest.approx(toy.intact - toy.value(torch.zeros(6)), abs=1e-5)
+    assert shared.facts["efficiency_gap"] < 1e-9
+
+
+def test_a_coarse_path_says_so():
+    facts = make_estimator("integrated_gradients", steps=1).estimate(Toy(additive, 5)).facts
+    assert facts["convergence_delta"] == pytest.approx(0.75 * 2.5 - 2.5), "the midpoint of 3 g^2 is 3/4"
+
+
+@given(st.integers(2, 40), st.lists(st.floats(0.02, 0.9), min_size=1, max_size=3), st.integers(1, 30))
+@settings(max_examples=50, deadline=None)
+def test_patterns_are_stratified(n, rates, number):
+    patterns = torch.stack(list(stratified(n, rates, number, torch.Generator().manual_seed(0))))
+    assert patterns.shape == (number, n) and set(patterns.flatten().tolist()) <= {0, 1}
+    counts = (1 - patterns).sum(0)
+    assert counts.max() - counts.min() <= 1, "every component is ablated equally often"
+    for turn, row in enumerate(patterns):
+        wanted = min(max(round(rates[turn % len(rates)] * n), 1), n - 1)
+        assert (1 - row).sum() == wanted
+
+
+def test_balanced_patterns_differ_in_size():
+    patterns = balanced(5000, 0.1, 50, torch.Generator().manual_seed(0))
+    assert patterns.dtype == torch.bool and ((~patterns).sum(0) == 5).all()
+    assert 15 < (~patterns).sum(1).double().std() < 30, "binomial: the root of 5000 * 0.1 * 0.9 is 21"
+
+
+@pytest.mark.parametrize("name", ["ablated_gradients", "shapley"])
+def test_errors_cover_the_truth(name):
+    """Over many seeds, the estimates spread about as much as they say, on a game with interactions."""
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(12, 12, generator=generator).double()
+
+    def game(gates):
+        return (gates @ matrix * gates).sum(-1) * (gates[..., 0] + gates[..., 1])
+
+    sizes = {"ablated_gradients": {"patterns": 40, "rates": [0.25]}, "shapley": {"permutations": 20}}[name]
+    runs = [make_estimator(name, seed=seed, **sizes).estimate(Toy(game, 12)) for seed in range(30)]
+    spread = torch.stack([run.values for run in runs]).std(0).mean()
+    said = torch.stack([run.errors for run in runs]).mean()
+    # Stratified patterns are better than independent ones, of which the errors speak.
+    assert 0.4 < spread / said < 1.6
+
+
+def test_ablated_gradients_that_never_ablated():
+    scores = make_estimator("ablated_gradients", patterns=1, rates=[0.2]).estimate(Toy(pairs, 5))
+    assert scores.facts["never_ablated"] == 4 and scores.values.isfinite().all()
+
+
+def test_regression_against_scikit_learn():
+    from sklearn.linear_model import Ridge
+
+    generator = torch.Generator().manual_seed(3)
+    for rows, columns in ((40, 12), (30, 70)):
+        x = torch.rand(rows, columns, generator=generator) < 0.3
+        y = x.double() @ torch.randn(columns, generator=generator).double() + 5
+        fit = ridge_regression(x, y, 0.7)
+        theirs = Ridge(alpha=0.7).fit(x.numpy().astype(float), y.numpy())
+        assert fit.slopes.numpy() == pytest.approx(theirs.coef_, abs=1e-8)
+        assert fit.predict(x).numpy() == pytest.approx(theirs.predict(x.numpy().astype(float)), abs=1e-8)
+        assert fit.r2 == pytest.approx(theirs.score(x.numpy().astype(float), y.numpy()))
+
+
+def test_regression_errors_are_those_of_least_squares():
+    """With hardly any penalty: sigma^2 (X'X)^-1, and the noise that was put in."""
+    generator = torch.Generator().manual_seed(4)
+    x = torch.rand(400, 6, generator=generator) < 0.5
+    y = x.double() @ torch.ones(6).double() + 0.1 * torch.randn(400, generator=generator).double()
+    fit = ridge_regression(x, y, 1e-9)
+    design = torch.cat([torch.ones(400, 1), x.float()], 1).double()
+    sigma2 = (y - fit.predict(x)).square().sum() / (400 - 7)
+    by_hand = (sigma2 * torch.linalg.inv(design.T @ design)).diagonal().sqrt()[1:]
+    torch.testing.assert_close(fit.errors, by_hand, rtol=1e-5, atol=1e-9)
+    assert ridge_regression(x, y).ridge > 0 and (ridge_regression(x, y).slopes - 1).abs().max() < 0.05
+
+
+def test_coar_knows_how_good_it_is():
+    good = make_estimator("coar").estimate(Toy(lambda gates: linear(gates) + 0.2 * pairs(gates), 5))
+    assert 0.9 < good.facts["held_out_r2"] < 1
+    noise = torch.Generator().manual_seed(0)
+    bad = make_estimator("coar", patterns=100).estimate(
+        Toy(lambda gates: torch.randn(len(gates), generator=noise).double() if gates.ndim == 2 else gates.sum(), 5)
+    )
+    assert bad.facts["held_out_r2"] < 0.3 and bad.errors.min() > 0
+    flat = make_estimator("coar", patterns=20).estimate(Toy(lambda gates: gates.sum(-1) * 0, 5))
+    assert flat.values.abs().max() == 0 and flat.facts["held_out_r2"] is None
+
+
+@pytest.mark.parametrize("name", ["leave_one_out", "coar", "shapley"])
+def test_a_stopped_run_goes_on(name, tmp_path):
+    toy = Toy(smooth, 5)
+    whole = make_estimator(name).estimate(toy)
+
+    class Stopped(Toy):
+        def values(self, gates):
+            if self.evaluations > 1:
+                raise KeyboardInterrupt
+            return super().values(gates)
+
+    estimator = make_estimator(name)
+    estimator.block, estimator.checkpoint = 2, tmp_path / "deep" / "state.safetensors"
+    stopped = Stopped(smooth, 5)
+    with pytest.raises(KeyboardInterrupt):
+        estimator.estimate(stopped)
+    again = Toy(smooth, 5)
+    scores = estimator.estimate(again)
+    torch.testing.assert_close(scores.values, whole.values)
+    assert again.evaluations <= toy.evaluations - 1, "what was finished is not done again"
+    finished = Toy(smooth, 5)
+    assert torch.equal(estimator.estimate(finished).values, scores.values) and finished.evaluations <= 1
+    with pytest.raises(UserError, match="belongs to another run"):
+        estimator.estimate(Toy(linear, 5))
+
+
+def test_progress_counts_probes(tiny_model, tiny_probes):
+    seen = []
+    objective = make_objective("erase", tiny_model, tiny_probes[:4], 3)
+    game = Game(objective, make_granularity("layer"), find_sites(tiny_model.denoiser))
+    for name, passes in (("first_order", 1), ("ablated_gradients", 32), ("leave_one_out", game.n)):
+        estimator = make_estimator(name)
+        estimator.progress = lambda *count: seen.append(count)
+        estimator.estimate(game)
+        assert seen[-1][0] >= 4 * passes and seen[-1][0] <= seen[-1][1] and seen == sorted(seen)
+        assert objective.progress is None
+        seen.clear()
 
 
 def test_baselines_by_hand():
-    assert make_estimator("magnitude").estimate(Linear(), SITES)["b"].tolist() == [[2, 4]]
-    assert make_estimator("gradient_magnitude").estimate(Linear(), SITES)["a"].tolist() == [[1, 2, 3], [0, 1, 2]]
+    """x = (1, 3) under the concept, (1, 1) under the base prompt, W = [[2, -3]]: |w| (|x_c| - |x_b|) = (0, 6)."""
+
+    class Model:
+        device = torch.device("cpu")
+        denoiser = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False))
+
+        def predict(self, x, t, states):
+            return self.denoiser(torch.stack([x[:, 0], x[:, 0] * states[:, 0, 0]], 1))
+
+    class Batch(list):
+        x, t = torch.ones(2, 1), torch.zeros(2)
+
+        def batches(self, size):
+            yield self
+
+    weight = torch.tensor([[2.0, -3.0]])
+    objective = type("Objective", (), {"weight": lambda self, name: weight})()
+    objective.model, objective.probes, objective.batch_size, objective.progress = Model(), Batch([0, 1]), 2, None
+    objective.concept, objective.neutral = torch.full((1, 1, 1), 3.0), torch.ones(1, 1, 1)
+    for cut, scores, sizes in (("weight", [0, 6], [2, 3]), ("neuron", [0, 6], [2, 3]), ("layer", [6], [5])):
+        game = Game(objective, make_granularity(cut), [Site("0", "0", FF, (1, 2))])
+        assert make_estimator("wanda").estimate(game).values.tolist() == pytest.approx(scores)
+        assert make_estimator("magnitude").estimate(game).values.tolist() == sizes
+    assert make_estimator("gradient_magnitude").estimate(Toy(linear, 5)).values.tolist() == SLOPES.abs().tolist()
 
 
 def test_random_repeats_itself_by_its_seed():
-    first, again, other = (make_estimator("random", seed=seed).estimate(Linear(), SITES) for seed in (0, 0, 1))
-    assert torch.equal(first["a"], again["a"]) and not torch.equal(first["a"], other["a"])
+    first, again, other = (make_estimator("random", seed=seed).estimate(Toy(linear, 5)).values for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+SMALL = {"ablated_gradients": {"patterns": 3}, "coar": {"patterns": 10}, "shapley": {"permutations": 2}}
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_every_estimator_scores_every_weight(name, tiny_attribution, tiny_model, tiny_probes):
-    from cad_exp.attribution import attribute
+def test_on_the_tiny_model(name, tiny_model, tiny_probes):
+    """Every estimator gives finite scores of every component, where it says it can, and leaves the model as it was."""
+    before, sites = tiny_model.fingerprint(), find_sites(tiny_model.denoiser)
+    objective = make_objective("projection", tiny_model, tiny_probes[:2], 8)
+    estimator = make_estimator(name, **SMALL.get(name, {}))
+    for cut in estimator.granularities:
+        if cut == "neuron" and name == "leave_one_out":
+            continue  # 2,000 ablations; the same code as for heads
+        game = Game(objective, make_granularity(cut), sites)
+        scores = estimator.estimate(game)
+        assert scores.values.shape == (game.n,) and scores.values.isfinite().all() and scores.values.std() > 0
+        assert scores.errors is None or scores.errors.shape == (game.n,)
+    assert tiny_model.fingerprint() == before and leftovers(tiny_model.denoiser) == 0
+    assert all(p.grad is None and not p.requires_grad for p in tiny_model.denoiser.parameters())
 
-    scores = attribute(tiny_model, tiny_probes, "erase", name).scores
-    assert {key: len(value) for key, value in scores.items()} == {
-        key: len(value) for key, value in tiny_attribution.scores.items()
-    }
-    assert (name in ("magnitude", "gradient_magnitude")) == bool((scores["weight"] >= 0).all())
+
+@pytest.mark.parametrize("name", [name for name, cls in ESTIMATORS.items() if cls.additive and name != "random"])
+def test_additive_scores_add_up(name, tiny_model, tiny_probes):
+    sites = find_sites(tiny_model.denoiser)
+    objective = make_objective("projection", tiny_model, tiny_probes[:2], 8)
+    for cut in (make_granularity("neuron", [CROSS, FF]), make_granularity("head"), make_granularity("layer")):
+        weights = Game(objective, make_granularity("weight", cut.kinds), sites)
+        fine = weights.split(make_estimator(name).estimate(weights).values)
+        coarse = make_estimator(name).estimate(Game(objective, cut, sites)).values
+        torch.testing.assert_close(cut.reduce(fine, sites), coarse, atol=1e-4 * coarse.abs().max().item(), rtol=2e-3)
 
 
-def test_an_unknown_name():
+def test_leave_one_out_is_the_loop(tiny_model, tiny_probes):
+    objective = make_objective("erase", tiny_model, tiny_probes[:2], 8)
+    game = Game(objective, make_granularity("head"), find_sites(tiny_model.denoiser))
+    scores = make_estimator("leave_one_out", block=5).estimate(game).values
+    singly = [game.intact - game.value(1 - torch.eye(game.n)[i]) for i in range(game.n)]
+    assert scores.tolist() == pytest.approx(singly, abs=1e-5 * abs(game.intact))
+
+
+def test_errors():
     with pytest.raises(UserError, match="did you mean 'magnitude'"):
         make_estimator("magnitud")
+    with pytest.raises(UserError, match="estimator shapley does not take these settings"):
+        make_estimator("shapley", patterns=3)
+    for name, wrong in (
+        ("integrated_gradients", {"steps": 0}),
+        ("integrated_gradients", {"level": 1}),
+        ("ablated_gradients", {"patterns": 0}),
+        ("leave_one_out", {"block": 0}),
+        ("coar", {"patterns": 3}),
+        ("coar", {"ridge": 0}),
+        ("shapley", {"permutations": 3}),
+    ):
+        with pytest.raises(UserError, match="use"):
+            make_estimator(name, **wrong)
+    with pytest.raises(UserError, match="rates .* out of range"):
+        make_estimator("ablated_gradients", rates=[1.5]).estimate(Toy(linear, 5))
+    with pytest.raises(UserError, match="coar is not for granularity weight: use granularity=neuron or"):
+        make_estimator("coar").estimate(Toy(linear, 5, "weight"))

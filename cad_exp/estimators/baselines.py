@@ -1,0 +1,46 @@
+"""Baselines: scores that know the weights, or the activations, or nothing at all, but not J."""
+
+from __future__ import annotations
+
+import torch
+
+from cad_exp.estimators.base import Estimator, Scores
+from cad_exp.game import Game, input_norms
+
+
+class Magnitude(Estimator):
+    """|w|: the size of the weight alone, the same for every concept; the oldest baseline of pruning."""
+
+    name, additive = "magnitude", True
+
+    def _estimate(self, game: Game) -> Scores:
+        return Scores(game.weights(), facts={"passes": 0})
+
+
+class Wanda(Estimator):
+    """ConceptPrune (arXiv 2405.19237): the Wanda score under the concept's prompt minus that under the base prompt.
+
+    Wanda (arXiv 2306.11695) gives weight w_ij the importance |w_ij| ||x_j||_2, x_j the j-th input of its Linear over
+    all tokens and probes; a component's is the sum over its weights. Two forward passes.
+    """
+
+    name, additive = "wanda", True
+
+    def _estimate(self, game: Game) -> Scores:
+        objective = game.objective
+        concept, base = (input_norms(game, states) for states in (objective.concept, objective.neutral))
+        scores = {name: objective.weight(name).abs() * (concept[name] - base[name]) for name in concept}
+        return Scores(game.join(scores), facts={"passes": 2})
+
+
+class Random(Estimator):
+    """Standard normal scores: what a ranking without any knowledge gives. The seed makes them repeatable."""
+
+    name, additive = "random", True
+
+    def __init__(self, seed: int = 0):
+        self.seed = int(seed)
+
+    def _estimate(self, game: Game) -> Scores:
+        generator = torch.Generator().manual_seed(self.seed)
+        return Scores(torch.randn(game.n, generator=generator), facts={"passes": 0, "seed": self.seed})

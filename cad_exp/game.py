@@ -1,0 +1,112 @@
+"""The game: J as a function of one gate per component. It is all that an estimator knows.
+
+Components are players, an ablation pattern is the set of those that stay, J is what they achieve together; so every
+rule that shares out a game's value (gradients, leave-one-out, Shapley, regression) is an attribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from cad_exp import parallel
+from cad_exp.components import Granularity, Site
+from cad_exp.errors import UserError
+from cad_exp.objectives import Objective
+
+
+class Game:
+    """J(gates) for the components of one cut of the sites; gates (n,): 1 intact, 0 ablated, anything between allowed.
+
+    `n` is the number of components. Raises UserError if the cut has none in these sites.
+    """
+
+    def __init__(self, objective: Objective, cut: Granularity, sites: Sequence[Site]):
+        self.objective, self.cut, self.sites = objective, cut, list(sites)
+        self.n = cut.count(self.sites)
+        if not self.n:
+            raise UserError(f"there is no {cut.name} among {', '.join(cut.kinds)} here: choose other granularity.kinds")
+
+    @cached_property
+    def intact(self) -> float:
+        """J of the intact model, evaluated once."""
+        return self.objective.value({})
+
+    def value(self, gates: Tensor | None = None) -> float:
+        """J at gates (n,); None is the intact model."""
+        return self.intact if gates is None else self.objective.value(self.split(gates))
+
+    def values(self, gates: Tensor) -> Tensor:
+        """J (A,) fp64 on the CPU of A ablations at once: gates (A, n). Several processes share the ablations.
+
+        Columns (neuron, head, layer) go many to a forward pass; weights have no such short cut and go one by one.
+        """
+        if self.cut.unit != "column":
+            return torch.tensor([self.value(row) for row in gates], dtype=torch.float64)
+        if parallel.size() == 1:
+            return self.objective.values(self.split(gates))
+        rows = list(parallel.share(range(len(gates))))
+        totals = torch.zeros(len(gates), dtype=torch.float64, device=self.objective.model.device)
+        if rows:
+            totals[rows] = self.objective.values(self.split(gates[rows])).to(totals)
+        parallel.add_up([totals])
+        return totals.cpu()
+
+    def value_and_gradient(self, gates: Tensor | None = None) -> tuple[float, Tensor]:
+        """J and dJ/dgates (n,) fp32 on the CPU at gates (n,); None is the intact model."""
+        ones = torch.ones(()).expand(self.n)  # takes no memory
+        value, gradients = self.objective.value_and_gradient(self.split(ones if gates is None else gates))
+        if gates is None:
+            self.intact = value
+        return value, self.join(gradients)
+
+    def weights(self) -> Tensor:
+        """The L1 size (n,) of each component's weights."""
+        return self.join({site.module: self.objective.weight(site.module).abs() for site in self.cut.sites(self.sites)})
+
+    def split(self, gates: Tensor) -> dict[str, Tensor]:
+        """(..., n) numbers, one per component, to (..., in) column gates per module; for weights (out, in) each."""
+        chosen = self.cut.sites(self.sites)
+        pieces = gates.split([self.cut.parts(site) for site in chosen], dim=-1)
+        if self.cut.unit != "column":
+            return {site.module: piece.view(site.shape) for site, piece in zip(chosen, pieces, strict=True)}
+        widths = [site.shape[1] // self.cut.parts(site) for site in chosen]
+        return {s.module: p.repeat_interleave(w, -1) for s, p, w in zip(chosen, pieces, widths, strict=True)}
+
+    def join(self, tensors: dict[str, Tensor]) -> Tensor:
+        """Per module (in,) or (out, in) numbers to (n,) fp32: a component's is the sum over its columns or weights."""
+        pieces = []
+        for site in self.cut.sites(self.sites):
+            tensor = tensors[site.module].float()
+            if self.cut.unit == "column" and tensor.ndim == 2:
+                tensor = tensor.sum(0)
+            pieces.append(tensor.reshape(self.cut.parts(site), -1).sum(1))
+        return torch.cat(pieces)
+
+
+@torch.no_grad()
+def input_norms(game: Game, states: Tensor) -> dict[str, Tensor]:
+    """||x_j||_2 (in,) fp32 of every column's input per module, over all tokens, root mean square over the probes.
+
+    states: text states (1, L, D) under which the intact network sees the probes (`objective.concept` or `.neutral`).
+    """
+    objective, model = game.objective, game.objective.model
+    sites = game.cut.sites(game.sites)
+    sums = {site.module: torch.zeros(site.shape[1], device=model.device) for site in sites}
+
+    def add(name: str, x: Tensor) -> None:
+        sums[name] += x.float().square().flatten(0, -2).sum(0)
+
+    with ExitStack() as hooks:
+        for name in sums:
+            module: nn.Module = model.denoiser.get_submodule(name)
+            hook = module.register_forward_pre_hook(lambda _, args, name=name: add(name, args[0]))
+            hooks.callback(hook.remove)
+        for batch in parallel.share(list(objective.probes.batches(objective.batch_size))):
+            model.predict(batch.x, batch.t, states.expand(len(batch), -1, -1))
+    parallel.add_up(list(sums.values()))
+    return {name: (total / len(objective.probes)).sqrt().cpu() for name, total in sums.items()}
