@@ -24,6 +24,11 @@ OUTPUTS += (
     "before_after.png",
     "results.json",
     "images",
+    "fidelity.parquet",
+    "fidelity.png",
+    "fidelity_curves.png",
+    "timesteps.parquet",
+    "timesteps.png",
 )
 
 
@@ -44,10 +49,13 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
         with results.time("attribution"):
             attribution = stages.attribution(probes)
         with results.time("edit"):
-            edits = choose_edits(
-                attribution.narrow(config["granularity"]["name"], config["granularity"]["kinds"]), config
-            )
+            chosen = attribution.narrow(config["granularity"]["name"], config["granularity"]["kinds"])
+            edits = choose_edits(chosen, config)
         report.attribution(stages, probes, attribution, edits, folder, tracker)
+        with results.time("fidelity"):
+            report.fidelity(*stages.fidelity(probes, chosen), results, config, folder, tracker)
+        with results.time("timesteps"):
+            report.timesteps(stages.timesteps(probes, chosen), config, folder, tracker)
         shots = evaluation.needed(config["concept"], config["evaluation"])
         with results.time("images"):
             pictures = stages.images(shots, {"unedited": Edit({}), **edits}) if shots else {}

@@ -6,8 +6,11 @@ With several processes only the first writes.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from . import figures, parallel, terminal
+import pandas as pd
+
+from . import fidelity_figures, figures, parallel, terminal, timestep_figure
 from . import images as pngs
 from .attribution import FILE, TABLE, Attribution
 from .edit import Edit
@@ -52,6 +55,40 @@ def attribution(
     tracker.log_artifact(folder / FILE, "attribution", f"attribution-{concept}")
     if edits:
         tracker.log_artifact(folder / "edit.safetensors", "edit", f"edit-{concept}-{granularity}")
+
+
+def fidelity(
+    metrics: list[dict[str, Any]],
+    records: Path | None,
+    results: Results,
+    config: Config,
+    folder: Path,
+    tracker: Tracker,
+) -> None:
+    """The metrics of the scores' fidelity, the ablations behind them, and their pictures."""
+    if records is None or not parallel.main():
+        return
+    for metric in metrics:
+        results.add(metric)
+    link(records, folder / "fidelity.parquet")
+    table, settings = pd.read_parquet(records), config["evaluation"]["fidelity"]
+    what = f"{config['concept']['name']}, {config['granularity']['name']}, {config['estimator']['name']}"
+    pictures = {"fidelity": fidelity_figures.scatter(table, folder / "fidelity.png", f"Fidelity: {what}")}
+    if settings["fractions"]:
+        intact, name = metrics[0]["definition"]["intact"], config["objective"]["name"]
+        place = folder / "fidelity_curves.png"
+        pictures["fidelity_curves"] = fidelity_figures.curves(table, place, what, intact=intact, label=f"J ({name})")
+    tracker.log_images(pictures)
+
+
+def timesteps(table: Path | None, config: Config, folder: Path, tracker: Tracker) -> None:
+    """The scores per bin of timesteps as a file, and their picture."""
+    if table is None or not parallel.main():
+        return
+    link(table, folder / "timesteps.parquet")
+    title = f"When and where {config['concept']['name']} is made: {figures.UNITS[config['granularity']['name']]}"
+    picture = timestep_figure.timestep_map(pd.read_parquet(table), folder / "timesteps.png", title)
+    tracker.log_images({"timesteps": picture})
 
 
 def images(shots: list[Shot], pictures: dict[str, list[Path]], folder: Path) -> None:

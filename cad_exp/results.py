@@ -20,7 +20,7 @@ from cad_exp.files import write_json
 from cad_exp.identity import digest, effective
 
 SCHEMA_VERSION = 1
-VARIANTS = ("unedited", "edited", "random")
+VARIANTS = ("unedited", "edited", "random", "attribution")  # the last: facts of the scores, not of images
 FIELDS = ("name", "variant", "value", "low", "high", "n", "higher_is_better", "definition")
 PACKAGES = (
     "cad-exp",
@@ -93,7 +93,7 @@ class Results:
     def add(self, metric: dict[str, Any]) -> None:
         """Add one metric, or replace the one of the same name and variant.
 
-        Keys: name, variant ("unedited", "edited", "random"), value, low and high (95 % interval or None), n (samples),
+        Keys: name, variant (one of VARIANTS), value, low and high (95 % interval or None), n (samples),
         higher_is_better (what this run wants), definition (a dict that pins it down). ValueError otherwise.
         """
         if set(metric) != set(FIELDS) or metric["variant"] not in VARIANTS:

@@ -6,6 +6,7 @@ share of the entries, and then all read all of them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -18,18 +19,24 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from . import evaluation, images, parallel, terminal
+from .agreement import halves, random_weights, sanity, spread, stability
 from .attribution import FILE, Attribution, attribute
 from .cache import Cache
-from .components import GRANULARITIES
+from .components import GRANULARITIES, make_granularity
 from .edit import Edit
 from .estimators import make_estimator
 from .evaluation import Shot
-from .identity import digest, folder_digest, model_identity
+from .fidelity_metrics import agreement_metrics, describe, fidelity_metrics
+from .fidelity_metrics import check as check_fidelity
+from .files import write_json
+from .game import Game
+from .identity import code_version, digest, folder_digest, model_identity
 from .judges import MiniJudge, load_judge
 from .model import DiffusionModel, resolve
-from .objectives import OBJECTIVES, make_objective
+from .objectives import Objective, check, formula, make_objective, retained_prompts
 from .probes import Probes, load_folder, look, sample_noised, sample_trajectory, walk
 from .settings import Config
+from .timesteps import bins_of, by_timestep, checkpoint_of, within
 
 PROBES = "probes.safetensors"
 THREADS = torch.get_num_threads()
@@ -94,14 +101,30 @@ class Stages:
 
     def probes(self) -> Probes:
         """Trajectories of the concept's prompt, or noised images of it, as the objective needs."""
-        concept, settings = self.config["concept"], self.config["probes"]
-        terminal.stage(f'probes: {settings["samples"]} x {settings["steps"]} of "{concept["prompt"]}"')
-        if OBJECTIVES[self.config["objective"]["name"]].probes_kind == "noised":
-            return self._noised()
-        seeds = _seeds(settings, settings["samples"])
+        concept, objective = self.config["concept"], self.config["objective"]
+        check(objective, concept, self.judge)
+        self.parts: list[Path] = []
+        return self._sample(concept["prompt"], concept["base_prompt"], self.config["probes"]["images"])
+
+    def retained(self) -> list[Probes]:
+        """Probes of each prompt that the objective is to retain, along its own trajectories; after `probes`."""
+        objective = self.config["objective"]
+        prompts = retained_prompts(objective, self.config["concept"])
+        return [self._sample(prompt, objective["base_prompt"]) for prompt in prompts]
+
+    def _sample(self, prompt: str, base_prompt: str, folder: str | None = None, others: int = 0) -> Probes:
+        """Probes of one prompt; `folder` holds images of it for noised probes. Their cache entries join `parts`.
+
+        others: so many trajectories that are not among those of the config.
+        """
+        settings = self.config["probes"]
+        terminal.stage(f'probes: {others or settings["samples"]} x {settings["steps"]} of "{prompt}"')
+        if formula(self.config["objective"]).probes_kind == "noised":
+            return self._noised(prompt, base_prompt, folder)
+        seeds = _seeds(settings, settings["samples"] + others)[settings["samples"] if others else 0 :]
         size, steps = settings["batch_size"], settings["steps"]
-        shared = {"base_prompt": concept["base_prompt"], "steps": steps}
-        own = shared | {"prompt": concept["prompt"], "guidance": settings["guidance"]}
+        shared = {"base_prompt": base_prompt, "steps": steps}
+        own = shared | {"prompt": prompt, "guidance": settings["guidance"]}
         with terminal.progress(len(seeds) * steps, "probes") as tick:
 
             def maker(start: int) -> Callable[[], Path]:
@@ -114,30 +137,31 @@ class Stages:
                 def make(draft: Path) -> None:
                     if settings["guidance"] == 0:  # then the trajectories are the base prompt's: one for all concepts
                         place = self.cache.get("walks", ("probes",), self.base | shared | part, make_walk)
-                        found = look(self.model, Probes.load(place / PROBES), concept["prompt"], 2 * size)
+                        found = look(self.model, Probes.load(place / PROBES), prompt, 2 * size)
                     else:
                         found = sample_trajectory(self.model, **own, **part, batch_size=size, progress=report)
                     found.save(draft / PROBES)
 
                 return lambda: self.cache.get("probes", ("probes",), self.base | own | part, make)
 
-            self.parts = self._entries("probes", [maker(start) for start in range(0, len(seeds), size)])
-        return Probes.join([Probes.load(place / PROBES) for place in self.parts])
+            places = self._entries("probes", [maker(start) for start in range(0, len(seeds), size)])
+        self.parts += places
+        return Probes.join([Probes.load(place / PROBES) for place in places])
 
-    def _noised(self) -> Probes:
-        """Probes on noised images of the concept: those of `probes.images`, else images that the model generates."""
-        concept, settings, batch = self.config["concept"], self.config["probes"], self.config["runtime"]["batch_size"]
+    def _noised(self, prompt: str, base_prompt: str, folder: str | None) -> Probes:
+        """Probes on noised images of a prompt: those of the folder, else images that the model generates."""
+        settings, batch = self.config["probes"], self.config["runtime"]["batch_size"]
         n = settings["samples"] * settings["steps"]
         seeds = _seeds(settings, n)
-        if settings["images"]:
-            real = load_folder(settings["images"], self.resolution)
-            origin = {"images": folder_digest(settings["images"]), "origin": "given"}
+        if folder:
+            real = load_folder(folder, self.resolution)
+            origin = {"images": folder_digest(folder), "origin": "given"}
         else:
-            shots = [Shot("probe", concept["prompt"], seed, "", "") for seed in seeds]
+            shots = [Shot("probe", prompt, seed, "", "") for seed in seeds]
             files = self.images(shots, {"probes": Edit({})})["probes"]
             real = images.load(files)
             origin = {"images": list(dict.fromkeys(file.parent.name for file in files)), "origin": "generated"}
-        inputs = {"prompt": concept["prompt"], "base_prompt": concept["base_prompt"], "n": n, "seed": seeds[0]}
+        inputs = {"prompt": prompt, "base_prompt": base_prompt, "n": n, "seed": seeds[0]}
 
         def make(draft: Path) -> None:
             with terminal.progress(n, "noised probes") as tick:
@@ -147,34 +171,169 @@ class Stages:
             probes.save(draft / PROBES)
 
         inputs_all = self.base | inputs | origin | {"batch_size": batch}
-        self.parts = self._entries("probes", [lambda: self.cache.get("probes", ("probes",), inputs_all, make)])
-        return Probes.load(self.parts[0] / PROBES)
+        places = self._entries("probes", [lambda: self.cache.get("probes", ("probes",), inputs_all, make)])
+        self.parts += places
+        return Probes.load(places[0] / PROBES)
 
     @property
     def resolution(self) -> int:
         return self.config["model"]["resolution"] or self.model.resolution
 
     def attribution(self, probes: Probes) -> Attribution:
-        """Every component's signed score, at all granularities and kinds of site; all processes compute it together."""
+        """Every component's signed score; all processes compute it together.
+
+        An additive estimator scores all granularities and kinds of site at once, any other the chosen ones only.
+        """
         config, batch = self.config, self.config["runtime"]["batch_size"]
-        objective, estimator = config["objective"], config["estimator"]
-        terminal.stage(f"attribution: {objective['name']}, {estimator['name']}")
+        objective, estimator = config["objective"], make_estimator(**config["estimator"])
+        if config["evaluation"]["timesteps"] is not None:
+            bins_of(probes.t, config["evaluation"]["timesteps"])  # refuses what does not fit, before the work
         facts = {"concept": config["concept"]["name"], "seed": config["seed"]}
-        inputs = {"probes": [part.name for part in self.parts], "objective": objective, "estimator": estimator}
+        self.context = {key: config["concept"][key] for key in ("kind", "label")} | {"retained": self.retained()}
+        self.modules, self.who = ("attribution",), {}  # code and judges that the objective's numbers depend on
+        if "judge" in formula(objective).context:
+            self.modules, self.who = ("attribution", "judges"), {key: self.context[key] for key in ("kind", "label")}
+            self.who |= {"judge": self.judge.definition, "clip": self.judge.clip_definition}
+            self.context["judge"] = self.judge
+        terminal.stage(f"attribution: {objective['name']}, {estimator.name}")
+        inputs = {"probes": [part.name for part in self.parts], "objective": objective}
+        inputs |= {"estimator": config["estimator"], "batch_size": batch, "processes": parallel.size()}
+        if estimator.additive:
+            cuts = [cut(cut.allowed_kinds) for cut in GRANULARITIES.values()]
+        else:
+            cuts = [make_granularity(config["granularity"]["name"], config["granularity"]["kinds"])]
+            inputs["granularity"] = {"name": cuts[0].name, "kinds": list(cuts[0].kinds)}
+        inputs = self.base | inputs | facts | self.who
+        # Beside the entries: what a killed run has finished must outlive its draft, but is worth nothing to other code.
+        key = digest([inputs, code_version(*self.modules)])
+        estimator.checkpoint = self.cache.folder / ".checkpoints" / f"{key}.safetensors"
 
         def make(draft: Path) -> None:
-            cuts = [cut(cut.allowed_kinds) for cut in GRANULARITIES.values()]
-            with terminal.progress(len(probes), "attribution") as tick:
-                asked = make_objective(objective["name"], self.model, probes, batch, tick)
-                scored = attribute(self.model, probes, asked, make_estimator(**estimator), cuts, meta=facts)
+            with terminal.progress(len(probes), "attribution") as estimator.progress:
+                scored = attribute(self.model, probes, self._objective(probes), estimator, cuts, meta=facts)
             if parallel.main():
                 scored.save(draft)
+                estimator.checkpoint.unlink(missing_ok=True)
 
-        inputs = self.base | inputs | facts | {"batch_size": batch, "processes": parallel.size()}
-        self.scores = self.cache.get("attribution", ("attribution",), inputs, make, shared=True)
+        self.scores = self.cache.get("attribution", self.modules, inputs, make, shared=True)
         if self.cache.reused["attribution"]:
             terminal.say("  attribution: from the cache")
         return Attribution.load(self.scores / FILE)
+
+    def _agreement(self, probes: Probes, attribution: Attribution, base: dict[str, Any]) -> list[dict[str, Any]]:
+        """Whether the ranking is stable between halves of the probes, and gone where what it stands on is destroyed."""
+        config, [(name, cut)] = self.config, attribution.granularities.items()
+        settings, walked = config["evaluation"]["fidelity"], config["probes"]
+        stable, controls, base = None, {}, base | {"between": "the halves of the probes"}
+
+        def scores(points: Probes) -> torch.Tensor:
+            estimator = make_estimator(**config["estimator"])
+            return attribute(self.model, points, self._objective(points), estimator, [cut], attribution.sites).scores[
+                name
+            ]
+
+        if settings["stability"]:
+            steps = walked["steps"] if probes.meta["kind"] == "trajectory" else 1
+            pair = halves(len(probes), len(probes) // 2, steps, config["seed"])
+            stable = stability([scores(probes[rows]) for rows in pair])
+            if not stable["stable"]:
+                terminal.say(f"  {stable['verdict']}", style="yellow")
+        if settings["sanity"] and probes.meta["kind"] == "trajectory":
+            how = {
+                "base_prompt": probes.base_prompt,
+                "seeds": _seeds(walked, walked["samples"]),
+                "steps": walked["steps"],
+            }
+            how |= {"guidance": walked["guidance"], "batch_size": walked["batch_size"]}
+            other = next(prompt for prompt in settings["sanity"] if prompt not in (probes.prompt, probes.base_prompt))
+            controls["other_concept"] = scores(sample_trajectory(self.model, other, **how))
+            with random_weights(self.model.denoiser, config["seed"]):
+                controls["random_weights"] = scores(sample_trajectory(self.model, probes.prompt, **how))
+        found = sanity(attribution.scores[name], controls) if controls else None
+        return agreement_metrics(base, stable, found)
+
+    def _objective(self, probes: Probes, retained: list[Probes] | None = None) -> Objective:
+        """The config's objective at these probes; `retained` in place of all probes of what is to stay."""
+        settings, batch = dict(self.config["objective"]), self.config["runtime"]["batch_size"]
+        context = self.context if retained is None else self.context | {"retained": retained}
+        return make_objective(settings.pop("name"), self.model, probes, batch, None, context, **settings)
+
+    def fidelity(self, probes: Probes, attribution: Attribution) -> tuple[list[dict[str, Any]], Path | None]:
+        """How well the scores of the run's granularity predict ablations, as metrics, and the records' file.
+
+        All processes compute it together; nothing when `evaluation.fidelity` is null.
+        """
+        config, name = self.config, self.config["granularity"]["name"]
+        settings, batch = config["evaluation"]["fidelity"], config["runtime"]["batch_size"]
+        if settings is None:
+            return [], None
+        check_fidelity(settings)
+        facts = {"estimator": config["estimator"]["name"], "concept": config["concept"]["name"]}
+        facts["probes_of"] = "other trajectories" if settings["held_out"] else "the attribution"
+        cut, parts, scored = attribution.granularity(name), self.parts, probes
+        if settings["held_out"]:
+            self.parts, concept = [], config["concept"]
+            number = -(-settings["probes"] // config["probes"]["steps"])
+            probes = self._sample(concept["prompt"], concept["base_prompt"], config["probes"]["images"], number)
+            self.parts, parts = parts, self.parts
+        terminal.stage(f"fidelity: {settings['number']} ablations at each of {', '.join(map(str, settings['rates']))}")
+
+        def make(draft: Path) -> None:
+            few = probes[spread(len(probes), settings["probes"], config["seed"])]
+            with terminal.progress(settings["number"], "fidelity") as tick:
+                game = Game(self._objective(few), cut, attribution.sites)
+                found, records = fidelity_metrics(game, attribution.scores[name], settings, config["seed"], facts, tick)
+            found += self._agreement(scored, attribution, describe(game, config["seed"], **facts))
+            if parallel.main():
+                records.to_parquet(draft / "fidelity.parquet")
+                write_json(draft / "fidelity.json", found)
+
+        inputs = self.base | facts | {"scores": self.scores.name, "granularity": name, "kinds": list(cut.kinds)}
+        inputs |= {
+            "settings": settings,
+            "probes": [part.name for part in parts],
+            "who": self.who,
+            "seed": config["seed"],
+            "objective": config["objective"],
+            "batch_size": batch,
+        }
+        inputs |= {"processes": parallel.size()}
+        place = self.cache.get("fidelity", ("fidelity_metrics", *self.modules), inputs, make, shared=True)
+        if self.cache.reused["fidelity"]:
+            terminal.say("  fidelity: from the cache")
+        return json.loads((place / "fidelity.json").read_text(encoding="utf-8")), place / "fidelity.parquet"
+
+    def timesteps(self, probes: Probes, attribution: Attribution) -> Path | None:
+        """The file of the scores per bin of timesteps, at the run's granularity; all processes compute it together.
+
+        Nothing when `evaluation.timesteps`, the number of bins, is null.
+        """
+        config, bins = self.config, self.config["evaluation"]["timesteps"]
+        if bins is None:
+            return None
+        cut, estimator = attribution.granularity(config["granularity"]["name"]), make_estimator(**config["estimator"])
+        terminal.stage(f"timesteps: {estimator.name} in {bins} parts of the denoising")
+        inputs = self.base | {"scores": self.scores.name, "granularity": cut.name, "kinds": list(cut.kinds)}
+        inputs |= {"bins": bins, "processes": parallel.size()}
+        key = digest([inputs, code_version("timesteps", *self.modules)])
+        estimator.checkpoint = self.cache.folder / ".checkpoints" / f"{key}.safetensors"
+
+        def objective_of(own: Probes) -> Objective:
+            ends = int(own.t.min()), int(own.t.max())
+            return self._objective(own, [within(kept, *ends) for kept in self.context["retained"]])
+
+        def make(draft: Path) -> None:
+            with terminal.progress(len(probes), "timesteps") as estimator.progress:
+                table = by_timestep(objective_of, estimator, probes, cut, attribution.sites, bins)
+            if parallel.main():
+                table.to_parquet(draft / "timesteps.parquet")
+                for number in range(bins):
+                    checkpoint_of(estimator.checkpoint, number).unlink(missing_ok=True)
+
+        place = self.cache.get("timesteps", ("timesteps", *self.modules), inputs, make, shared=True)
+        if self.cache.reused["timesteps"]:
+            terminal.say("  timesteps: from the cache")
+        return place / "timesteps.parquet"
 
     def images(self, shots: list[Shot], edits: dict[str, Edit]) -> dict[str, list[Path]]:
         """variant -> one PNG per shot: images of the model under every edit, with equal prompts and seeds."""

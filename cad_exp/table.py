@@ -10,7 +10,7 @@ import pandas as pd
 
 from . import terminal
 from .errors import UserError
-from .results import load_results
+from .results import VARIANTS, load_results
 
 
 def collect(folder: str | Path) -> pd.DataFrame:
@@ -36,17 +36,17 @@ def collect(folder: str | Path) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per run, one column per metric: unedited → edited (random), to three decimals."""
+    """One row per run, one column per metric: unedited → edited (random), or the one value of the scores."""
     keys = ["run", "concept", "granularity", "objective", "edit", "seed"]
     wide = table.pivot_table(index=[*keys, "name"], columns="variant", values="value", sort=False)
-    for variant in terminal.VARIANTS:
-        if variant not in wide:
-            wide[variant] = float("nan")
-    cells = wide.apply(
-        lambda row: f"{terminal.number(row.unedited)} → {terminal.number(row.edited)} ({terminal.number(row.random)})",
-        axis=1,
-    )
+    wide = wide.reindex(columns=VARIANTS)
+    cells = wide.apply(_cell, axis=1)
     return cells.unstack("name").reindex(columns=table["name"].unique()).reset_index().drop(columns="run")
+
+
+def _cell(row: pd.Series) -> str:
+    unedited, edited, random, attribution = (terminal.number(row[variant]) for variant in VARIANTS)
+    return attribution if pd.notna(row["attribution"]) else f"{unedited} → {edited} ({random})"
 
 
 def markdown(table: pd.DataFrame) -> str:

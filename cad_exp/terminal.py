@@ -136,10 +136,26 @@ def metrics_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
         table.add_column(variant, justify="right", no_wrap=True, style="bold" if variant == "edited" else None)
     for name in dict.fromkeys(metric["name"] for metric in metrics):
         cells = {metric["variant"]: metric for metric in metrics if metric["name"] == name}
-        wanted = next(iter(cells.values()))["higher_is_better"]
-        arrow = "" if wanted is None else " " + (_glyph("↑", "(higher)") if wanted else _glyph("↓", "(lower)"))
-        table.add_row(escape(LABELS.get(name, name)) + arrow, *(_cell(cells.get(variant)) for variant in VARIANTS))
+        label = _label(next(iter(cells.values())))
+        table.add_row(label, *(_cell(cells.get(variant)) for variant in VARIANTS))
     return table
+
+
+def scores_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
+    """One row per metric of the scores themselves: value [low, high] and n."""
+    table = Table(title=escape(title) or None, title_justify="left", header_style="bold")
+    table.add_column("metric", no_wrap=True)
+    for column in ("value", "n"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for metric in metrics:
+        table.add_row(_label(metric), _cell(metric), str(metric["n"]))
+    return table
+
+
+def _label(metric: dict[str, Any]) -> str:
+    name, wanted = metric["name"], metric["higher_is_better"]
+    arrow = "" if wanted is None else " " + (_glyph("↑", "(higher)") if wanted else _glyph("↓", "(lower)"))
+    return escape(LABELS.get(name, name)) + arrow
 
 
 def _cell(metric: dict[str, Any] | None) -> str:
@@ -150,9 +166,12 @@ def _cell(metric: dict[str, Any] | None) -> str:
 
 
 def show_metrics(metrics: list[dict[str, Any]], title: str = "") -> None:
-    """Print the final table, and below it how to read it."""
-    if metrics:
-        screen = console()
+    """Print how far the scores can be trusted, then the table of the images, and below it how to read it."""
+    screen = console()
+    if scores := [metric for metric in metrics if metric["variant"] == "attribution"]:
+        screen.print()
+        screen.print(scores_table(scores, "How far the scores can be trusted (docs/fidelity.md)"))
+    if metrics := [metric for metric in metrics if metric["variant"] != "attribution"]:
         screen.print()
         screen.print(metrics_table(metrics, title))
         note = "value [95 % interval]; the arrow is the direction this run wants; random: a random edit of equal budget"

@@ -16,6 +16,7 @@ GROUPS = {
     "evaluation": "what to measure afterwards",
     "tracking": "where the results are mirrored",
     "runtime": "device, precision, threads",
+    "experiment": "a whole study, with -m: its settings and what it sweeps over",
 }
 # Hydra's plugins behind hydra/launcher=..., by the name under which they register themselves.
 LAUNCHERS = {"joblib": "workers", "submitit_local": "submitit", "submitit_slurm": "slurm", "ray": "cluster"}
@@ -25,6 +26,7 @@ Which components of a text-to-image diffusion model make a concept, and which su
   python -m cad_exp concept=nudity granularity=neuron                 one run, on any machine
   python -m cad_exp -m concept=church,tench granularity=head,neuron   a sweep: every combination
   python -m cad_exp concept=nudity model=sd14                         Stable Diffusion 1.4, on a GPU
+  python -m cad_exp -m experiment=fidelity                            a whole study, from its config
   python -m cad_exp.search --help                                     search for the best edit
   python -m cad_exp.table FOLDER                                      the results of a sweep as one table
   python -m cad_exp.cache                                             what finished stages occupy; --prune removes them
@@ -80,6 +82,8 @@ def options(group: str, folders: Iterable[Path]) -> dict[str, str]:
 
 def _first_comment(file: Path) -> str:
     first = file.read_text(encoding="utf-8").partition("\n")[0]
+    if first.startswith("# @package"):  # Hydra's own word for where the file's values go; the comment is the next line
+        first = file.read_text(encoding="utf-8").split("\n")[1]
     return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 

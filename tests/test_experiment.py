@@ -34,7 +34,9 @@ FAST = [
     "evaluation.fid_bootstrap=2",
     "evaluation.reference_samples=2",
     "tracking.mode=disabled",
+    "evaluation.fidelity=null",
 ]
+FIDELITY = ["evaluation.fidelity.number=3", "evaluation.fidelity.rates=[0.2]", "evaluation.fidelity.probes=4"]
 NAMES = {"concept_rate", "retention_mean", "retention_worst", "fid", "clip_score", "perceptual_distance"}
 
 
@@ -126,12 +128,16 @@ def test_every_edit_runs(edit: str, tmp_path: Path):
     assert all(metric["higher_is_better"] == (edit == "amplify") for metric in results["metrics"]) or edit == "none"
 
 
-@pytest.mark.parametrize("objective", ["erase", "amplify", "projection"])
+@pytest.mark.parametrize(
+    "objective", ["erase", "amplify", "projection", "guidance_norm", "clip", "judge", "contrast objective.removal=mean"]
+)
 @pytest.mark.parametrize("granularity", ["weight", "layer"])
 def test_every_objective_runs_at_every_granularity(objective: str, granularity: str, tmp_path: Path):
-    fast(tmp_path, "concept=van_gogh", f"objective={objective}", f"granularity={granularity}", "evaluation=none")
+    name, *more = objective.split()
+    more += ["objective.retain=[a photo of a person]"] if name == "contrast" else []
+    fast(tmp_path, "concept=van_gogh", f"objective={name}", f"granularity={granularity}", "evaluation=none", *more)
     edit = Edit.load(tmp_path / "edit.safetensors")
-    assert edit.meta["objective"] == objective and edit.meta["achieved"] >= 1
+    assert edit.meta["objective"] == name and edit.meta["achieved"] >= 1
 
 
 @pytest.mark.parametrize("edit", ["erase", "amplify"])
@@ -149,6 +155,31 @@ def test_every_concept_settles(concept: str):
 def test_a_custom_concept_without_a_label_is_measured_for_quality(tmp_path: Path):
     results = fast(tmp_path, "concept=custom", "concept.prompt=a red background")
     assert "concept_rate" not in {m["name"] for m in results["metrics"]} >= {"fid", "retention_mean"}
+
+
+def test_the_scores_fidelity_is_part_of_a_run(tmp_path: Path):
+    """What every run measures in short: predicted against true effect, and whether the ranking is stable."""
+    asked = [item for item in FAST if "fidelity" not in item] + ["evaluation.metrics=[]", "granularity=head"]
+    results = run(composed(*asked, *FIDELITY, "runtime.cache=null"), tmp_path)
+    metrics = {metric["name"]: metric for metric in results["metrics"]}
+    assert {"fidelity_pearson@0.2", "fidelity_spearman@0.2", "fidelity_slope@0.2", "stability_spearman"} <= set(metrics)
+    assert all(metric["variant"] == "attribution" for metric in results["metrics"])
+    assert metrics["stability_spearman"]["definition"]["verdict"].startswith("the ranking is")
+    assert len(pd.read_parquet(tmp_path / "fidelity.parquet")) == 3 and (tmp_path / "fidelity.png").exists()
+
+
+@pytest.mark.parametrize("estimator", options("estimator", [FOLDER]))
+def test_every_estimator_runs(estimator: str, tmp_path: Path):
+    small = {"coar": ["estimator.patterns=16"], "shapley": ["estimator.permutations=2", "granularity=layer"]}
+    given = small.get(estimator, []) + ["evaluation=none"]
+    given = given if estimator == "shapley" else [*given, "granularity=head"]
+    fast(tmp_path, f"estimator={estimator}", *given)
+    assert Attribution.load(tmp_path).meta["estimator"] == estimator
+
+
+def test_scores_by_timestep(tmp_path: Path):
+    fast(tmp_path, "granularity=head", "evaluation=none", "evaluation.timesteps=2")
+    assert (tmp_path / "timesteps.png").exists() and len(pd.read_parquet(tmp_path / "timesteps.parquet")) == 2 * 56
 
 
 def test_a_run_can_start_from_an_edited_model(nudity: Path, tmp_path: Path):

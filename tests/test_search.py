@@ -231,7 +231,7 @@ def test_when_no_edit_keeps_enough_the_closest_is_named(tmp_path: Path, capsys):
 
 def test_a_finite_space_is_tried_whole_and_once(tmp_path: Path):
     run = Fake()
-    space = ["space.ratio=0.1", "space.scope=[layer,global]", "space.factor=[0,-1]", "space.objective=erase"]
+    space = ["space.ratio=0.1", "space.scope=[layer,global]", "estimator=first_order", "space.factor=[0,-1]", "space.objective=erase"]
     assert main(["trials=30", f"folder={tmp_path}", *space], run) == 0
     assert sorted((c["scope"], c["factor"], c["config"]["objective"]["name"]) for c in run.calls) == [
         (scope, factor, "erase") for scope in ("global", "layer") for factor in (-1, 0)
@@ -261,7 +261,8 @@ def test_scopes_are_those_of_the_granularity():
 def test_estimators_are_those_that_exist():
     from cad_exp.estimators import ESTIMATORS
 
-    assert set(read([]).space["estimator"]) == set(ESTIMATORS)
+    assert set(read([]).space["estimator"]) < set(ESTIMATORS)
+    assert set(read(["space.estimator=null"]).space["estimator"]) == set(ESTIMATORS)
 
 
 def test_the_folder_follows_from_the_settings_and_not_from_the_number_of_trials():
