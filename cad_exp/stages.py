@@ -24,6 +24,7 @@ from .attribution import FILE, Attribution, attribute
 from .cache import Cache
 from .components import GRANULARITIES, make_granularity
 from .edit import Edit
+from .errors import UserError
 from .estimators import make_estimator
 from .evaluation import Shot
 from .fidelity_metrics import agreement_metrics, describe, fidelity_metrics
@@ -103,6 +104,7 @@ class Stages:
         """Trajectories of the concept's prompt, or noised images of it, as the objective needs."""
         concept, objective = self.config["concept"], self.config["objective"]
         check(objective, concept, self.judge)
+        check_fidelity(self.config["evaluation"]["fidelity"])  # before any work
         self.parts: list[Path] = []
         return self._sample(concept["prompt"], concept["base_prompt"], self.config["probes"]["images"])
 
@@ -267,7 +269,8 @@ class Stages:
         settings, batch = config["evaluation"]["fidelity"], config["runtime"]["batch_size"]
         if settings is None:
             return [], None
-        check_fidelity(settings)
+        if settings["held_out"] and probes.meta["kind"] != "trajectory":
+            raise UserError("evaluation.fidelity.held_out needs trajectories: leave it out with objective=amplify")
         facts = {"estimator": config["estimator"]["name"], "concept": config["concept"]["name"]}
         facts["probes_of"] = "other trajectories" if settings["held_out"] else "the attribution"
         cut, parts, scored = attribution.granularity(name), self.parts, probes
