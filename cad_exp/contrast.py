@@ -1,6 +1,7 @@
 """Contrast: J of the concept minus J of what is to stay, so that a component that serves both gets little credit."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 from torch import Tensor
@@ -55,6 +56,16 @@ class Contrast(Objective):
             for name, slope in gradient.items():
                 total[name] = total[name].add_(slope, alpha=share) if name in total else share * slope
         return value, total
+
+    def deal(self, number: int, seed: int = 0) -> list[Objective]:
+        hands = zip(*(part.deal(number, seed) for part in self.parts), strict=False)
+        return [self._of(parts) for parts in hands]
+
+    def _of(self, parts: Sequence[Objective]) -> "Contrast":
+        """The same contrast of other parts."""
+        dealt = copy(self)
+        dealt.parts, dealt.probes = list(parts), parts[0].probes
+        return dealt
 
     def _ask(self, question: Callable[[Objective], Any]) -> list[Any]:
         """Every part's answer; their progress, together, is told as progress over the concept's own probes."""

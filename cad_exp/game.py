@@ -64,6 +64,10 @@ class Game:
             self.intact = value
         return value, self.join(gradients)
 
+    def deal(self, number: int, seed: int = 0) -> list[Game]:
+        """This game on `number` shares of its probes, dealt at random; on fewer where there are fewer probes."""
+        return [Game(objective, self.cut, self.sites) for objective in self.objective.deal(number, seed)]
+
     def weights(self) -> Tensor:
         """The L1 size (n,) of each component's weights."""
         return self.join({site.module: self.objective.weight(site.module).abs() for site in self.cut.sites(self.sites)})

@@ -5,6 +5,7 @@ helps the concept, a negative one that it suppresses it (CAD, arXiv 2412.02542).
 """
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import torch
@@ -119,6 +120,17 @@ class Objective:
         grads = {name: self._gate_gradient(name, gate, weights[name].grad) for name, gate in gates.items()}
         parallel.add_up(list(grads.values()))
         return value, {name: grad.cpu() for name, grad in grads.items()}
+
+    def deal(self, number: int, seed: int = 0) -> "list[Objective]":
+        """This objective on `number` shares of its probes, shuffled and dealt in turn; on no share without a probe."""
+        order = torch.randperm(len(self.probes), generator=torch.Generator().manual_seed(seed))
+        return [self._on(order[first::number]) for first in range(min(number, len(order)))]
+
+    def _on(self, rows: Tensor) -> "Objective":
+        """This objective on some of its probes; what replaces ablated components stays that of all of them."""
+        part = copy(self)
+        part.probes = self.probes[rows.sort().values]
+        return part
 
     def weight(self, module: str) -> Tensor:
         """The intact weight (out, in) of a module, fp32 on the CPU."""

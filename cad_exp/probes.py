@@ -34,7 +34,7 @@ class Probes:
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, part: slice) -> "Probes":
+    def __getitem__(self, part: slice | Tensor) -> "Probes":
         tensors = {name: getattr(self, name) for name in _TENSORS}
         tensors = {name: None if tensor is None else tensor[part] for name, tensor in tensors.items()}
         return Probes(**tensors, prompt=self.prompt, base_prompt=self.base_prompt, meta=self.meta)

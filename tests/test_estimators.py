@@ -194,6 +194,44 @@ def test_ablated_gradients_that_never_ablated():
     assert scores.facts["never_ablated"] == 4 and scores.values.isfinite().all()
 
 
+class Dealt(Toy):
+    """J is the mean over probes of slope * sum of gates; dealt, it is that of a share of the probes."""
+
+    def __init__(self, slopes: torch.Tensor):
+        super().__init__(lambda gates: slopes.mean() * gates.sum(-1), 5)
+        self.slopes, self.played = slopes, []
+        self.objective.probes = slopes
+
+    def deal(self, number, seed=0):
+        order = torch.randperm(len(self.slopes), generator=torch.Generator().manual_seed(seed))
+        self.played.append([sorted(order[i::number].tolist()) for i in range(min(number, len(order)))])
+        return [Dealt(self.slopes[rows]) for rows in self.played[-1]]
+
+
+def test_patterns_share_out_the_probes():
+    slopes = torch.arange(12).double()
+    game = Dealt(slopes)
+    scores = make_estimator("ablated_gradients", patterns=8, passes=2, rates=[0.4], midpoint=False).estimate(game)
+    assert scores.facts["patterns"] == 8 and scores.facts["passes"] == 2
+    assert [sorted(sum(dealt, [])) for dealt in game.played] == [list(range(12))] * 2, "every probe once in each pass"
+    assert game.played[0] != game.played[1]
+    torch.testing.assert_close(scores.values, torch.full((5,), 5.5))
+    few = make_estimator("ablated_gradients", patterns=99, passes=1).estimate(Dealt(slopes))
+    assert few.facts["patterns"] == 12, "no pattern without a probe"
+
+
+@pytest.mark.parametrize("name", ["projection", "contrast"])
+def test_dealt_objectives_have_the_mean_of_the_whole(name, tiny_model, tiny_probes):
+    context = {"retained": [tiny_probes[:6]]} if name == "contrast" else {}
+    probes = tiny_probes[:6]
+    objective = make_objective(name, tiny_model, probes, 4, None, context)
+    shares = objective.deal(3, seed=1)
+    assert [len(share.probes) for share in shares] == [2, 2, 2]
+    gates = {site.module: torch.full((site.shape[1],), 0.5) for site in find_sites(tiny_model.denoiser)[:2]}
+    assert sum(share.value(gates) for share in shares) / 3 == pytest.approx(objective.value(gates), rel=1e-5, abs=1e-7)
+    assert len(objective.deal(99)) == 6
+
+
 def test_regression_against_scikit_learn():
     from sklearn.linear_model import Ridge
 
@@ -352,6 +390,7 @@ def test_errors():
         ("integrated_gradients", {"steps": 0}),
         ("integrated_gradients", {"level": 1}),
         ("ablated_gradients", {"patterns": 0}),
+        ("ablated_gradients", {"patterns": 4, "passes": 5}),
         ("leave_one_out", {"block": 0}),
         ("coar", {"patterns": 3}),
         ("coar", {"ridge": 0}),

@@ -21,28 +21,47 @@ class AblatedGradients(Estimator):
     nearly is; `midpoint=False` takes the plain mean over all patterns instead, with less variance and more bias.
     Patterns are stratified, so each component is ablated patterns * rate times, give or take one; one that never was
     falls back on the patterns that keep it. errors: from the variance over patterns, both halves taken as independent.
+
+    passes: how often the probes are gone through. In each pass they are shuffled and dealt to `patterns / passes` of
+    the patterns, so with passes=1 all patterns together cost what one gradient at the intact model does, and each probe
+    still counts as often as any other. None: every pattern sees all probes. Fewer probes than that: fewer patterns.
     """
 
     name = "ablated_gradients"
 
-    def __init__(self, patterns: int = 32, rates: Sequence[float] = (0.05, 0.1), midpoint: bool = True, seed: int = 0):
-        if patterns < 1:
-            raise UserError(f"patterns={patterns} is out of range: use 1 or more")
+    def __init__(
+        self,
+        patterns: int = 32,
+        rates: Sequence[float] = (0.05, 0.1),
+        midpoint: bool = True,
+        seed: int = 0,
+        passes: int | None = None,
+    ):
         self.patterns, self.rates = int(patterns), [float(rate) for rate in rates]
+        self.passes = self.patterns if passes is None else int(passes)
+        if not 1 <= self.passes <= self.patterns:
+            raise UserError(f"patterns={patterns}, passes={passes}: use 1 or more passes, and as many patterns or more")
         self.midpoint, self.seed = bool(midpoint), int(seed)
 
     def _estimate(self, game: Game) -> Scores:
         generator = torch.Generator().manual_seed(self.seed)
         kept, ablated = _Moments(game.n), _Moments(game.n)
-        with self._reporting(game, self.patterns):
-            for gates in stratified(game.n, self.rates, self.patterns, generator):
-                _, gradient = game.value_and_gradient(gates)
+        with self._reporting(game, self.passes):
+            games = self._games(game)
+            for part, gates in zip(games, stratified(game.n, self.rates, len(games), generator), strict=True):
+                _, gradient = part.value_and_gradient(gates)
                 if self.midpoint:
                     kept.add(gradient, gates)
                     ablated.add(gradient, 1 - gates)
                 else:
                     kept.add(gradient, torch.ones(game.n))
-        facts = {"passes": self.patterns, "rates": self.rates, "midpoint": self.midpoint, "seed": self.seed}
+        facts = {
+            "passes": self.passes,
+            "patterns": len(games),
+            "rates": self.rates,
+            "midpoint": self.midpoint,
+            "seed": self.seed,
+        }
         if not self.midpoint:
             return Scores(kept.mean, kept.variance().sqrt(), facts)
         # Where one half saw nothing, the other stands for both.
@@ -51,6 +70,13 @@ class AblatedGradients(Estimator):
         variance = (kept.variance() + ablated.variance(instead=kept)) / 4
         facts["never_ablated"] = int((ablated.count == 0).sum())
         return Scores((low + high) / 2, variance.sqrt(), facts)
+
+    def _games(self, game: Game) -> list[Game]:
+        """The game that each pattern is played in: on all probes, or on its share of them."""
+        share = -(-self.patterns // self.passes)
+        if share == 1:
+            return [game] * self.patterns
+        return [part for number in range(self.passes) for part in game.deal(share, self.seed + number)]
 
 
 class _Moments:
