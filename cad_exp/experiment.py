@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from . import evaluation, parallel, report, terminal
+from . import evaluation, parallel, report, studies, terminal
 from .attribution import Attribution
 from .edit import Edit, make_edit, random_edit
 from .identity import run_identity
@@ -27,6 +27,7 @@ OUTPUTS += (
     "fidelity.parquet",
     "fidelity.png",
     "fidelity_curves.png",
+    "fidelity_images.png",
     "timesteps.parquet",
     "timesteps.png",
 )
@@ -53,9 +54,9 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
             edits = choose_edits(chosen, config)
         report.attribution(stages, probes, attribution, edits, folder, tracker)
         with results.time("fidelity"):
-            report.fidelity(*stages.fidelity(probes, chosen), results, config, folder, tracker)
+            report.fidelity(*studies.fidelity(stages, probes, chosen), results, config, folder, tracker)
         with results.time("timesteps"):
-            report.timesteps(stages.timesteps(probes, chosen), config, folder, tracker)
+            report.timesteps(studies.timesteps(stages, probes, chosen), config, folder, tracker)
         shots = evaluation.needed(config["concept"], config["evaluation"])
         with results.time("images"):
             pictures = stages.images(shots, {"unedited": Edit({}), **edits}) if shots else {}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
-from itertools import combinations, islice
+from itertools import combinations, groupby, islice
 from math import lgamma, log
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from .errors import UserError, choose
 from .game import Game
 from .metrics import mean_interval
 
-KINDS = ("uniform", "top")
+KINDS = ("uniform", "top", "single")
 ORDERS = ("most", "least", "random")
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
 AT_ONCE, ENTRIES = 256, 2**25  # ablations, and gates, that are asked of a game in one call
@@ -54,9 +54,8 @@ def effects(
     """
     if scores.shape != (game.n,):
         raise UserError(f"{tuple(scores.shape)} scores do not fit {game.n} components: attribute the same granularity")
-    values, rows, remaining = scores.detach().double().cpu().numpy(), [], iter(ablations)
-    at_once = max(1, min(AT_ONCE, ENTRIES // game.n))
-    while part := list(islice(remaining, at_once)):
+    values, rows = scores.detach().double().cpu().numpy(), []
+    for part in _together(ablations, max(1, min(AT_ONCE, ENTRIES // game.n))):
         gates = torch.ones(len(part), game.n)
         for gate, ablation in zip(gates, part, strict=True):
             gate[torch.from_numpy(ablation.chosen)] = 0
@@ -68,6 +67,13 @@ def effects(
         if progress:
             progress(len(rows), total)
     return pd.DataFrame(rows, columns=["study", "kind", "rate", "draw", "size", "predicted", "true"])
+
+
+def _together(ablations: Iterable[Ablation], at_once: int) -> Iterator[list[Ablation]]:
+    """Those that are asked of the game in one call: of one study, kind and size, so that studies share whole calls."""
+    for _, alike in groupby(ablations, lambda a: (a.study, a.kind, a.study == "ablations" and len(a.chosen))):
+        while part := list(islice(alike, at_once)):
+            yield part
 
 
 def check_rates(rates: Sequence[float]) -> None:
@@ -82,7 +88,7 @@ def ablation_fidelity(
     scores: Tensor,
     rates: Sequence[float] = RATES,
     number: int = 40,
-    kinds: Sequence[str] = KINDS,
+    kinds: Sequence[str] = ("uniform", "top"),
     seed: int = 0,
     resamples: int = 1000,
     progress: Progress | None = None,
@@ -91,9 +97,10 @@ def ablation_fidelity(
 
     A rate of the components, round(rate n) but at least one, is removed. `uniform`: out of all; `top`: out of the twice
     as many with the highest positive scores, which is where edits happen (half of the positive ones, where they are too
-    few). The subsets of one size all differ; where there are no more than `number`, each is taken once. They depend on
-    the seed, the kind and the size only: the first 16 of 1000 are the 16 of a shorter study, and every estimator meets
-    the same uniform ones.
+    few); `single`: one component at a time, whatever the rates, so that with enough of them it is the correlation with
+    the exact leave-one-out effects. The subsets of one size all differ; where there are no more than `number`, each is
+    taken once. They depend on the seed, the kind and the size only: the first 16 of 1000 are the 16 of a shorter study,
+    and every estimator meets the same uniform ones.
 
     Returns the records (see `effects`) and, per kind and rate and then per kind over all rates (rate None), what
     `agreement` says. Cost: number x rates x kinds evaluations of J. UserError for rates outside (0, 1].
@@ -103,8 +110,9 @@ def ablation_fidelity(
     falling = torch.sort(scores.detach().cpu(), descending=True, stable=True)
     best = falling.indices[falling.values > 0].numpy()
     sizes: dict[tuple[str, int], list[float]] = {}  # rates of few components may come to the same size: drawn once
+    of_kind = {kind: (1 / game.n,) if kind == "single" else rates for kind in kinds}
     for kind in kinds:
-        for rate in rates:
+        for rate in of_kind[kind]:
             size = max(1, round(rate * game.n))
             size = min(size, (len(best) + 1) // 2) if kind == "top" else size
             sizes.setdefault((kind, size), []).append(rate)
@@ -124,7 +132,7 @@ def ablation_fidelity(
     records = pd.concat([part for part in parts if len(part)] or [drawn], ignore_index=True)
     found = []
     for kind in kinds:
-        for rate in (*rates, None):
+        for rate in (None,) if kind == "single" else (*rates, None):
             # Over all rates, an ablation that two rates share counts once.
             rows = drawn if rate is None else records[records["rate"] == rate]
             rows = rows[rows["kind"] == kind]

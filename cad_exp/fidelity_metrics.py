@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 from torch import Tensor
 
-from .agreement import Bounded
+from .agreement import Bounded, agreement
 from .errors import UserError, choose
 from .fidelity import KINDS, Progress, ablation_fidelity, check_rates, effects, negative_check, ordered_curves
 from .game import Game
@@ -21,13 +21,18 @@ def fidelity_metrics(
     seed: int = 0,
     facts: dict[str, Any] | None = None,
     progress: Progress | None = None,
+    prefix: str = "fidelity",
+    of: str = "J",
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """The metrics (see results.FIELDS, variant `attribution`) and the records of all ablations behind them.
+
+    prefix, of: what the metrics' names begin with, and what the game's value is called.
 
     settings: conf/evaluation's `fidelity`; whose `probes` the caller has already put into the game. facts: what else
     belongs to the definitions (estimator, concept). Several processes have to call it together.
     """
-    base = describe(game, seed, **(facts or {}))
+    base = describe(game, seed, facts)
+    named = {"prefix": prefix, "of": of}
     metrics, records = [], []
     if settings["number"]:
         names = ("rates", "number", "kinds")
@@ -36,21 +41,23 @@ def fidelity_metrics(
         )
         records.append(table)
         asked = {name: settings[name] for name in names} | {"bootstrap": settings["bootstrap"]}
-        metrics += [metric for each in found for metric in _agreements(each, base | asked)]
+        metrics += [metric for each in found for metric in _agreements(each, base | asked, **named)]
     if settings["fractions"]:
         table, areas = ordered_curves(
             game, scores, settings["fractions"], random_repeats=settings["repeats"], seed=seed, progress=progress
         )
         records.append(table)
-        metrics += [_area(order, found, base | {"fractions": settings["fractions"]}) for order, found in areas.items()]
+        metrics += [
+            _area(order, found, base | {"fractions": settings["fractions"]}, **named) for order, found in areas.items()
+        ]
     if settings["negative"]:
         table, checked = negative_check(game, scores, settings["negative"], settings["draws"], seed, progress)
         records.append(table)
-        metrics += _negatives(checked, settings, base)
+        metrics += _negatives(checked, settings, base, **named)
     return metrics, pd.concat(records, ignore_index=True) if records else effects(game, scores, (), 0)
 
 
-def describe(game: Game, seed: int, **more: Any) -> dict[str, Any]:
+def describe(game: Game, seed: int, more: dict[str, Any] | None = None) -> dict[str, Any]:
     """What every definition says: objective, number of probes, granularity, components, intact J, seed."""
     facts: dict[str, Any] = {"components": game.n, "seed": seed, "intact": game.intact}
     objective, cut = getattr(game, "objective", None), getattr(game, "cut", None)
@@ -59,7 +66,7 @@ def describe(game: Game, seed: int, **more: Any) -> dict[str, Any]:
         facts |= {"objective": objective.name, "probes": len(objective.probes), "removal": removal}
     if cut is not None:
         facts |= {"granularity": cut.name, "kinds_of_site": list(cut.kinds)}
-    return facts | more
+    return facts | (more or {})
 
 
 def _metric(name: str, found: Bounded | None, n: int, higher: bool | None, **definition: Any) -> dict[str, Any]:
@@ -76,26 +83,32 @@ def _metric(name: str, found: Bounded | None, n: int, higher: bool | None, **def
     }
 
 
-_DRAWN = {"uniform": "random components", "top": "random ones of the twice as many with the highest positive scores"}
+_DRAWN = {
+    "uniform": "random components",
+    "top": "random ones of the twice as many with the highest positive scores",
+    "single": "random components",
+}
 _AGREEMENTS = {
-    "pearson": (True, "correlation of the predicted change of J (minus the scores' sum) with the true one"),
-    "spearman": (True, "rank correlation of the predicted with the true change of J"),
-    "slope": (None, "slope of the true change of J on the predicted one; 1: effects are as large as predicted"),
+    "pearson": (True, "correlation of the predicted change of J (minus the scores' sum) with the true change of {of}"),
+    "spearman": (True, "rank correlation of the predicted change of J with the true change of {of}"),
+    "slope": (None, "slope of the true change of {of} on the predicted change of J"),
 }
 
 
-def _agreements(found: dict[str, Any], base: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """fidelity_pearson@0.05, fidelity_pearson_top@0.05, ...; over all rates @all."""
+def _agreements(found: dict[str, Any], base: dict[str, Any], prefix: str, of: str) -> Iterator[dict[str, Any]]:
+    """fidelity_pearson@0.05, fidelity_pearson_top@0.05, fidelity_pearson_single, ...; over all rates @all."""
     kind, rate = found["kind"], found["rate"]
-    ending = ("" if kind == "uniform" else f"_{kind}") + ("@all" if rate is None else f"@{rate:g}")
     size = "of all rates together, whose different sizes alone correlate" if rate is None else f"{rate:.3g} of them"
+    ending = ("" if kind == "uniform" else f"_{kind}") + ("@all" if rate is None else f"@{rate:g}")
+    if kind == "single":
+        ending, size = "_single", "one at a time"
     for name, (higher, what) in _AGREEMENTS.items():
         yield _metric(
-            f"fidelity_{name}{ending}",
+            f"{prefix}_{name}{ending}",
             found[name],
             found["n"],
             higher,
-            what=f"{what}, over ablations of {_DRAWN[kind]}, {size}",
+            what=f"{what.format(of=of)}, over ablations of {_DRAWN[kind]}, {size}",
             kind=kind,
             rate=rate,
             intercept=found["intercept"],
@@ -104,15 +117,20 @@ def _agreements(found: dict[str, Any], base: dict[str, Any]) -> Iterator[dict[st
         )
 
 
-def _area(order: str, found: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+def _area(order: str, found: dict[str, Any], base: dict[str, Any], prefix: str, of: str) -> dict[str, Any]:
     side = "below" if order == "most" else "above"
     first = "most helpful" if order == "most" else "most suppressing"
-    what = f"area of J {side} that of random order while components are removed, {first} first, over |J(1) - J(0)|"
+    what = (
+        f"area of {of} {side} that of random order while components are removed, {first} first, as a share of its "
+        "change from intact to nothing left"
+    )
     interval = "95 % bootstrap over random orders"
-    return _metric(f"fidelity_area_{order}", found["area"], found["n"], True, what=what, interval=interval, **base)
+    return _metric(f"{prefix}_area_{order}", found["area"], found["n"], True, what=what, interval=interval, **base)
 
 
-def _negatives(found: dict[str, Any], settings: dict[str, Any], base: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _negatives(
+    found: dict[str, Any], settings: dict[str, Any], base: dict[str, Any], prefix: str, of: str
+) -> Iterator[dict[str, Any]]:
     ratio, facts = settings["negative"], {key: found[key] for key in ("size", "predicted", "passed")}
     whose = {
         "negative": "most negative scores",
@@ -123,13 +141,13 @@ def _negatives(found: dict[str, Any], settings: dict[str, Any], base: dict[str, 
         value = found[name]
         several, draws = name == "random", settings["draws"]
         yield _metric(
-            f"fidelity_change_{name}@{ratio:g}",
+            f"{prefix}_change_{name}@{ratio:g}",
             value if several or value is None else (value, None, None),
             draws if several else 1,
             True if name == "negative" else None,
-            what=f"change of J on ablating the {found['size']} components with the {what}"
+            what=f"change of {of} on ablating the {found['size']} components with the {what}"
             if not several
-            else f"change of J on ablating {found['size']} random components, mean of {draws} draws",
+            else f"change of {of} on ablating {found['size']} random components, mean of {draws} draws",
             interval=f"the middle 95 % of {draws} draws" if several else None,
             ratio=ratio,
             **facts,
@@ -138,24 +156,55 @@ def _negatives(found: dict[str, Any], settings: dict[str, Any], base: dict[str, 
 
 
 def agreement_metrics(
-    base: dict[str, Any], stable: dict[str, Any] | None = None, controls: dict[str, dict[str, Any]] | None = None
+    base: dict[str, Any],
+    stable: Sequence[dict[str, Any]] = (),
+    controls: dict[str, dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
-    """What `stability` and `sanity` found as metrics; base: what their definitions say besides (see `describe`)."""
+    """What `stability`, `growth` and `sanity` found as metrics; base: what their definitions say besides (`describe`).
+
+    stable: of `stability`, or several of `growth`, whose metrics end with the number of probes.
+    """
     metrics = []
-    if stable:
-        facts, n = {"verdict": stable["verdict"], **base}, stable["pairs"]
-        between = base.get("between", "estimates of equal settings")
-        rank = None if stable["spearman"] is None else (stable["spearman"], None, None)
-        metrics.append(
-            _metric("stability_spearman", rank, n, True, what=f"rank correlation between {between}", **facts)
-        )
-        for share, value in stable["overlap"].items():
+    for found in stable:
+        facts, n = {"verdict": found["verdict"], **base}, found["pairs"]
+        ending, between = "", base.get("between", "estimates of equal settings")
+        if "probes" in found:
+            ending, between = f"_{found['probes']}_probes", f"two estimates from {found['probes']} probes each"
+        rank = None if found["spearman"] is None else (found["spearman"], None, None)
+        what = f"rank correlation between {between}"
+        metrics.append(_metric(f"stability_spearman{ending}", rank, n, True, what=what, **facts))
+        for share, value in found["overlap"].items():
             what = f"share of the top {share:.0%} of components that {between} have in common; chance: {share:g}"
-            metrics.append(_metric(f"stability_overlap@{share:g}", (value, None, None), n, True, what=what, **facts))
+            one = (value, None, None)
+            metrics.append(_metric(f"stability_overlap{ending}@{share:g}", one, n, True, what=what, **facts))
     for name, found in (controls or {}).items():
         what = f"rank correlation of the scores with those of the control {name}, which should be far from 1"
         value = None if found["spearman"] is None else (found["spearman"], None, None)
         metrics.append(_metric(f"sanity_{name}", value, base["components"], None, what=what, **found, **base))
+    return metrics
+
+
+def proxy_metrics(
+    records: pd.DataFrame, images: pd.DataFrame, base: dict[str, Any], resamples: int, seed: int, prefix: str, of: str
+) -> list[dict[str, Any]]:
+    """Whether J stands for what images show: correlation of the true changes of both under the same random ablations.
+
+    records, images: those of `fidelity_metrics` for J and for a measure of images (called `of`).
+    """
+    keys = ["study", "kind", "rate", "draw", "size"]
+    both = records.merge(images, on=keys, suffixes=("", "_seen"))
+    both, metrics = both[both["study"] == "ablations"], []
+    for kind in both["kind"].unique():
+        own = both[both["kind"] == kind]
+        for rate in (None,) if kind == "single" else (*own["rate"].unique(), None):
+            rows = own if rate is None else own[own["rate"] == rate]
+            found = agreement(rows["true"], rows["true_seen"], resamples, seed)
+            ending = "_single" if kind == "single" else ("" if kind == "uniform" else f"_{kind}")
+            ending += "" if kind == "single" else "@all" if rate is None else f"@{rate:g}"
+            what = f"correlation of the true change of J with that of {of}, over ablations of {_DRAWN[kind]}"
+            interval = f"95 % percentile bootstrap over ablations, {resamples} resamples; probes and images fixed"
+            facts = {"what": what, "kind": kind, "rate": rate, "spearman": found["spearman"], "interval": interval}
+            metrics.append(_metric(f"{prefix}_proxy{ending}", found["pearson"], found["n"], True, **facts, **base))
     return metrics
 
 
@@ -168,3 +217,8 @@ def check(settings: dict[str, Any] | None) -> None:
     check_rates([*settings["rates"], *([settings["negative"]] if settings["negative"] else [])])
     if settings["number"] and (settings["number"] < 3 or settings["probes"] < 1):
         raise UserError("evaluation.fidelity needs number=3 or more (0: no ablations) and probes=1 or more")
+    asked = settings["images"]
+    for kind in asked["kinds"] if asked else []:
+        choose(kind, KINDS, "kind of ablation")
+    if asked and (asked["samples"] < 1 or 0 < asked["number"] < 3):
+        raise UserError("evaluation.fidelity.images needs samples=1 or more and number=3 or more (0: no ablations)")

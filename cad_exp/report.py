@@ -16,6 +16,7 @@ from .attribution import FILE, TABLE, Attribution
 from .edit import Edit
 from .evaluation import Records, Shot
 from .files import atomic, link
+from .image_game import MEASURES
 from .probes import Probes
 from .results import Results
 from .settings import Config
@@ -74,10 +75,16 @@ def fidelity(
     table, settings = pd.read_parquet(records), config["evaluation"]["fidelity"]
     what = f"{config['concept']['name']}, {config['granularity']['name']}, {config['estimator']['name']}"
     pictures = {"fidelity": fidelity_figures.scatter(table, folder / "fidelity.png", f"Fidelity: {what}")}
+    intact = {metric["definition"].get("measure", "J"): metric["definition"]["intact"] for metric in reversed(metrics)}
     if settings["fractions"]:
-        intact, name = metrics[0]["definition"]["intact"], config["objective"]["name"]
-        place = folder / "fidelity_curves.png"
-        pictures["fidelity_curves"] = fidelity_figures.curves(table, place, what, intact=intact, label=f"J ({name})")
+        shown = [("J", intact["J"], f"J ({config['objective']['name']})")]
+        if settings["images"]:
+            shown.append(("rate", intact["rate"], MEASURES["rate"]))
+        pictures["fidelity_curves"] = fidelity_figures.curves(table, folder / "fidelity_curves.png", what, shown)
+    if settings["images"] and settings["images"]["number"]:
+        title = f"Do the scores tell what images show? {what}"
+        place = folder / "fidelity_images.png"
+        pictures["fidelity_images"] = fidelity_figures.scatter(table, place, title, "log_odds")
     tracker.log_images(pictures)
 
 

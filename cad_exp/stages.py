@@ -6,7 +6,6 @@ share of the entries, and then all read all of them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -19,25 +18,20 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from . import evaluation, images, parallel, terminal
-from .agreement import halves, random_weights, sanity, spread, stability
 from .attribution import FILE, Attribution, attribute
 from .cache import Cache
 from .components import GRANULARITIES, make_granularity
 from .edit import Edit
-from .errors import UserError
 from .estimators import make_estimator
 from .evaluation import Shot
-from .fidelity_metrics import agreement_metrics, describe, fidelity_metrics
 from .fidelity_metrics import check as check_fidelity
-from .files import write_json
-from .game import Game
 from .identity import code_version, digest, folder_digest, model_identity
 from .judges import MiniJudge, load_judge
 from .model import DiffusionModel, resolve
 from .objectives import Objective, check, formula, make_objective, retained_prompts
 from .probes import Probes, load_folder, look, sample_noised, sample_trajectory, walk
 from .settings import Config
-from .timesteps import bins_of, by_timestep, checkpoint_of, within
+from .timesteps import bins_of
 
 PROBES = "probes.safetensors"
 THREADS = torch.get_num_threads()
@@ -106,15 +100,15 @@ class Stages:
         check(objective, concept, self.judge)
         check_fidelity(self.config["evaluation"]["fidelity"])  # before any work
         self.parts: list[Path] = []
-        return self._sample(concept["prompt"], concept["base_prompt"], self.config["probes"]["images"])
+        return self.sample(concept["prompt"], concept["base_prompt"], self.config["probes"]["images"])
 
     def retained(self) -> list[Probes]:
         """Probes of each prompt that the objective is to retain, along its own trajectories; after `probes`."""
         objective = self.config["objective"]
         prompts = retained_prompts(objective, self.config["concept"])
-        return [self._sample(prompt, objective["base_prompt"]) for prompt in prompts]
+        return [self.sample(prompt, objective["base_prompt"]) for prompt in prompts]
 
-    def _sample(self, prompt: str, base_prompt: str, folder: str | None = None, others: int = 0) -> Probes:
+    def sample(self, prompt: str, base_prompt: str, folder: str | None = None, others: int = 0) -> Probes:
         """Probes of one prompt; `folder` holds images of it for noised probes. Their cache entries join `parts`.
 
         others: so many trajectories that are not among those of the config.
@@ -123,7 +117,7 @@ class Stages:
         terminal.stage(f'probes: {others or settings["samples"]} x {settings["steps"]} of "{prompt}"')
         if formula(self.config["objective"]).probes_kind == "noised":
             return self._noised(prompt, base_prompt, folder)
-        seeds = _seeds(settings, settings["samples"] + others)[settings["samples"] if others else 0 :]
+        seeds = seeds_of(settings, settings["samples"] + others)[settings["samples"] if others else 0 :]
         size, steps = settings["batch_size"], settings["steps"]
         shared = {"base_prompt": base_prompt, "steps": steps}
         own = shared | {"prompt": prompt, "guidance": settings["guidance"]}
@@ -154,7 +148,7 @@ class Stages:
         """Probes on noised images of a prompt: those of the folder, else images that the model generates."""
         settings, batch = self.config["probes"], self.config["runtime"]["batch_size"]
         n = settings["samples"] * settings["steps"]
-        seeds = _seeds(settings, n)
+        seeds = seeds_of(settings, n)
         if folder:
             real = load_folder(folder, self.resolution)
             origin = {"images": folder_digest(folder), "origin": "given"}
@@ -212,7 +206,7 @@ class Stages:
 
         def make(draft: Path) -> None:
             with terminal.progress(len(probes), "attribution") as estimator.progress:
-                scored = attribute(self.model, probes, self._objective(probes), estimator, cuts, meta=facts)
+                scored = attribute(self.model, probes, self.objective(probes), estimator, cuts, meta=facts)
             if parallel.main():
                 scored.save(draft)
                 estimator.checkpoint.unlink(missing_ok=True)
@@ -222,121 +216,11 @@ class Stages:
             terminal.say("  attribution: from the cache")
         return Attribution.load(self.scores / FILE)
 
-    def _agreement(self, probes: Probes, attribution: Attribution, base: dict[str, Any]) -> list[dict[str, Any]]:
-        """Whether the ranking is stable between halves of the probes, and gone where what it stands on is destroyed."""
-        config, [(name, cut)] = self.config, attribution.granularities.items()
-        settings, walked = config["evaluation"]["fidelity"], config["probes"]
-        stable, controls, base = None, {}, base | {"between": "the halves of the probes"}
-
-        def scores(points: Probes) -> torch.Tensor:
-            estimator = make_estimator(**config["estimator"])
-            return attribute(self.model, points, self._objective(points), estimator, [cut], attribution.sites).scores[
-                name
-            ]
-
-        if settings["stability"]:
-            steps = walked["steps"] if probes.meta["kind"] == "trajectory" else 1
-            pair = halves(len(probes), len(probes) // 2, steps, config["seed"])
-            stable = stability([scores(probes[rows]) for rows in pair])
-            if not stable["stable"]:
-                terminal.say(f"  {stable['verdict']}", style="yellow")
-        if settings["sanity"] and probes.meta["kind"] == "trajectory":
-            how = {
-                "base_prompt": probes.base_prompt,
-                "seeds": _seeds(walked, walked["samples"]),
-                "steps": walked["steps"],
-            }
-            how |= {"guidance": walked["guidance"], "batch_size": walked["batch_size"]}
-            other = next(prompt for prompt in settings["sanity"] if prompt not in (probes.prompt, probes.base_prompt))
-            controls["other_concept"] = scores(sample_trajectory(self.model, other, **how))
-            with random_weights(self.model.denoiser, config["seed"]):
-                controls["random_weights"] = scores(sample_trajectory(self.model, probes.prompt, **how))
-        found = sanity(attribution.scores[name], controls) if controls else None
-        return agreement_metrics(base, stable, found)
-
-    def _objective(self, probes: Probes, retained: list[Probes] | None = None) -> Objective:
+    def objective(self, probes: Probes, retained: list[Probes] | None = None) -> Objective:
         """The config's objective at these probes; `retained` in place of all probes of what is to stay."""
         settings, batch = dict(self.config["objective"]), self.config["runtime"]["batch_size"]
         context = self.context if retained is None else self.context | {"retained": retained}
         return make_objective(settings.pop("name"), self.model, probes, batch, None, context, **settings)
-
-    def fidelity(self, probes: Probes, attribution: Attribution) -> tuple[list[dict[str, Any]], Path | None]:
-        """How well the scores of the run's granularity predict ablations, as metrics, and the records' file.
-
-        All processes compute it together; nothing when `evaluation.fidelity` is null.
-        """
-        config, name = self.config, self.config["granularity"]["name"]
-        settings, batch = config["evaluation"]["fidelity"], config["runtime"]["batch_size"]
-        if settings is None:
-            return [], None
-        if settings["held_out"] and probes.meta["kind"] != "trajectory":
-            raise UserError("evaluation.fidelity.held_out needs trajectories: leave it out with objective=amplify")
-        facts = {"estimator": config["estimator"]["name"], "concept": config["concept"]["name"]}
-        facts["probes_of"] = "other trajectories" if settings["held_out"] else "the attribution"
-        cut, parts, scored = attribution.granularity(name), self.parts, probes
-        if settings["held_out"]:
-            self.parts, concept = [], config["concept"]
-            number = -(-settings["probes"] // config["probes"]["steps"])
-            probes = self._sample(concept["prompt"], concept["base_prompt"], config["probes"]["images"], number)
-            self.parts, parts = parts, self.parts
-        terminal.stage(f"fidelity: {settings['number']} ablations at each of {', '.join(map(str, settings['rates']))}")
-
-        def make(draft: Path) -> None:
-            few = probes[spread(len(probes), settings["probes"], config["seed"])]
-            with terminal.progress(settings["number"], "fidelity") as tick:
-                game = Game(self._objective(few), cut, attribution.sites)
-                found, records = fidelity_metrics(game, attribution.scores[name], settings, config["seed"], facts, tick)
-            found += self._agreement(scored, attribution, describe(game, config["seed"], **facts))
-            if parallel.main():
-                records.to_parquet(draft / "fidelity.parquet")
-                write_json(draft / "fidelity.json", found)
-
-        inputs = self.base | facts | {"scores": self.scores.name, "granularity": name, "kinds": list(cut.kinds)}
-        inputs |= {
-            "settings": settings,
-            "probes": [part.name for part in parts],
-            "who": self.who,
-            "seed": config["seed"],
-            "objective": config["objective"],
-            "batch_size": batch,
-        }
-        inputs |= {"processes": parallel.size()}
-        place = self.cache.get("fidelity", ("fidelity_metrics", *self.modules), inputs, make, shared=True)
-        if self.cache.reused["fidelity"]:
-            terminal.say("  fidelity: from the cache")
-        return json.loads((place / "fidelity.json").read_text(encoding="utf-8")), place / "fidelity.parquet"
-
-    def timesteps(self, probes: Probes, attribution: Attribution) -> Path | None:
-        """The file of the scores per bin of timesteps, at the run's granularity; all processes compute it together.
-
-        Nothing when `evaluation.timesteps`, the number of bins, is null.
-        """
-        config, bins = self.config, self.config["evaluation"]["timesteps"]
-        if bins is None:
-            return None
-        cut, estimator = attribution.granularity(config["granularity"]["name"]), make_estimator(**config["estimator"])
-        terminal.stage(f"timesteps: {estimator.name} in {bins} parts of the denoising")
-        inputs = self.base | {"scores": self.scores.name, "granularity": cut.name, "kinds": list(cut.kinds)}
-        inputs |= {"bins": bins, "processes": parallel.size()}
-        key = digest([inputs, code_version("timesteps", *self.modules)])
-        estimator.checkpoint = self.cache.folder / ".checkpoints" / f"{key}.safetensors"
-
-        def objective_of(own: Probes) -> Objective:
-            ends = int(own.t.min()), int(own.t.max())
-            return self._objective(own, [within(kept, *ends) for kept in self.context["retained"]])
-
-        def make(draft: Path) -> None:
-            with terminal.progress(len(probes), "timesteps") as estimator.progress:
-                table = by_timestep(objective_of, estimator, probes, cut, attribution.sites, bins)
-            if parallel.main():
-                table.to_parquet(draft / "timesteps.parquet")
-                for number in range(bins):
-                    checkpoint_of(estimator.checkpoint, number).unlink(missing_ok=True)
-
-        place = self.cache.get("timesteps", ("timesteps", *self.modules), inputs, make, shared=True)
-        if self.cache.reused["timesteps"]:
-            terminal.say("  timesteps: from the cache")
-        return place / "timesteps.parquet"
 
     def images(self, shots: list[Shot], edits: dict[str, Edit]) -> dict[str, list[Path]]:
         """variant -> one PNG per shot: images of the model under every edit, with equal prompts and seeds."""
@@ -422,7 +306,8 @@ class Stages:
         return np.concatenate([load_file(str(place / "features.safetensors"))["features"] for place in places])
 
 
-def _seeds(settings: Config, number: int) -> list[int]:
+def seeds_of(settings: Config, number: int) -> list[int]:
+    """Seeds of the first trajectories of a config's probes."""
     first = 1_000_000 * settings["seed"]
     return list(range(first, first + number))
 

@@ -17,7 +17,7 @@ from cad_exp.components import find_sites, make_granularity
 from cad_exp.errors import UserError
 from cad_exp.fidelity import Ablation, ablation_fidelity, effects, negative_check, ordered_curves
 from cad_exp.fidelity_figures import curves, scatter
-from cad_exp.fidelity_metrics import agreement_metrics, check, describe, fidelity_metrics
+from cad_exp.fidelity_metrics import agreement_metrics, check, describe, fidelity_metrics, proxy_metrics
 from cad_exp.game import Game
 from cad_exp.objectives import make_objective
 from cad_exp.results import FIELDS
@@ -42,7 +42,7 @@ def linear(n=100, seed=0):
 
 
 SETTINGS = {"number": 12, "rates": [0.05, 0.2], "kinds": ["uniform", "top"], "probes": 32, "bootstrap": 100}
-SETTINGS |= {"fractions": [0.5, 1.0], "repeats": 4, "negative": 0.1, "draws": 8}
+SETTINGS |= {"fractions": [0.5, 1.0], "repeats": 4, "negative": 0.1, "draws": 8, "images": None}
 
 
 # Predicted against true
@@ -205,6 +205,42 @@ def test_mistakes_are_explained():
         ablation_fidelity(game, torch.ones(100), [0.5], 3)
 
 
+def test_single_components_are_held_against_their_exact_effects():
+    game = Toy(linear(30), 2.0)
+    records, found = ablation_fidelity(game, game.effect, [0.1, 0.2], 40, ["single"])
+    assert len(records) == 30 and set(records["size"]) == {1} and [each["rate"] for each in found] == [None]
+    exact = [float(game.values(row[None])[0]) - game.intact for row in 1 - torch.eye(30)]
+    assert found[0]["pearson"][0] == pytest.approx(scipy.stats.pearsonr(-game.effect, exact).statistic)
+    assert len(ablation_fidelity(game, game.effect, [0.1], 7, ["single"])[0]) == 7
+
+
+def test_a_question_to_the_game_holds_ablations_of_one_size():
+    asked = []
+
+    class Listening(Toy):
+        def values(self, gates):
+            asked.append((gates == 0).sum(1).tolist())
+            return super().values(gates)
+
+    ablation_fidelity(Listening(linear()), linear(), [0.1, 0.2], 5, ["uniform", "single"])
+    assert asked[1:] == [[10] * 5, [20] * 5, [1] * 5]
+
+
+# From J to images
+
+
+def test_proxies_by_hand():
+    """J and the images' measure, true changes under the same ablations: joined row by row."""
+    keys = {"study": "ablations", "kind": "uniform", "draw": range(4), "size": 5, "predicted": 0.0}
+    records = pd.DataFrame(keys | {"rate": 0.1, "true": [1.0, 2.0, 3.0, 4.0]})
+    curve = records.assign(study="curve", true=100.0)
+    images = pd.DataFrame(keys | {"rate": 0.1, "true": [2.0, 4.0, 6.0, 5.0]})[::-1]
+    found = proxy_metrics(pd.concat([records, curve]), images, {}, 50, 0, "images_rate", "the rate")
+    assert [metric["name"] for metric in found] == ["images_rate_proxy@0.1", "images_rate_proxy@all"]
+    assert found[0]["value"] == pytest.approx(scipy.stats.pearsonr([1, 2, 3, 4], [2, 4, 6, 5]).statistic)
+    assert found[0]["n"] == 4 and "the rate" in found[0]["definition"]["what"]
+
+
 # Ordered curves
 
 
@@ -360,8 +396,8 @@ def test_nothing_asked_is_nothing_measured():
 def test_agreement_as_metrics():
     game = Toy(linear())
     found = agreement_metrics(
-        describe(game, 0, between="the halves of the probes"),
-        stability([game.effect, game.effect]),
+        describe(game, 0, {"between": "the halves of the probes"}),
+        [stability([game.effect, game.effect])],
         sanity(game.effect, {"random_weights": linear(seed=3)}),
     )
     assert [metric["name"] for metric in found] == [
@@ -372,12 +408,15 @@ def test_agreement_as_metrics():
         "sanity_random_weights",
     ]
     assert all(tuple(metric) == FIELDS for metric in found) and "halves" in found[0]["definition"]["what"]
+    grown = agreement_metrics(describe(game, 0), growth(lambda _: [game.effect, game.effect], [50, 25]))
+    assert [metric["name"] for metric in grown[::4]] == ["stability_spearman_25_probes", "stability_spearman_50_probes"]
 
 
 def test_settings_are_checked_before_any_work():
     check(None)
     check(SETTINGS)
-    for wrong in ({"rates": [2]}, {"kinds": ["tops"]}, {"number": 2}, {"probes": 0}, {"negative": 3}):
+    few = {"images": {"samples": 4, "number": 2, "kinds": ["uniform"]}}
+    for wrong in ({"rates": [2]}, {"kinds": ["tops"]}, {"number": 2}, {"probes": 0}, {"negative": 3}, few):
         with pytest.raises(UserError):
             check(SETTINGS | wrong)
 
@@ -387,8 +426,10 @@ def test_settings_are_checked_before_any_work():
 
 def test_pictures(tmp_path):
     game = Toy(linear(), 5.0)
-    records = fidelity_metrics(game, game.effect, SETTINGS)[1]
-    for path in (scatter(records, tmp_path / "a.png", "church"), curves(records, tmp_path / "b.png", "church", 3.0)):
+    records = fidelity_metrics(game, game.effect, SETTINGS)[1].assign(measure="J")
+    both = pd.concat([records, records.assign(measure="rate")])
+    drawn = curves(both, tmp_path / "b.png", "church", [("J", 3.0, "J"), ("rate", 1.0, "concept rate")])
+    for path in (scatter(records, tmp_path / "a.png", "church"), drawn):
         picture = imread(path)
         assert picture.shape[1] > 1000 and picture.std() > 0.05
     assert {file.name for file in tmp_path.iterdir()} == {"a.png", "b.png"}
