@@ -19,7 +19,8 @@ from cad_exp.model_files import commit, locate
 PACKAGE = Path(__file__).parent
 # A pixel or a score may change with these; a new version of any of them makes every stored result stale.
 LIBRARIES = ("torch", "torchvision", "diffusers", "transformers", "numpy", "torchmetrics", "pillow")
-_NO_EFFECT = {"tracking": None, "runtime": ("cache",)}  # whole groups, or single keys, that cannot change a number
+# Whole groups, or single keys, that cannot change a number. `study` says how an experiment's table looks.
+_NO_EFFECT = {"tracking": None, "runtime": ("cache",), "study": None}
 
 
 def digest(content: Any) -> str:
@@ -36,6 +37,13 @@ def effective(config: dict[str, Any]) -> dict[str, Any]:
             continue
         kept[group] = {k: v for k, v in value.items() if k not in ignored} if isinstance(value, dict) else value
     return kept
+
+
+def asked(config: dict[str, Any]) -> str:
+    """Hash of what a settled config asks for, wherever it runs: results of several machines belong to one question."""
+    kept = effective(config)
+    place = kept.get("runtime")
+    return digest(kept | ({"runtime": place.get("precision")} if isinstance(place, dict) else {}))
 
 
 @cache

@@ -110,7 +110,7 @@ def report_failures() -> None:
             failed.append(json.loads(path.read_text(encoding="utf-8")))
     jobs = len(list(Sweep.folder.glob("*/config/overrides.yaml")))
     if jobs:
-        terminal.say(f"\nsweep folder  {Sweep.folder}  (python -m cad_exp.table {Sweep.folder})")
+        terminal.say(f"\nsweep folder  {Sweep.folder}  (python -m cad_exp.tables {Sweep.folder})")
     if not failed:
         return
     codes.extend(item["code"] for item in failed)

@@ -17,7 +17,7 @@ from typing import Any
 
 from cad_exp.errors import UserError
 from cad_exp.files import write_json
-from cad_exp.identity import digest, effective
+from cad_exp.identity import asked
 
 SCHEMA_VERSION = 1
 VARIANTS = ("unedited", "edited", "random", "attribution")  # the last: facts of the scores, not of images
@@ -68,7 +68,7 @@ def run_info(config: dict[str, Any], seed: int, device: Any, **more: Any) -> dic
     """
     versions = {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}}
     return {
-        "config_hash": digest(effective(config)),
+        "config_hash": asked(config),
         "seed": seed,
         "git": git_revision(),
         "versions": versions,

@@ -9,7 +9,7 @@ import torch
 from cad_exp import terminal
 from cad_exp.errors import UserError
 from cad_exp.files import atomic, write_json
-from cad_exp.identity import digest, effective
+from cad_exp.identity import asked, digest, effective
 from cad_exp.results import FIELDS, Results, finished, git_revision, load_results, run_info
 
 
@@ -81,6 +81,13 @@ def test_config_hash_sees_what_can_change_a_number():
     same = [config, dict(reversed(config.items())), {**config, "tracking": {"mode": "online"}}]
     assert len({digest(effective(each)) for each in same}) == 1
     assert digest(effective(config)) != digest(effective({**config, "edit": {"ratio": 0.2}}))
+
+
+def test_what_was_asked_is_the_same_on_every_machine():
+    config = {"seed": 0, "runtime": {"device": "cpu", "threads": 2, "precision": "auto"}}
+    assert asked(config) == asked({**config, "runtime": {"device": "cuda", "threads": None, "precision": "auto"}})
+    assert asked(config) != asked({**config, "runtime": {**config["runtime"], "precision": "bf16"}})
+    assert asked(config) != asked({**config, "seed": 1})
 
 
 def test_a_finished_run_is_recognised_by_its_identity_and_files(tmp_path):

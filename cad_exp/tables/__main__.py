@@ -1,0 +1,114 @@
+"""The command line: `python -m cad_exp.tables experiment=fidelity`, or a folder of runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from cad_exp import terminal
+from cad_exp.errors import UserError
+
+HELP = """\
+Builds the table of a study from the results.json files of its runs; nothing is computed again.
+
+  python -m cad_exp.tables experiment=fidelity                       from outputs/, into outputs/tables/fidelity
+  python -m cad_exp.tables experiment=fidelity concept=church,tench  overrides as the sweep was given them
+  python -m cad_exp.tables experiment=fidelity --from A B            the results of several machines
+  python -m cad_exp.tables FOLDER                                    any runs: one row each, without a study
+
+Cells of runs that are missing show a dot; below the table stand the commands that make them. How the table of a study
+looks is said in its file in experiments/, in the section study: (docs/tables.md)."""
+OUTPUTS = Path("outputs")
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        "python -m cad_exp.tables", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("what", nargs="*", help="experiment=NAME and overrides, or one folder")
+    made.add_argument(
+        "--from", dest="sources", nargs="+", action="extend", metavar="FOLDER", help="where the runs lie (outputs)"
+    )
+    made.add_argument("--to", type=Path, metavar="FOLDER", help="where the files go (outputs/tables/NAME)")
+    made.add_argument("--csv", action="store_true", help="print every number as CSV, not the table as Markdown")
+    made.add_argument(
+        "--config-dir", "-cd", type=Path, action="append", default=[], help="your own options, as for a run"
+    )
+    made.add_argument(
+        "-m", "--multirun", action="store_true", help="nothing: so that a sweep's arguments can be pasted"
+    )
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit code is 0, 1 for an error or a table without any number, 2 for a wrong flag."""
+    given = parser().parse_intermixed_args(arguments)
+    # People write `--from A experiment=NAME`: what names a setting is no folder, unless there is one of that name.
+    folders = [name for name in given.sources or [] if "=" not in name or Path(name).exists()]
+    overrides = [*given.what, *(name for name in given.sources or [] if name not in folders)]
+    try:
+        if len(overrides) == 1 and ("=" not in overrides[0] or Path(overrides[0]).is_dir()):
+            return any_runs(Path(overrides[0]), given.csv)
+        return study(overrides, folders or [OUTPUTS], given.to, given.config_dir, given.csv)
+    except UserError as error:
+        terminal.error(str(error))
+        return 1
+
+
+def any_runs(folder: Path, csv: bool) -> int:
+    """Print whatever runs lie below a folder as one table."""
+    from cad_exp.tables.folder import NOTE, collect, summary
+
+    table, skipped = collect(folder)
+    print(table.to_csv(index=False) if csv else f"{summary(table)}\n\n{NOTE}")
+    _tell_skipped(skipped)
+    return 0
+
+
+def study(
+    overrides: list[str], folders: list[str | Path], to: Path | None, config_folders: list[Path], csv: bool
+) -> int:
+    """Build the table of a study, print it, and write it as Markdown, LaTeX, CSV and picture."""
+    from cad_exp.tables import write
+    from cad_exp.tables.collect import Found, collect
+    from cad_exp.tables.layout import found_runs, lay_out
+    from cad_exp.tables.origin import origin
+    from cad_exp.tables.plan import plan
+    from cad_exp.tables.study import OWN
+
+    made = plan(overrides, config_folders)
+    if made.study.picture in OWN:
+        raise UserError(f"the study '{made.name}' has a table of its own: {OWN[made.study.picture]}")
+    # Before the first run of all there is no outputs/: then everything is missing, which the table says.
+    found = Found() if folders == [OUTPUTS] and not OUTPUTS.exists() else collect(folders)
+    table = lay_out(made, found)
+    facts = origin(made, found_runs(made, found), table.metrics)
+    folder = to or OUTPUTS / "tables" / made.name
+    page, numbers = write.markdown(made, table, facts, found), write.long_form(made, table, found)
+    places = {"table": write.save(page, folder / f"{made.name}.md")}
+    places["LaTeX"] = write.save(write.latex(made, table, facts), folder / f"{made.name}.tex")
+    places["numbers"] = write.save(numbers, folder / f"{made.name}.csv")
+    if made.study.picture:
+        from cad_exp.tables.pareto import draw
+
+        if picture := draw(made, found, folder / f"{made.name}.png"):
+            places["picture"] = picture
+    print(numbers if csv else page, end="")
+    if not csv:
+        terminal.show_places(places)
+    _tell_skipped(len(found.skipped))
+    if len(table.missing) == len(made.jobs):
+        terminal.error(f"none of the {len(made.jobs)} runs is there: {made.sweep}")
+        return 1
+    return 0
+
+
+def _tell_skipped(number: int) -> None:
+    if number:
+        files = "1 results.json" if number == 1 else f"{number} results.json files"
+        terminal.console(stderr=True).print(f"{files} left out: not to be read, or not of this cad_exp", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

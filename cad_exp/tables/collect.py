@@ -1,0 +1,78 @@
+"""The results.json files below some folders, by the settings that made them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cad_exp.errors import UserError
+from cad_exp.results import FIELDS, load_results
+
+Metrics = dict[tuple[str, str], dict[str, Any]]  # by name and variant
+
+
+@dataclass(frozen=True)
+class Run:
+    """One results.json: where it lies, its section `run`, its metrics, and when it was written (seconds)."""
+
+    folder: Path
+    run: dict[str, Any]
+    metrics: Metrics
+    written: float
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.run.get("complete"))
+
+
+@dataclass
+class Found:
+    """Of each config_hash the newest complete run, and the newest of those that did not finish.
+
+    skipped: files that are no results of this cad_exp, or cannot be read.
+    """
+
+    runs: dict[str, Run] = field(default_factory=dict)
+    unfinished: dict[str, Run] = field(default_factory=dict)
+    skipped: list[Path] = field(default_factory=list)
+
+
+def collect(folders: Iterable[str | Path]) -> Found:
+    """All results below the folders, which may come from several machines. UserError for a folder that is not there."""
+    found = Found()
+    runs, found.skipped = read_all(folders)
+    for run in sorted(runs, key=lambda run: run.written):
+        (found.runs if run.complete else found.unfinished)[run.run["config_hash"]] = run
+    return found
+
+
+def read_all(folders: Iterable[str | Path]) -> tuple[list[Run], list[Path]]:
+    """(every run below the folders, in the order of their paths; the results.json files that cannot be understood)."""
+    runs: list[Run] = []
+    skipped: list[Path] = []
+    folders = [Path(folder) for folder in folders]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"there is no folder '{folder}': give one that holds the results of runs")
+    for path in sorted({path for folder in folders for path in folder.rglob("results.json")}):
+        if run := _read(path):
+            runs.append(run)
+        else:
+            skipped.append(path)
+    return runs, skipped
+
+
+def _read(path: Path) -> Run | None:
+    try:
+        content = load_results(path.parent)
+        run, listed = content["run"], content["metrics"]
+        if not isinstance(run, dict) or not isinstance(run["config_hash"], str):
+            return None
+        if not all(set(FIELDS) <= set(metric) for metric in listed):
+            return None
+        metrics = {(metric["name"], metric["variant"]): metric for metric in listed}
+        return Run(path.parent, run, metrics, path.stat().st_mtime)
+    except (UserError, OSError, KeyError, TypeError):
+        return None

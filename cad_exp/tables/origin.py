@@ -1,0 +1,64 @@
+"""How the numbers of a table were made, read off the results.json files: what differs between runs, and what not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from cad_exp.tables.collect import Run
+from cad_exp.tables.plan import Plan
+from cad_exp.tables.study import Metric
+
+
+def origin(plan: Plan, runs: Sequence[Run], metrics: Sequence[Metric]) -> list[str]:
+    """Lines for below the table; the first says how many of the planned runs there are."""
+    lines = [f"Runs: {len(runs)} of {len(plan.jobs)} planned."]
+    if not runs:
+        return lines
+    said: dict[str, list[str]] = {}
+    for metric in metrics:
+        said.setdefault(_metric(metric, runs), []).append(f"`{metric.metric}` ({metric.variant})")
+    lines += [f"{', '.join(names)}: {text}." for text, names in said.items() if text]
+    models = _all(f"{run.run.get('model')} (weights {run.run.get('weights')})" for run in runs)
+    lines.append(f"Model: {models}.")
+    lines.append(f"Seed: {_all(run.run.get('seed') for run in runs)}.")
+    settings = [run.run.get("config", {}).get("probes", {}) for run in runs]
+    probes = _all(f"{item.get('samples')} samples x {item.get('steps')} steps" for item in settings)
+    lines.append(f"Probes: {probes}.")
+    lines.append(f"Code: git {_all(run.run.get('git') or 'unknown' for run in runs)}.")
+    return lines + _differences(runs)
+
+
+def _metric(metric: Metric, runs: Sequence[Run]) -> str:
+    """What a metric is, by how many samples, with which threshold, interval and judge."""
+    found = [item for run in runs if (item := run.metrics.get((metric.metric, metric.variant or "")))]
+    if not found:
+        return ""
+    definitions = [item["definition"] for item in found]
+    parts = [_all(d["what"] for d in definitions if d.get("what"))]
+    if numbers := sorted({item["n"] for item in found if item["n"] is not None}):
+        parts.append(f"n = {numbers[0]}" if len(numbers) == 1 else f"n = {numbers[0]} to {numbers[-1]}")
+    for key in ("threshold", "interval", "judge"):
+        if said := _all(d[key] for d in definitions if d.get(key) is not None):
+            parts.append(f"{key}: {said}")
+    return "; ".join(part for part in parts if part)
+
+
+def _differences(runs: Sequence[Run]) -> list[str]:
+    """Library versions, devices and threads, where runs differ in them."""
+    lines = []
+    packages = dict.fromkeys(package for run in runs for package in run.run.get("versions", {}))
+    for package in packages:
+        lines += _differing(package, [run.run.get("versions", {}).get(package) for run in runs])
+    for key in ("device", "precision", "threads"):
+        lines += _differing(key, [run.run.get(key) for run in runs])
+    return lines
+
+
+def _differing(what: str, values: list[Any]) -> list[str]:
+    return [f"Runs differ in {what}: {_all(values)}."] if len(set(map(str, values))) > 1 else []
+
+
+def _all(values: Iterable[Any]) -> str:
+    """The different values, each once."""
+    return " / ".join(dict.fromkeys(map(str, values)))

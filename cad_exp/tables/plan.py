@@ -1,0 +1,112 @@
+"""What a study runs: its jobs as `python -m cad_exp -m experiment=NAME ...` would start them. Nothing runs here."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cad_exp import usage
+from cad_exp.errors import UserError, choose
+from cad_exp.identity import asked
+from cad_exp.settings import Config, settle
+from cad_exp.tables.compose import hydra
+from cad_exp.tables.study import Study, read
+
+_NOTHING = object()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the sweep. overrides: all of them, as Hydra gives them to the job; hash: its run.config_hash."""
+
+    overrides: tuple[str, ...]
+    config: Config
+    hash: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs of a study, in the order of the sweep. given: what the command adds to experiment=NAME."""
+
+    name: str
+    study: Study
+    jobs: tuple[Job, ...]
+    given: tuple[str, ...]
+    config_folders: tuple[Path, ...]
+
+    def command(self, job: Job) -> str:
+        """What to type to run this job alone."""
+        return self._command([], job.overrides)
+
+    @property
+    def sweep(self) -> str:
+        """What to type to run the whole study."""
+        return self._command(["-m"], self.given)
+
+    def _command(self, flags: list[str], overrides: tuple[str, ...]) -> str:
+        own = [f"--config-dir={folder}" for folder in self.config_folders[1:]]
+        kept = [item for item in overrides if _key(item) not in ("experiment", "study")]
+        return shlex.join(["python", "-m", "cad_exp", *flags, *own, f"experiment={self.name}", *kept])
+
+
+def plan(arguments: list[str], config_folders: list[Path] | None = None) -> Plan:
+    """The plan of `experiment=NAME` and overrides as a sweep takes them; UserError for anything misspelt.
+
+    config_folders: further folders with configs (`--config-dir`).
+    """
+    folders = [usage.conf_folder(), *(config_folders or [])]
+    for argument in arguments:
+        if argument.startswith("-") or not ("=" in argument or argument.startswith("~")):
+            raise UserError(
+                f"a table does not understand '{argument}': give experiment=NAME and overrides as the sweep's"
+            )
+    names = [item.partition("=")[2] for item in arguments if _key(item) == "experiment"]
+    if not names:
+        raise UserError("which study? give experiment=NAME, or the folder of a run or sweep (--help)")
+    name = choose(names[-1], usage.options("experiment", folders), "experiment")
+    with hydra(folders) as composer:
+        # Launchers and folders of a pasted command mean nothing here, and their plugins may not be installed.
+        overrides, section = composer.sweep([item for item in arguments if not _elsewhere(item)])
+        study = read(section, name)
+        jobs = tuple(_job(item, composer.job(item)) for item in overrides)
+    given = tuple(item for item in arguments if _key(item) not in ("experiment", "study"))
+    for key in () if given else study.keys:  # the command may have left out the only option that has a key
+        _exists(key, jobs, name)
+    return Plan(name, study, jobs, given, tuple(folders))
+
+
+def lookup(config: Config, key: str) -> Any:
+    """The value of a dotted key; None where there is no such key."""
+    return _find(config, key, None)
+
+
+def _find(config: Any, key: str, default: Any) -> Any:
+    for part in key.split("."):
+        if not isinstance(config, dict) or part not in config:
+            return default
+        config = config[part]
+    return config
+
+
+def _exists(key: str, jobs: tuple[Job, ...], name: str) -> None:
+    if all(_find(job.config, key, _NOTHING) is _NOTHING for job in jobs):
+        group = jobs[0].config.get(key.partition(".")[0])
+        known = [f"{key.partition('.')[0]}.{name}" for name in group] if isinstance(group, dict) else jobs[0].config
+        choose(key, known, f"config key in study: of experiments/{name}.yaml")
+
+
+def _job(overrides: list[str], composed: Config) -> Job:
+    config = settle(composed)
+    return Job(tuple(overrides), config, asked(config))
+
+
+def _key(override: str) -> str:
+    """The group or first part of the key that an override changes."""
+    return override.partition("=")[0].lstrip("+~").partition(".")[0]
+
+
+def _elsewhere(override: str) -> bool:
+    """Whether an override says only where and how the jobs are started."""
+    return _key(override).partition("/")[0] == "hydra" and not override.lstrip("+").startswith("hydra.sweeper.params")

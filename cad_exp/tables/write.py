@@ -1,0 +1,155 @@
+"""A table as Markdown, LaTeX (booktabs) and CSV; each file written atomically."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from cad_exp.files import atomic
+from cad_exp.tables.collect import Found, Run
+from cad_exp.tables.layout import Entry, Table, place_of
+from cad_exp.tables.plan import Job, Plan
+
+_LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+    "·": r"$\cdot$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "→": r"$\to$",
+    "<": "$<$",
+    ">": "$>$",
+    "|": "$|$",
+    "≤": r"$\le$",
+    "≥": r"$\ge$",
+    "×": r"$\times$",
+    "−": "$-$",
+}
+_NUMBER = re.compile(r"(?<![\w.-])-(?=[\d.])")  # a hyphen that is a minus
+MARKDOWN_MARKS = ("{}", "**{}**", "<u>{}</u>")
+LATEX_MARKS = ("{}", "\\textbf{{{}}}", "\\underline{{{}}}")
+
+
+def markdown_table(heads: list[str], rows: list[list[str]], right: int = 0) -> str:
+    """A Markdown table; the last `right` columns are aligned to the right. Bars in cells are escaped."""
+    rule = ["---"] * (len(heads) - right) + ["---:"] * right
+    clean = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in (heads, *rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (clean[0], rule, *clean[1:]))
+
+
+def markdown(plan: Plan, table: Table, made: list[str], found: Found) -> str:
+    """The whole page: title, question, table, notes, how the numbers were made, what is missing."""
+    study = plan.study
+    heads = [*table.heads, *(f"{c.group}: {c.head}" if c.group else c.head for c in table.columns)]
+    rows = [[*row.labels, *_cells(row.cells, table.join, str, MARKDOWN_MARKS)] for row in table.rows]
+    parts = [f"# {study.title}", study.question, markdown_table(heads, rows, right=len(table.columns))]
+    parts += ["\n".join(f"{note}  " for note in table.notes).rstrip()]
+    parts += ["## How the numbers were made", "\n".join(f"- {line}" for line in made)]
+    if table.missing:
+        parts += ["## Missing", _missing(plan, table, found)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _missing(plan: Plan, table: Table, found: Found) -> str:
+    lines = [
+        f"{len(table.missing)} of {len(plan.jobs)} runs. All of them:",
+        "",
+        f"    {plan.sweep}",
+        "",
+        "One by one:",
+        "",
+    ]
+    for job in table.missing:
+        started = found.unfinished.get(job.hash)
+        lines.append(f"    {plan.command(job)}" + (f"  # did not finish: {started.folder}" if started else ""))
+    return "\n".join(lines)
+
+
+def latex(plan: Plan, table: Table, made: list[str]) -> str:
+    """A floating table for a paper: \\usepackage{booktabs}. What the page says besides stands in comments."""
+    width = len(table.heads)
+    comments = [f"python -m cad_exp.tables experiment={plan.name}: needs \\usepackage{{booktabs}}", *made]
+    if table.missing:
+        comments.append(f"{len(table.missing)} runs are missing: {plan.sweep}")
+    lines = [f"% {line}" for comment in comments for line in comment.splitlines()]
+    said = [part for part in (plan.study.title, plan.study.question) if part]
+    caption = " ".join(part if part[-1] in ".?!" else f"{part}." for part in said)
+    lines += [r"\begin{table}", r"\centering", f"\\caption{{{escaped(caption)}}}", f"\\label{{tab:{plan.name}}}"]
+    lines += [f"\\begin{{tabular}}{{{'l' * width}{'r' * len(table.columns)}}}", r"\toprule", *_groups(table)]
+    lines += [_line([*map(escaped, table.heads), *(escaped(column.head) for column in table.columns)]), r"\midrule"]
+    lines += [
+        _line([*map(escaped, row.labels), *_cells(row.cells, table.join, escaped, LATEX_MARKS)]) for row in table.rows
+    ]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [f"\\par\\smallskip{{\\footnotesize {escaped(note)}}}" for note in table.notes]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def _groups(table: Table) -> list[str]:
+    """The line of the columns' groups with its rules; nothing without groups."""
+    if not any(column.group for column in table.columns):
+        return []
+    cells, rules, at = [""] * len(table.heads), [], len(table.heads)
+    for group, columns in groupby(column.group for column in table.columns):
+        size = len(list(columns))
+        cells.append(f"\\multicolumn{{{size}}}{{c}}{{{escaped(group)}}}")
+        rules += [f"\\cmidrule(lr){{{at + 1}-{at + size}}}"] if group else []
+        at += size
+    return [_line(cells), " ".join(rules)]
+
+
+def _line(cells: list[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def escaped(text: str) -> str:
+    """Text that LaTeX shows as it is."""
+    return "".join(_LATEX.get(char, char) for char in _NUMBER.sub("−", text))
+
+
+def _cells(cells: list[list[Entry]], join: str, escape: Callable[[str], str], marks: tuple[str, str, str]) -> list[str]:
+    def one(entry: Entry) -> str:
+        return marks[entry.mark].format(escape(entry.text)) + escape(entry.tail)
+
+    return [escape(join).join(map(one, cell)) for cell in cells]
+
+
+def long_form(plan: Plan, table: Table, found: Found) -> str:
+    """CSV: one line per job, metric and variant with the exact numbers; missing jobs have empty values."""
+    keys = plan.study.keys
+    out = io.StringIO()
+    names = [*keys, "job", "metric", "variant", "value", "low", "high", "n", "folder", "git", "complete"]
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writeheader()
+    for job in plan.jobs:
+        facts = {**dict(zip(keys, place_of(job, keys), strict=True)), "job": " ".join(job.overrides)}
+        run = found.runs.get(job.hash)
+        writer.writerows({**facts, **line} for line in (_metrics(run) if run else _empty(job, table, found)))
+    return out.getvalue()
+
+
+def _metrics(run: Run) -> list[dict[str, Any]]:
+    facts = {"folder": run.folder, "git": run.run.get("git"), "complete": True}
+    return [
+        {"metric": name, "variant": variant, **{key: metric[key] for key in ("value", "low", "high", "n")}, **facts}
+        for (name, variant), metric in run.metrics.items()
+    ]
+
+
+def _empty(job: Job, table: Table, found: Found) -> list[dict[str, Any]]:
+    started = found.unfinished.get(job.hash)
+    facts = {"folder": started.folder if started else None, "complete": False}
+    return [{"metric": metric.metric, "variant": metric.variant, **facts} for metric in table.metrics]
+
+
+def save(text: str, path: Path) -> Path:
+    with atomic(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,518 @@
+"""The table of a study, from results.json files made by hand. Nothing here loads torch."""
+
+import csv
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from matplotlib.image import imread
+from omegaconf import OmegaConf
+
+from cad_exp.errors import UserError
+from cad_exp.files import write_json
+from cad_exp.identity import digest, effective, run_hash
+from cad_exp.results import run_info
+from cad_exp.settings import settle
+from cad_exp.tables import write
+from cad_exp.tables.__main__ import main
+from cad_exp.tables.collect import Found, collect, read_all
+from cad_exp.tables.compose import hydra
+from cad_exp.tables.folder import collect as collect_folder
+from cad_exp.tables.folder import summary
+from cad_exp.tables.layout import Entry, _mark, _short, lay_out
+from cad_exp.tables.plan import Job, Plan, plan
+from cad_exp.tables.study import OWN, read
+from cad_exp.usage import conf_folder, options
+
+from .test_cli import ROOT
+
+STUDY = {
+    "title": "A study",
+    "rows": ["estimator.name"],
+    "columns": ["concept.name"],
+    "cells": ["concept_rate"],
+}
+ESTIMATORS, CONCEPTS = ("first_order", "magnitude"), ("church", "tench")
+
+
+def config(concept: str = "church", estimator: str = "first_order", seed: int = 0, ratio: float = 0.1) -> dict:
+    named = {"concept": {"name": concept}, "estimator": {"name": estimator}, "edit": {"ratio": ratio, "count": None}}
+    return {**named, "seed": seed, "probes": {"samples": 4, "steps": 25}}
+
+
+def job(**values) -> Job:
+    made = config(**values)
+    keys = {"ratio": "edit.ratio"}
+    return Job(tuple(f"{keys.get(k, k)}={v}" for k, v in values.items()), made, digest(effective(made)))
+
+
+JOBS = tuple(job(concept=concept, estimator=estimator) for concept in CONCEPTS for estimator in ESTIMATORS)
+
+
+def planned(jobs=JOBS, given=(), **study) -> Plan:
+    return Plan("mine", read(STUDY | study, "mine"), tuple(jobs), given, (conf_folder(),))
+
+
+def metric(name: str, value: float | None, variant: str = "edited", higher: bool | None = False, **definition) -> dict:
+    low, high = (None, None) if value is None else (value - 0.05, value + 0.05)
+    made = {"name": name, "variant": variant, "value": value, "low": low, "high": high, "n": 64}
+    return {**made, "higher_is_better": higher, "definition": {"what": "share of images", **definition}}
+
+
+def leave(folder: Path, done: Job, *metrics: dict | float, complete: bool = True, written: float | None = None, **run):
+    """A results.json as a run leaves it; a bare number is the concept rate."""
+    facts = {"config_hash": done.hash, "complete": complete, "seed": done.config["seed"], "git": "abc", "model": "mini"}
+    facts |= {"weights": "w1", "versions": {"torch": "2.9"}, "device": "cpu", "config": done.config, "threads": 2}
+    made = [metric("concept_rate", item) if isinstance(item, (float, int)) else item for item in metrics]
+    path = folder / f"{len(list(folder.glob('*')))}" / "results.json"
+    write_json(path, {"schema_version": 1, "run": facts | run, "metrics": made})
+    if written is not None:
+        os.utime(path, (written, written))
+    return path.parent
+
+
+def page(made: Plan, folder: Path) -> str:
+    found = collect([folder])
+    return write.markdown(made, lay_out(made, found), [], found)
+
+
+def lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("|")]
+
+
+def test_a_table_has_every_number_in_its_place(tmp_path: Path):
+    for each, value in zip(JOBS, (0.1, 0.2, 0.3, 0.4), strict=True):
+        leave(tmp_path, each, value)
+    assert lines(page(planned(), tmp_path)) == [
+        "| estimator | church | tench |",
+        "| --- | ---: | ---: |",
+        "| first_order | 0.100 | 0.300 |",
+        "| magnitude | 0.200 | 0.400 |",
+    ]
+
+
+def test_labels_percent_and_intervals(tmp_path: Path):
+    for each in JOBS:
+        leave(tmp_path, each, 0.25)
+    cells = [{"metric": "concept_rate", "label": "left", "percent": True}]
+    labels = {"first_order": "CAD", "estimator.name": "scores", "church": "a | b"}
+    text = page(planned(cells=cells, labels=labels, columns=[], rows=["concept.name", "estimator.name"]), tmp_path)
+    assert lines(text)[0] == "| concept | scores | left ↓, % |" and lines(text)[2] == r"| a \| b | CAD | 25.0 |"
+    assert "| magnitude | 0.250 [0.200, 0.300] |" in page(planned(intervals=True), tmp_path)
+
+
+def test_several_metrics_are_columns_or_joined(tmp_path: Path):
+    for each in JOBS[:3]:
+        leave(tmp_path, each, 0.67, metric("fidelity@0.1", -0.04, "attribution", True), metric("whole", 0.999))
+    cells = ["concept_rate", "fidelity@0.1", "whole"]
+    assert lines(page(planned(cells=cells), tmp_path))[0] == "| estimator | church: concept rate ↓ | " + (
+        "church: fidelity@0.1 ↑ | church: whole ↓ | tench: concept rate ↓ | tench: fidelity@0.1 ↑ | tench: whole ↓ |"
+    )
+    text = page(planned(cells=cells, join=" ", best="rows"), tmp_path)
+    assert lines(text)[2:] == ["| first_order | .67 -.04 1.0 | .67 -.04 1.0 |", "| magnitude | .67 -.04 1.0 | · |"]
+    assert "Each cell: concept rate ↓, fidelity@0.1 ↑, whole ↓." in text and "**" not in text
+
+
+@pytest.mark.parametrize(
+    "value, text", [(0.0, ".00"), (-0.001, ".00"), (1.0, "1.0"), (-1, "-1.0"), (1.25, "1.25"), (12.34, "12.3")]
+)
+def test_short_numbers(value: float, text: str):
+    assert _short(value) == text
+
+
+def test_best_and_second_best_share_their_marks_in_ties(tmp_path: Path):
+    names = ("a", "b", "c", "d")
+    jobs = [job(concept=concept, estimator=name) for concept in CONCEPTS for name in names]
+    for each, value in zip(jobs, (0.1, 0.2, 0.1001, 0.3, 0.9, 0.2, 0.3, 0.4), strict=True):
+        leave(tmp_path, each, value)
+    assert lines(page(planned(jobs, best="columns"), tmp_path))[2:] == [
+        "| a | **0.100** | 0.900 |",
+        "| b | <u>0.200</u> | **0.200** |",
+        "| c | **0.100** | <u>0.300</u> |",
+        "| d | 0.300 | 0.400 |",
+    ]
+    assert "| b | **0.200** | **0.200** |" in page(planned(jobs, best="rows"), tmp_path)
+    tex = write.latex(planned(jobs, best="columns"), lay_out(planned(jobs, best="columns"), collect([tmp_path])), [])
+    assert r"c & \textbf{0.100} & \underline{0.300} \\" in tex
+
+
+def test_marks_follow_the_direction_of_the_metric():
+    for higher, marks in ((True, [0, 1, 2, 0]), (False, [1, 0, 2, 0]), (None, [0, 0, 0, 0])):
+        entries = [Entry(text, higher=higher) for text in ("0.1", "0.9", "0.5", "·")]
+        _mark(entries)
+        assert [entry.mark for entry in entries] == marks
+    _mark(mixed := [Entry("0.1", higher=True), Entry("0.2", higher=False)])
+    _mark(alone := [Entry("0.1", higher=True)])
+    assert not any(entry.mark for entry in (*mixed, *alone))
+
+
+def test_runs_that_share_a_cell_are_mean_and_range(tmp_path: Path):
+    jobs = [job(concept="church", estimator="a", seed=seed) for seed in range(3)]
+    for each, value in zip(jobs, (0.1, 0.2, 0.6), strict=True):
+        leave(tmp_path, each, value)
+    text = page(planned(jobs, intervals=True), tmp_path)
+    assert "| a | 0.300 (0.100–0.600) |" in text and "mean and range over runs that differ in seed." in text
+    more = planned([*jobs, job(concept="church", estimator="a", seed=3)])
+    text = page(more, tmp_path)
+    assert "| a | 0.300 (0.100–0.600) · |" in text and "some of its runs are missing" in text
+
+
+def test_results_of_several_folders_are_one_table(tmp_path: Path, monkeypatch):
+    for each, folder in zip(JOBS, ("a", "b", "a", "b"), strict=True):
+        leave(tmp_path / folder / "deep", each, 0.5)
+    assert len(collect([tmp_path / "a"]).runs) == 2 and len(collect([tmp_path / "a", tmp_path / "b"]).runs) == 4
+    assert len(read_all([tmp_path, tmp_path / "a"])[0]) == 4, "each file once"
+    with pytest.raises(UserError, match="no folder"):
+        collect([tmp_path / "c"])
+
+
+def test_the_newest_complete_run_wins(tmp_path: Path):
+    leave(tmp_path, JOBS[0], 0.2, written=2000)
+    leave(tmp_path, JOBS[0], 0.1, written=1000)
+    leave(tmp_path, JOBS[0], 0.9, written=3000, complete=False)
+    assert "| 0.200 |" in page(planned(JOBS[:1]), tmp_path)
+
+
+def test_what_is_missing_is_named_with_its_command(tmp_path: Path):
+    leave(tmp_path, JOBS[0], 0.1)
+    started = leave(tmp_path, JOBS[1], 0.2, complete=False)
+    text = page(planned(given=("seed=0", "model.edits=[a b]")), tmp_path)
+    assert lines(text)[2:] == ["| first_order | 0.100 | · |", "| magnitude | · | · |"]
+    assert "3 of 4 runs. All of them:" in text
+    assert "    python -m cad_exp -m experiment=mine seed=0 'model.edits=[a b]'\n" in text
+    one = f"    python -m cad_exp experiment=mine concept=church estimator=magnitude  # did not finish: {started}"
+    assert one in text and "    python -m cad_exp experiment=mine concept=tench estimator=magnitude\n" in text
+
+
+def test_files_that_are_no_results_are_counted(tmp_path: Path):
+    leave(tmp_path, JOBS[0], 0.1)
+    for name, text in {"a": "{", "b": "[]", "c": '{"schema_version": 1}', "d": '{"schema_version": 9}'}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(text)
+    found = collect([tmp_path])
+    assert len(found.runs) == 1 and [path.parent.name for path in found.skipped] == ["a", "b", "c", "d"]
+
+
+def test_a_value_that_a_run_does_not_have_is_a_dash(tmp_path: Path):
+    leave(tmp_path, JOBS[0], 0.1)
+    leave(tmp_path, JOBS[1], metric("concept_rate", None))
+    leave(tmp_path, JOBS[2], metric("fid", 3.0))
+    rows = lines(page(planned(rows=["estimator.name", "edit.count"]), tmp_path))[2:]
+    assert rows == ["| first_order | - | 0.100 | - |", "| magnitude | - | - | · |"]
+
+
+def test_an_unknown_metric_says_which_there_are(tmp_path: Path):
+    leave(tmp_path, JOBS[0], 0.1)
+    with pytest.raises(UserError, match="did you mean 'concept_rate'"):
+        page(planned(cells=["concept_rat"]), tmp_path)
+    with pytest.raises(UserError, match="no variant 'random'. There are: edited"):
+        page(planned(cells=[{"metric": "concept_rate", "variant": "random"}]), tmp_path)
+
+
+REFERENCE = {"where": {"concept.name": "church", "estimator.name": "magnitude"}, "metric": "concept_rate"}
+REFERENCE |= {"value": 0.12, "source": "A. Author, table 2"}
+
+
+def test_a_reference_stands_beside_our_number(tmp_path: Path):
+    leave(tmp_path, JOBS[0], 0.1)
+    text = page(planned(reference=[REFERENCE]), tmp_path)
+    assert "| magnitude | · (paper: 0.120) | · |" in text and "paper: A. Author, table 2" in text
+    other = REFERENCE | {"source": "B", "value": 0.5}
+    assert "· (paper 1: 0.120) (paper 2: 0.500)" in page(planned(reference=[REFERENCE, other]), tmp_path)
+
+
+def test_a_reference_that_fits_no_cell_is_refused(tmp_path: Path):
+    wrong = REFERENCE | {"where": {"concept.name": "chruch"}}
+    with pytest.raises(UserError, match="concept.name: chruch.*fits no cell"):
+        page(planned(reference=[wrong]), tmp_path)
+    narrowed = planned(reference=[wrong], given=("concept=tench",))
+    assert "1 of 1 references fit no cell" in page(narrowed, tmp_path)
+
+
+def test_the_unedited_model_has_a_row_or_a_column(tmp_path: Path):
+    for each, value in zip(JOBS, (0.8, 0.6, 1.0, 1.0), strict=True):
+        leave(tmp_path, each, 0.1, metric("concept_rate", value, "unedited"))
+    assert lines(page(planned(baseline=["concept_rate"]), tmp_path))[-1] == "| unedited | 0.700 | 1.000 |"
+    turned = planned(baseline=["concept_rate"], rows=STUDY["columns"], columns=STUDY["rows"])
+    assert lines(page(turned, tmp_path)) == [
+        "| concept | first_order | magnitude | unedited |",
+        "| --- | ---: | ---: | ---: |",
+        "| church | 0.100 | 0.100 | 0.700 |",
+        "| tench | 0.100 | 0.100 | 1.000 |",
+    ]
+    both = planned(baseline=["concept_rate"], cells=["concept_rate", "concept_rate"], join=" ")
+    assert lines(page(both, tmp_path))[-1] == "| unedited | .70 .70 | 1.0 1.0 |"
+
+
+def test_latex_shows_what_is_written(tmp_path: Path):
+    assert write.escaped(r"a_b % c & d # e $ f {g} ~ ^ \ h") == (
+        r"a\_b \% c \& d \# e \$ f \{g\} \textasciitilde{} \textasciicircum{} \textbackslash{} h"
+    )
+    assert write.escaped("-.04 (0.1–0.2) x-y ↓ ·") == r"$-$.04 (0.1--0.2) x-y $\downarrow$ $\cdot$"
+    for each in JOBS:
+        leave(tmp_path, each, 0.1, metric("whole", 0.5))
+    made = planned(title="50 % of A & B", cells=["concept_rate", "whole"], footnote="#1_2")
+    tex = write.latex(made, lay_out(made, collect([tmp_path])), ["Runs: 4."])
+    assert tex.splitlines()[2:] == [
+        r"\begin{table}",
+        r"\centering",
+        r"\caption{50 \% of A \& B.}",
+        r"\label{tab:mine}",
+        r"\begin{tabular}{lrrrr}",
+        r"\toprule",
+        r" & \multicolumn{2}{c}{church} & \multicolumn{2}{c}{tench} \\",
+        r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}",
+        r"estimator" + 2 * r" & concept rate $\downarrow$ & whole $\downarrow$" + r" \\",
+        r"\midrule",
+        r"first\_order & 0.100 & 0.500 & 0.100 & 0.500 \\",
+        r"magnitude & 0.100 & 0.500 & 0.100 & 0.500 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\par\smallskip{\footnotesize \#1\_2}",
+        r"\end{table}",
+    ]
+    assert tex.count("{") == tex.count("}")
+
+
+def test_csv_has_one_line_per_job_and_metric(tmp_path: Path):
+    folder = leave(tmp_path, JOBS[0], 0.1, metric("fid", 3.0, "random"))
+    made = planned(JOBS[:2])
+    found = collect([tmp_path])
+    first, second, missing = csv.DictReader(write.long_form(made, lay_out(made, found), found).splitlines())
+    assert first == {
+        "estimator.name": "first_order",
+        "concept.name": "church",
+        "job": "concept=church estimator=first_order",
+        "metric": "concept_rate",
+        "variant": "edited",
+        "value": "0.1",
+        "low": "0.05",
+        "high": "0.15000000000000002",
+        "n": "64",
+        "folder": str(folder),
+        "git": "abc",
+        "complete": "True",
+    }
+    assert (second["metric"], second["variant"], second["value"]) == ("fid", "random", "3.0")
+    assert (missing["estimator.name"], missing["value"], missing["complete"]) == ("magnitude", "", "False")
+
+
+def test_how_the_numbers_were_made(tmp_path: Path):
+    from cad_exp.tables.origin import origin
+
+    leave(tmp_path, JOBS[0], metric("concept_rate", 0.1, threshold=0.5, interval="95 %", judge="mini judge"))
+    leave(tmp_path, JOBS[1], {**metric("concept_rate", 0.1), "n": 32}, git="def", device="cuda", seed=1)
+    made, found = planned(JOBS[:2]), collect([tmp_path])
+    assert origin(made, list(found.runs.values()), lay_out(made, found).metrics) == [
+        "Runs: 2 of 2 planned.",
+        "`concept_rate` (edited): share of images; n = 32 to 64; threshold: 0.5; interval: 95 %; judge: mini judge.",
+        "Model: mini (weights w1).",
+        "Seed: 0 / 1.",
+        "Probes: 4 samples x 25 steps.",
+        "Code: git abc / def.",
+        "Runs differ in device: cpu / cuda.",
+    ]
+    assert origin(made, [], []) == ["Runs: 0 of 2 planned."]
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        ({"titel": "x"}, "did you mean 'title'"),
+        ({"cells": []}, "needs cells"),
+        ({"cells": [{"metric": "a", "varient": "edited"}]}, "did you mean 'variant'"),
+        ({"cells": [{"label": "a"}]}, "lacks metric"),
+        ({"cells": [{"metric": "a", "variant": "edit"}]}, "did you mean 'edited'"),
+        ({"best": "row"}, "did you mean 'rows'"),
+        ({"picture": "parto", "series": ["a"], "along": "b"}, "did you mean 'pareto'"),
+        ({"picture": "pareto"}, "needs series and along"),
+        ({"baseline": ["concept"]}, "did you mean 'concept_rate'"),
+        ({"reference": [{"metric": "concept_rate"}]}, "lacks where, value, source"),
+        ({"reference": [REFERENCE | {"value": "many"}]}, "a number as value"),
+    ],
+)
+def test_a_misspelt_study_is_refused(change: dict, expected: str):
+    with pytest.raises(UserError, match=expected):
+        planned(**change)
+
+
+EXPERIMENTS = options("experiment", [conf_folder()])
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_has_a_study_that_composes(name: str):
+    made = plan([f"experiment={name}"])
+    assert len(made.jobs) == len({each.hash for each in made.jobs}) > 1, "no two jobs are the same run"
+    assert made.study.cells or made.study.picture in OWN
+    assert not any("study" in each.config or "hydra" in each.config for each in made.jobs)
+    assert "${" not in json.dumps([each.config for each in made.jobs])
+    if made.study.cells:
+        table = lay_out(made, Found())
+        assert len(table.missing) == len(made.jobs)
+        assert sum(bool(cell) for row in table.rows for cell in row.cells) == len(table.rows) * len(table.columns)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        ["concept=church"],
+        ["concept=tench,church", "seed=1,2"],
+        ["concept=choice(church,tench)", "seed=range(0,3)"],
+        ["estimator=first_order", "probes.steps=5", "model.edits=[a,b]"],
+        ["+concept.note='a, b',c", "granularity=head"],
+    ],
+)
+@pytest.mark.parametrize("name", ["fidelity", "estimators"])
+def test_a_sweep_is_split_as_hydra_splits_it(name: str, given: list[str]):
+    asked = [f"experiment={name}", *given]
+    params = OmegaConf.load(conf_folder() / "experiment" / f"{name}.yaml").hydra.sweeper.params
+    parsed = OverridesParser.create().parse_overrides([*(f"{k}={v}" for k, v in params.items()), *asked])
+    [expected] = BasicSweeper.split_arguments(parsed, None)
+    with hydra([conf_folder()]) as composer:
+        assert composer.sweep(asked)[0] == expected
+
+
+def test_jobs_are_composed_as_hydra_composes_them():
+    """Options with settings of their own, one after the other: nothing of one job is left in the next."""
+    names = "coar,shapley,first_order,integrated_gradients,leave_one_out"
+    fixed = ["granularity=head", "objective=erase", "concept.prompt='a, b'"]
+    made = plan(["experiment=fidelity", "concept=custom,church", f"estimator={names}", *fixed])
+    assert len(made.jobs) == 10
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        for each in (*made.jobs[:3], *made.jobs[-2:]):
+            for overrides in (each.overrides, shlex.split(made.command(each))[3:]):
+                composed = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+                assert settle(composed) == each.config
+                assert each.hash == run_info(settle(composed), 0, "cpu")["config_hash"]
+
+
+def test_launchers_and_folders_of_a_pasted_command_mean_nothing():
+    fixed = ["granularity=head", "objective=erase", "estimator=first_order"]
+    made = plan(["experiment=fidelity", "hydra/launcher=nowhere", "hydra.sweep.dir=here", "concept=church", *fixed])
+    assert {each.config["concept"]["name"] for each in made.jobs} == {"church"}
+    assert "hydra/launcher=nowhere" in made.sweep
+
+
+def test_a_study_changes_no_hash():
+    plain = {"concept": {"name": "church"}, "seed": 0}
+    dressed = plain | {"study": STUDY}
+    assert effective(dressed) == effective(plain)
+    assert run_hash(_root_=OmegaConf.create(dressed)) == run_hash(_root_=OmegaConf.create(plain))
+    asked = ["experiment=fidelity", "concept=church", "estimator=first_order"]
+    with_study, without = plan(asked).jobs, plan([*asked, "study.title=other"]).jobs
+    assert [each.hash for each in with_study] == [each.hash for each in without]
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["experiment=fidelty"], "did you mean 'fidelity'"),
+        (["experiment=fidelity", "concept=nudty"], "did you mean nudity?"),
+        (["experiment=fidelity", "edit.ratoi=3"], "did you mean ratio?"),
+        (["experiment=fidelity", "study.rows=[edit.ratoi]"], "did you mean 'edit.ratio'"),
+        (["experiment=fidelity", "church"], "does not understand 'church'"),
+        (["concept=church"], "which study?"),
+        ([], "which study?"),
+    ],
+)
+def test_a_wrong_command_gets_one_line(arguments: list[str], expected: str, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    said = capsys.readouterr()
+    assert not said.out and said.err.count("\n") == 1 and expected in said.err and not list(tmp_path.iterdir())
+
+
+def test_an_experiment_without_a_study_says_so(tmp_path: Path, capsys):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "bare.yaml").write_text("# @package _global_\nseed: 3\n")
+    assert main(["experiment=bare", "--config-dir", str(tmp_path)]) == 1
+    assert "experiments/bare.yaml has no section study:" in capsys.readouterr().err
+
+
+def test_the_whole_command(tmp_path: Path, monkeypatch, capsys):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    study = {
+        **STUDY,
+        "picture": "pareto",
+        "panels": "concept.name",
+        "series": ["estimator.name"],
+        "along": "edit.ratio",
+    }
+    sweep = {"concept": "church,tench", "estimator": "first_order,magnitude", "edit.ratio": "0.1,0.2"}
+    content = {"study": study | {"rows": ["estimator.name", "edit.ratio"]}, "hydra": {"sweeper": {"params": sweep}}}
+    text = "# @package _global_\n" + OmegaConf.to_yaml(OmegaConf.create(content))
+    (tmp_path / "conf" / "experiment" / "own.yaml").write_text(text)
+    command = ["experiment=own", "--config-dir", str(tmp_path / "conf"), "--to", str(tmp_path / "to")]
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 1
+    said = capsys.readouterr()
+    assert "8 of 8 runs" in said.out and "none of the 8 runs is there" in said.err
+    assert f"--config-dir={tmp_path / 'conf'} experiment=own" in said.out
+    assert sorted(path.name for path in (tmp_path / "to").iterdir()) == ["own.csv", "own.md", "own.tex"]
+    for each in plan(["experiment=own"], [tmp_path / "conf"]).jobs[1:]:
+        rate = each.config["edit"]["ratio"]
+        values = [
+            metric("retention_worst", 1 - rate + shift, variant, True)
+            for variant, shift in (("unedited", rate), ("edited", 0), ("random", rate / 2))
+        ]
+        values += [metric("concept_rate", each_rate, v) for v, each_rate in (("unedited", 1.0), ("random", 0.9))]
+        leave(tmp_path / "outputs", each, rate, *values)
+    assert main([*command, "--from", "outputs", "concept=church"]) == 0
+    out = capsys.readouterr().out
+    assert lines(out)[2:] == [
+        "| first_order | 0.1 | · |",
+        "| first_order | 0.2 | 0.200 |",
+        "| magnitude | 0.1 | 0.100 |",
+        "| magnitude | 0.2 | 0.200 |",
+    ]
+    assert (tmp_path / "to" / "own.md").read_text() in out
+    picture = imread(tmp_path / "to" / "own.png")
+    assert picture.shape[1] > 700 and picture.std() > 0.05
+    assert main([*command, "--csv"]) == 0 and capsys.readouterr().out == (tmp_path / "to" / "own.csv").read_text()
+
+
+def test_the_command_as_typed_needs_no_torch(tmp_path: Path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def typed(*arguments: str, code: str | None = None) -> subprocess.CompletedProcess:
+        start = ["-c", code] if code else ["-m", "cad_exp.tables"]
+        command = [sys.executable, *start, *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+
+    answer = typed("experiment=fidelty")
+    assert answer.returncode == 1 and "did you mean 'fidelity'" in answer.stderr and "Traceback" not in answer.stderr
+    assert "experiment=fidelity" in typed("--help").stdout
+    narrow = ["concept=church", "granularity=head", "objective=erase", "estimator=first_order"]
+    light = "import sys; from cad_exp.tables.__main__ import main; code = main(sys.argv[1:])\n"
+    light += "sys.exit(3 if {'torch', 'pandas', 'matplotlib'} & set(sys.modules) else code)"
+    missing = typed("experiment=fidelity", *narrow, code=light)
+    assert missing.returncode == 1, missing.stderr
+    assert "python -m cad_exp -m experiment=fidelity" in missing.stderr
+    assert (tmp_path / "outputs" / "tables" / "fidelity" / "fidelity.md").is_file()
+
+
+def test_any_folder_becomes_one_row_per_run(tmp_path: Path, capsys):
+    for each, concept in zip(JOBS, CONCEPTS, strict=False):
+        run = {"concept": concept, "granularity": "head", "objective": "erase", "edit": "erase"}
+        values = {"unedited": 1.0, "edited": 0.25, "random": 0.5}
+        leave(tmp_path, each, *(metric("concept_rate", value, name) for name, value in values.items()), **run)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "results.json").write_text("{")
+    assert "| church | head | erase | erase | 0 | 1.000 → 0.250 (0.500) |" in summary(collect_folder(tmp_path)[0])
+    assert main([str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert "| tench | head |" in said.out and "1 results.json left out" in said.err
+    assert main([str(tmp_path), "--csv"]) == 0 and capsys.readouterr().out.count("\n") == 8
+
+
+def test_an_empty_folder_says_so(tmp_path: Path, capsys):
+    assert main([str(tmp_path)]) == 1 and "no results" in capsys.readouterr().err
+    assert main([str(tmp_path / "nowhere")]) == 1 and "no folder" in capsys.readouterr().err
