@@ -1,0 +1,175 @@
+"""Where concepts sit: effects and shares by hand, what changes nothing, what is refused, and the files. No torch."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+from cad_exp.errors import UserError
+from cad_exp.localisation import collect, draw, main, stage, summary, takeaway
+from cad_exp.results import Results
+
+KINDS = {"attn1.to_out.0": "self-attention", "attn2.to_out.0": "cross-attention", "ff.net.2": "feed-forward"}
+BLOCKS = ("down_blocks.1.attentions.0", "mid_block.attentions.0", "up_blocks.2.attentions.1")
+LAYERS = [(f"{block}.transformer_blocks.0.{end}", block, kind) for block in BLOCKS for end, kind in KINDS.items()]
+SHARES = {
+    "kind": ["self-attention", "cross-attention", "feed-forward"],
+    "part": ["down", "mid", "up"],
+    "t": ["t 999–500", "t 499–0"],
+}
+# Three of four probes lie in the first bin. Weighted: .3, -.15, .15 in it, .05, .2, .1 in the second.
+BY_HAND = [{0: 0.4, 4: -0.2, 8: 0.2}, {0: 0.2, 1: 0.8, 8: 0.4}]
+
+
+def run(folder: Path, concept="church", kind="object", scores=BY_HAND, probes=(3, 1), layers=LAYERS, **more) -> Path:
+    """A finished run whose scores are those of the layers in `scores` (one dict per bin), and zero elsewhere."""
+    facts = {"concept": concept, "granularity": "layer", "objective": "projection", "estimator": "leave_one_out"}
+    facts |= {"model": "mini", "config_hash": str(folder), "config": {"concept": {"kind": kind}}} | more
+    ends = [(999 - 1000 * i // len(scores), 1000 - 1000 * (i + 1) // len(scores)) for i in range(len(scores))]
+    rows = [
+        (*end, n, *layer, 0, float(own.get(number, 0.0)))
+        for own, end, n in zip(scores, ends, probes, strict=True)
+        for number, layer in enumerate(layers)
+    ]
+    folder.mkdir(parents=True)
+    columns = ["t_high", "t_low", "n_probes", "module", "block", "kind", "component", "score"]
+    pd.DataFrame(rows, columns=columns).to_parquet(folder / "timesteps.parquet")
+    Results(folder, facts).finish()
+    return folder
+
+
+def test_effects_by_hand(tmp_path):
+    table = collect(run(tmp_path / "one"))
+    columns = "concept concept_kind module part block layer kind t_high t_low n_probes effect"
+    assert list(table.columns) == columns.split() and len(table) == 2 * len(LAYERS)
+    found = table[table["effect"] != 0]
+    assert found["effect"].tolist() == pytest.approx([0.3, -0.15, 0.15, 0.05, 0.2, 0.1])
+    assert found["block"].tolist() == ["down 1", "mid", "up 2", "down 1", "down 1", "up 2"]
+    assert found["t_high"].tolist() == [999] * 3 + [499] * 3
+    last = found.iloc[-1]
+    assert (last["layer"], last["kind"], last["part"]) == ("up 2, transformer 1", "feed-forward", "up")
+
+
+def test_shares_by_hand(tmp_path):
+    """The positive effects sum to 0.8, the negative ones to 0.15; the first layer's bins add up to 0.35."""
+    first, mean = summary(collect(run(tmp_path / "one"))).to_dict("records")
+    assert [first[name] for name in SHARES["kind"]] == pytest.approx([0.35 / 0.8, 0.2 / 0.8, 0.25 / 0.8])
+    assert [first[name] for name in SHARES["part"]] == pytest.approx([0.55 / 0.8, 0, 0.25 / 0.8])
+    assert [first[name] for name in SHARES["t"]] == pytest.approx([0.45 / 0.8, 0.35 / 0.8])
+    assert first["negative"] == pytest.approx(0.15 / 0.8)
+    assert first["strongest layer"] == "down 1, transformer 0 self-attention"
+    assert first["effect"] == pytest.approx(0.35)
+    assert mean == pytest.approx(first | {"concept": "mean of 1"})
+    assert takeaway(collect(tmp_path)).replace("\u00a0", " ") == "self-attention: 44 %\ndown 1: 69 %\nt = 999–500: 56 %"
+
+
+def test_the_mean_of_a_kind_counts_every_concept_alike(tmp_path):
+    """Shares are averaged after they were normalised; the strongest layer is that of the mean effect."""
+    run(tmp_path / "a", "nudity", "nudity", [{3: 0.1}, {3: 0.1}], (1, 1))
+    run(tmp_path / "b", "van_gogh", "style", [{0: 0.1}, {0: 0.1}], (1, 1))
+    run(tmp_path / "c", "rembrandt", "style", [{4: 5.0}, {4: 5.0}], (1, 1))
+    table = summary(collect(tmp_path))
+    assert table["concept"].tolist() == ["van_gogh", "rembrandt", "nudity", "mean of 2", "mean of 1"]
+    styles = table.iloc[3]
+    assert styles["concept_kind"] == "style" and styles["effect"] == pytest.approx(2.5)
+    assert styles["strongest layer"] == "mid, transformer 0 cross-attention"
+    assert styles[[*SHARES["kind"], *SHARES["part"]]].tolist() == pytest.approx([0.5, 0.5, 0, 0.5, 0.5, 0])
+
+
+def test_shares_are_shares_and_know_no_scale(tmp_path):
+    scores = [{n: ((7 * n + 3 * part) % 11) / 11 - 0.4 for n in range(len(LAYERS))} for part in range(2)]
+    run(tmp_path / "one" / "a", scores=scores)
+    run(tmp_path / "ten" / "a", scores=[{n: 10 * score for n, score in own.items()} for own in scores])
+    one, ten = (summary(collect(tmp_path / name)) for name in ("one", "ten"))
+    for names in SHARES.values():
+        assert one[names].sum(axis=1).tolist() == pytest.approx([1, 1])
+        assert ((one[names] >= 0) & (one[names] <= 1)).all(axis=None)
+    pd.testing.assert_frame_equal(one.drop(columns="effect"), ten.drop(columns="effect"))
+    assert ten["effect"].tolist() == pytest.approx((10 * one["effect"]).tolist())
+
+
+def test_heads_of_a_layer_are_one_effect(tmp_path):
+    """Any granularity may be asked for: what a layer's components do is added up before it is split by sign."""
+    scores = [{0: 0.5, 1: -0.3}, {}]
+    folder = run(tmp_path / "heads", scores=scores, layers=[LAYERS[0], LAYERS[0], LAYERS[4]], probes=(1, 1))
+    table = collect(folder)
+    assert table["effect"].tolist() == pytest.approx([0.1, 0, 0, 0])
+    assert summary(table)["negative"].tolist() == [0, 0]
+
+
+def test_a_concept_that_nothing_makes(tmp_path):
+    table = collect(run(tmp_path / "one", scores=[{0: -1.0}, {}]))
+    assert summary(table)[SHARES["kind"]].isna().all(axis=None) and takeaway(table) == "no positive effect"
+    assert draw(table, tmp_path / "none.png").exists()
+
+
+def test_stages_of_any_network(tmp_path):
+    names = {
+        "down_blocks.1.attentions.0": "down 1",
+        "mid_block.attentions.0": "mid",
+        "up_blocks.3.attentions.2.transformer_blocks.1": "up 3",
+        "transformer_blocks.7": "block 7",
+        "single_transformer_blocks.11": "single block 11",
+        "layers.3": "layers 3",
+    }
+    assert {name: stage(name) for name in names} == names
+    layers = [(f"transformer_blocks.{i}.attn.to_out.0", f"transformer_blocks.{i}", "self-attention") for i in range(7)]
+    table = collect(run(tmp_path / "dit", layers=layers, scores=[{0: 1.0}], probes=(4,)))
+    assert table["part"].tolist() == ["early"] * 3 + ["middle"] * 2 + ["late"] * 2
+    assert table["block"].tolist() == [f"block {i}" for i in range(7)]
+
+
+def test_what_is_refused(tmp_path):
+    with pytest.raises(UserError, match="there is no folder"):
+        collect(tmp_path / "nowhere")
+    run(tmp_path / "whole" / "a", "church")
+    (tmp_path / "whole" / "a" / "timesteps.parquet").rename(tmp_path / "elsewhere.parquet")
+    with pytest.raises(UserError, match="no finished run .* has scores per timestep: run .*evaluation.timesteps=5"):
+        collect(tmp_path / "whole")
+    run(tmp_path / "stopped" / "a")
+    Results(tmp_path / "stopped" / "a", {"config_hash": "stopped"})
+    with pytest.raises(UserError, match="no finished run"):
+        collect(tmp_path / "stopped")
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"scores": [{0: 1}] * 3, "probes": (1, 1, 1)}, r"number of parts of the denoising: 2 \(a\); 3 \(b\)"),
+        ({"estimator": "first_order"}, r"the estimator: leave_one_out \(a\); first_order \(b\)"),
+        ({"layers": LAYERS[:6]}, r"the layers: 9 \(a\); 6 \(b\)"),
+        ({"concept": "a"}, "2 runs below .* are of a: give the folder of one sweep"),
+    ],
+)
+def test_runs_that_do_not_compare(tmp_path, other, message):
+    run(tmp_path / "a", "a")
+    run(tmp_path / "b", **({"concept": "b"} | other))
+    with pytest.raises(UserError, match=message):
+        collect(tmp_path)
+
+
+def test_the_command_writes_table_cells_and_picture(tmp_path, capsys):
+    """With more concepts than stand side by side; where runs have different numbers of probes, too."""
+    for number in range(8):
+        kind = ("object", "style", "nudity")[number % 3]
+        run(tmp_path / "sweep" / f"{number}", f"c{number}", kind, probes=(3 + 3 * number, 1 + number))
+    assert main([str(tmp_path / "sweep"), "--to", str(tmp_path / "to")]) == 0
+    said = capsys.readouterr().out
+    assert (tmp_path / "to" / "localisation.md").read_text(encoding="utf-8") == said
+    assert said.startswith("| concept | concept_kind | self-attention |") and "| mean of 3 | object | 0.438 |" in said
+    assert "If all 9 layers counted alike: self-attention 0.33" in said
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "to" / "localisation.csv"), collect(tmp_path / "sweep"))
+    assert imread(tmp_path / "to" / "localisation.png").std() > 0.05
+    assert len(list((tmp_path / "to").iterdir())) == 3 and len(list((tmp_path / "sweep").iterdir())) == 8
+    assert main([str(tmp_path / "nowhere")]) == 1 and "there is no folder" in capsys.readouterr().err
+
+
+def test_the_experiment_composes():
+    from tests.test_configs import composed
+
+    config = composed("experiment=localisation")
+    assert config["evaluation"]["timesteps"] == 5 and config["evaluation"]["fidelity"] is None
+    assert (config["granularity"]["name"], config["estimator"]["name"]) == ("layer", "leave_one_out")
+    assert (config["objective"]["name"], config["edit"]["name"]) == ("projection", "none")
+    assert config["study"]["picture"] == "localisation" and config["evaluation"]["metrics"] == []
