@@ -1,0 +1,52 @@
+"""Every experiment of experiments/, executed in a fast mode: the first job of its sweep, from config to table."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cad_exp import localisation
+from cad_exp.experiment import run
+from cad_exp.tables.__main__ import main
+from cad_exp.tables.plan import plan
+
+from .test_cli import ROOT
+from .test_configs import composed
+
+STUDIES = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
+SMALL = ["probes.samples=2", "probes.steps=4", "model.steps=2", "evaluation.bootstrap=20"]
+IMAGES = ["evaluation.samples=2", "evaluation.retention_samples=1"]
+FIDELITY = [f"evaluation.fidelity.{item}" for item in ("probes=4", "bootstrap=20")]
+GROWTH = ["evaluation.fidelity.growth=[2,4]", "study.cells=[stability_spearman_2_probes,stability_spearman_4_probes]"]
+SEEN = [f"evaluation.fidelity.images.{item}" for item in ("samples=1", "number=3", "repeats=1", "draws=1")]
+SEEN += ["evaluation.fidelity.images.fractions=[0.5,1.0]"]
+
+
+def small(name: str) -> list[str]:
+    """What makes the experiment's jobs fast and leaves its metrics their names."""
+    settings = composed(f"experiment={name}")["evaluation"]
+    asked = SMALL + (IMAGES if settings["metrics"] else [])
+    asked += ["evaluation.timesteps=2"] if settings["timesteps"] else []
+    if settings["fidelity"]:
+        asked += FIDELITY
+        asked += GROWTH if settings["fidelity"]["growth"] else []
+        asked += ["evaluation.fidelity.number=3"] if settings["fidelity"]["number"] else []
+        asked += SEEN if settings["fidelity"]["images"] else []
+    return asked
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_experiment_runs_to_its_table(name: str, tmp_path: Path, capsys):
+    asked = [f"experiment={name}", *small(name)]
+    job = plan(asked).jobs[0]
+    done = run(composed(*asked, *job.overrides, f"runtime.cache={tmp_path / 'cache'}"), tmp_path / "runs" / "one")
+    assert done["run"]["complete"]
+    if composed(*asked)["study"].get("picture") == "localisation":
+        code = localisation.main([str(tmp_path / "runs"), "--to", str(tmp_path / "table")])
+    else:
+        code = main([*asked, *job.overrides, "--from", str(tmp_path / "runs"), "--to", str(tmp_path / "table")])
+    said = capsys.readouterr().out
+    assert code == 0, said
+    assert (tmp_path / "table" / f"{name}.md").exists() and "·" not in (tmp_path / "table" / f"{name}.md").read_text()
+    table = pd.read_csv(tmp_path / "table" / f"{name}.csv")
+    assert len(table) > 0
