@@ -231,7 +231,13 @@ def test_when_no_edit_keeps_enough_the_closest_is_named(tmp_path: Path, capsys):
 
 def test_a_finite_space_is_tried_whole_and_once(tmp_path: Path):
     run = Fake()
-    space = ["space.ratio=0.1", "space.scope=[layer,global]", "estimator=first_order", "space.factor=[0,-1]", "space.objective=erase"]
+    space = [
+        "space.ratio=0.1",
+        "space.scope=[layer,global]",
+        "estimator=first_order",
+        "space.factor=[0,-1]",
+        "space.objective=erase",
+    ]
     assert main(["trials=30", f"folder={tmp_path}", *space], run) == 0
     assert sorted((c["scope"], c["factor"], c["config"]["objective"]["name"]) for c in run.calls) == [
         (scope, factor, "erase") for scope in ("global", "layer") for factor in (-1, 0)
