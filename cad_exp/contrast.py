@@ -58,8 +58,8 @@ class Contrast(Objective):
         return value, total
 
     def deal(self, number: int, seed: int = 0) -> list[Objective]:
-        hands = zip(*(part.deal(number, seed) for part in self.parts), strict=False)
-        return [self._of(parts) for parts in hands]
+        number = min(number, *(len(part.probes) for part in self.parts))
+        return [self._of(parts) for parts in zip(*(part.deal(number, seed) for part in self.parts), strict=True)]
 
     def _of(self, parts: Sequence[Objective]) -> "Contrast":
         """The same contrast of other parts."""

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
-from itertools import combinations, groupby, islice
-from math import lgamma, log
+from itertools import groupby, islice
+from math import comb, lgamma, log
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,7 +55,8 @@ def effects(
     if scores.shape != (game.n,):
         raise UserError(f"{tuple(scores.shape)} scores do not fit {game.n} components: attribute the same granularity")
     values, rows = scores.detach().double().cpu().numpy(), []
-    for part in _together(ablations, max(1, min(AT_ONCE, ENTRIES // game.n))):
+    at_once = getattr(game, "at_once", AT_ONCE)
+    for part in _together(ablations, max(1, min(at_once, ENTRIES // game.n))):
         gates = torch.ones(len(part), game.n)
         for gate, ablation in zip(gates, part, strict=True):
             gate[torch.from_numpy(ablation.chosen)] = 0
@@ -146,22 +147,15 @@ def _subsets(pool: np.ndarray | None, size: int, n: int, number: int, rng: np.ra
     One after the other, for a thousand subsets of a hundred million weights do not fit into memory.
     """
     of, seen = n if pool is None else len(pool), set()
-    if lgamma(of + 1) - lgamma(size + 1) - lgamma(of - size + 1) <= log(max(number, 1)) + 1e-9:
-        places: Iterator[Any] = combinations(range(of), size)
-    else:
-        places = _forever(lambda: rng.choice(of, size, replace=False))
-    while len(seen) < number and (place := next(places, None)) is not None:
-        chosen = np.asarray(place, dtype=np.int64) if pool is None else pool[np.asarray(place)]
-        chosen.sort()
+    few = lgamma(of + 1) - lgamma(size + 1) - lgamma(of - size + 1) <= log(max(number, 1)) + 1e-9
+    wanted = min(number, comb(of, size)) if few else number
+    while len(seen) < wanted:  # drawn also where all are taken: a short study is the beginning of a long one
+        chosen = rng.choice(of, size, replace=False).astype(np.int64)
+        chosen = np.sort(chosen if pool is None else pool[chosen])
         key = blake2b(chosen, digest_size=16).digest()
         if key not in seen:
             seen.add(key)
             yield chosen
-
-
-def _forever(draw: Callable[[], np.ndarray]) -> Iterator[np.ndarray]:
-    while True:
-        yield draw()
 
 
 def ordered_curves(

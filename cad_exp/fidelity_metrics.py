@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from .agreement import Bounded, agreement
@@ -95,16 +96,20 @@ _AGREEMENTS = {
 }
 
 
+def _ending(kind: str, rate: float | None) -> str:
+    if kind == "single":
+        return "_single"
+    return ("" if kind == "uniform" else f"_{kind}") + ("@all" if rate is None else f"@{rate:g}")
+
+
 def _agreements(found: dict[str, Any], base: dict[str, Any], prefix: str, of: str) -> Iterator[dict[str, Any]]:
     """fidelity_pearson@0.05, fidelity_pearson_top@0.05, fidelity_pearson_single, ...; over all rates @all."""
     kind, rate = found["kind"], found["rate"]
     size = "of all rates together, whose different sizes alone correlate" if rate is None else f"{rate:.3g} of them"
-    ending = ("" if kind == "uniform" else f"_{kind}") + ("@all" if rate is None else f"@{rate:g}")
-    if kind == "single":
-        ending, size = "_single", "one at a time"
+    size = "one at a time" if kind == "single" else size
     for name, (higher, what) in _AGREEMENTS.items():
         yield _metric(
-            f"{prefix}_{name}{ending}",
+            f"{prefix}_{name}{_ending(kind, rate)}",
             found[name],
             found["n"],
             higher,
@@ -170,6 +175,7 @@ def agreement_metrics(
         ending, between = "", base.get("between", "estimates of equal settings")
         if "probes" in found:
             ending, between = f"_{found['probes']}_probes", f"two estimates from {found['probes']} probes each"
+            facts["probes"] = found["probes"]
         rank = None if found["spearman"] is None else (found["spearman"], None, None)
         what = f"rank correlation between {between}"
         metrics.append(_metric(f"stability_spearman{ending}", rank, n, True, what=what, **facts))
@@ -197,19 +203,22 @@ def proxy_metrics(
     for kind in both["kind"].unique():
         own = both[both["kind"] == kind]
         for rate in (None,) if kind == "single" else (*own["rate"].unique(), None):
-            rows = own if rate is None else own[own["rate"] == rate]
+            rows = own.drop_duplicates(["size", "draw"]) if rate is None else own[own["rate"] == rate]
             found = agreement(rows["true"], rows["true_seen"], resamples, seed)
-            ending = "_single" if kind == "single" else ("" if kind == "uniform" else f"_{kind}")
-            ending += "" if kind == "single" else "@all" if rate is None else f"@{rate:g}"
             what = f"correlation of the true change of J with that of {of}, over ablations of {_DRAWN[kind]}"
             interval = f"95 % percentile bootstrap over ablations, {resamples} resamples; probes and images fixed"
             facts = {"what": what, "kind": kind, "rate": rate, "spearman": found["spearman"], "interval": interval}
-            metrics.append(_metric(f"{prefix}_proxy{ending}", found["pearson"], found["n"], True, **facts, **base))
+            metrics.append(
+                _metric(f"{prefix}_proxy{_ending(kind, rate)}", found["pearson"], found["n"], True, **facts, **base)
+            )
     return metrics
 
 
-def check(settings: dict[str, Any] | None) -> None:
-    """UserError for settings (conf/evaluation's `fidelity`) that cannot work, before any work is done."""
+def check(settings: dict[str, Any] | None, concept: dict[str, Any] | None = None, judge: Any = None) -> None:
+    """UserError for settings (conf/evaluation's `fidelity`) that cannot work, before any work is done.
+
+    concept: its config, judge: that of the model; None: not looked at.
+    """
     if not settings:
         return
     for kind in settings["kinds"]:
@@ -222,3 +231,21 @@ def check(settings: dict[str, Any] | None) -> None:
         choose(kind, KINDS, "kind of ablation")
     if asked and (asked["samples"] < 1 or 0 < asked["number"] < 3):
         raise UserError("evaluation.fidelity.images needs samples=1 or more and number=3 or more (0: no ablations)")
+    if asked and concept is not None:
+        if judge is None or not concept["label"]:
+            raise UserError(
+                "evaluation.fidelity.images needs model.judge and a concept.label that it knows: set them, or "
+                "evaluation.fidelity.images=null"
+            )
+        judge.log_odds(torch.zeros(1, 3, 8, 8), concept["kind"], concept["label"])  # it refuses what it does not know
+    if settings["sanity"] and concept is not None:
+        other_concept(settings["sanity"], concept)
+
+
+def other_concept(prompts: Sequence[str], concept: dict[str, Any]) -> str:
+    """The first of the prompts that is not the concept's own. UserError if there is none."""
+    own = (concept["prompt"], concept["base_prompt"], *concept["evaluation_prompts"])
+    other = next((prompt for prompt in prompts if prompt not in own), None)
+    if other is None:
+        raise UserError("evaluation.fidelity.sanity names only the concept itself: add another prompt")
+    return other

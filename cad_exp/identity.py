@@ -43,7 +43,16 @@ def asked(config: dict[str, Any]) -> str:
     """Hash of what a settled config asks for, wherever it runs: results of several machines belong to one question."""
     kept = effective(config)
     place = kept.get("runtime")
-    return digest(kept | ({"runtime": place.get("precision")} if isinstance(place, dict) else {}))
+    return digest(_whole(kept | ({"runtime": place.get("precision")} if isinstance(place, dict) else {})))
+
+
+def _whole(value: Any) -> Any:
+    """Numbers as they count: -1.0 asks for what -1 asks for."""
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 @cache

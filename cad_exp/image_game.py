@@ -40,12 +40,13 @@ class ImageGame:
         cut: Granularity,
         sites: Sequence[Site],
         remember: Remember | None = None,
+        batch_size: int = 64,
     ):
         if judge is None or not shots[0].label:
             raise UserError("evaluation.fidelity.images needs a judge (model.judge) and a concept.label that it knows")
         self.model, self.judge, self.shots = model, judge, list(shots)
         self.cut, self.sites, self.n = cut, list(sites), cut.count(sites)
-        self.remember = remember or (lambda _, answer: answer())
+        self.remember, self.batch_size = remember or (lambda _, answer: answer()), batch_size
 
     def judged(self, gates: Tensor) -> Tensor:
         """(A, 2) fp64: concept rate and mean log-odds under each of the ablations (A, n); processes share them."""
@@ -69,7 +70,7 @@ class ImageGame:
         edit, shot = Edit(self.cut.locate(self.sites, removed), self.cut.unit, 0.0), self.shots[0]
         with edit.apply(self.model):
             prompts, seeds = [shot.prompt for shot in self.shots], [shot.seed for shot in self.shots]
-            images = self.model.generate(prompts, seeds=seeds, batch_size=len(seeds))
+            images = self.model.generate(prompts, seeds=seeds, batch_size=self.batch_size)
         said = pd.concat([pd.DataFrame([vars(shot) for shot in self.shots]), self.judge.labels(images)[0]], axis=1)
         with torch.no_grad():
             pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
@@ -82,6 +83,7 @@ class Measured:
 
     def __init__(self, game: ImageGame, column: int):
         self.game, self.column, self.n, self.cut = game, column, game.n, game.cut
+        self.at_once = 4 * parallel.size()  # images take their time: a killed study loses only the last few
 
     @cached_property
     def intact(self) -> float:

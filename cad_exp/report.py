@@ -76,10 +76,10 @@ def fidelity(
     what = f"{config['concept']['name']}, {config['granularity']['name']}, {config['estimator']['name']}"
     pictures = {"fidelity": fidelity_figures.scatter(table, folder / "fidelity.png", f"Fidelity: {what}")}
     intact = {metric["definition"].get("measure", "J"): metric["definition"]["intact"] for metric in reversed(metrics)}
-    if settings["fractions"]:
-        shown = [("J", intact["J"], f"J ({config['objective']['name']})")]
-        if settings["images"]:
-            shown.append(("rate", intact["rate"], MEASURES["rate"]))
+    shown = [("J", intact["J"], f"J ({config['objective']['name']})")] if settings["fractions"] else []
+    if settings["images"] and settings["images"]["fractions"]:
+        shown.append(("rate", intact["rate"], MEASURES["rate"]))
+    if shown:
         pictures["fidelity_curves"] = fidelity_figures.curves(table, folder / "fidelity_curves.png", what, shown)
     if settings["images"] and settings["images"]["number"]:
         title = f"Do the scores tell what images show? {what}"

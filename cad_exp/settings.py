@@ -6,7 +6,7 @@ from cad_exp.errors import UserError, choose
 
 Config = dict[str, Any]
 EVALUATIONS = ("erasure", "retention", "quality")
-DEFAULTS = ("objective", "ratio", "amplify_ratio", "factor")  # of a concept, by granularity
+DEFAULTS = ("objective", "estimator", "ratio", "amplify_ratio", "factor")  # of a concept, by granularity
 
 
 def settle(config: Config) -> Config:
@@ -19,6 +19,10 @@ def settle(config: Config) -> Config:
     concept, granularity, edit = config["concept"], config["granularity"]["name"], config["edit"]
     if config["objective"]["name"] == "auto":
         config["objective"]["name"] = "amplify" if edit["name"] == "amplify" else concept["objective"][granularity]
+    if config["estimator"]["name"] == "auto":
+        chosen = "first_order" if edit["name"] == "amplify" else concept["estimator"]
+        # The settings that the config holds are those of ablated_gradients; first_order has none.
+        config["estimator"] = {"name": chosen} if chosen == "first_order" else config["estimator"] | {"name": chosen}
     if edit["name"] == "none":
         edit |= {"ratio": None, "count": None, "factor": None}
     elif edit["ratio"] is None and edit["count"] is None:

@@ -98,7 +98,7 @@ class Stages:
         """Trajectories of the concept's prompt, or noised images of it, as the objective needs."""
         concept, objective = self.config["concept"], self.config["objective"]
         check(objective, concept, self.judge)
-        check_fidelity(self.config["evaluation"]["fidelity"])  # before any work
+        check_fidelity(self.config["evaluation"]["fidelity"], concept, self.judge)  # before any work
         self.parts: list[Path] = []
         return self.sample(concept["prompt"], concept["base_prompt"], self.config["probes"]["images"])
 

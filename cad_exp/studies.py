@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from .agreement import growth, halves, random_weights, sanity, spread, stability
 from .attribution import Attribution, attribute
 from .errors import UserError
 from .estimators import make_estimator
-from .fidelity_metrics import agreement_metrics, describe, fidelity_metrics, proxy_metrics
+from .fidelity_metrics import agreement_metrics, describe, fidelity_metrics, other_concept, proxy_metrics
 from .files import write_json
 from .game import Game
 from .identity import code_version, digest
@@ -65,8 +66,8 @@ def fidelity(stages: Stages, probes: Probes, attribution: Attribution) -> tuple[
             "concept": config["concept"],
             "how": config["model"],
         }
-    modules = ("fidelity_metrics", "image_game", *stages.modules)
-    place = stages.cache.get("fidelity", modules, inputs, make, shared=True)
+        inputs |= {"judge_is": stages.judge.definition}
+    place = stages.cache.get("fidelity", ("studies", *stages.modules), inputs, make, shared=True)
     if stages.cache.reused["fidelity"]:
         terminal.say("  fidelity: from the cache")
     return json.loads((place / "fidelity.json").read_text(encoding="utf-8")), place / "fidelity.parquet"
@@ -85,8 +86,9 @@ class _Study:
             concept, stages.parts = self.config["concept"], []
             number = -(-self.settings["probes"] // walked["steps"])
             probes = stages.sample(concept["prompt"], concept["base_prompt"], walked["images"], number)
-            stages.parts, parts = parts, stages.parts
-        self.probes = probes[spread(len(probes), self.settings["probes"], self.seed)]
+            stages.parts, parts = parts, [*stages.parts, *parts]
+        self.rows = spread(len(probes), self.settings["probes"], self.seed)
+        self.probes = probes[self.rows]
         self.facts = {"estimator": self.config["estimator"]["name"], "concept": self.config["concept"]["name"]}
         self.facts["probes_of"] = "other trajectories" if self.settings["held_out"] else "the attribution"
         self.inputs = stages.base | self.facts | {"granularity": self.name, "kinds": list(self.cut.kinds)}
@@ -97,7 +99,7 @@ class _Study:
     def of_objective(self) -> tuple[list[dict[str, Any]], pd.DataFrame]:
         """Predicted against true change of J."""
         inputs = {key: value for key, value in self.inputs.items() if key not in ("estimator", "probes_of")}
-        inputs |= {"probes_number": self.settings["probes"], "probes_seed": self.seed}
+        inputs |= {"rows": self.rows.tolist()}
         game = _Remembered(
             Game(self.stages.objective(self.probes), self.cut, self.attribution.sites),
             self._remember(("game", *self.stages.modules[1:]), inputs),
@@ -115,13 +117,14 @@ class _Study:
         shots = [shot for shot in shots if shot.purpose == "concept"]
         model = self.config["model"]
         inputs = self.stages.base | {"shots": [vars(shot) for shot in shots], "kinds": list(self.cut.kinds)}
-        inputs |= {"granularity": self.name, "processes": parallel.size()}
+        inputs |= {"granularity": self.name}
         inputs |= {key: model[key] for key in ("steps", "guidance", "judge")}
-        inputs |= {"judge_is": self.stages.judge and self.stages.judge.definition}
+        inputs |= {"judge_is": self.stages.judge.definition}
         terminal.stage(f"fidelity on images: {len(shots)} for each ablation, {asked['number']} of each kind and rate")
         remember = self._remember(("image_game", "judges"), inputs)
-        game = ImageGame(self.stages.model, self.stages.judge, shots, self.cut, self.attribution.sites, remember)
-        facts = self.base | self.stages.judge.definition | {"images": len(shots)}
+        batch, judge = self.config["evaluation"]["batch_size"], self.stages.judge
+        game = ImageGame(self.stages.model, judge, shots, self.cut, self.attribution.sites, remember, batch)
+        facts = self.base | judge.definition | {"images": len(shots), "removal_in_images": "zero"}
         found, tables = [], []
         for measure, of in MEASURES.items():
             with terminal.progress(asked["number"], f"images, {measure}") as tick:
@@ -137,29 +140,33 @@ class _Study:
     def agreement(self) -> list[dict[str, Any]]:
         """Whether the ranking is stable, how that grows with the probes, and whether controls destroy it."""
         settings, walked, scored = self.settings, self.config["probes"], self.scored
-        stable, controls, base = [], {}, self.base | {"between": "the halves of the probes"}
+        stable, controls = [], {}
+        base = self.base | {"between": "the halves of the probes", "probes": len(scored)}
         steps = walked["steps"] if scored.meta["kind"] == "trajectory" else 1
 
+        @cache
         def pair(number: int) -> list[Tensor]:
-            return [self._score(scored[rows]) for rows in halves(len(scored), number, steps, self.seed)]
+            return [self._score(scored[rows], rows) for rows in halves(len(scored), number, steps, self.seed)]
 
         if settings["stability"]:
             stable.append(stability(pair(len(scored) // 2)))
             if not stable[0]["stable"]:
                 terminal.say(f"  {stable[0]['verdict']}", style="yellow")
-        stable += growth(pair, [number for number in settings["growth"] if number <= len(scored) // 2])
+        most = min(map(len, halves(len(scored), len(scored), steps, self.seed)))
+        stable += growth(pair, [number for number in settings["growth"] if 1 <= number <= most])
         if settings["sanity"] and scored.meta["kind"] == "trajectory":
             how = {"base_prompt": scored.base_prompt, "seeds": seeds_of(walked, walked["samples"])}
             how |= {name: walked[name] for name in ("steps", "guidance", "batch_size")}
-            other = next(prompt for prompt in settings["sanity"] if prompt not in (scored.prompt, scored.base_prompt))
-            model = self.stages.model
+            other, model = other_concept(settings["sanity"], self.config["concept"]), self.stages.model
             controls["other_concept"] = self._score(sample_trajectory(model, other, **how))
             with random_weights(model.denoiser, self.seed):
                 controls["random_weights"] = self._score(sample_trajectory(model, scored.prompt, **how))
         return agreement_metrics(base, stable, sanity(self.scores, controls) if controls else None)
 
-    def _score(self, points: Probes) -> Tensor:
-        estimator, objective = make_estimator(**self.config["estimator"]), self.stages.objective(points)
+    def _score(self, points: Probes, rows: Tensor | None = None) -> Tensor:
+        """Scores at these probes; rows: which of the run's they are, for what is to be retained has as many."""
+        kept = [part if rows is None else part[rows] for part in self.stages.context["retained"]]
+        estimator, objective = make_estimator(**self.config["estimator"]), self.stages.objective(points, kept)
         found = attribute(self.stages.model, points, objective, estimator, [self.cut], self.attribution.sites)
         return found.scores[self.name]
 
@@ -175,7 +182,7 @@ class _Study:
             asked = inputs | {"gates": bits, "number": len(gates)}
             place = self.stages.cache.get("ablations", modules, asked, make, shared=True)
             values = json.loads((place / "values.json").read_text(encoding="utf-8"))
-            return torch.tensor(values, dtype=torch.float64)
+            return torch.from_numpy(np.array(values, dtype=np.float64))  # what is not finite was written as null
 
         return remember
 
@@ -213,7 +220,7 @@ def timesteps(stages: Stages, probes: Probes, attribution: Attribution) -> Path 
     terminal.stage(f"timesteps: {estimator.name} in {bins} parts of the denoising")
     inputs = stages.base | {"scores": stages.scores.name, "granularity": cut.name, "kinds": list(cut.kinds)}
     inputs |= {"bins": bins, "processes": parallel.size()}
-    key = digest([inputs, code_version("timesteps", *stages.modules)])
+    key = digest([inputs, code_version("studies", *stages.modules)])
     estimator.checkpoint = stages.cache.folder / ".checkpoints" / f"{key}.safetensors"
 
     def objective_of(own: Probes) -> Objective:
@@ -228,7 +235,7 @@ def timesteps(stages: Stages, probes: Probes, attribution: Attribution) -> Path 
             for number in range(bins):
                 checkpoint_of(estimator.checkpoint, number).unlink(missing_ok=True)
 
-    place = stages.cache.get("timesteps", ("timesteps", *stages.modules), inputs, make, shared=True)
+    place = stages.cache.get("timesteps", ("studies", *stages.modules), inputs, make, shared=True)
     if stages.cache.reused["timesteps"]:
         terminal.say("  timesteps: from the cache")
     return place / "timesteps.parquet"

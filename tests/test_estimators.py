@@ -230,6 +230,9 @@ def test_dealt_objectives_have_the_mean_of_the_whole(name, tiny_model, tiny_prob
     gates = {site.module: torch.full((site.shape[1],), 0.5) for site in find_sites(tiny_model.denoiser)[:2]}
     assert sum(share.value(gates) for share in shares) / 3 == pytest.approx(objective.value(gates), rel=1e-5, abs=1e-7)
     assert len(objective.deal(99)) == 6
+    if name == "contrast":
+        unequal = make_objective(name, tiny_model, probes[:3], 4, None, {"retained": [tiny_probes[:8]]})
+        assert sum(len(share.parts[1].probes) for share in unequal.deal(5)) == 8, "no retained probe is lost"
 
 
 def test_regression_against_scikit_learn():

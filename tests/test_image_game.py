@@ -36,7 +36,7 @@ class Painter:
         self.pipe = self
 
     def generate(self, prompts, seeds, batch_size):
-        assert prompts == ["a church"] * 4 and batch_size == 4
+        assert prompts == ["a church"] * 4 and batch_size == 64
         self.made += 1
         left = float(self.unet.a.to_out[0].weight.detach()[0].sum())
         return np.stack([np.full((2, 2, 3), max(25 * left - seed, 0), np.uint8) for seed in seeds])

@@ -88,6 +88,7 @@ def test_what_was_asked_is_the_same_on_every_machine():
     assert asked(config) == asked({**config, "runtime": {"device": "cuda", "threads": None, "precision": "auto"}})
     assert asked(config) != asked({**config, "runtime": {**config["runtime"], "precision": "bf16"}})
     assert asked(config) != asked({**config, "seed": 1})
+    assert asked({"edit": {"factor": -1}, "rates": [1]}) == asked({"edit": {"factor": -1.0}, "rates": [1.0]})
 
 
 def test_a_finished_run_is_recognised_by_its_identity_and_files(tmp_path):

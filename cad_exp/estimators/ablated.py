@@ -23,8 +23,9 @@ class AblatedGradients(Estimator):
     falls back on the patterns that keep it. errors: from the variance over patterns, both halves taken as independent.
 
     passes: how often the probes are gone through. In each pass they are shuffled and dealt to `patterns / passes` of
-    the patterns, so with passes=1 all patterns together cost what one gradient at the intact model does, and each probe
-    still counts as often as any other. None: every pattern sees all probes. Fewer probes than that: fewer patterns.
+    the patterns (rounded up to a multiple of the passes), so with passes=1 all patterns together cost what one gradient
+    at the intact model does. Then what a component does while it is ablated rests on the probes of the few patterns
+    that ablate it. None: every pattern sees all probes. With fewer probes than patterns, there are fewer patterns.
     """
 
     name = "ablated_gradients"
@@ -76,7 +77,7 @@ class AblatedGradients(Estimator):
         share = -(-self.patterns // self.passes)
         if share == 1:
             return [game] * self.patterns
-        return [part for number in range(self.passes) for part in game.deal(share, self.seed + number)]
+        return [part for number in range(self.passes) for part in game.deal(share, self.seed * self.passes + number)]
 
 
 class _Moments:
