@@ -12,6 +12,7 @@ from .edit import Edit, make_edit, random_edit
 from .identity import run_identity
 from .results import Results, run_info
 from .settings import Config, settle
+from .shots import Shot, needed
 from .stages import Stages
 from .tracking import track
 
@@ -57,7 +58,7 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
             report.fidelity(*studies.fidelity(stages, probes, chosen), results, config, folder, tracker)
         with results.time("timesteps"):
             report.timesteps(studies.timesteps(stages, probes, chosen), config, folder, tracker)
-        shots = evaluation.needed(config["concept"], config["evaluation"])
+        shots = needed(config["concept"], config["evaluation"])
         with results.time("images"):
             pictures = stages.images(shots, {"unedited": Edit({}), **edits}) if shots else {}
             report.images(shots, pictures, folder)
@@ -103,9 +104,7 @@ def choose_edits(attribution: Attribution, config: Config) -> dict[str, Edit]:
     return {"edited": edit, "random": random_edit(edit, attribution, granularity, config["seed"] + 1)}
 
 
-def measure(
-    stages: Stages, shots: list[evaluation.Shot], pictures: dict[str, list[Path]], results: Results, folder: Path
-) -> None:
+def measure(stages: Stages, shots: list[Shot], pictures: dict[str, list[Path]], results: Results, folder: Path) -> None:
     """Judges every image into records.parquet, and writes metric by metric into results.json."""
     config = stages.config
     if not pictures:

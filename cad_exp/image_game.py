@@ -17,8 +17,9 @@ from . import parallel
 from .components import Granularity, Site
 from .edit import Edit
 from .errors import UserError
-from .evaluation import Shot, shows
+from .evaluation import shows
 from .model import DiffusionModel
+from .shots import Shot
 
 # name -> what it is called; the rate is what people mean, the log-odds move before the judge changes its mind
 MEASURES = {"rate": "the concept rate of images", "log_odds": "the judge's mean log-odds of the concept in images"}

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from .evaluation import Shot
+    from .shots import Shot
 
 PER_PROMPT = 4  # pictures of each prompt on the sheet
 PROMPTS = 8  # of the retention prompts on the sheet

@@ -14,12 +14,13 @@ from . import fidelity_figures, figures, parallel, terminal, timestep_figure
 from . import images as pngs
 from .attribution import FILE, TABLE, Attribution
 from .edit import Edit
-from .evaluation import Records, Shot
+from .evaluation import Records
 from .files import atomic, link
 from .image_game import MEASURES
 from .probes import Probes
 from .results import Results
 from .settings import Config
+from .shots import Shot
 from .stages import Stages
 from .tracking import Tracker
 

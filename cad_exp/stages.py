@@ -23,7 +23,6 @@ from .cache import Cache
 from .components import GRANULARITIES, make_granularity
 from .edit import Edit
 from .estimators import make_estimator
-from .evaluation import Shot
 from .fidelity_metrics import check as check_fidelity
 from .identity import code_version, digest, folder_digest, model_identity
 from .judges import MiniJudge, load_judge
@@ -31,6 +30,7 @@ from .model import DiffusionModel, resolve
 from .objectives import Objective, check, formula, make_objective, retained_prompts
 from .probes import Probes, load_folder, look, sample_noised, sample_trajectory, walk
 from .settings import Config
+from .shots import Shot, batches
 from .timesteps import bins_of
 
 PROBES = "probes.safetensors"
@@ -226,7 +226,7 @@ class Stages:
         """variant -> one PNG per shot: images of the model under every edit, with equal prompts and seeds."""
         settings, found = self.config["model"], {}
         how = {"steps": settings["steps"], "guidance": settings["guidance"]}
-        batches = evaluation.batches(shots, self.config["evaluation"]["batch_size"])
+        parts = batches(shots, self.config["evaluation"]["batch_size"])
         terminal.stage(f"images: {len(shots)} for each of {', '.join(edits)}")
         for variant, edit in edits.items():
             modules = ("model", "images", "edit") if edit.indices else ("model", "images")
@@ -250,9 +250,9 @@ class Stages:
                     inputs = self.base | how | what | {"edit": edit.digest()}
                     return lambda: self.cache.get("images", modules, inputs, make)
 
-                places = self._entries("images", [maker(batch) for batch in batches], f"images, {variant}")
+                places = self._entries("images", [maker(batch) for batch in parts], f"images, {variant}")
             found[variant] = [
-                place / f"{i:04d}.png" for place, batch in zip(places, batches, strict=True) for i in range(len(batch))
+                place / f"{i:04d}.png" for place, batch in zip(places, parts, strict=True) for i in range(len(batch))
             ]
         return found
 
@@ -260,7 +260,7 @@ class Stages:
         """What the judges say of every image of every variant, and of drawings for the metrics that need them."""
         judge, settings = self.judge, self.config["evaluation"]
         who = {"judge": judge.definition, "clip": judge.clip_definition}
-        starts = list(accumulate(map(len, evaluation.batches(shots, settings["batch_size"])), initial=0))
+        starts = list(accumulate(map(len, batches(shots, settings["batch_size"])), initial=0))
         said, features = {}, []
         for variant, files in pictures.items():
 

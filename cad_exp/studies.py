@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from . import evaluation, parallel, terminal
+from . import parallel, terminal
 from .agreement import growth, halves, random_weights, sanity, spread, stability
 from .attribution import Attribution, attribute
 from .errors import UserError
@@ -29,6 +29,7 @@ from .identity import code_version, digest
 from .image_game import MEASURES, ImageGame, Remember
 from .objectives import Objective
 from .probes import Probes, sample_trajectory
+from .shots import plan
 from .stages import Stages, seeds_of
 from .timesteps import by_timestep, checkpoint_of, within
 
@@ -113,7 +114,7 @@ class _Study:
         """Predicted change of J, and the true one (`records`), against the change of what the judge sees."""
         asked, concept = self.settings["images"], self.config["concept"]
         settings = self.settings | {key: value for key, value in asked.items() if key != "samples"}
-        shots = evaluation.plan(concept, asked["samples"], 0, self.config["evaluation"]["seed"])
+        shots = plan(concept, asked["samples"], 0, self.config["evaluation"]["seed"])
         shots = [shot for shot in shots if shot.purpose == "concept"]
         model = self.config["model"]
         inputs = self.stages.base | {"shots": [vars(shot) for shot in shots], "kinds": list(self.cut.kinds)}

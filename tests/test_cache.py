@@ -18,11 +18,11 @@ from cad_exp import cache as caching
 from cad_exp.cache import ENTRY, Cache, damage, prune
 from cad_exp.edit import Edit
 from cad_exp.errors import UserError
-from cad_exp.evaluation import needed
 from cad_exp.experiment import choose_edits, run
 from cad_exp.identity import code_version, folder_digest, model_identity, run_identity, sweep_name
 from cad_exp.model import DiffusionModel
 from cad_exp.settings import settle
+from cad_exp.shots import needed
 from cad_exp.stages import Stages
 
 from .test_cli import ROOT

@@ -4,8 +4,9 @@ import pytest
 
 from cad_exp import settings
 from cad_exp.errors import UserError
-from cad_exp.evaluation import EVALUATIONS, Records, batches, drawings, needed, plan, retention_prompts, shows
+from cad_exp.evaluation import EVALUATIONS, Records, drawings, shows
 from cad_exp.settings import settle
+from cad_exp.shots import batches, needed, plan, retention_prompts
 
 from .test_configs import composed
 

@@ -9,10 +9,10 @@ import torch
 
 from cad_exp.components import CROSS, Site, make_granularity
 from cad_exp.errors import UserError
-from cad_exp.evaluation import Shot
 from cad_exp.experiment import run
 from cad_exp.fidelity import ablation_fidelity
 from cad_exp.image_game import ImageGame
+from cad_exp.shots import Shot
 
 from .test_configs import composed
 from .test_experiment import FAST
