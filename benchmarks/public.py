@@ -33,7 +33,7 @@ def _walk(
     model: DiffusionModel, prompt: str, base: str, seed: int, steps: int, guidance: float, last: int
 ) -> tuple[Tensor, Tensor]:
     """Latent (1, C, h, w) and timestep (1,) after `last` guided steps from pure noise."""
-    scheduler = model.ddim(steps)
+    scheduler = model.sampler(steps)
     states = model.encode([prompt, base])
     x = model.noise_like([seed]) * scheduler.init_noise_sigma
     for t in scheduler.timesteps[:last]:

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cad_exp.components import GRANULARITIES, KINDS, Granularity, Site, Weight, find_sites, make_granularity
+from cad_exp.components import GRANULARITIES, KINDS, TEXT, Granularity, Site, Weight, find_sites, make_granularity
 from cad_exp.errors import UserError, choose
 from cad_exp.estimators import Estimator, Scores, make_estimator
 from cad_exp.files import atomic, plain
@@ -17,6 +17,7 @@ from cad_exp.model import DiffusionModel
 from cad_exp.objectives import Objective, make_objective
 from cad_exp.probes import Probes
 from cad_exp.storage import load_tensors, save_tensors
+from cad_exp.text_encoders import text_sites
 
 FILE, TABLE = "attribution.safetensors", "components.parquet"
 ERROR = ".error"  # what the file calls the standard errors of a granularity, after its name
@@ -46,10 +47,10 @@ class Attribution:
         """Only this granularity, in sites of these kinds (None: all that were attributed). UserError for none."""
         full = self.granularity(name)
         cut = full if kinds is None else make_granularity(name, kinds)
-        absent = [kind for kind in cut.kinds if kind not in full.kinds]
+        absent = [kind for kind in cut.kinds if not full.covers(kind)]
         if absent:
             raise UserError(f"the {name} attribution has no {absent[0]}: attribute it with kinds that hold it")
-        parts = [torch.full((full.parts(site),), site.kind in cut.kinds) for site in full.sites(self.sites)]
+        parts = [torch.full((full.parts(site),), cut.covers(site.kind)) for site in full.sites(self.sites)]
         keep = torch.cat(parts or [torch.zeros(0, dtype=torch.bool)])
         errors = {name: self.errors[name][keep]} if name in self.errors else {}
         return Attribution({name: self.scores[name][keep]}, self.sites, {name: cut}, self.meta, errors)
@@ -102,7 +103,7 @@ def attribute(
     batch_size: int = 16,
     meta: dict | None = None,
 ) -> Attribution:
-    """Score every component of the denoiser at the given granularities.
+    """Score every component at the given granularities: of the denoiser, and of text encoders if their kinds are asked.
 
     One estimate of single weights serves all of them where the estimator is additive; any other estimates each of them
     anew. `meta` is kept beside the scores, and under "estimate" what the estimator says of its estimate (of several:
@@ -114,8 +115,8 @@ def attribute(
     if isinstance(estimator, str):
         estimator = make_estimator(estimator)
     cuts = [make_granularity(cut) if isinstance(cut, str) else cut for cut in granularities]
-    every = list(find_sites(model.denoiser) if sites is None else sites)
-    used = [site for site in every if any(site.kind in cut.kinds for cut in cuts)]
+    every = list(_sites(model, cuts) if sites is None else sites)
+    used = [site for site in every if any(cut.covers(site.kind) for cut in cuts)]
     found, intact = _estimates(objective, estimator, cuts, used)
     broken = [name for name, scores in found.items() if not torch.isfinite(scores.values).all()]
     if broken:
@@ -138,12 +139,18 @@ def attribute(
     return Attribution(values, used, {cut.name: cut for cut in cuts}, facts | (meta or {}), errors)
 
 
+def _sites(model: DiffusionModel, cuts: Sequence[Granularity]) -> list[Site]:
+    """Where the cuts' components are; the text encoders come first, as in the forward pass."""
+    text = any(kind in TEXT for cut in cuts for kind in cut.kinds)
+    return [*(text_sites(model.pipe) if text else ()), *find_sites(model.denoiser)]
+
+
 def _estimates(
     objective: Objective, estimator: Estimator, cuts: Sequence[Granularity], sites: Sequence[Site]
 ) -> tuple[dict[str, Scores], float | None]:
     """Scores by granularity, and J of the intact model where the estimator had to know it."""
     if estimator.additive:
-        game = Game(objective, Weight(KINDS), sites)
+        game = Game(objective, Weight(KINDS + TEXT), sites)
         scores = estimator.estimate(game)
         weights = game.split(scores.values)
         found = {cut.name: Scores(cut.reduce(weights, sites), None, scores.facts) for cut in cuts}

@@ -2,6 +2,10 @@
 
 A feed-forward neuron or an attention head is a group of columns of an output projection: zeroing those columns of the
 weight equals masking the projection's input. So one gradient of shape (out, in) per site serves every granularity.
+
+Where text and image attend together (SD3, FLUX), attention is of the kind `joint-attention`, and who asks for
+cross-attention, the place where the prompt comes in, gets it too. Such a network keeps the text's stream beside the
+image's: its blocks are named "transformer_blocks.3" and "transformer_blocks.3 (text)".
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,29 +15,49 @@ import pandas as pd
 import torch
 from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention
+from diffusers.models.transformers.transformer_flux import FluxAttention, FluxSingleTransformerBlock
 from torch import Tensor, nn
 
 from cad_exp.errors import UserError, choose
 
-SELF, CROSS, FF = "self-attention", "cross-attention", "feed-forward"
-KINDS = (SELF, CROSS, FF)
+SELF, CROSS, JOINT, FF = "self-attention", "cross-attention", "joint-attention", "feed-forward"
+KINDS = (SELF, CROSS, JOINT, FF)
+ATTENTION = (SELF, CROSS, JOINT)
+TEXT_ATTENTION, TEXT_FF = "text-attention", "text-feed-forward"
+TEXT = (TEXT_ATTENTION, TEXT_FF)  # of the text encoders (cad_exp/text_encoders.py): only where they are asked for
+ALSO = {CROSS: (JOINT,)}  # kinds that are meant as well where one is asked for
 SCOPES = ("row", "layer", "global")
 _STAGES = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
 
 
 @dataclass(frozen=True)
 class Site:
-    """One output projection of the denoiser: a Linear whose input columns are components (its bias stays)."""
+    """One output projection of the denoiser: a Linear whose input columns are components (its bias stays).
 
-    module: str  # dotted name of the Linear in the denoiser
+    In FLUX's single-stream blocks one Linear projects attention and feed-forward, each having a range of the columns.
+    """
+
+    module: str  # dotted name of the Linear in the denoiser; of a text encoder's "text_encoder:name"
     block: str  # the block that a person would name, "up_blocks.1.attentions.0"
-    kind: str  # one of KINDS
-    shape: tuple[int, int]  # (out, in)
+    kind: str  # one of KINDS or TEXT
+    shape: tuple[int, int]  # (out, in) of the site's own columns
     heads: int = 0  # attention heads, 0 for feed-forward
+    first: int = 0  # where its columns begin in the Linear's weight
+    total: int = 0  # columns of the Linear's weight; 0: the site has all of them
 
     @property
     def size(self) -> int:
         return self.shape[0] * self.shape[1]
+
+    @property
+    def width(self) -> int:
+        """Columns of the Linear's whole weight."""
+        return self.total or self.shape[1]
+
+    @property
+    def columns(self) -> slice:
+        """The site's own among them."""
+        return slice(self.first, self.first + self.shape[1])
 
 
 def find_sites(denoiser: nn.Module) -> list[Site]:
@@ -42,22 +66,46 @@ def find_sites(denoiser: nn.Module) -> list[Site]:
     Raises UserError if the network has none.
     """
     modules = dict(denoiser.named_modules())
-    sites = []
-    for name, module in modules.items():
-        if isinstance(module, Attention) and module.to_out is not None:
-            place, kind, heads = f"{name}.to_out.0", CROSS if module.is_cross_attention else SELF, module.heads
-        elif isinstance(module, FeedForward):
-            last = max(i for i, layer in enumerate(module.net) if isinstance(layer, nn.Linear))
-            place, kind, heads = f"{name}.net.{last}", FF, 0
-        else:
-            continue
-        place = place.lstrip(".")
-        shape = (modules[place].out_features, modules[place].in_features)
-        sites.append(Site(place, _block(name, modules), kind, shape, heads))
+    sites = [site for name, module in modules.items() for site in _sites_of(name, module, modules)]
     if not sites:
         raise UserError("the denoiser has no attention or feed-forward block of diffusers: this model is not supported")
     # diffusers defines the middle block after the upper ones; a reader expects the order of the forward pass.
     return sorted(sites, key=lambda site: _STAGES.get(site.module.split(".")[0], 0))
+
+
+def _sites_of(name: str, module: nn.Module, modules: dict[str, nn.Module]) -> list[Site]:
+    """The output projections that one module owns: two where streams are joint, none for most modules."""
+    if isinstance(module, FluxSingleTransformerBlock):
+        return _single_stream(name, module)
+    if isinstance(module, FeedForward):
+        last = max(i for i, layer in enumerate(module.net) if isinstance(layer, nn.Linear))
+        text = name.rpartition(".")[2] == "ff_context"  # the class is the same in both streams
+        return [_site(f"{name}.net.{last}", name, FF, modules, text=text)]
+    if not isinstance(module, (Attention, FluxAttention)) or getattr(module, "to_out", None) is None:
+        return []
+    if module.added_kv_proj_dim is None:
+        kind = CROSS if getattr(module, "is_cross_attention", False) else SELF
+        return [_site(f"{name}.to_out.0", name, kind, modules, module.heads)]
+    found = [_site(f"{name}.to_out.0", name, JOINT, modules, module.heads)]
+    if getattr(module, "to_add_out", None) is not None:  # the last block of SD3 drops the text
+        found.append(_site(f"{name}.to_add_out", name, JOINT, modules, module.heads, text=True))
+    return found
+
+
+def _site(place: str, owner: str, kind: str, modules: dict[str, nn.Module], heads: int = 0, text: bool = False) -> Site:
+    place = place.lstrip(".")
+    shape = (modules[place].out_features, modules[place].in_features)
+    return Site(place, _block(owner, modules) + (" (text)" if text else ""), kind, shape, heads)
+
+
+def _single_stream(name: str, block: FluxSingleTransformerBlock) -> list[Site]:
+    """FLUX's single stream, text and image in one sequence: proj_out takes [attention, feed-forward] as its input."""
+    place, width, out = f"{name}.proj_out", block.proj_out.in_features, block.proj_out.out_features
+    inner = block.attn.heads * block.attn.head_dim
+    return [
+        Site(place, name, JOINT, (out, inner), block.attn.heads, 0, width),
+        Site(place, name, FF, (out, width - inner), 0, inner, width),
+    ]
 
 
 def _block(owner: str, modules: dict[str, nn.Module]) -> str:
@@ -77,18 +125,24 @@ class Granularity:
     name: str
     unit: str = "column"  # what `locate` returns: input columns, or flat entries of the weight
     default_kinds: tuple[str, ...] = KINDS
-    allowed_kinds: tuple[str, ...] = KINDS
+    allowed_kinds: tuple[str, ...] = KINDS  # of the denoiser; `text_kinds` may be asked for as well
+    text_kinds: tuple[str, ...] = TEXT
     scopes: tuple[str, ...] = ("layer", "global")
 
     def __init__(self, kinds: Iterable[str] | None = None):
         kinds = self.default_kinds if kinds is None else ((kinds,) if isinstance(kinds, str) else tuple(kinds))
-        self.kinds = tuple(choose(kind, self.allowed_kinds, f"kind for granularity {self.name}") for kind in kinds)
+        known = self.allowed_kinds + self.text_kinds
+        self.kinds = tuple(choose(kind, known, f"kind for granularity {self.name}") for kind in kinds)
         if not self.kinds:
             raise UserError(f"granularity {self.name} needs at least one kind of: {', '.join(self.allowed_kinds)}")
 
+    def covers(self, kind: str) -> bool:
+        """Whether sites of this kind take part."""
+        return kind in self.kinds or any(kind in ALSO.get(asked, ()) for asked in self.kinds)
+
     def sites(self, all_sites: Sequence[Site]) -> list[Site]:
         """The sites that this granularity covers, in their order."""
-        return [site for site in all_sites if site.kind in self.kinds]
+        return [site for site in all_sites if self.covers(site.kind)]
 
     def parts(self, site: Site) -> int:
         """Number of components in one site; components are equally wide."""
@@ -100,7 +154,7 @@ class Granularity:
     def reduce(self, scores: dict[str, Tensor], sites: Sequence[Site]) -> Tensor:
         """Weight scores, (out, in) per module, to component scores (n,) fp32: a component's is its weights' sum."""
         chosen = self.sites(sites)
-        pieces = [scores[s.module].float().sum(0).view(self.parts(s), -1).sum(1) for s in chosen]
+        pieces = [scores[s.module][:, s.columns].float().sum(0).view(self.parts(s), -1).sum(1) for s in chosen]
         return torch.cat(pieces) if pieces else torch.zeros(0)
 
     def table(self, sites: Sequence[Site]) -> pd.DataFrame:
@@ -110,7 +164,8 @@ class Granularity:
             width = site.shape[1] // self.parts(site)
             for part in range(self.parts(site)):
                 name = self.title(site, part)
-                row = (len(rows), site.module, site.block, site.kind, part, name, part * width, (part + 1) * width)
+                start = site.first + part * width
+                row = (len(rows), site.module, site.block, site.kind, part, name, start, start + width)
                 rows.append(row)
         return pd.DataFrame(rows, columns=["index", "module", "block", "kind", "component", "name", "start", "stop"])
 
@@ -125,7 +180,10 @@ class Granularity:
             parts = self.parts(site)
             first, last = torch.searchsorted(selected, torch.tensor([offset, offset + parts])).tolist()
             if last > first:
-                located[site.module] = self._expand(site, selected[first:last] - offset)
+                found = self._expand(site, selected[first:last] - offset)
+                if site.module in located:  # two sites share the module
+                    found = torch.cat([located[site.module], found]).sort().values
+                located[site.module] = found
             offset += parts
         return located
 
@@ -134,17 +192,20 @@ class Granularity:
         found, offset = [], 0
         for site in self.sites(sites):
             if site.module in indices:
-                found.append(torch.unique(indices[site.module].long() // self._width(site)) + offset)
+                found.append(torch.unique(self._contract(site, indices[site.module].long())) + offset)
             offset += self.parts(site)
         return torch.cat(found) if found else torch.zeros(0, dtype=torch.long)
 
-    def _width(self, site: Site) -> int:
-        """Weight indices (in `unit`s) per component."""
-        return site.shape[1] // self.parts(site)
-
     def _expand(self, site: Site, parts: Tensor) -> Tensor:
-        width = self._width(site)
-        return (parts[:, None] * width + torch.arange(width)).flatten()
+        """Components (k,) of a site to the sorted indices of their weights, in `unit`s."""
+        width = site.shape[1] // self.parts(site)
+        return (parts[:, None] * width + torch.arange(width)).flatten() + site.first
+
+    def _contract(self, site: Site, indices: Tensor) -> Tensor:
+        """The inverse; indices of the same module that are another site's are left out."""
+        own = indices - site.first
+        own = own[(own >= 0) & (own < site.shape[1])]
+        return own // (site.shape[1] // self.parts(site))
 
     def segments(self, sites: Sequence[Site], scope: str) -> list[tuple[int, int, int]]:
         """The groups in which components compete, as (start, groups, group size) runs of the score vector.
@@ -182,7 +243,9 @@ class Weight(Granularity):
         return site.size
 
     def reduce(self, scores: dict[str, Tensor], sites: Sequence[Site]) -> Tensor:
-        return torch.cat([scores[site.module].float().flatten() for site in self.sites(sites)] or [torch.zeros(0)])
+        chosen = self.sites(sites)
+        pieces = [scores[site.module][:, site.columns].float().flatten() for site in chosen]
+        return torch.cat(pieces) if pieces else torch.zeros(0)
 
     def table(self, sites: Sequence[Site]) -> pd.DataFrame:
         """One row per matrix; start and stop are its range in the score vector."""
@@ -193,11 +256,14 @@ class Weight(Granularity):
         table["name"] = [f"{name} · weights" for name in table["name"]]
         return table
 
-    def _width(self, site: Site) -> int:
-        return 1
-
     def _expand(self, site: Site, parts: Tensor) -> Tensor:
-        return parts
+        row, column = parts // site.shape[1], parts % site.shape[1]
+        return row * site.width + column + site.first
+
+    def _contract(self, site: Site, indices: Tensor) -> Tensor:
+        row, column = indices // site.width, indices % site.width - site.first
+        own = (column >= 0) & (column < site.shape[1])
+        return row[own] * site.shape[1] + column[own]
 
 
 class Neuron(Granularity):
@@ -212,7 +278,7 @@ class Neuron(Granularity):
 class Head(Granularity):
     """One attention head: its columns of the attention's output projection."""
 
-    name, default_kinds, allowed_kinds = "head", (SELF, CROSS), (SELF, CROSS)
+    name, default_kinds, allowed_kinds, text_kinds = "head", ATTENTION, ATTENTION, (TEXT_ATTENTION,)
 
     def parts(self, site: Site) -> int:
         return site.heads
@@ -234,5 +300,8 @@ GRANULARITIES = {cls.name: cls for cls in (Weight, Neuron, Head, Layer)}
 
 
 def make_granularity(name: str, kinds: Iterable[str] | None = None) -> Granularity:
-    """A granularity by name (`weight`, `neuron`, `head`, `layer`). UserError for an unknown name or kind."""
+    """A granularity by name (`weight`, `neuron`, `head`, `layer`); without `kinds`, of those that are usual for it.
+
+    UserError for an unknown name or kind.
+    """
     return GRANULARITIES[choose(name, GRANULARITIES, "granularity")](kinds)

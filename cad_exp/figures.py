@@ -17,7 +17,14 @@ from matplotlib.patches import Patch
 from cad_exp.files import atomic
 
 HELPS, SUPPRESSES = "#c2410c", "#1d4ed8"
-KIND_COLOURS = {"self-attention": "#7c3aed", "cross-attention": "#0f766e", "feed-forward": "#a16207"}
+KIND_COLOURS = {
+    "self-attention": "#7c3aed",
+    "cross-attention": "#0f766e",
+    "joint-attention": "#0369a1",
+    "feed-forward": "#a16207",
+    "text-attention": "#be185d",
+    "text-feed-forward": "#7f1d1d",
+}
 INK, PALE = "#1f2937", "#6b7280"
 SIGNED = LinearSegmentedColormap.from_list("signed", [SUPPRESSES, "#93b4f5", "#f8f8f7", "#f5b08a", HELPS])
 UNITS = {"weight": "weights", "neuron": "neurons", "head": "attention heads", "layer": "whole layers"}
@@ -304,7 +311,7 @@ def before_after(images: dict[str, dict[str, np.ndarray]], path: Path | str, tit
         figure.text(
             (label - 0.12) / width,
             middle / height,
-            textwrap.fill(prompt, 18),
+            textwrap.fill(textwrap.shorten(prompt, 70, placeholder=" ..."), 18),
             ha="right",
             va="center",
             fontsize=9,

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from cad_exp import parallel
 from cad_exp.components import Granularity, Site
 from cad_exp.errors import UserError
+from cad_exp.families import Condition
 from cad_exp.objectives import Objective
+from cad_exp.text_encoders import is_text
 
 
 class Game:
@@ -29,7 +31,10 @@ class Game:
         self.objective, self.cut, self.sites = objective, cut, list(sites)
         self.n = cut.count(self.sites)
         if not self.n:
-            raise UserError(f"there is no {cut.name} among {', '.join(cut.kinds)} here: choose other granularity.kinds")
+            here = ", ".join(dict.fromkeys(site.kind for site in self.sites))
+            raise UserError(
+                f"there is no {cut.name} among {', '.join(cut.kinds)} here: choose other granularity.kinds of {here}"
+            )
 
     @cached_property
     def intact(self) -> float:
@@ -73,19 +78,30 @@ class Game:
         return self.join({site.module: self.objective.weight(site.module).abs() for site in self.cut.sites(self.sites)})
 
     def split(self, gates: Tensor) -> dict[str, Tensor]:
-        """(..., n) numbers, one per component, to (..., in) column gates per module; for weights (out, in) each."""
-        chosen = self.cut.sites(self.sites)
+        """(..., n) numbers, one per component, to (..., in) column gates per module; for weights (out, in) each.
+
+        Columns of a module that are none of these sites' get 1.
+        """
+        chosen, found = self.cut.sites(self.sites), {}
         pieces = gates.split([self.cut.parts(site) for site in chosen], dim=-1)
-        if self.cut.unit != "column":
-            return {site.module: piece.view(site.shape) for site, piece in zip(chosen, pieces, strict=True)}
-        widths = [site.shape[1] // self.cut.parts(site) for site in chosen]
-        return {s.module: p.repeat_interleave(w, -1) for s, p, w in zip(chosen, pieces, widths, strict=True)}
+        for site, piece in zip(chosen, pieces, strict=True):
+            if self.cut.unit != "column":
+                own = piece.view(site.shape)
+            else:
+                own = piece.repeat_interleave(site.shape[1] // self.cut.parts(site), -1)
+            if site.width > site.shape[1]:  # the site has a part of the module's columns
+                whole = found.get(site.module)
+                whole = own.new_ones(*own.shape[:-1], site.width) if whole is None else whole
+                whole[..., site.columns] = own
+                own = whole
+            found[site.module] = own
+        return found
 
     def join(self, tensors: dict[str, Tensor]) -> Tensor:
         """Per module (in,) or (out, in) numbers to (n,) fp32: a component's is the sum over its columns or weights."""
         pieces = []
         for site in self.cut.sites(self.sites):
-            tensor = tensors[site.module].float()
+            tensor = tensors[site.module][..., site.columns].float()
             if self.cut.unit == "column" and tensor.ndim == 2:
                 tensor = tensor.sum(0)
             pieces.append(tensor.reshape(self.cut.parts(site), -1).sum(1))
@@ -93,14 +109,16 @@ class Game:
 
 
 @torch.no_grad()
-def input_norms(game: Game, states: Tensor) -> dict[str, Tensor]:
+def input_norms(game: Game, condition: Condition) -> dict[str, Tensor]:
     """||x_j||_2 (in,) fp32 of every column's input per module, over all tokens, root mean square over the probes.
 
-    states: text states (1, L, D) under which the intact network sees the probes (`objective.concept` or `.neutral`).
+    condition: one row, under which the intact network sees the probes (`objective.concept` or `.neutral`).
     """
     objective, model = game.objective, game.objective.model
     sites = game.cut.sites(game.sites)
-    sums = {site.module: torch.zeros(site.shape[1], device=model.device) for site in sites}
+    if any(is_text(site.module) for site in sites):
+        raise UserError("activations of text encoders are not measured: choose other granularity.kinds")
+    sums = {site.module: torch.zeros(site.width, device=model.device) for site in sites}
 
     def add(name: str, x: Tensor) -> None:
         sums[name] += x.float().square().flatten(0, -2).sum(0)
@@ -111,6 +129,6 @@ def input_norms(game: Game, states: Tensor) -> dict[str, Tensor]:
             hook = module.register_forward_pre_hook(lambda _, args, name=name: add(name, args[0]))
             hooks.callback(hook.remove)
         for batch in parallel.share(list(objective.probes.batches(objective.batch_size))):
-            model.predict(batch.x, batch.t, states.expand(len(batch), -1, -1))
+            model.predict(batch.x, batch.t, condition)
     parallel.add_up(list(sums.values()))
     return {name: (total / len(objective.probes)).sqrt().cpu() for name, total in sums.items()}

@@ -1,4 +1,4 @@
-"""A thin wrapper around a diffusers text-to-image pipeline: the only place that knows how a model is called."""
+"""A thin wrapper around a diffusers text-to-image pipeline; what differs between models is in cad_exp.families."""
 
 import hashlib
 import warnings
@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline
+from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from cad_exp import parallel
 from cad_exp.errors import UserError, choose
+from cad_exp.families import Condition, left_out, make_family
 from cad_exp.model_files import locate
 
 Progress = Callable[[int, int], Any]
@@ -31,9 +32,12 @@ class Step:
 
 
 class DiffusionModel:
-    """A Stable Diffusion style pipeline (text encoder, UNet, VAE, scheduler) with eps or v prediction.
+    """A text-to-image pipeline of any family in cad_exp.families: text encoders, denoiser, VAE, scheduler.
 
-    `steps`, `guidance` and `resolution` (pixels) are the defaults for `generate`.
+    `steps`, `guidance` and `resolution` (pixels) are the defaults for `generate`. A guidance of 0 says that the model
+    is guidance-distilled (SDXL-Turbo; FLUX is, whatever it says): trajectories and images are then made without
+    guidance, and the base prompt's prediction is still made for the objectives that compare with it. Raises UserError
+    for a pipeline of no known family.
     """
 
     def __init__(
@@ -44,23 +48,12 @@ class DiffusionModel:
         guidance: float = 7.5,
         resolution: int | None = None,
     ):
-        if not isinstance(getattr(pipe, "unet", None), nn.Module) or hasattr(pipe, "text_encoder_2"):
-            raise UserError(
-                f"'{name}' is a {type(pipe).__name__}, not supported yet: give a Stable Diffusion 1 or 2 model"
-            )
+        self.family = make_family(pipe, name, guidance)
         self.pipe, self.name, self.steps, self.guidance = pipe, name, int(steps), float(guidance)
         pipe.set_progress_bar_config(disable=True)
-        for module in (pipe.unet, pipe.vae, pipe.text_encoder):
+        for module in self.family.modules:
             module.eval().requires_grad_(False)  # only gates are ever differentiated
-        self.prediction_type = pipe.scheduler.config.get("prediction_type", "epsilon")
-        if self.prediction_type not in ("epsilon", "v_prediction"):
-            raise UserError(f"'{name}' predicts '{self.prediction_type}': only epsilon and v_prediction are supported")
-        size = pipe.unet.config.sample_size
-        self.resolution = resolution or (size if isinstance(size, int) else size[0]) * pipe.vae_scale_factor
-        # Latents are never clipped; a scheduler whose config lacks the entry would inherit DDIM's default, True.
-        config = {**pipe.scheduler.config, "clip_sample": pipe.scheduler.config.get("clip_sample", False)}
-        self._ddim_config = config
-        self._noiser = self.ddim()
+        self.resolution = self.family.check_resolution(resolution or self.family.resolution)
 
     @classmethod
     def load(
@@ -87,13 +80,13 @@ class DiffusionModel:
             with warnings.catch_warnings():
                 # torch_dtype is renamed in new diffusers, and the only name that the older supported ones know.
                 warnings.simplefilter("ignore", FutureWarning)
+                warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks")  # diffusers' own, of load_config
                 pipe = DiffusionPipeline.from_pretrained(
                     source,
                     revision=revision,
                     torch_dtype=dtype,
-                    safety_checker=None,
-                    requires_safety_checker=False,
                     local_files_only=local,
+                    **left_out(DiffusionPipeline.load_config(source, revision=revision, local_files_only=local)),
                 )
         except Exception as error:  # hub, network and file errors share no base class
             reason = " ".join(str(error).split())[:200]
@@ -107,7 +100,8 @@ class DiffusionModel:
 
     @property
     def denoiser(self) -> nn.Module:
-        return self.pipe.unet
+        """The UNet or transformer."""
+        return self.family.denoiser
 
     @property
     def device(self) -> torch.device:
@@ -117,6 +111,11 @@ class DiffusionModel:
     def dtype(self) -> torch.dtype:
         return next(self.denoiser.parameters()).dtype
 
+    @property
+    def prediction_type(self) -> str:
+        """What the denoiser's output means: epsilon, v_prediction or flow (the velocity from image to noise)."""
+        return self.family.schedule.prediction_type
+
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 of the denoiser's weights (names, types and bytes)."""
         digest = hashlib.sha256()
@@ -125,36 +124,49 @@ class DiffusionModel:
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> Tensor:
-        """Text states (B, L, D) of the prompts, on the model's device."""
-        return self.pipe.encode_prompt(list(prompts), self.device, 1, False)[0]
+    def encode(self, prompts: Sequence[str], differentiable: bool = False) -> Condition:
+        """What the prompts tell the denoiser, one row each, on the model's device.
 
-    def predict(self, x: Tensor, t: Tensor, states: Tensor, weights: dict[str, Tensor] | None = None) -> Tensor:
-        """The network's raw output (eps or v), fp32, for latents x (B, C, h, w), timesteps t (B,) and states (B, L, D).
-
-        `weights` replaces parameters by name for this call only. Differentiable in everything.
+        differentiable: whether gates in a text encoder may ask for gradients.
         """
-        args = (x.to(self.device, self.dtype), t.to(self.device))
-        call = {"encoder_hidden_states": states.to(self.device, self.dtype), "return_dict": False}
+        with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
+            return self.family.encode(prompts, self.device)
+
+    def predict(self, x: Tensor, t: Tensor, condition: Condition, weights: dict[str, Tensor] | None = None) -> Tensor:
+        """The network's raw output (eps, v or flow velocity), fp32, like latents x (B, C, h, w) at timesteps t (B,).
+
+        condition: B rows, or one that stands for all. `weights` replaces parameters by name for this call only.
+        Differentiable in everything.
+        """
+        x = x.to(self.device, self.dtype)
+        condition = condition.to(self.device, self.dtype).expand(len(x))
+        args, call = self.family.call(x, t.to(self.device), condition)
+        call["return_dict"] = False
         if weights:
             # No parameter of a denoiser has two names; looking for such ones takes longer than a small forward pass.
-            return torch.func.functional_call(self.denoiser, weights, args, call, tie_weights=False)[0].float()
-        return self.denoiser(*args, **call)[0].float()
+            raw = torch.func.functional_call(self.denoiser, weights, args, call, tie_weights=False)[0]
+        else:
+            raw = self.denoiser(*args, **call)[0]
+        return self.family.output(raw, x).float()
 
-    def ddim(self, steps: int | None = None) -> DDIMScheduler:
-        """A deterministic DDIM sampler with the noise schedule of the pipeline's own scheduler."""
-        scheduler = DDIMScheduler.from_config(self._ddim_config)
-        if steps is not None:
-            if not 1 <= steps <= scheduler.config.num_train_timesteps:
-                raise UserError(f"steps={steps} is out of range: use 1 to {scheduler.config.num_train_timesteps}")
-            scheduler.set_timesteps(steps, device=self.device)
-        return scheduler
+    def sampler(self, steps: int | None = None) -> Any:
+        """A deterministic sampler with the noise schedule of the pipeline's own: DDIM, or Euler for flow matching.
 
-    def noise_like(self, seeds: Sequence[int]) -> Tensor:
-        """Standard normal latents (B, C, h, w) fp32, each from its own seed: the same in any batch, on any device."""
-        size = self.resolution // self.pipe.vae_scale_factor
-        shape = (self.denoiser.config.in_channels, size, size)
+        It has `timesteps`, `init_noise_sigma` and `step(prediction, t, x).prev_sample`, as those of diffusers do.
+        UserError for steps that do not fit the schedule.
+        """
+        return self.family.schedule.sampler(steps, self.device, self.family.tokens(self.resolution))
+
+    def timesteps(self, position: Tensor) -> Tensor:
+        """Positions (n,) in 0..1 between image and noise to timesteps (n,) int64 of the model."""
+        return self.family.schedule.timesteps(position)
+
+    def noise_like(self, seeds: Sequence[int], size: tuple[int, int] | None = None) -> Tensor:
+        """Standard normal latents (B, C, h, w) fp32, each from its own seed: the same in any batch, on any device.
+
+        size: (height, width) of the images in pixels, if not the model's.
+        """
+        shape = self.family.latent_shape(*(size or (self.resolution, self.resolution)))
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
         return torch.stack(noise).to(self.device)
 
@@ -162,17 +174,18 @@ class DiffusionModel:
     def trajectory(
         self, prompt: str, base: str, seeds: Sequence[int], steps: int = 50, guidance: float = 3.0
     ) -> Iterator[Step]:
-        """Walk seeded trajectories by DDIM with classifier-free guidance, `base` being the guidance's negative branch.
+        """Walk seeded trajectories with classifier-free guidance, `base` being the guidance's negative branch.
 
-        Yields `steps` Steps; each x is given with the timestep at which the network sees it, before the update.
+        Yields `steps` Steps; each x is given with the timestep at which the network sees it, before the update. A
+        distilled model follows the concept's prediction alone, or for guidance 0 the base prompt's.
         """
-        scheduler = self.ddim(steps)
-        states = self.encode([prompt, base]).repeat_interleave(len(seeds), 0)
+        scheduler, scale = self.sampler(steps), self.family.steering(guidance)
+        states = self.encode([prompt, base]).repeat_interleave(len(seeds))
         x = self.noise_like(seeds) * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
             cond, base_prediction = self.predict(torch.cat([x, x]), t.expand(2 * len(x)), states).chunk(2)
             yield Step(int(t), x, cond, base_prediction)
-            x = scheduler.step(base_prediction + guidance * (cond - base_prediction), t, x).prev_sample
+            x = scheduler.step(base_prediction + scale * (cond - base_prediction), t, x).prev_sample
 
     @torch.no_grad()
     def generate(
@@ -183,73 +196,58 @@ class DiffusionModel:
         guidance: float | None = None,
         batch_size: int = 64,
         progress: Progress | None = None,
+        size: tuple[int, int] | None = None,
     ) -> np.ndarray:
         """Images (N, H, W, 3) uint8, one per (prompt, seed), by the pipeline's own call; independent of batch_size.
 
-        `progress(done, total)` counts denoising steps times images.
+        size: (height, width) in pixels, if not the model's. `progress(done, total)` counts steps times images.
         """
         prompts, seeds = list(prompts), [int(seed) for seed in seeds]
         if len(prompts) != len(seeds):
             raise UserError(f"{len(prompts)} prompts but {len(seeds)} seeds: give one seed per prompt")
         steps, guidance = steps or self.steps, self.guidance if guidance is None else guidance
+        height, width = map(self.family.check_resolution, size or (self.resolution, self.resolution))
         images = []
         for start in range(0, len(prompts), batch_size):
             batch = seeds[start : start + batch_size]
 
-            def report(pipe: Any, step: int, t: Any, kwargs: dict, start: int = start, size: int = len(batch)) -> dict:
+            def tick(done: int, start: int = start, rows: int = len(batch)) -> None:
                 if progress:
-                    progress(start * steps + min(step + 1, steps) * size, len(prompts) * steps)
-                return kwargs
+                    progress(start * steps + min(done, steps) * rows, len(prompts) * steps)
 
-            result = self.pipe(
-                prompts[start : start + batch_size],
-                height=self.resolution,
-                width=self.resolution,
-                num_inference_steps=steps,
-                guidance_scale=guidance,
-                latents=self.noise_like(batch).to(self.dtype),
-                generator=[torch.Generator().manual_seed(seed) for seed in batch],  # for samplers that add noise
-                output_type="np",
-                callback_on_step_end=report,
-            )
-            images.append((result.images * 255).round().astype(np.uint8))
-        return np.concatenate(images) if images else np.zeros((0, self.resolution, self.resolution, 3), np.uint8)
+            generators = [torch.Generator().manual_seed(seed) for seed in batch]
+            noise = self.noise_like(batch, (height, width))
+            made = self.family.generate(prompts[start : start + batch_size], noise, steps, guidance, generators, tick)
+            images.append((made * 255).round().astype(np.uint8))
+        return np.concatenate(images) if images else np.zeros((0, height, width, 3), np.uint8)
 
     @torch.no_grad()
     def encode_images(self, images: np.ndarray, batch_size: int = 16) -> Tensor:
         """Images (N, H, W, 3) uint8 to scaled latents (N, C, h, w) fp32: pixels in [-1, 1], the posterior's mode."""
-        vae, latents = self.pipe.vae, []
+        vae, latents = self.family.autoencoder, []
         for start in range(0, len(images), batch_size):
             pixels = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).permute(0, 3, 1, 2)
             pixels = (pixels.to(self.device).float() / 127.5 - 1).to(vae.dtype)
-            latents.append(vae.encode(pixels).latent_dist.mode().float() * vae.config.scaling_factor)
+            latents.append(self.family.scaled(vae.encode(pixels).latent_dist.mode().float()))
         return torch.cat(latents)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w) to images (B, 3, H, W) fp32 in 0..1, clipped there; differentiable."""
-        vae = self.pipe.vae
-        pixels = vae.decode(latents.to(self.device, vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
+        vae = self.family.autoencoder
+        pixels = vae.decode(self.family.unscaled(latents.to(self.device, vae.dtype)), return_dict=False)[0]
         return (pixels.float() / 2 + 0.5).clamp(0, 1)
 
     def predicted_x0(self, x: Tensor, t: Tensor, prediction: Tensor) -> Tensor:
-        """The clean latents (B, C, h, w) that a prediction at x (B, C, h, w), t (B,) implies; differentiable.
-
-        eps: (x - sqrt(1 - abar_t) eps) / sqrt(abar_t) (DDIM, arXiv 2010.02502, eq. 12);
-        v: sqrt(abar_t) x - sqrt(1 - abar_t) v (Salimans and Ho, arXiv 2202.00512, appendix D).
-        """
-        kept = self._noiser.alphas_cumprod.to(x.device)[t.to(x.device)].view(-1, 1, 1, 1)
-        signal, noise = kept.sqrt(), (1 - kept).sqrt()
-        if self.prediction_type == "epsilon":
-            return (x - noise * prediction) / signal
-        return signal * x - noise * prediction
+        """The clean latents (B, C, h, w) that a prediction at x (B, C, h, w), t (B,) implies; differentiable."""
+        return self.family.schedule.predicted_x0(x, t, prediction)
 
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Latents (B, C, h, w) diffused to timesteps t (B,): sqrt(abar_t) x0 + sqrt(1 - abar_t) noise."""
-        return self._noiser.add_noise(latents, noise, t)
+        """Latents (B, C, h, w) brought to timesteps t (B,) with noise of the same shape."""
+        return self.family.schedule.add_noise(latents, noise, t)
 
     def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What a perfect network predicts there: the noise, or v = sqrt(abar_t) noise - sqrt(1 - abar_t) x0."""
-        return noise if self.prediction_type == "epsilon" else self._noiser.get_velocity(latents, noise, t)
+        """What a perfect network predicts there."""
+        return self.family.schedule.target(latents, noise, t)
 
 
 def resolve(device: str = "auto", precision: str = "auto") -> tuple[torch.device, str]:

@@ -5,6 +5,7 @@ helps the concept, a negative one that it suppresses it (CAD, arXiv 2412.02542).
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from copy import copy
 from typing import Any
 
@@ -13,19 +14,22 @@ from torch import Tensor
 
 from cad_exp import parallel
 from cad_exp.errors import UserError
+from cad_exp.families import Condition
 from cad_exp.model import DiffusionModel, Progress
 from cad_exp.probes import Probes
-from cad_exp.removal import Removal, added_outputs, gated_inputs, of_rows
+from cad_exp.removal import Removal, Replacements, added_outputs, gated_inputs, of_rows
 from cad_exp.replay import IntactPass
+from cad_exp.text_encoders import Networks, is_text, other_weights
 
 Gates = dict[str, Tensor]
-Predict = Callable[[Probes, Tensor], Tensor]
+Predict = Callable[[Probes, Condition], Tensor]
 
 
 class Objective:
     """J over probes: the mean of `loss` over all probes, streamed in batches.
 
-    gates: module name -> (in,) column gates or (out, in) weight gates of that Linear; a missing module is intact.
+    gates: module name -> (in,) column gates or (out, in) weight gates of that Linear; a missing module is intact. Gates
+    in a text encoder act on the prompts: they are encoded anew, where the model's own predictions (`Probes`) are not.
     removal: what takes an ablated component's place: zero, mean or base (cad_exp/removal.py).
     """
 
@@ -56,7 +60,7 @@ class Objective:
         """Raises UserError if this objective cannot do with the context, before any probe is sampled."""
 
     def loss(self, batch: Probes, predict: Predict) -> Tensor:
-        """J of every probe, (B,); `predict(batch, states)` is the gated network's output (B, C, h, w) fp32."""
+        """J of every probe, (B,); `predict(batch, condition)` is the gated network's output (B, C, h, w) fp32."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -84,7 +88,7 @@ class Objective:
             passes: list[IntactPass] = []  # one for every prediction that the loss asks for
             chunk = chunk.to(self.model.device)
             removed = self.removal.replacements(chunk, gates)
-            self.loss(chunk, lambda batch, states, kept=passes: self._keep(batch, states, gates, kept))
+            self.loss(chunk, lambda batch, condition, kept=passes: self._keep(batch, condition, gates, kept))
             # Sorted by their first change, so that a batch of ablations has as much in common as can be.
             starts, order = passes[0].starts(changed).sort(stable=True)
             for first in range(0, ablations * len(chunk), self.batch_size):
@@ -92,12 +96,7 @@ class Objective:
                 ablation, probe = order[rows // len(chunk)], rows % len(chunk)
                 part = {name: gate[ablation] for name, gate in gates.items() if changed[name][ablation].any()}
                 instead = of_rows({name: removed[name] for name in part if name in removed}, probe)
-                start, replayed = float(starts[first // len(chunk)]), iter(passes)
-
-                def predict(batch, states, part=part, instead=instead, probe=probe, start=start, replayed=replayed):
-                    with next(replayed).replay(start, probe), gated_inputs(self.model.denoiser, part, instead):
-                        return self.model.predict(batch.x, batch.t, states.expand(len(batch), -1, -1))
-
+                predict = self._ablated(part, instead, passes, float(starts[first // len(chunk)]), probe)
                 losses = self.loss(chunk[probe], predict)
                 totals.index_add_(0, ablation, losses.double().cpu() / len(self.probes))
                 done += len(rows)
@@ -105,11 +104,40 @@ class Objective:
                     self.progress(done, ablations * len(self.probes))
         return totals
 
-    def _keep(self, batch: Probes, states: Tensor, gates: Gates, passes: "list[IntactPass]") -> Tensor:
+    def _ablated(
+        self, part: Gates, instead: Replacements, passes: "list[IntactPass]", start: float, probe: Tensor
+    ) -> Predict:
+        """A `predict` each row of which has its own gates, and which computes only what comes after `start`."""
+        replayed = iter(passes)
+        said = {name: gate for name, gate in part.items() if is_text(name)}
+        drawn = {name: gate for name, gate in part.items() if not is_text(name)}
+
+        def predict(batch: Probes, condition: Condition) -> Tensor:
+            condition = self._said(condition, said, gated_inputs(self.networks, said, {}), len(batch))
+            with next(replayed).replay(start, probe), gated_inputs(self.networks, drawn, instead):
+                return self.model.predict(batch.x, batch.t, condition)
+
+        return predict
+
+    def _keep(self, batch: Probes, condition: Condition, gates: Gates, passes: "list[IntactPass]") -> Tensor:
         """The intact network's prediction; what its modules returned is appended to `passes`."""
         passes.append(IntactPass())
-        with passes[-1].record(self.model.denoiser, gates):
-            return self.model.predict(batch.x, batch.t, states.expand(len(batch), -1, -1))
+        with passes[-1].record(self.model.denoiser, [name for name in gates if not is_text(name)]):
+            prediction = self.model.predict(batch.x, batch.t, condition)
+        passes[-1].began |= {name: -1 for name in gates if is_text(name)}  # before anything that could be replayed
+        return prediction
+
+    def _said(self, condition: Condition, changed: Gates, change: AbstractContextManager, rows: int = 1) -> Condition:
+        """The condition as the text encoders give it under a change of theirs, if there is one."""
+        if not changed:
+            return condition
+        prompt = self.probes.prompt if condition is self.concept else self.probes.base_prompt
+        with change:
+            return self.model.encode([prompt] * rows, differentiable=True)
+
+    @property
+    def networks(self) -> Networks:
+        return Networks(getattr(self.model, "pipe", None), self.model.denoiser)
 
     def value_and_gradient(self, gates: Gates) -> tuple[float, Gates]:
         """J(gates) and dJ/dgate per module, fp32 on the CPU, of the gates' own shapes."""
@@ -141,13 +169,16 @@ class Objective:
         total, done = 0.0, 0
         for batch in parallel.share(list(self.probes.batches(self.batch_size))):
             batch = batch.to(self.model.device)
-            weights = {f"{name}.weight": weight.to(self._weight(name).dtype) for name, weight in gated.items()}
+            cast = {name: weight.to(self._weight(name).dtype) for name, weight in gated.items()}
+            weights = {f"{name}.weight": weight for name, weight in cast.items() if not is_text(name)}
+            said = {name: weight for name, weight in cast.items() if is_text(name)}
             instead = self.removal.replacements(batch, gated)
             removed = {name: self._weight(name).float() - gated[name] for name in instead}
 
-            def predict(batch, states, weights=weights, removed=removed, instead=instead) -> Tensor:
+            def predict(batch, condition, weights=weights, said=said, removed=removed, instead=instead) -> Tensor:
+                condition = self._said(condition, said, other_weights(self.networks, said))
                 with added_outputs(self.model.denoiser, removed, instead):
-                    return self.model.predict(batch.x, batch.t, states.expand(len(batch), -1, -1), weights)
+                    return self.model.predict(batch.x, batch.t, condition, weights)
 
             loss = self.loss(batch, predict).sum() / len(self.probes)
             if differentiate:
@@ -172,4 +203,4 @@ class Objective:
         return gradient.mul_(self._weight(name)).sum_to_size(gate.shape)
 
     def _weight(self, name: str) -> Tensor:
-        return self.model.denoiser.get_submodule(name).weight.detach()
+        return self.networks.get_submodule(name).weight.detach()

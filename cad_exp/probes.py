@@ -82,7 +82,7 @@ def sample_trajectory(
     batch_size: int = 16,
     progress: Progress | None = None,
 ) -> Probes:
-    """One seeded, guided DDIM trajectory per seed; every x_t is a probe at its own timestep.
+    """One seeded, guided trajectory per seed; every x_t is a probe at its own timestep.
 
     Returns len(seeds) * steps probes, ordered by seed and then from the noisiest step to the last.
     """
@@ -106,13 +106,13 @@ def walk(
     progress: Progress | None = None,
 ) -> Probes:
     """Unguided trajectories of the base prompt, the same for every concept: probes without `cond` (see `look`)."""
-    states = model.encode([base_prompt])
+    condition = model.encode([base_prompt])
 
     def points(chunk: list[int]) -> Iterator[tuple[Tensor, int, Tensor]]:
-        scheduler = model.ddim(steps)
+        scheduler = model.sampler(steps)
         x = model.noise_like(chunk) * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
-            base = model.predict(x, t.expand(len(x)), states.expand(len(x), -1, -1))
+            base = model.predict(x, t.expand(len(x)), condition)
             yield x, int(t), base
             x = scheduler.step(base, t, x).prev_sample
 
@@ -148,9 +148,9 @@ def look(
     model: DiffusionModel, walked: Probes, prompt: str, batch_size: int = 16, progress: Progress | None = None
 ) -> Probes:
     """The points of a walk with the concept's prediction: equals `sample_trajectory` at guidance 0."""
-    states, parts = model.encode([prompt]), []
+    condition, parts = model.encode([prompt]), []
     for batch in walked.batches(batch_size):
-        parts.append(model.predict(batch.x, batch.t, states.expand(len(batch), -1, -1)).cpu())
+        parts.append(model.predict(batch.x, batch.t, condition).cpu())
         if progress:
             progress(sum(map(len, parts)), len(walked))
     return replace(walked, cond=torch.cat(parts), prompt=prompt)
@@ -184,15 +184,14 @@ def sample_noised(
     latents = model.encode_images(images).cpu()[torch.arange(n) % len(images)]
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(latents.shape, generator=generator)
-    span = model.ddim().config.num_train_timesteps
     position = (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
-    t = (position * span).long().clamp(max=span - 1)
+    t = model.timesteps(position)
     x, target = model.add_noise(latents, noise, t), model.target(latents, noise, t)
-    states, predictions = model.encode([prompt, base_prompt]), []
+    conditions, predictions = model.encode([prompt, base_prompt]), []
     for start in range(0, n, batch_size):
         part = slice(start, start + batch_size)
         size = len(x[part])
-        both = model.predict(torch.cat([x[part]] * 2), torch.cat([t[part]] * 2), states.repeat_interleave(size, 0))
+        both = model.predict(torch.cat([x[part]] * 2), torch.cat([t[part]] * 2), conditions.repeat_interleave(size))
         predictions.append(both.cpu().view(2, size, *x.shape[1:]))
     cond, base = torch.cat(predictions, 1)
     meta = {"kind": "noised", "seeds": [seed], "n": n, "images": origin, "n_images": len(images)}

@@ -18,8 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cad_exp.errors import UserError, choose
+from cad_exp.families import Condition
 from cad_exp.model import DiffusionModel
 from cad_exp.probes import Probes
+from cad_exp.text_encoders import Networks, is_text
 
 REMOVALS = ("zero", "mean", "base")
 # module -> what replaces its input at each of its calls in a pass: (in,) for all rows, or (B, ..., in)
@@ -29,11 +31,11 @@ Replacements = dict[str, list[Tensor]]
 class Removal:
     """One way of removing, for one concept's probes: `name` is zero, mean or base; UserError for another.
 
-    concept, neutral: the text states (1, L, D) of the probes' prompt and base prompt.
+    concept, neutral: the conditions, of one row each, of the probes' prompt and base prompt.
     """
 
     def __init__(
-        self, name: str, model: DiffusionModel, probes: Probes, batch_size: int, concept: Tensor, neutral: Tensor
+        self, name: str, model: DiffusionModel, probes: Probes, batch_size: int, concept: Condition, neutral: Condition
     ):
         self.name = choose(name, REMOVALS, "removal")
         self.model, self.probes, self.batch_size = model, probes, batch_size
@@ -46,6 +48,8 @@ class Removal:
         modules = list(modules)
         if self.name == "zero":
             return {}
+        if any(is_text(module) for module in modules):
+            raise UserError(f"removal {self.name} is not for text encoders: use objective.removal=zero")
         if self.name == "base":
             return self._inputs(batch, self.neutral, modules)
         self._measure([module for module in modules if module not in self.means])
@@ -62,7 +66,7 @@ class Removal:
                 sums[module] = total + flat.sum(0, dtype=torch.float64), number + len(flat)
         self.means |= {module: (total / number).float() for module, (total, number) in sums.items()}
 
-    def _inputs(self, batch: Probes, states: Tensor, modules: list[str]) -> Replacements:
+    def _inputs(self, batch: Probes, condition: Condition, modules: list[str]) -> Replacements:
         """Inputs of the intact modules at these probes, call by call; a module that is never reached has none."""
         seen: Replacements = {}
         with ExitStack() as hooks:
@@ -70,7 +74,7 @@ class Removal:
                 module = self.model.denoiser.get_submodule(name)
                 note = lambda _, args, name=name: seen.setdefault(name, []).append(args[0])  # noqa: E731
                 hooks.callback(module.register_forward_pre_hook(note).remove)
-            self.model.predict(batch.x, batch.t, states.expand(len(batch), -1, -1))
+            self.model.predict(batch.x, batch.t, condition)
         return seen
 
 
@@ -80,7 +84,9 @@ def of_rows(replacements: Replacements, rows: Tensor) -> Replacements:
 
 
 @contextmanager
-def gated_inputs(denoiser: nn.Module, gates: dict[str, Tensor], replacements: Replacements) -> Iterator[None]:
+def gated_inputs(
+    denoiser: nn.Module | Networks, gates: dict[str, Tensor], replacements: Replacements
+) -> Iterator[None]:
     """Meanwhile, each row of a batch has its own column gates: module name -> (rows, in); x becomes g x + (1 - g) r.
 
     Raises UserError if a module does not see one row per sample.

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 import torch
+from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
@@ -66,13 +67,18 @@ class IntactPass:
 
 
 def blocks(denoiser: nn.Module) -> list[nn.Module]:
-    """The parts of a network worth keeping: its children, its attentions, and the entries of every ModuleList."""
+    """The parts of a network worth keeping: its children, its attentions, and the entries of every ModuleList.
+
+    Without those that have no weights: they are quick, and may know nothing of rows (tables of rotary positions).
+    """
     parents = dict(denoiser.named_modules())
     names = [name for name in parents if name and isinstance(parents[name.rpartition(".")[0]], nn.ModuleList)]
-    names += [name for name, module in parents.items() if name and isinstance(module, Attention)]
+    attentions = (Attention, AttentionModuleMixin)
+    names += [name for name, module in parents.items() if name and isinstance(module, attentions)]
     names += [name for name, module in denoiser.named_children() if not isinstance(module, nn.ModuleList)]
     # A forward that someone has already replaced (offloading does) is left alone.
-    return [parents[name] for name in dict.fromkeys(names) if "forward" not in vars(parents[name])]
+    found = [parents[name] for name in dict.fromkeys(names) if "forward" not in vars(parents[name])]
+    return [module for module in found if any(True for _ in module.parameters())]
 
 
 def take(output: Any, rows: Tensor) -> Any:

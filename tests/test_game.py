@@ -30,7 +30,9 @@ def test_split_and_join(name, game):
         hit = torch.zeros(split[site.module].numel(), dtype=torch.bool)
         hit[one.get(site.module, torch.zeros(0, dtype=torch.long))] = True
         assert torch.equal(split[site.module].flatten() == played.n, hit)
-    width = torch.cat([torch.full((played.cut.parts(s),), played.cut._width(s)) for s in chosen])
+    size = [s.size if played.cut.unit == "entry" else s.shape[1] for s in chosen]
+    parts = [played.cut.parts(s) for s in chosen]
+    width = torch.cat([torch.full((n,), whole // n) for n, whole in zip(parts, size, strict=True)])
     assert torch.equal(played.join(split), gates * width)
     if played.cut.unit == "column":
         assert all(torch.equal(split[m], g[1]) for m, g in played.split(torch.stack([gates * 0, gates])).items())
@@ -90,7 +92,7 @@ def test_input_norms_by_hand(game, tiny_model):
     module = tiny_model.denoiser.get_submodule(site.module)
     hook = module.register_forward_pre_hook(lambda _, args: kept.update(x=args[0].detach()))
     probes = objective.probes
-    tiny_model.predict(probes.x, probes.t, objective.concept.expand(len(probes), -1, -1))
+    tiny_model.predict(probes.x, probes.t, objective.concept.expand(len(probes)))
     hook.remove()
     by_hand = (kept["x"].square().flatten(0, -2).sum(0) / len(probes)).sqrt()
     torch.testing.assert_close(norms[site.module], by_hand, rtol=1e-4, atol=1e-6)

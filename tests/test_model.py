@@ -64,7 +64,7 @@ def test_unknown_device_and_precision(tiny_folder):
 def test_loaded(tiny_model, tiny_v_model):
     assert (tiny_model.resolution, tiny_model.dtype) == (16, torch.float32)
     assert (tiny_model.prediction_type, tiny_v_model.prediction_type) == ("epsilon", "v_prediction")
-    assert tiny_model.encode(["church", ""]).shape == (2, 16, 32)
+    assert tiny_model.encode(["church", ""]).text.shape == (2, 16, 32)
     assert not any(p.requires_grad for p in tiny_model.denoiser.parameters())
 
 
@@ -105,7 +105,7 @@ def test_pndm_config_does_not_clip(tiny_folder):
 
     pipe = StableDiffusionPipeline.from_pretrained(tiny_folder, safety_checker=None)
     pipe.scheduler = PNDMScheduler(beta_schedule="scaled_linear", skip_prk_steps=True)
-    assert DiffusionModel(pipe).ddim(4).config.clip_sample is False
+    assert DiffusionModel(pipe).sampler(4).config.clip_sample is False
 
 
 def test_steps_out_of_range(tiny_model):
@@ -144,7 +144,7 @@ def test_encode_images_centres_and_scales(tiny_model):
 
 def test_noise_and_targets(tiny_model, tiny_v_model):
     latents, noise, t = torch.ones(2, 4, 8, 8), torch.full((2, 4, 8, 8), 3.0), torch.tensor([0, 999])
-    signal = tiny_model.ddim().alphas_cumprod[t].view(2, 1, 1, 1)
+    signal = tiny_model.sampler().alphas_cumprod[t].view(2, 1, 1, 1)
     x = tiny_model.add_noise(latents, noise, t)
     torch.testing.assert_close(x, signal.sqrt() * latents + (1 - signal).sqrt() * noise)
     assert torch.equal(tiny_model.target(latents, noise, t), noise)

@@ -75,7 +75,7 @@ def test_score_is_w_times_gradient(tiny_model, objectives):
     weight = tiny_model.denoiser.get_submodule(site.module).weight
     probes = objective.probes
     weight.requires_grad_()
-    states = objective.concept.expand(len(probes), -1, -1)
+    states = objective.concept.expand(len(probes))
     loss = (tiny_model.predict(probes.x, probes.t, states) - probes.base).square().mean()
     (gradient,) = torch.autograd.grad(loss, weight)
     weight.requires_grad_(False)
@@ -223,7 +223,7 @@ def test_values_of_a_module_called_twice():
 
     class Doubled(ToyModel):
         def predict(self, x, t, states, weights=None):
-            return super().predict(torch.cat([x, x]), t, states.repeat(2, 1, 1), weights)[: len(x)]
+            return super().predict(torch.cat([x, x]), t, states, weights)[: len(x)]
 
     with pytest.raises(UserError, match="module '0' does not see one row per sample"):
         make_objective("erase", Doubled(), probes, 3).values({"0": gates})

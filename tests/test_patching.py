@@ -65,8 +65,8 @@ def by_hand(model, probes, objective, run, other, site, columns):
     run, other: prompts.
     """
     source = inputs_under(model, probes, other, [site.module])[site.module]
-    base, cond = (model.encode([each]).expand(len(probes), -1, -1) for each in ("", probes.prompt))
-    states = model.encode([run]).expand(len(probes), -1, -1)
+    base, cond = (model.encode([each]).expand(len(probes)) for each in ("", probes.prompt))
+    states = model.encode([run]).expand(len(probes))
 
     def put(_, args):
         x = args[0].clone()

@@ -13,7 +13,7 @@ def test_noise_level_matches_timestep(name, request):
     """Each recorded x, stepped at its recorded t with its recorded predictions, is the next recorded x."""
     model, steps, guidance = request.getfixturevalue(name), 5, 3.0
     probes = sample_trajectory(model, "church", "", seeds=[0, 1], steps=steps, guidance=guidance)
-    scheduler = model.ddim(steps)
+    scheduler = model.sampler(steps)
     x, t, base, cond = (tensor.unflatten(0, (2, steps)) for tensor in (probes.x, probes.t, probes.base, probes.cond))
     assert torch.equal(x[:, 0], model.noise_like([0, 1])), "the first probe is the initial noise"
     assert t[0].tolist() == t[1].tolist() == scheduler.timesteps.tolist(), "at the first timestep"
@@ -28,7 +28,7 @@ def test_noise_level_falls_as_the_schedule_says(tiny_model, monkeypatch):
     noise, x0 = tiny_model.noise_like([0]), torch.zeros(1, 4, 8, 8)
     monkeypatch.setattr(type(tiny_model), "predict", lambda self, x, t, states, weights=None: noise.expand_as(x))
     probes = sample_trajectory(tiny_model, "church", "", seeds=[0], steps=10)
-    signal = tiny_model.ddim().alphas_cumprod[probes.t].view(-1, 1, 1, 1)
+    signal = tiny_model.sampler().alphas_cumprod[probes.t].view(-1, 1, 1, 1)
     x0 = (probes.x[:1] - (1 - signal[:1]).sqrt() * noise) / signal[:1].sqrt()
     expected = signal.sqrt() * x0 + (1 - signal).sqrt() * noise
     torch.testing.assert_close(probes.x, expected, atol=1e-4, rtol=1e-4)
@@ -36,7 +36,7 @@ def test_noise_level_falls_as_the_schedule_says(tiny_model, monkeypatch):
 
 def test_predictions_are_those_at_the_probe(tiny_model, tiny_probes):
     for prompt, kept in ((tiny_probes.prompt, tiny_probes.cond), (tiny_probes.base_prompt, tiny_probes.base)):
-        states = tiny_model.encode([prompt]).expand(len(tiny_probes), -1, -1)
+        states = tiny_model.encode([prompt]).expand(len(tiny_probes))
         torch.testing.assert_close(tiny_model.predict(tiny_probes.x, tiny_probes.t, states), kept, atol=1e-4, rtol=1e-4)
 
 
@@ -65,7 +65,7 @@ def test_noised(tiny_model, tiny_v_model):
     probes = sample_noised(tiny_model, "church", images=images, n=10, seed=1)
     assert len(probes) == 10 and probes.t.sort().values.tolist() != probes.t.tolist()
     assert sorted(t // 100 for t in probes.t.tolist()) == list(range(10)), "one timestep per tenth of the schedule"
-    signal = tiny_model.ddim().alphas_cumprod[probes.t].view(-1, 1, 1, 1)
+    signal = tiny_model.sampler().alphas_cumprod[probes.t].view(-1, 1, 1, 1)
     latents = (probes.x - (1 - signal).sqrt() * probes.target) / signal.sqrt()
     expected = tiny_model.encode_images(images)[torch.arange(10) % 3]
     torch.testing.assert_close(latents, expected, atol=1e-3, rtol=1e-3)

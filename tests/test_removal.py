@@ -17,7 +17,7 @@ REMOVED = ("mean", "base")
 
 def inputs_under(model, probes, prompt, modules):
     """Inputs (N, ..., in) of the modules at all probes, by hooks of the test's own."""
-    seen, states = {}, model.encode([prompt]).expand(len(probes), -1, -1)
+    seen, states = {}, model.encode([prompt]).expand(len(probes))
     with ExitStack() as hooks:
         for name in modules:
             module = model.denoiser.get_submodule(name)

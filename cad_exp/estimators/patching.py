@@ -14,6 +14,7 @@ from cad_exp.contrast import Contrast
 from cad_exp.errors import UserError, choose
 from cad_exp.estimators.base import Scores
 from cad_exp.estimators.leave_one_out import LeaveOneOut
+from cad_exp.families import Condition
 from cad_exp.game import Game
 from cad_exp.objective import Objective, Predict
 from cad_exp.probes import Probes
@@ -97,11 +98,11 @@ class BaseRun(Objective):
         self.removal = Removal("base", of.model, of.probes, of.batch_size, concept=of.neutral, neutral=of.concept)
 
     def loss(self, batch: Probes, predict: Predict) -> Tensor:
-        def swapped(batch: Probes, states: Tensor) -> Tensor:
-            if states is self.concept:
+        def swapped(batch: Probes, condition: Condition) -> Tensor:
+            if condition is self.concept:
                 return predict(batch, self.neutral)
             if batch.base is not None:
                 return batch.base
-            return self.model.predict(batch.x, batch.t, states.expand(len(batch), -1, -1))
+            return self.model.predict(batch.x, batch.t, condition)
 
         return self.of.loss(batch, swapped)

@@ -1,0 +1,501 @@
+"""Every family of models on a tiny random pipeline of its own classes: components, gates, edits, samplers, images."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention import FeedForward
+from torch import nn
+
+from cad_exp.attribution import attribute
+from cad_exp.components import CROSS, FF, JOINT, SELF, TEXT, find_sites, make_granularity
+from cad_exp.edit import Edit, select
+from cad_exp.errors import UserError
+from cad_exp.families import Condition, Flux, PixArt, StableDiffusion, StableDiffusion3, StableDiffusionXL
+from cad_exp.game import Game, input_norms
+from cad_exp.model import DiffusionModel
+from cad_exp.objectives import make_objective
+from cad_exp.probes import sample_noised, sample_trajectory
+from cad_exp.text_encoders import text_sites
+from tests.tiny import BUILDERS, build
+
+NAMES = tuple(BUILDERS)
+CLASSES = {
+    "sdxl": StableDiffusionXL,
+    "sd3": StableDiffusion3,
+    "sd3_without_t5": StableDiffusion3,
+    "pixart": PixArt,
+    "pixart_alpha": PixArt,
+    "flux_schnell": Flux,
+    "flux_dev": Flux,
+}
+# kind -> sites, heads and columns of the tiny pipelines, counted by hand from their configs (tests/tiny.py).
+# SDXL: 1 down, 1 mid and 2 up transformers of 2 blocks each, 64 wide, 4 heads; feed-forward 4 x 64.
+# SD3: 3 blocks, 32 wide, 4 heads; joint attention of both streams but for the last block's text; attn2 in the first.
+# PixArt: 2 blocks, 48 wide, 4 heads. FLUX: 1 double block (both streams), 2 single ones; 32 wide, 4 heads.
+COUNTS = {
+    "sdxl": {SELF: (8, 32, 512), CROSS: (8, 32, 512), FF: (8, 0, 2048)},
+    "sd3": {SELF: (1, 4, 32), JOINT: (5, 20, 160), FF: (5, 0, 640)},
+    "pixart": {SELF: (2, 8, 96), CROSS: (2, 8, 96), FF: (2, 0, 384)},
+    "flux": {JOINT: (4, 16, 128), FF: (4, 0, 512)},
+}
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folder(name, tmp_path_factory):
+    return build(name, tmp_path_factory.mktemp(name) / "pipeline")
+
+
+@pytest.fixture(scope="module")
+def model(name, folder):
+    guidance = 3.5 if name == "flux_dev" else 7.5
+    return DiffusionModel.load(folder, device="cpu", name=name, steps=2, guidance=guidance, resolution=16)
+
+
+@pytest.fixture(scope="module")
+def sites(model):
+    return find_sites(model.denoiser)
+
+
+@pytest.fixture(scope="module")
+def probes(model):
+    return sample_trajectory(model, "church", "", seeds=[0], steps=2)
+
+
+@pytest.fixture(scope="module")
+def attribution(model, probes):
+    return attribute(model, probes)
+
+
+def test_found_by_class(name, model):
+    assert type(model.family) is CLASSES[name] and model.resolution == 16
+    assert model.prediction_type == ("flow" if CLASSES[name] in (StableDiffusion3, Flux) else "epsilon")
+    assert not any(p.requires_grad for module in model.family.modules for p in module.parameters())
+
+
+def test_components_counted(name, model, sites):
+    expected = next(counts for family, counts in COUNTS.items() if name.startswith(family))
+    found = {}
+    for site in sites:
+        number, heads, columns = found.get(site.kind, (0, 0, 0))
+        found[site.kind] = (number + 1, heads + site.heads, columns + site.shape[1])
+        linear = model.denoiser.get_submodule(site.module)
+        assert isinstance(linear, nn.Linear) and linear.weight.shape == (site.shape[0], site.width)
+    assert found == expected
+    for granularity in ("head", "neuron", "layer"):
+        assert make_granularity(granularity).table(sites)["name"].is_unique
+
+
+def test_every_output_projection_is_covered_once(model, sites):
+    """No column belongs to two sites, and a Linear that has a site has no column without one."""
+    taken = {site.module: torch.zeros(site.width) for site in sites}
+    for site in sites:
+        taken[site.module][site.columns] += 1
+    assert all((columns == 1).all() for columns in taken.values())
+
+
+def test_blocks_are_named(name, sites):
+    blocks = list(dict.fromkeys(site.block for site in sites))
+    if name.startswith("sd3"):
+        assert blocks == [f"transformer_blocks.{i}{end}" for i in range(3) for end in ("", " (text)")][:-1]
+    if name.startswith("flux"):
+        singles = [f"single_transformer_blocks.{i}" for i in range(2)]
+        assert blocks == ["transformer_blocks.0", "transformer_blocks.0 (text)", *singles]
+    if name.startswith("pixart"):
+        assert blocks == ["transformer_blocks.0", "transformer_blocks.1"]
+
+
+def test_cross_attention_means_joint_attention_too(name, sites):
+    asked, there = make_granularity("head", [CROSS]), {site.kind for site in sites}
+    assert {site.kind for site in asked.sites(sites)} == {JOINT if JOINT in there else CROSS}
+    if JOINT in there:
+        assert {site.kind for site in make_granularity("head", [JOINT]).sites(sites)} == {JOINT}
+
+
+@pytest.mark.parametrize("granularity", ["head", "neuron", "layer", "weight"])
+def test_locate_and_back(granularity, sites):
+    cut = make_granularity(granularity)
+    chosen = torch.arange(cut.count(sites))[::7]
+    located = cut.locate(sites, chosen)
+    assert torch.equal(cut.components(sites, located), chosen)
+    scores = {s.module: torch.rand(s.shape[0], s.width) for s in sites}
+    kept = 0.0
+    for module, indices in located.items():
+        assert torch.equal(indices, indices.sort().values) and len(indices.unique()) == len(indices)
+        kept += (scores[module][:, indices] if cut.unit == "column" else scores[module].flatten()[indices]).sum()
+    torch.testing.assert_close(torch.as_tensor(kept), cut.reduce(scores, sites)[chosen].sum())
+
+
+@pytest.mark.parametrize("granularity", ["head", "neuron"])
+def test_gate_equals_zeroed_columns(granularity, model, sites, probes):
+    """Of every kind of site: a gate of 0 and a weight with the columns zeroed predict the same, bit for bit."""
+    objective, cut = make_objective("erase", model, probes), make_granularity(granularity)
+    table = cut.table(sites)
+    game, intact = Game(objective, cut, sites), objective.value()
+    for _, row in table.groupby("module").last().reset_index().groupby("kind").first().iterrows():
+        gates = torch.ones(game.n)
+        gates[row["index"]] = 0
+        weight = model.denoiser.get_submodule(table["module"][row["index"]]).weight
+        old = weight.data.clone()
+        weight.data[:, row["start"] : row["stop"]] = 0
+        zeroed = objective.value()
+        weight.data = old
+        assert game.value(gates) == zeroed != intact
+
+
+def test_many_ablations_in_one_pass(model, sites, probes):
+    """Replayed blocks and per-row gates give what one ablation at a time gives, in every kind of layer."""
+    game = Game(make_objective("erase", model, probes, batch_size=3), make_granularity("layer"), sites)
+    gates = 1 - torch.eye(game.n)[:: max(1, game.n // 8)]
+    singly = [game.value(row) for row in gates]
+    assert game.values(gates).tolist() == pytest.approx(singly, rel=1e-4)
+    mean = Game(make_objective("erase", model, probes, removal="base"), make_granularity("layer"), sites)
+    assert mean.values(gates[:2]).tolist() == pytest.approx([mean.value(row) for row in gates[:2]], rel=1e-4)
+
+
+def test_scores_sum(attribution, sites):
+    """A component's score is the sum of its weights' scores, whatever the granularity."""
+    layers = attribution.scores["layer"]
+    assert layers.abs().sum() > 0
+    per_site = torch.stack([piece.sum() for piece in attribution.scores["weight"].split([s.size for s in sites])])
+    torch.testing.assert_close(per_site, layers, atol=1e-7, rtol=1e-4)
+    for granularity, kinds in (("head", (SELF, CROSS, JOINT)), ("neuron", (FF,))):
+        cut = attribution.granularity(granularity)
+        pieces = attribution.scores[granularity].split([cut.parts(s) for s in cut.sites(sites)])
+        own = torch.stack([layer for layer, s in zip(layers, sites, strict=True) if s.kind in kinds])
+        torch.testing.assert_close(torch.stack([p.sum() for p in pieces]), own, atol=1e-7, rtol=1e-4)
+
+
+def test_first_order_score_is_the_gates_slope(attribution, model, sites, probes):
+    game = Game(make_objective("erase", model, probes), make_granularity("head"), sites)
+    strongest = int(attribution.scores["head"].abs().argmax())
+    values = []
+    for gate in (0.95, 1.05):
+        gates = torch.ones(game.n)
+        gates[strongest] = gate
+        values.append(game.value(gates))
+    assert (values[1] - values[0]) / 0.1 == pytest.approx(float(attribution.scores["head"][strongest]), rel=0.02)
+
+
+def test_edit_undo_export(attribution, model, tmp_path):
+    edit, before = select(attribution, "neuron", ratio=0.1), model.fingerprint()
+    heads = select(attribution, "head", count=3)
+    old = {key: tensor.clone() for key, tensor in model.denoiser.state_dict().items()}
+    with edit.apply(model), heads.apply(model):
+        changed = {key for key, tensor in model.denoiser.state_dict().items() if not torch.equal(tensor, old[key])}
+        assert changed == {f"{module}.weight" for module in {**edit.indices, **heads.indices}}
+    assert model.fingerprint() == before
+    edit = Edit.load(edit.save(tmp_path / "edit.safetensors"))
+    edit.export(model, tmp_path / "edited")
+    assert model.fingerprint() == before
+    plain = type(model.denoiser).from_pretrained(tmp_path / "edited", subfolder=denoiser_folder(model))
+    again = DiffusionModel.load(tmp_path / "edited", device="cpu", resolution=16)
+    with edit.apply(model):
+        for key, tensor in model.denoiser.state_dict().items():
+            assert torch.equal(tensor, plain.state_dict()[key])
+            assert torch.equal(tensor, again.denoiser.state_dict()[key])
+
+
+def denoiser_folder(model):
+    return "unet" if hasattr(model.pipe, "unet") else "transformer"
+
+
+def test_base_prompt_differs_from_the_concept(probes, model):
+    """Objectives of distilled models have the base prompt's prediction too."""
+    assert (probes.cond - probes.base).abs().max() > 1e-4
+    assert probes.t.dtype == torch.int64 and probes.x.shape[1:] == model.noise_like([0]).shape[1:]
+
+
+def test_pixart_ignores_padding(name, model):
+    """Which is what the attention mask is for: padded tokens have states, but nobody attends to them."""
+    if not name.startswith("pixart"):
+        pytest.skip("no mask")
+    condition, x, t = model.encode(["church"]), model.noise_like([0]), torch.tensor([500])
+    mask = condition.extras["mask"].bool()
+    other = Condition(torch.where(mask[..., None], condition.text, 5.0), condition.extras)
+    assert mask.sum() == len("church") + 1
+    torch.testing.assert_close(model.predict(x, t, other), model.predict(x, t, condition))
+    unmasked = Condition(condition.text, {"mask": torch.ones_like(condition.extras["mask"])})
+    assert not torch.allclose(model.predict(x, t, unmasked), model.predict(x, t, condition), atol=1e-4)
+
+
+def test_condition_of_one_row_stands_for_all(model):
+    x, t = model.noise_like([0, 1]), torch.tensor([400, 400])
+    condition = model.encode(["church", "tench"])
+    first, second = condition.split(1)
+    both = model.predict(x, t, condition)
+    torch.testing.assert_close(both[:1], model.predict(x, t, first)[:1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(both[1:], model.predict(x, t, second)[1:], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(model.predict(x, t, Condition.cat([first, second])), both)
+
+
+def test_perfect_prediction_gives_the_image_back(model):
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = (torch.randn(5, *model.noise_like([0]).shape[1:], generator=generator) for _ in range(2))
+    t = model.timesteps(torch.tensor([0.0, 0.2, 0.5, 0.8, 1.0]))
+    assert t.diff().min() > 0 and t.max() <= 1000
+    x = model.add_noise(latents, noise, t)
+    found = model.predicted_x0(x, t, model.target(latents, noise, t))
+    torch.testing.assert_close(found, latents, atol=1e-4, rtol=1e-4)
+
+
+def test_sampler_reaches_the_image_of_a_perfect_network(model):
+    """With the true target at every step, the last step ends at the clean latents."""
+    latents, noise = (model.noise_like([seed]) for seed in (0, 1))
+    sampler = model.sampler(4)
+    x = model.add_noise(latents, noise, sampler.timesteps[:1])
+    for t in sampler.timesteps:
+        torch.testing.assert_close(x, model.add_noise(latents, noise, t.view(1)), atol=1e-4, rtol=1e-4)
+        x = sampler.step(model.target(latents, noise, t.view(1)), t, x).prev_sample
+    assert (x - latents).abs().max() < 0.15  # DDIM's last step leaves the noise of timestep 0
+
+
+@pytest.mark.parametrize("guidance", [3.0])
+def test_trajectory_is_the_pipelines_own(model, guidance, name):
+    """Prompts, conditions, guidance and sampler agree with diffusers: its own call ends at the same latents.
+
+    The pipelines of diffusion families are given DDIM for it; flow times are rounded to thousandths here.
+    """
+    steps, own = 4, model.pipe.scheduler
+    *_, last = model.trajectory("church", "", [5], steps, guidance)
+    direction = last.base + model.family.steering(guidance) * (last.cond - last.base)
+    ours = model.sampler(steps).step(direction, last.t, last.x).prev_sample
+    told = {"num_inference_steps": steps, "output_type": "latent", "height": 16, "width": 16}
+    if name.startswith("pixart"):
+        told |= {"use_resolution_binning": False, "clean_caption": False}
+    if name.startswith("flux"):
+        told |= {"max_sequence_length": model.family.length}
+    told["guidance_scale"] = model.guidance if name == "flux_dev" else guidance
+    if model.prediction_type != "flow":
+        model.pipe.scheduler = DDIMScheduler.from_config(model.family.schedule.config)
+    try:
+        theirs = model.pipe("church", latents=model.family.packed(model.noise_like([5])), **told).images
+    finally:
+        model.pipe.scheduler = own
+    theirs = model.family.output(theirs, ours) if name.startswith("flux") else theirs
+    atol = 5e-3 if model.prediction_type == "flow" else 1e-4 * float(theirs.abs().max())
+    torch.testing.assert_close(ours, theirs, atol=atol, rtol=1e-3)
+
+
+def test_distilled_trajectories_are_unguided(name, model):
+    def walk(guidance):
+        return torch.stack([step.x for step in model.trajectory("church", "", [0], 2, guidance)])
+
+    if name.startswith("flux"):
+        assert torch.equal(walk(7.5), walk(1.0)) and not torch.equal(walk(0.0), walk(1.0))
+    else:
+        assert not torch.equal(walk(7.5), walk(1.0))
+
+
+def test_flow_grid_is_the_schedulers(model):
+    """Our times are the pipeline's own noise levels in whole thousandths, and one Euler step is the scheduler's."""
+    if model.prediction_type != "flow":
+        pytest.skip("not a flow model")
+    sigmas = model.family.schedule.sigmas(5, model.family.tokens(16))
+    sampler = model.sampler(5)
+    assert (sampler.timesteps / 1000 - sigmas).abs().max() <= 5.001e-4 and sampler.timesteps[0] == 1000
+    x, v = model.noise_like([0]), model.noise_like([1])
+    expected = x + (sigmas[1] - sigmas[0]) * v
+    torch.testing.assert_close(sampler.step(v, 1000, x).prev_sample, expected, atol=3e-3, rtol=0)
+    with pytest.raises(UserError, match="use 1 to 1000"):
+        model.sampler(1001)
+
+
+def test_noised_probes(model):
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    probes = sample_noised(model, "church", images=images, n=2)
+    value = make_objective("amplify", model, probes).value()
+    assert probes.target.shape == probes.x.shape and np.isfinite(value) and value < 0
+
+
+def test_images(model):
+    """A seed's image does not depend on its batch; latents go through the VAE's shift and scale and back."""
+    images = model.generate(["church", "tench"], [1, 2])
+    alone = model.generate(["tench"], [2])
+    assert images.shape == (2, 16, 16, 3) and np.abs(images[1].astype(int) - alone[0]).max() <= 1
+    config, latents = model.pipe.vae.config, model.encode_images(images)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        raw = model.pipe.vae.encode(pixels).latent_dist.mode()
+    expected = (raw - (config.shift_factor or 0)) * config.scaling_factor
+    torch.testing.assert_close(latents, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(model.family.unscaled(latents), raw, atol=1e-5, rtol=1e-4)
+
+
+def test_progress_counts_every_step(model):
+    seen = []
+    model.generate(["church"] * 2, [0, 1], batch_size=1, progress=lambda *count: seen.append(count))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_half_precision(name, folder):
+    """Predictions and scores of a half-precision model are fp32, and finite."""
+    model = DiffusionModel.load(folder, device="cpu", precision="bf16", name=name, steps=2, resolution=16)
+    probes = sample_trajectory(model, "church", "", seeds=[0], steps=2)
+    scores = attribute(model, probes).scores["head"]
+    assert model.dtype == torch.bfloat16 and probes.cond.dtype == scores.dtype == torch.float32
+    assert torch.isfinite(scores).all() and scores.abs().sum() > 0
+    assert model.decode(model.noise_like([0])).dtype == torch.float32
+
+
+def test_resolution_must_fit(folder, name):
+    with pytest.raises(UserError, match="resolution=17 does not fit .*: use a multiple of"):
+        DiffusionModel.load(folder, device="cpu", name=name, resolution=17)
+
+
+def test_turbo_runs_without_guidance(tmp_path):
+    """SDXL-Turbo is told by its recipe: guidance 0."""
+    model = DiffusionModel.load(build("sdxl", tmp_path / "p"), device="cpu", steps=1, guidance=0.0)
+    plain = DiffusionModel.load(tmp_path / "p", device="cpu", steps=1, guidance=7.5)
+    assert model.family.distilled and not plain.family.distilled
+    probes = sample_trajectory(model, "church", "", seeds=[0], steps=2, guidance=3.0)
+    unguided = sample_trajectory(plain, "church", "", seeds=[0], steps=2, guidance=1.0)
+    torch.testing.assert_close(probes.x, unguided.x)
+    assert torch.equal(probes.base, unguided.base) and (probes.cond - probes.base).abs().max() > 1e-4
+    assert np.array_equal(model.generate(["church"], [0], guidance=9.0), plain.generate(["church"], [0], guidance=0.0))
+
+
+def test_xl_empty_prompt_is_zeros(tmp_path):
+    model = DiffusionModel.load(build("sdxl", tmp_path / "p"), device="cpu")
+    said, empty = model.encode(["church", ""]).split(1)
+    assert empty.text.abs().max() == empty.extras["pooled"].abs().max() == 0 < said.text.abs().min()
+
+
+def test_guidance_number_of_flux_dev(tmp_path):
+    """The network is told the model's guidance, so predictions depend on it."""
+    folder = build("flux_dev", tmp_path / "p")
+    low, high = (DiffusionModel.load(folder, device="cpu", guidance=g, resolution=16) for g in (1.0, 9.0))
+    x, t = low.noise_like([0]), torch.tensor([500])
+    assert not torch.allclose(low.predict(x, t, low.encode(["a"])), high.predict(x, t, high.encode(["a"])), atol=1e-4)
+
+
+def test_flux_packing_is_the_pipelines(tmp_path):
+    from diffusers import FluxPipeline
+
+    model = DiffusionModel.load(build("flux_schnell", tmp_path / "p"), device="cpu", resolution=16)
+    x = torch.randn(2, 4, 8, 12)
+    packed = model.family.packed(x)
+    assert torch.equal(packed, FluxPipeline._pack_latents(x, 2, 4, 8, 12))
+    assert torch.equal(model.family.output(packed, x), x)
+
+
+def test_unsupported_pipeline(tiny_folder):
+    pipe = StableDiffusionPipeline.from_pretrained(tiny_folder, safety_checker=None)
+    assert isinstance(DiffusionModel(pipe).family, StableDiffusion)
+    inpainting = UNet2DConditionModel(sample_size=8, in_channels=9, block_out_channels=(32,) * 4, norm_num_groups=8)
+    pipe.unet = inpainting
+    with pytest.raises(UserError, match="'odd' is a StableDiffusionPipeline.*Stable Diffusion XL.*PixArt, FLUX.1"):
+        DiffusionModel(pipe, "odd")
+    with pytest.raises(UserError, match="not supported"):
+        DiffusionModel(object(), "odd")
+
+
+def test_condition_rows():
+    condition = Condition(torch.arange(6.0).view(2, 3, 1), {"mask": torch.tensor([[1, 1, 0], [1, 0, 0]])})
+    assert len(condition[1]) == 1 and condition[1].extras["mask"].tolist() == [[1, 0, 0]]
+    assert condition[-1].text.flatten().tolist() == [3, 4, 5]
+    assert condition[torch.tensor([1, 1, 0])].text[:, 0, 0].tolist() == [3, 3, 0]
+    assert condition.repeat_interleave(2).text[:, 0, 0].tolist() == [0, 0, 3, 3]
+    assert condition[0].expand(4).extras["mask"].shape == (4, 3) and condition.expand(2) is condition
+    half = condition.to(torch.device("cpu"), torch.float16)
+    assert half.text.dtype == torch.float16 and half.extras["mask"].dtype == torch.int64
+    with pytest.raises(ValueError, match="2 rows cannot stand for 3"):
+        condition.expand(3)
+    with pytest.raises(IndexError):
+        condition[2]
+
+
+def test_sd14_counts():
+    """Stable Diffusion 1.4's true configuration, on the meta device: the numbers of the literature."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+    sites = find_sites(unet)
+    assert make_granularity("head").count(sites) == 256
+    assert make_granularity("neuron").count(sites) == 49_920
+    blocks = [module for module in unet.modules() if isinstance(module, FeedForward)]
+    matrices = [layer for block in blocks for layer in block.modules() if isinstance(layer, nn.Linear)]
+    assert len(matrices) == 32 and sum(layer.weight.numel() for layer in matrices) == 148_684_800
+    assert sum(p.numel() for p in unet.parameters()) == 859_520_964
+    assert {site.kind for site in sites} == {SELF, CROSS, FF}
+
+
+def test_plain_diffusers_loads_what_was_saved(folder, name):
+    """The tiny pipelines are ordinary checkpoints."""
+    if name == "sd3_without_t5":
+        pipe = DiffusionPipeline.from_pretrained(folder, text_encoder_3=None, tokenizer_3=None)
+    else:
+        pipe = DiffusionPipeline.from_pretrained(folder)
+    assert isinstance(DiffusionModel(pipe, resolution=16).family, CLASSES[name])
+
+
+CLIPS = {"sdxl": 2, "sd3": 2, "sd3_without_t5": 2, "flux_schnell": 1, "flux_dev": 1}
+
+
+def test_text_encoders_components(name, model, probes, tmp_path):
+    """Heads and neurons of CLIP: gates act through the prompt, scores sum, an edit applies, undoes and exports.
+
+    Every tiny CLIP has two layers of 4 heads and 64 hidden units.
+    """
+    if name not in CLIPS:
+        with pytest.raises(UserError, match="no CLIP text encoder"):
+            attribute(model, probes, granularities=[make_granularity("layer", TEXT)])
+        return
+    found = text_sites(model.pipe)
+    number = CLIPS[name]
+    assert make_granularity("head", TEXT[:1]).count(found) == number * 2 * 4
+    assert make_granularity("neuron", TEXT[1:]).count(found) == number * 2 * 64
+    assert found[0].block == "text_encoder.layers.0" and make_granularity("head").count(found) == 0
+    cuts = [make_granularity("weight", TEXT), make_granularity("layer", TEXT), make_granularity("head", TEXT[:1])]
+    result = attribute(model, probes, granularities=cuts)
+    assert {site.kind for site in result.sites} == set(TEXT) and result.scores["layer"].abs().sum() > 0
+    per_site = torch.stack([piece.sum() for piece in result.scores["weight"].split([s.size for s in found])])
+    torch.testing.assert_close(per_site, result.scores["layer"], atol=1e-7, rtol=1e-4)
+
+    game = Game(make_objective("erase", model, probes), cuts[2], found)
+    strongest = int(result.scores["head"].abs().argmax())
+    gates = torch.ones(2, game.n)
+    gates[0, strongest] = 0
+    ablated, intact = game.value(gates[0]), game.value(gates[1])
+    assert intact == pytest.approx(game.intact) and ablated != intact
+    assert game.values(gates).tolist() == pytest.approx([ablated, intact], rel=1e-4)
+    table = cuts[2].table(found).loc[strongest]
+    edit = Edit({table["module"]: torch.arange(table["start"], table["stop"])})
+    part, inner = table["module"].split(":")
+    before = {key: tensor.clone() for key, tensor in getattr(model.pipe, part).state_dict().items()}
+    with edit.apply(model):
+        assert make_objective("erase", model, probes).value() == pytest.approx(ablated, rel=1e-5)
+    after = getattr(model.pipe, part).state_dict()
+    assert all(torch.equal(tensor, after[key]) for key, tensor in before.items())
+    edit.export(model, tmp_path / "edited")
+    again = DiffusionModel.load(tmp_path / "edited", device="cpu", resolution=16)
+    weight = getattr(again.pipe, part).get_submodule(inner).weight
+    assert (weight[:, table["start"] : table["stop"]] == 0).all() and (weight != 0).any()
+
+
+def test_text_and_denoiser_together(tiny_model, tiny_probes):
+    """Ablations of both in one batch equal single ones; activation swaps are refused where they mean nothing."""
+    sites = [*text_sites(tiny_model.pipe), *find_sites(tiny_model.denoiser)]
+    cut = make_granularity("layer", [*TEXT, CROSS])
+    game = Game(make_objective("projection", tiny_model, tiny_probes[:3], 4), cut, sites)
+    gates = 1 - torch.eye(game.n)
+    assert game.values(gates).tolist() == pytest.approx([game.value(row) for row in gates], rel=1e-4, abs=1e-5)
+    with pytest.raises(UserError, match="removal base is not for text encoders"):
+        Game(make_objective("erase", tiny_model, tiny_probes[:3], removal="base"), cut, sites).value(gates[0])
+    with pytest.raises(UserError, match="activations of text encoders are not measured"):
+        input_norms(game, game.objective.concept)
+    assert "forward" not in vars(tiny_model.pipe.text_encoder.get_submodule(sites[0].module.split(":")[1]))
+
+
+def test_autoencoder_that_overflows_in_half_precision(tmp_path):
+    """SDXL's VAE says `force_upcast`: in fp16 latents are made and decoded in fp32, by a copy."""
+    model = DiffusionModel.load(build("sdxl", tmp_path / "p"), device="cpu", precision="fp16")
+    full = DiffusionModel.load(tmp_path / "p", device="cpu")
+    assert full.family.autoencoder is full.pipe.vae and model.pipe.vae.dtype == torch.float16
+    assert model.family.autoencoder.dtype == torch.float32
+    latents = model.noise_like([0])
+    torch.testing.assert_close(model.decode(latents), full.decode(latents), atol=0.02, rtol=0.05)
