@@ -6,6 +6,7 @@ from pathlib import Path
 from cad_exp.errors import UserError
 
 EMBEDDED = Path(__file__).parent / "mini" / "weights" / "pipeline"
+PATIENCE = 5.0  # seconds that the hub has for its first answer
 
 
 def locate(path: str | Path) -> Path | None:
@@ -41,3 +42,48 @@ def commit(path: str, revision: str | None) -> str | None:
             return Path(snapshot_download(path, revision=revision, local_files_only=True)).name
         except Exception:  # not there either: loading it will say so
             return None
+
+
+def weights_file(path: str | Path) -> Path:
+    """The file of `model.weights`. UserError if there is none."""
+    file = Path(path).expanduser()
+    if file.is_dir():
+        raise UserError(f"model.weights='{path}' is a folder: give the file in it that holds the denoiser's weights")
+    if not file.is_file():
+        raise UserError(f"there is no weights file '{path}': check model.weights (it is never downloaded)")
+    return file
+
+
+def check_reachable(path: str, revision: str | None) -> None:
+    """Raises UserError within seconds if a hub model is neither on this machine nor to be had from the hub.
+
+    Without this check a download is tried again and again, file after file, before it is given up.
+    """
+    if locate(path) is not None or _downloaded(path, revision):
+        return
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    elsewhere = "download it on another machine and use model=local model.path=FOLDER (docs/models.md)"
+    if constants.is_offline_mode():
+        raise UserError(f"'{path}' is not on this machine, and HF_HUB_OFFLINE forbids to download it: {elsewhere}")
+    try:
+        HfApi().model_info(path, revision=revision, timeout=PATIENCE)
+    except GatedRepoError as error:
+        raise UserError(f"'{path}' is gated: accept its licence on huggingface.co, then `hf auth login`") from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        at = f" at revision {revision}" if revision else ""
+        raise UserError(f"the hub has no model '{path}'{at}, or it needs a login: check model.path") from error
+    except Exception as error:  # hub and network errors share no base class, and change with the hub's HTTP library
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise UserError(f"the Hugging Face hub cannot be reached for '{path}' ({reason}): {elsewhere}") from error
+
+
+def _downloaded(path: str, revision: str | None) -> bool:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(path, revision=revision, local_files_only=True, allow_patterns=["model_index.json"])
+    except Exception:  # whatever keeps the snapshot from being found, it has to be downloaded
+        return False
+    return (Path(folder) / "model_index.json").is_file()
