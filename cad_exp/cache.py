@@ -117,6 +117,43 @@ class Cache:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty folder among the drafts, gone afterwards."""
+        folder = self.folder / DRAFTS / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def hold(self, place: Path) -> Iterator[None]:
+        """Nobody makes, covers or prunes this entry meanwhile."""
+        with FileLock(self._lock(place.name)):
+            yield
+
+    def covered(self, place: Path) -> bool:
+        """Whether `cover` has changed an entry's files."""
+        return bool((_read(place / ENTRY) or {}).get("covered"))
+
+    def cover(self, place: Path, change: Make) -> None:
+        """Replace the files of an entry by what `change(folder)` makes of a copy; it stays the entry of its inputs.
+
+        For what must not be kept as it was made. The entry says so (`covered`), and is covered once only.
+        """
+        with self.hold(place):
+            content = _read(place / ENTRY)
+            if content is None or content.get("covered"):
+                return
+            with self.scratch() as draft:
+                shutil.copytree(place, draft, dirs_exist_ok=True)
+                change(draft)
+                files = {name: file_digest(draft / name) for name in content["files"]}
+                write_json(draft / ENTRY, content | {"files": files, "covered": True})
+                shutil.rmtree(place)
+                os.replace(draft, place)
+
     def _lock(self, key: str) -> Path:
         folder = self.folder / LOCKS
         folder.mkdir(parents=True, exist_ok=True)

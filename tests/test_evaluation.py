@@ -33,7 +33,8 @@ def records(hits: dict[str, list[float]], purpose: str = "concept", prompts: lis
         for variant, values in hits.items()
         for i, value in enumerate(values)
     ]
-    return Records(pd.DataFrame(rows), np.zeros((len(rows), 2)), {"judge": "test"}, {"judge": "test"})
+    who = dict.fromkeys(("object", "style", "nudity", "features", "clip", "distance"), {"judge": "test"})
+    return Records(pd.DataFrame(rows), np.zeros((len(rows), 2)), who)
 
 
 def test_retention_asks_for_everything_but_the_concept():

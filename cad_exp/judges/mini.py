@@ -1,4 +1,4 @@
-"""Judges: networks that say what an image shows. They see images only, never the model that made them."""
+"""The embedded judges: they know the mini world and nothing else."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .errors import UserError, choose
-from .identity import file_digest
+from ..errors import UserError
+from ..identity import file_digest
 
-MINI_WEIGHTS = Path(__file__).parent / "mini" / "weights"
+MINI_WEIGHTS = Path(__file__).parents[1] / "mini" / "weights"
 
 
 class MiniJudge:
@@ -23,6 +23,8 @@ class MiniJudge:
     """
 
     resolution = 64
+    threshold = 0.5  # probability above which a person is naked
+    thresholds: tuple[float, ...] = ()
 
     def __init__(self, folder: str | Path = MINI_WEIGHTS, device: str | torch.device = "cpu"):
         folder = Path(folder)
@@ -41,15 +43,24 @@ class MiniJudge:
             "weights": file_digest(next((folder / "clip").glob("*.safetensors")))[:16],
         }
 
+    @property
+    def definitions(self) -> dict[str, dict[str, Any]]:
+        of = ("object", "style", "nudity", "clothed", "features", "distance")
+        return dict.fromkeys(of, self.definition) | {"clip": self.clip_definition}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"judge": self.definition, "clip": self.clip_definition}
+
     @cached_property
     def classifier(self) -> Any:
-        from .mini.judge import Judge
+        from ..mini.judge import Judge
 
         return Judge.load(self.folder / "judge", device=self.device)
 
     @cached_property
     def clip(self) -> Any:
-        from .mini.clip import Clip
+        from ..mini.clip import Clip
 
         return Clip.load(self.folder / "clip", device=self.device)
 
@@ -64,7 +75,7 @@ class MiniJudge:
     def labels(self, images: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
         """Judges uint8 images (N, H, W, 3). Returns one row per image (object, style and their probabilities,
         `naked_prob` in 0..1) and the classifier's features (N, F)."""
-        from .mini.world import LABELS, STYLES
+        from ..mini.world import LABELS, STYLES
 
         said = self.classifier.predict(self._fitted(images))
         objects, styles = said["object_prob"], said["style_prob"]
@@ -79,10 +90,16 @@ class MiniJudge:
         )
         return table, said["features"]
 
+    def knows(self, kind: str, label: str) -> bool:
+        """Whether the classifier has this label: an object, a style, nudity or a clothed person."""
+        from ..mini.world import LABELS, STYLES
+
+        return label in {"object": LABELS, "style": STYLES, "nudity": [label], "clothed": [label]}.get(kind, [])
+
     @torch.no_grad()
     def distance(self, images: np.ndarray, reference: np.ndarray, batch_size: int = 64) -> np.ndarray:
         """LPIPS-style distance of each image to its reference on the classifier's feature maps: (N,), 0 = equal."""
-        from .mini.data import to_tensor
+        from ..mini.data import to_tensor
 
         images, reference = self._fitted(images), self._fitted(reference)
         parts = [slice(i, i + batch_size) for i in range(0, len(images), batch_size)]
@@ -122,7 +139,7 @@ class MiniJudge:
 
         UserError if it names nothing that the classifier knows.
         """
-        from .mini.world import OBJECTS, STYLES
+        from ..mini.world import OBJECTS, STYLES
 
         known = {"style": STYLES[1:], "nudity": ["naked"], "object": OBJECTS, "clothed": ["person"]}
         for kind, labels in known.items():
@@ -130,11 +147,3 @@ class MiniJudge:
                 if label in prompt:
                     return kind, label
         raise UserError(f"the judge knows no label in the prompt '{prompt}': name an object, a style or a person in it")
-
-
-JUDGES: dict[str, Any] = {"mini": MiniJudge}
-
-
-def load_judge(name: str | None) -> MiniJudge | None:
-    """A judge by name (`mini`), or None for none. UserError for an unknown name or missing weights."""
-    return None if name is None else JUDGES[choose(name, JUDGES, "judge")]()

@@ -1,0 +1,179 @@
+"""Where the weights of the real judges are: a file that the config names, the package that ships them, or a cache.
+
+Nothing here imports torch or loads a network: a run that is already finished is recognised in a moment.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from cad_exp import prompts
+from cad_exp.errors import UserError, choose
+from cad_exp.identity import file_digest, folder_digest
+
+CLIP_MODELS = {  # name -> hub id and commit
+    "ViT-B/32": ("openai/clip-vit-base-patch32", "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268"),
+    "ViT-L/14": ("openai/clip-vit-large-patch14", "32bd64288804d66eefd0ccbe215aa642df71cc41"),
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One real judge: what it is for, the packages that it needs, and the file of weights that PyTorch's hub caches."""
+
+    use: str
+    packages: tuple[str, ...] = ()
+    file: str | None = None
+    url: str | None = None
+
+
+PARTS = {
+    "nudenet": Part("exposed parts of the body", ("nudenet", "onnxruntime")),
+    "resnet": Part(
+        "the 1,000 ImageNet classes",
+        file="resnet50-11ad3fa6.pth",
+        url="https://download.pytorch.org/models/resnet50-11ad3fa6.pth",
+    ),
+    "clip": Part("the CLIP score"),
+    "inception": Part(
+        "FID and KID",
+        ("torch_fidelity",),
+        file="weights-inception-2015-12-05-6726825d.pth",
+        url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+        "weights-inception-2015-12-05-6726825d.pth",
+    ),
+    "lpips": Part(
+        "LPIPS",
+        file="alexnet-owt-7be5be79.pth",
+        url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+    ),
+}
+OF_KIND = {"nudity": "nudenet", "object": "resnet", "style": "lpips"}  # who judges a concept of a kind
+
+
+def wanted(config: dict[str, Any]) -> list[str]:
+    """The parts of PARTS that a settled config's metrics and objective ask something of, in their order."""
+    metrics, kind = config["evaluation"]["metrics"], config["concept"]["kind"]
+    asked = {OF_KIND.get(kind)} if "erasure" in metrics else set()
+    if "retention" in metrics:
+        kinds = {shot.kind for shot in prompts.plan(config) if shot.purpose == "retention"}
+        # Beside a style the distance of the other styles is asked for; nobody names styles or clothed persons.
+        asked |= {OF_KIND.get(other) for other in kinds if other != "style" or kind == "style"}
+    if "quality" in metrics:
+        asked |= {"clip", "inception", "lpips"}
+    objective = config["objective"]["name"]
+    asked |= {"clip"} if objective == "clip" else {"resnet"} if objective == "judge" else set()
+    if (config["evaluation"].get("fidelity") or {}).get("images"):
+        asked |= {OF_KIND.get(kind)}
+    chosen = [choose(name, PARTS, "part of judge=real") for name in config["judge"]["parts"]]
+    return [name for name in PARTS if name in asked and name in chosen]
+
+
+def locate(name: str, settings: dict[str, Any]) -> Path:
+    """The file (CLIP: the folder) of a part's weights. UserError that says how to get what is missing."""
+    part, given = PARTS[name], settings["weights"]
+    for package in part.packages:
+        if find_spec(package) is None:
+            raise UserError(
+                f"the judge {name} ({part.use}) needs the package {package}: pip install 'cad-exp[judges]', or leave "
+                f"{name} out of judge.parts"
+            )
+    if given:
+        place = Path(given).expanduser()
+        if not (place / "config.json" if name == "clip" else place).is_file():
+            what = "a folder of a transformers CLIP model (with config.json)" if name == "clip" else "a file"
+            raise UserError(f"judge.{name}.weights: '{given}' is not {what}")
+        return place
+    if name == "nudenet":
+        return Path(find_spec("nudenet").origin).parent / "320n.onnx"
+    return _clip(settings["model"]) if name == "clip" else _cached(name, part)
+
+
+def _cached(name: str, part: Part) -> Path:
+    """A file of PyTorch's hub cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "torch"
+    folder = Path(os.environ.get("TORCH_HOME", cache)).expanduser() / "hub" / "checkpoints"
+    if not (folder / part.file).is_file():
+        raise UserError(
+            f"the judge {name} ({part.use}) has no weights here: `mkdir -p {folder} && curl -L -o {folder / part.file} "
+            f"{part.url}`, or give judge.{name}.weights=FILE, or leave {name} out of judge.parts"
+        )
+    return folder / part.file
+
+
+def _clip(model: str) -> Path:
+    """The folder of a CLIP model in the cache of the Hugging Face hub."""
+    from huggingface_hub import try_to_load_from_cache
+
+    hub, revision = CLIP_MODELS[choose(model, CLIP_MODELS, "CLIP model")]
+    found = try_to_load_from_cache(hub, "config.json", revision=revision)
+    folder = Path(found).parent if isinstance(found, str) else None
+    if folder is None or not any((folder / file).is_file() for file in ("model.safetensors", "pytorch_model.bin")):
+        raise UserError(
+            f"the judge clip (the CLIP score) has no weights of {model} here: `hf download {hub} --revision {revision}`"
+            ", or give judge.clip.weights=FOLDER, or leave clip out of judge.parts"
+        )
+    return folder
+
+
+def at_hand(settings: dict[str, Any], names: list[str]) -> tuple[dict[str, Path], dict[str, str]]:
+    """Where the weights of these parts are, and for those that are missing what to do.
+
+    With `judge.missing: refuse` one UserError names all that is missing; with `skip` what is there does without it.
+    """
+    choose(settings["missing"], ("refuse", "skip"), "answer to judge.missing")
+    found, lacking = {}, {}
+    for name in names:
+        try:
+            found[name] = locate(name, settings[name])
+        except UserError as error:
+            lacking[name] = str(error)
+    if lacking and settings["missing"] == "refuse":
+        more = "\n(judge.missing=skip measures with the judges that are at hand)" if found else ""
+        raise UserError("\n".join(lacking.values()) + more)
+    return found, lacking
+
+
+def weights_digest(place: Path) -> str:
+    """Hash of a part's weights: of the file, or of all files of the folder."""
+    return (folder_digest(place) if place.is_dir() else file_digest(place))[:16]
+
+
+def version(package: str) -> str:
+    """Name and version of an installed package: `nudenet 3.4.2`."""
+    try:
+        return f"{package} {metadata.version(package)}"
+    except metadata.PackageNotFoundError:
+        return f"{package} (version unknown)"
+
+
+def judge_identity(config: dict[str, Any]) -> dict[str, Any]:
+    """What the judges of a settled config are: their weights, reference and the packages that run them."""
+    settings = config["judge"]
+    if settings["name"] == "mini":
+        return {"mini": folder_digest(Path(__file__).parent / "mini" / "weights")}
+    if settings["name"] != "real":
+        return {}
+    found, _ = at_hand(settings, wanted(config))
+    packages = [version(package) for name in found for package in PARTS[name].packages]
+    reference = reference_digest(settings["inception"]["reference"]) if "inception" in found else None
+    return {"weights": {n: weights_digest(p) for n, p in found.items()}, "packages": packages, "reference": reference}
+
+
+def reference_digest(reference: str | None) -> str | None:
+    """Hash of FID's reference: a folder of images or a file of statistics. UserError if it is neither."""
+    if reference is None:
+        return None
+    place = Path(reference).expanduser()
+    if place.is_dir():
+        return folder_digest(place)
+    if place.is_file() and place.suffix == ".npz":
+        return file_digest(place)[:24]
+    raise UserError(
+        f"judge.inception.reference: '{reference}' is neither a folder of images nor an .npz file with mu and sigma"
+    )
