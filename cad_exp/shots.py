@@ -9,13 +9,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Shot:
-    """One image to make: its prompt and seed, what it is for (`concept` or `retention`) and what it should show."""
+    """One image to make: its prompt and seed, what it is for (`concept` or `retention`) and what it should show.
+
+    kind: object, style, nudity, clothed, or caption, with label "", which nobody judges. guidance (of the sampler) and
+    size, (height, width) in pixels: None for the model's. row: the id of its row in a prompt set, "" without a set.
+    """
 
     purpose: str
     prompt: str
     seed: int
     kind: str
     label: str
+    guidance: float | None = None
+    size: tuple[int, int] | None = None
+    row: str = ""
 
 
 def _article(noun: str) -> str:
@@ -33,7 +40,7 @@ def retention_prompts() -> list[tuple[str, str, str]]:
 
 
 def plan(concept: dict[str, Any], samples: int, retention_samples: int, seed: int) -> list[Shot]:
-    """The images to make, the same for every variant; the evaluation prompts share the `samples`."""
+    """The images of the concept's own prompts, which share the `samples`, and of the world's: a run without a set."""
     prompts = concept["evaluation_prompts"]
     kind, label = concept["kind"], concept["label"] or ""
     first = 1_000_000 * seed + 100_000  # away from the seeds of the probes
@@ -58,7 +65,12 @@ def needed(concept: dict[str, Any], settings: dict[str, Any]) -> list[Shot]:
 def batches(shots: list[Shot], size: int) -> list[list[Shot]]:
     """Cut the plan into lists of at most `size` images that are made together.
 
-    A batch holds one thing's images only: so runs of other concepts find it in the cache, and a process its share.
+    A batch holds one thing's images only, of one guidance and size: so runs of other concepts find it in the cache, and
+    a process its share.
     """
-    parts = [list(group) for _, group in groupby(shots, key=lambda shot: (shot.purpose, shot.kind, shot.label))]
+
+    def together(shot: Shot) -> tuple:
+        return shot.purpose, shot.kind, shot.label, shot.guidance, shot.size
+
+    parts = [list(group) for _, group in groupby(shots, key=together)]
     return [part[i : i + size] for part in parts for i in range(0, len(part), size)]
