@@ -1,5 +1,6 @@
-"""Edits: which components to change and by what factor, in a small file for diffusers pipelines; undone exactly."""
+"""Edits: which components to change and by what factor, or which weights to replace; in a file, undone exactly."""
 
+import hashlib
 import math
 import os
 import shutil
@@ -18,8 +19,11 @@ from cad_exp.errors import UserError, choose
 from cad_exp.files import temporary
 from cad_exp.identity import digest
 from cad_exp.storage import load_tensors, save_tensors
+from cad_exp.text_encoders import Networks
 
 SIGNS = {"positive": 1, "negative": -1}
+ROUNDINGS = {"ceil": math.ceil, "floor": math.floor}
+_REPLACED = "replaced:"  # what the file calls a whole new parameter, before its name
 
 
 class AppliedEdit:
@@ -28,9 +32,10 @@ class AppliedEdit:
     Several edits of one model must be undone in the reverse order of their application.
     """
 
-    def __init__(self, denoiser: nn.Module, edit: "Edit"):
+    def __init__(self, denoiser: nn.Module | Networks, edit: "Edit"):
         self._saved: list[tuple[Tensor, tuple, Tensor]] = []
         targets = [(_weight(denoiser, name), indices.long()) for name, indices in edit.indices.items()]
+        whole = [(_parameter(denoiser, name, new), new) for name, new in edit.replaced.items()]
         for name, (weight, indices) in zip(edit.indices, targets, strict=True):
             limit = weight.shape[1] if edit.unit == "column" else weight.numel()
             if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < limit:
@@ -46,6 +51,9 @@ class AppliedEdit:
                 self._saved.append((weight, place, old))
                 # Zero is written, not multiplied: 0 * w would keep a sign and spread NaN.
                 weight[place] = torch.zeros_like(old) if edit.factor == 0 else old * edit.factor
+            for parameter, new in whole:
+                self._saved.append((parameter, (...,), parameter.clone()))
+                parameter.copy_(new)
 
     @torch.no_grad()
     def undo(self) -> None:
@@ -61,39 +69,64 @@ class AppliedEdit:
         self.undo()
 
 
-def _weight(denoiser: nn.Module, name: str) -> Tensor:
+def _weight(denoiser: nn.Module | Networks, name: str) -> Tensor:
     try:
         return denoiser.get_submodule(name).weight.data
     except AttributeError as error:
         raise UserError(f"the model has no module '{name}': the edit was made for another model") from error
 
 
+def _parameter(denoiser: nn.Module, name: str, new: Tensor) -> Tensor:
+    try:
+        old = denoiser.get_parameter(name).data
+    except AttributeError as error:
+        raise UserError(f"the model has no parameter '{name}': the edit was made for another model") from error
+    if old.shape != new.shape:
+        shapes = f"{tuple(new.shape)} for {tuple(old.shape)}"
+        raise UserError(f"the edit does not fit '{name}' ({shapes}): it was made for another model")
+    return old
+
+
 @dataclass
 class Edit:
-    """Multiply the weights at `indices` by `factor`.
+    """Multiply the weights at `indices` by `factor`, then put the tensors of `replaced` in place of whole parameters.
 
     indices: module name -> (k,) int64, input columns (unit `column`) or flat entries (unit `entry`) of its weight.
-    meta: granularity, scope, sign, requested, achieved and the attribution's provenance.
+    meta: granularity, scope, sign, requested, achieved and the attribution's provenance, or the rival's settings;
+    `changed` is the number of single weights that get another value.
+    replaced: parameter name -> its new value, of the parameter's shape, on the CPU.
     """
 
     indices: dict[str, Tensor]
     unit: str = "column"
     factor: float = 0.0
     meta: dict = field(default_factory=dict)
+    replaced: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        """Whether the edit changes nothing."""
+        return not (self.indices or self.replaced)
 
     def apply(self, target: Any) -> AppliedEdit:
         """Edit a pipeline, a DiffusionModel or a denoiser in place. UserError, nothing changed, if it does not fit."""
-        return AppliedEdit(_denoiser(target), self)
+        denoiser = _denoiser(target)
+        return AppliedEdit(Networks(getattr(target, "pipe", target), denoiser), self)
 
     def save(self, path: str | Path) -> Path:
-        """Write a safetensors file: int32 indices, everything else as JSON metadata."""
+        """Write a safetensors file: int32 indices, replaced parameters as they are, the rest as JSON metadata."""
         meta = {"unit": self.unit, "factor": self.factor, "meta": self.meta}
-        return save_tensors(path, "edit", {name: idx.to(torch.int32) for name, idx in self.indices.items()}, meta)
+        tensors = {name: idx.to(torch.int32) for name, idx in self.indices.items()}
+        tensors |= {_REPLACED + name: value for name, value in self.replaced.items()}
+        return save_tensors(path, "edit", tensors, meta)
 
     def digest(self) -> str:
-        """24 hex digits that two edits share only if they change the same weights by the same factor."""
+        """24 hex digits that two edits share only if they change the same weights by the same factor or to the same."""
         places = {name: indices.sort().values.tolist() for name, indices in self.indices.items()}
-        return digest([places, self.unit, self.factor] if places else [])
+        parts = [places, self.unit, self.factor] if places else []
+        return digest(
+            [*parts, {name: _content(value) for name, value in self.replaced.items()}] if self.replaced else parts
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> "Edit":
@@ -101,7 +134,9 @@ class Edit:
         tensors, meta = load_tensors(path, "edit")
         try:
             unit = choose(meta["unit"], ("column", "entry"), "edit unit")
-            return cls({name: idx.long() for name, idx in tensors.items()}, unit, float(meta["factor"]), meta["meta"])
+            indices = {name: idx.long() for name, idx in tensors.items() if not name.startswith(_REPLACED)}
+            whole = {name[len(_REPLACED) :]: new for name, new in tensors.items() if name.startswith(_REPLACED)}
+            return cls(indices, unit, float(meta["factor"]), meta["meta"], whole)
         except KeyError as error:
             raise UserError(f"the edit file '{path}' lacks the entry {error}: write it again") from error
 
@@ -135,6 +170,14 @@ def _denoiser(target: Any) -> nn.Module:
     raise UserError(f"a {type(target).__name__} has no denoiser to edit: give a diffusers pipeline or its UNet")
 
 
+def _content(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's type, shape and bytes."""
+    raw = tensor.detach().cpu().contiguous()
+    found = hashlib.sha256(f"{raw.dtype} {tuple(raw.shape)}".encode())
+    found.update(raw.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
 def select(
     attribution: Attribution,
     granularity: str,
@@ -144,16 +187,18 @@ def select(
     scope: str = "global",
     factor: float = 0.0,
     kinds: Iterable[str] | None = None,
+    rounding: str = "ceil",
 ) -> Edit:
     """Choose the strongest components of one sign: ceil(ratio * size) in every group of the scope, or `count` in all.
 
     Only the wanted sign is chosen, so `achieved` may be below `requested` (both in meta); ties go to the lower index.
-    ratio in (0, 1]; count >= 1 and only with scope=global; kinds restricts the kinds of site. UserError otherwise.
+    ratio in (0, 1]; count >= 1 and only with scope=global; kinds restricts the kinds of site. rounding=floor, the
+    public CAD code's, leaves groups shorter than 1 / ratio alone. UserError otherwise, and where nothing would be left.
     """
     direction = SIGNS[choose(sign, SIGNS, "sign")]
     attribution = attribution.narrow(granularity, kinds)
     cut, scores = attribution.granularity(granularity), attribution.scores[granularity]
-    quota = _quota(ratio, count, scope)
+    quota = _quota(ratio, count, scope, rounding)
     chosen, requested = [torch.zeros(0, dtype=torch.long)], 0
     for start, groups, size in cut.segments(attribution.sites, scope):
         part = scores[start : start + groups * size].view(groups, size) * direction
@@ -162,8 +207,11 @@ def select(
         flat = order[:, :k] + torch.arange(groups)[:, None] * size + start
         chosen.append(flat[values[:, :k] > 0])
         requested += k * groups
+    if not requested and rounding == "floor":
+        raise UserError(f"rounding=floor leaves nothing of ratio={ratio} in any group: use a larger ratio, or ceil")
     selected = torch.cat(chosen)
-    meta = {"edit": "select", "sign": sign, "ratio": ratio, "count": count, "requested": requested}
+    meta = {"edit": "select", "sign": sign, "ratio": ratio, "count": count, "rounding": rounding}
+    meta["requested"] = requested
     return _edit(attribution, cut, selected, scope, factor, meta)
 
 
@@ -189,7 +237,9 @@ def no_edit(attribution: Attribution | None = None) -> Edit:
     return Edit({}, meta={**(attribution.meta if attribution else {}), "edit": "none", "requested": 0, "achieved": 0})
 
 
-EDITS = ("erase", "amplify", "none", "random")
+# Edits that choose components by their scores; magnitude, conceptprune and salun_mask have scores of their own, which
+# their configs name (conf/edit). Those that replace weights are in cad_exp/rivals.
+EDITS = ("erase", "amplify", "none", "random", "magnitude", "conceptprune", "salun_mask", "cad_public")
 
 
 def make_edit(
@@ -202,27 +252,32 @@ def make_edit(
     factor: float = 0.0,
     kinds: Iterable[str] | None = None,
     seed: int = 0,
+    rounding: str = "ceil",
 ) -> Edit:
-    """An edit by name: `erase` (positive components), `amplify` (negative ones), `random` (erase's budget), `none`."""
+    """An edit by name: `amplify` takes negative components, `random` as many as `erase`, `none` none, others positive.
+
+    What differs between the others is whose scores the attribution holds.
+    """
     choose(name, EDITS, "edit")
     if name == "none":
         return no_edit(attribution)
     sign = "negative" if name == "amplify" else "positive"
-    edit = select(attribution, granularity, sign, ratio, count, scope, factor, kinds)
+    edit = select(attribution, granularity, sign, ratio, count, scope, factor, kinds, rounding)
     if name == "random":
         return random_edit(edit, attribution, granularity, seed)
     edit.meta["edit"] = name
     return edit
 
 
-def _quota(ratio: float | None, count: int | None, scope: str) -> Any:
+def _quota(ratio: float | None, count: int | None, scope: str, rounding: str = "ceil") -> Any:
     """Components per group of a given size. The ratio counts as written: 0.1 of 30 is 3, whatever binary floats say."""
+    whole = ROUNDINGS[choose(rounding, ROUNDINGS, "rounding")]
     if (ratio is None) == (count is None):
         raise UserError("say how much to edit: either ratio or count, not both")
     if ratio is not None:
         if not 0 < ratio <= 1:
             raise UserError(f"ratio={ratio} is out of range: use a number above 0 and up to 1")
-        return lambda size: math.ceil(Fraction(str(ratio)) * size)
+        return lambda size: whole(Fraction(str(ratio)) * size)
     if scope != "global":
         raise UserError(f"count={count} counts over the whole model: use scope=global, or a ratio with scope={scope}")
     if count < 1:
@@ -231,6 +286,8 @@ def _quota(ratio: float | None, count: int | None, scope: str) -> Any:
 
 
 def _edit(attribution: Attribution, cut: Granularity, selected: Tensor, scope: str, factor: float, meta: dict) -> Edit:
+    indices = cut.locate(attribution.sites, selected)
+    rows = {site.module: site.shape[0] if cut.unit == "column" else 1 for site in attribution.sites}
     facts = {
         "granularity": cut.name,
         "kinds": list(cut.kinds),
@@ -238,5 +295,6 @@ def _edit(attribution: Attribution, cut: Granularity, selected: Tensor, scope: s
         "factor": factor,
         "achieved": len(selected),
         "components": cut.count(attribution.sites),
+        "changed": sum(len(places) * rows[name] for name, places in indices.items()),
     }
-    return Edit(cut.locate(attribution.sites, selected), cut.unit, factor, {**attribution.meta, **facts, **meta})
+    return Edit(indices, cut.unit, factor, {**attribution.meta, **facts, **meta})

@@ -103,6 +103,23 @@ def test_ratio_is_taken_as_written():
         assert select(attribution, "neuron", ratio=ratio).meta["achieved"] == k
 
 
+@pytest.mark.parametrize("ratio, per_row", [(0.2, (1, 0, 0)), (0.25, (1, 1, 1)), (0.5, (3, 2, 2)), (1, (6, 4, 4))])
+def test_floor_leaves_short_rows_alone(ratio, per_row):
+    """Rows of 6, 4 and 4 weights: floor(0.2 x 6) = 1, floor(0.2 x 4) = 0."""
+    edit = select(toy([1.0] * SIZE), "weight", ratio=ratio, scope="row", rounding="floor")
+    expected = {site.module: site.shape[0] * k for site, k in zip(SITES, per_row, strict=True) if k}
+    assert {name: len(indices) for name, indices in edit.indices.items()} == expected
+    assert edit.meta["requested"] == edit.meta["achieved"] == sum(expected.values())
+    assert edit.meta["rounding"] == "floor"
+
+
+def test_floor_of_nothing_is_refused():
+    with pytest.raises(UserError, match="leaves nothing of ratio=0.1"):
+        select(toy(), "weight", ratio=0.1, scope="row", rounding="floor")
+    with pytest.raises(UserError, match="did you mean 'floor'"):
+        select(toy(), "weight", ratio=0.1, rounding="flor")
+
+
 def test_ties_and_sign():
     attribution = Attribution(
         {"neuron": torch.tensor([0.0, 2, -1, 2, 2, -1])}, SITES[:1], {"neuron": make_granularity("neuron")}
@@ -176,6 +193,7 @@ def test_apply_and_undo_are_exact(granularity, tiny_model, tiny_attribution):
         width = torch.tensor([s.size / cut.parts(s) for s in cut.sites(sites) for _ in range(cut.parts(s))])
         zeroed = (cut.reduce(scores, sites) == width).nonzero().flatten()
         assert torch.equal(zeroed, cut.components(sites, edit.indices)), "exactly the selected components are zero"
+        assert edit.meta["changed"] == sum(int(score.sum()) for score in scores.values())
     assert changed == {f"{name}.weight" for name in edit.indices}
     assert tiny_model.fingerprint() == before
 
@@ -240,3 +258,56 @@ def test_export_is_an_ordinary_checkpoint(tmp_path, tiny_model, tiny_attribution
     assert [file.name for file in folder.parent.iterdir()] == ["edited"]
     with pytest.raises(UserError, match="not empty"):
         edit.export(tiny_model, folder)
+
+
+def whole(model, seed=0):
+    """An edit that replaces two parameters and, by index, a part of a third."""
+    generator, first, second, third = torch.Generator().manual_seed(seed), *find_sites(model.denoiser)[:3]
+    new = {f"{s.module}.weight": torch.randn(s.shape, generator=generator) for s in (first, second)}
+    return Edit({third.module: torch.tensor([1, 3])}, "column", 0.0, {"edit": "test"}, new)
+
+
+def test_replaced_parameters_are_put_back_bit_for_bit(tiny_model):
+    edit, before = whole(tiny_model), tiny_model.fingerprint()
+    old = {name: tensor.clone() for name, tensor in tiny_model.denoiser.state_dict().items()}
+    with edit.apply(tiny_model), whole(tiny_model, 1).apply(tiny_model.pipe):
+        assert torch.equal(
+            tiny_model.denoiser.state_dict()[min(edit.replaced)], whole(tiny_model, 1).replaced[min(edit.replaced)]
+        )
+    with edit.apply(tiny_model):
+        now = tiny_model.denoiser.state_dict()
+        changed = {name for name, tensor in now.items() if not torch.equal(tensor, old[name])}
+        assert changed == {*edit.replaced, *(f"{name}.weight" for name in edit.indices)}
+        assert all(torch.equal(now[name], new) for name, new in edit.replaced.items())
+    assert tiny_model.fingerprint() == before
+    assert Edit({}).empty and not edit.empty and not Edit({}, replaced=edit.replaced).empty
+
+
+def test_replaced_parameters_in_a_file(tmp_path, tiny_model):
+    edit = whole(tiny_model)
+    loaded = Edit.load(edit.save(tmp_path / "edit.safetensors"))
+    assert loaded.replaced.keys() == edit.replaced.keys() and loaded.indices.keys() == edit.indices.keys()
+    assert all(torch.equal(loaded.replaced[name], new) for name, new in edit.replaced.items())
+    assert loaded.digest() == edit.digest() and loaded.meta == edit.meta
+    digests = {edit.digest(), whole(tiny_model, 1).digest(), Edit({}).digest(), Edit(edit.indices).digest()}
+    assert len({*digests, Edit({}, replaced=edit.replaced).digest()}) == 5
+
+
+def test_replaced_parameters_are_exported(tmp_path, tiny_model):
+    from diffusers import StableDiffusionPipeline
+
+    edit, before = whole(tiny_model), tiny_model.fingerprint()
+    plain = StableDiffusionPipeline.from_pretrained(edit.export(tiny_model, tmp_path / "out"), safety_checker=None)
+    assert tiny_model.fingerprint() == before
+    with edit.apply(tiny_model):
+        applied = tiny_model.denoiser.state_dict()
+        assert all(torch.equal(tensor, applied[name]) for name, tensor in plain.unet.state_dict().items())
+
+
+def test_replaced_parameters_of_another_model_are_refused(tiny_model):
+    before, name = tiny_model.fingerprint(), f"{find_sites(tiny_model.denoiser)[0].module}.weight"
+    with pytest.raises(UserError, match="does not fit"):
+        Edit({}, replaced={name: torch.zeros(2, 2)}).apply(tiny_model)
+    with pytest.raises(UserError, match="no parameter 'nowhere.weight'"):
+        Edit({}, replaced={"nowhere.weight": torch.zeros(2, 2)}).apply(tiny_model)
+    assert tiny_model.fingerprint() == before

@@ -10,6 +10,7 @@ from cad_exp.estimators.coar import Coar
 from cad_exp.estimators.gradients import FirstOrder, GradientMagnitude, IntegratedGradients
 from cad_exp.estimators.leave_one_out import LeaveOneOut
 from cad_exp.estimators.patching import ActivationPatching
+from cad_exp.estimators.saliency import Saliency
 from cad_exp.estimators.shapley import Shapley
 
 ESTIMATORS = {
@@ -25,6 +26,7 @@ ESTIMATORS = {
         Wanda,
         Magnitude,
         GradientMagnitude,
+        Saliency,
         Random,
     )
 }

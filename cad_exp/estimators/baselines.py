@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from cad_exp.errors import choose
 from cad_exp.estimators.base import Estimator, Scores
 from cad_exp.game import Game, input_norms
 
@@ -18,19 +19,29 @@ class Magnitude(Estimator):
 
 
 class Wanda(Estimator):
-    """ConceptPrune (arXiv 2405.19237): the Wanda score under the concept's prompt minus that under the base prompt.
+    """ConceptPrune (arXiv 2405.19237): weights that matter more under the concept's prompt than under the base prompt.
 
     Wanda (arXiv 2306.11695) gives weight w_ij the importance |w_ij| ||x_j||_2, x_j the j-th input of its Linear over
-    all tokens and probes; a component's is the sum over its weights. Two forward passes.
+    all tokens and probes; a component's score is the sum over its weights. rank: `difference` scores the concept's
+    importance minus the base's; `target` the concept's own where it is the larger one, and 0 elsewhere, as the paper
+    ranks. The paper compares step by step, on trajectories of either prompt, inputs scaled to length 1 for each token,
+    and prunes what was chosen at enough steps; here both prompts see the same probes of all steps. Two forward passes.
     """
 
     name, additive = "wanda", True
 
+    def __init__(self, rank: str = "difference"):
+        self.rank = choose(rank, ("difference", "target"), "estimator.rank")
+
     def _estimate(self, game: Game) -> Scores:
         objective = game.objective
-        concept, base = (input_norms(game, states) for states in (objective.concept, objective.neutral))
-        scores = {name: objective.weight(name).abs() * (concept[name] - base[name]) for name in concept}
-        return Scores(game.join(scores), facts={"passes": 2})
+        concept, base = (input_norms(game, condition) for condition in (objective.concept, objective.neutral))
+        if self.rank == "difference":
+            norms = {name: concept[name] - base[name] for name in concept}
+        else:
+            norms = {name: concept[name] * (concept[name] > base[name]) for name in concept}
+        scores = {name: objective.weight(name).abs() * norms[name] for name in norms}
+        return Scores(game.join(scores), facts={"passes": 2, "rank": self.rank})
 
 
 class Random(Estimator):
