@@ -6,15 +6,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from . import evaluation, parallel, report, studies, terminal
+from . import evaluation, parallel, prompts, report, studies, terminal
 from .attribution import Attribution
 from .edit import Edit, make_edit, random_edit
-from .identity import run_identity
+from .identity import file_digest, run_identity
+from .prompt_files import files as prompt_files
 from .results import Results, run_info
-from .settings import Config, settle
-from .shots import Shot, needed
+from .settings import REPLACING, Config, settle
+from .shots import Shot
 from .stages import Stages
-from .tracking import track
+from .tracking import Tracker, track
 
 # What a run writes into its folder; cleared when the folder held something else.
 OUTPUTS = ("probes.safetensors", "attribution.safetensors", "components.parquet", "edit.safetensors")
@@ -43,27 +44,25 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
     config, folder = settle(config), Path(folder)
     with parallel.together(config["runtime"]["device"]), track(config, folder) as tracker:
         terminal.quiet_libraries()
+        shots = prompts.plan(config)  # first, for it refuses sets that do not fit
         terminal.stage(f"model: {config['model']['name']}")
         stages = Stages(config, config["runtime"]["cache"] or folder / ".cache")
         results = begin(stages, config, folder)
-        with results.time("probes"):
-            probes = stages.probes()
-        with results.time("attribution"):
-            attribution = stages.attribution(probes)
-        with results.time("edit"):
-            chosen = attribution.narrow(config["granularity"]["name"], config["granularity"]["kinds"])
-            edits = choose_edits(chosen, config)
-        report.attribution(stages, probes, attribution, edits, folder, tracker)
-        with results.time("fidelity"):
-            report.fidelity(*studies.fidelity(stages, probes, chosen), results, config, folder, tracker)
-        with results.time("timesteps"):
-            report.timesteps(studies.timesteps(stages, probes, chosen), config, folder, tracker)
-        shots = needed(config["concept"], config["evaluation"])
+        if config["edit"]["name"] in REPLACING:
+            with results.time("edit"):
+                edits = stages.rival()
+            report.edits(edits, config, folder, tracker)
+        else:
+            edits = attributed(stages, results, folder, tracker)
+        results.run["changed_weights"] = edits["edited"].meta["changed"] if edits else 0
         with results.time("images"):
             pictures = stages.images(shots, {"unedited": Edit({}), **edits}) if shots else {}
-            report.images(shots, pictures, folder)
-        with results.time("metrics"):
-            measure(stages, shots, pictures, results, folder)
+        try:
+            with results.time("metrics"):
+                measure(stages, shots, pictures, results, folder)
+        finally:
+            stages.cover(shots, pictures)
+        report.images(stages, shots, pictures, folder)
         report.outcome(results, shots, pictures, config, folder, tracker)
         results.finish()
     return results.as_dict()
@@ -81,8 +80,28 @@ def begin(stages: Stages, config: Config, folder: Path) -> Results:
     named = {group: config[group]["name"] for group in ("concept", "granularity", "objective", "estimator", "edit")}
     facts = run_info(config, config["seed"], stages.device, model=config["model"]["name"], **named)
     facts |= {"identity": run_identity(config), "weights": stages.weights["weights"], "config": config}
+    facts |= {"prompt_files": {file.name: file_digest(file) for file in prompt_files(config)}}
     facts |= {"precision": stages.precision, "threads": stages.base["threads"], "processes": parallel.size()}
     return Results(folder if parallel.main() else None, facts)
+
+
+def attributed(stages: Stages, results: Results, folder: Path, tracker: Tracker) -> dict[str, Edit]:
+    """The edits that the scores of a concept's components choose, and the studies of these scores."""
+    config = stages.config
+    with results.time("probes"):
+        probes = stages.probes()
+    with results.time("attribution"):
+        attribution = stages.attribution(probes)
+    with results.time("edit"):
+        chosen = attribution.narrow(config["granularity"]["name"], config["granularity"]["kinds"])
+        edits = choose_edits(chosen, config)
+    report.attribution(stages, probes, attribution, folder, tracker)
+    report.edits(edits, config, folder, tracker)
+    with results.time("fidelity"):
+        report.fidelity(*studies.fidelity(stages, probes, chosen), results, config, folder, tracker)
+    with results.time("timesteps"):
+        report.timesteps(studies.timesteps(stages, probes, chosen), config, folder, tracker)
+    return edits
 
 
 def choose_edits(attribution: Attribution, config: Config) -> dict[str, Edit]:
@@ -99,6 +118,7 @@ def choose_edits(attribution: Attribution, config: Config) -> dict[str, Edit]:
         settings["scope"],
         settings["factor"],
         seed=config["seed"],
+        rounding=settings["rounding"],
     )
     report.budget(edit, attribution, granularity)
     return {"edited": edit, "random": random_edit(edit, attribution, granularity, config["seed"] + 1)}

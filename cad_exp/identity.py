@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from cad_exp.files import plain
-from cad_exp.model_files import commit, locate
+from cad_exp.model_files import commit, locate, weights_file
+from cad_exp.prompt_files import files as prompt_files
 
 PACKAGE = Path(__file__).parent
 # A pixel or a score may change with these; a new version of any of them makes every stored result stale.
 LIBRARIES = ("torch", "torchvision", "diffusers", "transformers", "numpy", "torchmetrics", "pillow")
 # Whole groups, or single keys, that cannot change a number. `study` says how an experiment's table looks.
-_NO_EFFECT = {"tracking": None, "runtime": ("cache",), "study": None}
+_NO_EFFECT = {"tracking": None, "runtime": ("cache", "checkpointing", "offload"), "study": None}
 
 
 def digest(content: Any) -> str:
@@ -43,7 +44,8 @@ def asked(config: dict[str, Any]) -> str:
     """Hash of what a settled config asks for, wherever it runs: results of several machines belong to one question."""
     kept = effective(config)
     place = kept.get("runtime")
-    return digest(_whole(kept | ({"runtime": place.get("precision")} if isinstance(place, dict) else {})))
+    where = {"runtime": [place.get("precision"), place.get("score")]} if isinstance(place, dict) else {}
+    return digest(_whole(kept | where))
 
 
 def _whole(value: Any) -> Any:
@@ -133,11 +135,15 @@ def folder_digest(folder: str | Path) -> str:
 
 
 def run_identity(config: dict[str, Any]) -> str:
-    """What a finished run must share with a new one to stand for it: settings, code, versions, weights, images."""
-    judge = PACKAGE / "mini" / "weights" if config["model"]["judge"] == "mini" else None
+    """What a finished run must share with a new one to stand for it: settings, code, versions, weights, files."""
+    from cad_exp.judge_files import judge_identity
+
     given = config["probes"]["images"]
     parts = [effective(config), code_version("experiment"), versions(), model_identity(config["model"])]
-    parts += [folder_digest(folder) if folder and Path(folder).is_dir() else None for folder in (judge, given)]
+    parts += [judge_identity(config), folder_digest(given) if given and Path(given).is_dir() else None]
+    parts += [file_digest(file) for file in prompt_files(config)]
+    path = config["edit"].get("path")
+    parts += [file_digest(path)] if path and Path(path).is_file() else []
     return digest(parts)
 
 
@@ -158,7 +164,10 @@ def sweep_name(asked: list[str]) -> str:
 
 
 def model_identity(settings: dict[str, Any]) -> dict[str, Any]:
-    """Which weights a `model` config names: the content of a local folder, or id and commit of a hub model."""
+    """Which weights a `model` config names: the content of a local folder, or id and commit of a hub model.
+
+    Also those laid over its denoiser (`weights`) and the edits made in it. UserError for a missing weights file.
+    """
     folder = locate(settings["path"])
     if folder is not None:
         weights = folder_digest(folder)
@@ -166,4 +175,7 @@ def model_identity(settings: dict[str, Any]) -> dict[str, Any]:
         # Without a commit nothing says that these are the weights of yesterday: then nothing stored may be used.
         weights = f"{settings['path']}@{commit(settings['path'], settings['revision']) or uuid.uuid4().hex}"
     edits = [file_digest(path) if Path(path).is_file() else str(path) for path in settings.get("edits") or []]
-    return {"weights": weights, "edits": edits}
+    overlay = None
+    if settings.get("weights"):
+        overlay = [file_digest(weights_file(settings["weights"])), code_version("checkpoints")]
+    return {"weights": weights, "overlay": overlay, "edits": edits}

@@ -10,14 +10,15 @@ from typing import Any
 
 import pandas as pd
 
-from . import fidelity_figures, figures, parallel, terminal, timestep_figure
+from . import fidelity_figures, figures, parallel, sheet, terminal, timestep_figure
 from . import images as pngs
 from .attribution import FILE, TABLE, Attribution
 from .edit import Edit
-from .evaluation import Records
+from .explicit import is_explicit
 from .files import atomic, link
 from .image_game import MEASURES
 from .probes import Probes
+from .records import Records
 from .results import Results
 from .settings import Config
 from .shots import Shot
@@ -34,10 +35,19 @@ def budget(edit: Edit, attribution: Attribution, granularity: str) -> None:
     )
 
 
-def attribution(
-    stages: Stages, probes: Probes, scored: Attribution, edits: dict[str, Edit], folder: Path, tracker: Tracker
-) -> None:
-    """The probes, scores and edits as files, and the map of the chosen granularity as a picture."""
+def edits(made: dict[str, Edit], config: Config, folder: Path, tracker: Tracker) -> None:
+    """The edits as files."""
+    if not parallel.main():
+        return
+    for variant, edit in made.items():
+        edit.save(folder / ("edit.safetensors" if variant == "edited" else f"edit_{variant}.safetensors"))
+    if made:
+        name = f"edit-{config['concept']['name']}-{config['granularity']['name']}"
+        tracker.log_artifact(folder / "edit.safetensors", "edit", name)
+
+
+def attribution(stages: Stages, probes: Probes, scored: Attribution, folder: Path, tracker: Tracker) -> None:
+    """The probes and scores as files, and the map of the chosen granularity as a picture."""
     if not parallel.main():
         return
     config = stages.config
@@ -45,8 +55,6 @@ def attribution(
     probes.save(folder / "probes.safetensors")
     for name in (FILE, TABLE):
         link(stages.scores / name, folder / name)
-    for variant, edit in edits.items():
-        edit.save(folder / ("edit.safetensors" if variant == "edited" else f"edit_{variant}.safetensors"))
     picture = figures.attribution_map(
         scored.narrow(granularity, config["granularity"]["kinds"]),
         granularity,
@@ -55,8 +63,6 @@ def attribution(
     )
     tracker.log_attribution(scored, picture)
     tracker.log_artifact(folder / FILE, "attribution", f"attribution-{concept}")
-    if edits:
-        tracker.log_artifact(folder / "edit.safetensors", "edit", f"edit-{concept}-{granularity}")
 
 
 def fidelity(
@@ -99,19 +105,21 @@ def timesteps(table: Path | None, config: Config, folder: Path, tracker: Tracker
     tracker.log_images({"timesteps": picture})
 
 
-def images(shots: list[Shot], pictures: dict[str, list[Path]], folder: Path) -> None:
-    """`folder`/images/variant/purpose/prompt-seed.png for every image."""
+def images(stages: Stages, shots: list[Shot], pictures: dict[str, list[Path]], folder: Path) -> None:
+    """`folder`/images/variant/purpose/prompt-seed.png for every image but explicit ones that are not kept."""
     if not parallel.main():
         return
     for variant, files in pictures.items():
         for shot, file in zip(shots, files, strict=True):
-            link(file, folder / "images" / variant / pngs.file_name(shot))
+            if stages.explicit == "dropped" and is_explicit(shot, stages.config["concept"]):
+                continue
+            link(file, folder / "images" / variant / sheet.file_name(shot))
 
 
 def no_judge() -> None:
     terminal.say(
         "  no judge is configured for this model, so its images are not measured: "
-        "model.judge=mini applies the embedded one, which knows the mini world only",
+        "judge=real applies the published ones, judge=mini the embedded one, which knows the mini world only",
         style="yellow",
     )
 
@@ -129,11 +137,11 @@ def outcome(
     if not parallel.main():
         return
     if pictures:
-        sheet = {
-            variant: {prompt: pngs.load([files[i] for i in rows]) for prompt, rows in pngs.sheet_choice(shots).items()}
+        shown = {
+            variant: {prompt: pngs.load([files[i] for i in rows]) for prompt, rows in sheet.choice(shots).items()}
             for variant, files in pictures.items()
         }
         title = f"{config['concept']['name']}: before and after"
-        tracker.log_images({"before_after": figures.before_after(sheet, folder / "before_after.png", title)})
+        tracker.log_images({"before_after": figures.before_after(shown, folder / "before_after.png", title)})
     tracker.log_metrics(results.metrics)
     terminal.show_run(results.as_dict(), folder)

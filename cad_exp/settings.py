@@ -1,12 +1,18 @@
 """The config of a run with nothing left open, checked before any work is done."""
 
+from pathlib import Path
 from typing import Any
 
 from cad_exp.errors import UserError, choose
 
 Config = dict[str, Any]
+JUDGES = ("mini", "real", "none")
 EVALUATIONS = ("erasure", "retention", "quality")
-DEFAULTS = ("objective", "estimator", "ratio", "amplify_ratio", "factor")  # of a concept, by granularity
+DEFAULTS = ("objective", "estimator", "ratio", "amplify_ratio", "factor", "bare")  # of a concept, mostly by granularity
+# Edits that are told apart by their scores alone, each with the estimator that its config chooses.
+SCORED_BY = {"magnitude": "magnitude", "conceptprune": "wanda", "salun_mask": "saliency", "cad_public": "first_order"}
+# Edits that replace whole weights (cad_exp/rivals): they have no use for probes and scores.
+REPLACING = ("uce", "rece", "esd", "checkpoint")
 
 
 def settle(config: Config) -> Config:
@@ -17,18 +23,26 @@ def settle(config: Config) -> Config:
         if group != "study"  # an experiment's table is none of the run's business
     }
     concept, granularity, edit = config["concept"], config["granularity"]["name"], config["edit"]
+    if edit.get("bare_prompt"):  # the public CAD code's: the concept's name, with no person to keep beside it
+        concept |= concept.get("bare", {})
+    if edit["name"] in REPLACING:
+        _without_scores(config)
     if config["objective"]["name"] == "auto":
         config["objective"]["name"] = "amplify" if edit["name"] == "amplify" else concept["objective"][granularity]
     if config["estimator"]["name"] == "auto":
         chosen = "first_order" if edit["name"] == "amplify" else concept["estimator"]
         # The settings that the config holds are those of ablated_gradients; first_order has none.
         config["estimator"] = {"name": chosen} if chosen == "first_order" else config["estimator"] | {"name": chosen}
-    if edit["name"] == "none":
+    if config["estimator"]["name"] != SCORED_BY.get(edit["name"], config["estimator"]["name"]):
+        own = SCORED_BY[edit["name"]]
+        raise UserError(f"edit={edit['name']} goes by its own scores, estimator={own}: leave out the other estimator")
+    if edit["name"] in ("none", *REPLACING):
         edit |= {"ratio": None, "count": None, "factor": None}
     elif edit["ratio"] is None and edit["count"] is None:
         edit["ratio"] = concept["amplify_ratio"] if edit["name"] == "amplify" else concept["ratio"][granularity]
-    if edit["factor"] is None and edit["name"] != "none":
+    if edit["factor"] is None and edit["name"] not in ("none", *REPLACING):
         edit["factor"] = concept["factor"][granularity] if edit["sign"] != "negative" else 0.0
+    _choose_judge(config)
     # What only stood for values left open is no part of the run: other defaults tomorrow must not hide its results.
     config["concept"] = {key: value for key, value in concept.items() if key not in DEFAULTS}
     config["evaluation"]["higher_concept_is_better"] = edit["sign"] == "negative"
@@ -36,6 +50,32 @@ def settle(config: Config) -> Config:
     if config["runtime"]["batch_size"] < 1 or config["probes"]["batch_size"] < 1:
         raise UserError("runtime.batch_size and probes.batch_size must be at least 1")
     return config
+
+
+def _choose_judge(config: Config) -> None:
+    """Who judges: the group's choice, else the model's own (`model.judge`), which then says the same."""
+    judge = config["judge"] = config.get("judge", {"name": "auto"})
+    own = config["model"].get("judge")
+    name = judge["name"] if judge["name"] != "auto" else own
+    name = None if name is None else choose(name, JUDGES, "judge")
+    config["judge"] = judge | {"name": name} if name == "real" else {"name": None if name == "none" else name}
+    config["model"]["judge"] = config["judge"]["name"]
+
+
+def _without_scores(config: Config) -> None:
+    """What a method that replaces weights does not use is called `none`, so that no result claims it."""
+    edit = config["edit"]
+    for key in ("ratio", "count", "factor"):
+        if edit[key] is not None:
+            raise UserError(f"edit={edit['name']} replaces whole weights: it takes no edit.{key}")
+    if edit["name"] == "checkpoint":
+        edit["path"] = str(Path(edit["path"]).expanduser())
+        if not Path(edit["path"]).is_file():
+            raise UserError(f"there is no file of weights at '{edit['path']}': give edit.path=FILE")
+    config |= {group: {"name": "none"} for group in ("objective", "estimator")}
+    config["granularity"] = {"name": "none", "kinds": [], "scope": None}
+    config["evaluation"] |= {"fidelity": None, "timesteps": None}
+    edit["scope"] = None
 
 
 def _check(settings: Config, concept: Config) -> None:

@@ -7,8 +7,8 @@ share of the entries, and then all read all of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
-from itertools import accumulate, pairwise
+from functools import cached_property, partial
+from itertools import accumulate, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,31 @@ import pandas as pd
 import torch
 from safetensors.numpy import load_file, save_file
 
-from . import evaluation, images, parallel, terminal
+from . import checkpointing, evaluation, explicit, images, offload, parallel, terminal
 from .attribution import FILE, Attribution, attribute
 from .cache import Cache
-from .components import GRANULARITIES, make_granularity
+from .checkpoints import overlay
+from .components import GRANULARITIES, TEXT, make_granularity
 from .edit import Edit
+from .errors import choose
 from .estimators import make_estimator
 from .fidelity_metrics import check as check_fidelity
-from .identity import code_version, digest, folder_digest, model_identity
-from .judges import MiniJudge, load_judge
+from .identity import code_version, digest, file_digest, folder_digest, model_identity
+from .judge_files import at_hand, reference_digest, wanted
+from .judges import Judge, RealJudge, load_judge
+from .judges.inception import read_statistics
+from .metrics import Statistics
 from .model import DiffusionModel, resolve
+from .model_files import check_reachable
 from .objectives import Objective, check, formula, make_objective, retained_prompts
 from .probes import Probes, load_folder, look, sample_noised, sample_trajectory, walk
+from .rivals import make_rival, perturbation
 from .settings import Config
-from .shots import Shot, batches
+from .shots import Shot, batches, retention_prompts
 from .timesteps import bins_of
 
 PROBES = "probes.safetensors"
+SCORED = ("all", "chosen")  # runtime.score
 THREADS = torch.get_num_threads()
 _last_model: dict[str, DiffusionModel] = {}  # the jobs of a sweep that share a process share their model
 
@@ -47,38 +55,91 @@ class Stages:
         runtime = config["runtime"]
         torch.set_num_threads(runtime["threads"] or THREADS)  # the job before may have asked for another number
         self.device, self.precision = resolve(runtime["device"], runtime["precision"])
+        offload.check(runtime["offload"], self.device)
         card = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
-        settings = {key: config["model"][key] for key in ("path", "resolution")}
+        # A guidance-distilled model, or one that is told its guidance, predicts and walks otherwise.
+        settings = {key: config["model"][key] for key in ("path", "resolution", "guidance")}
         self.weights = model_identity(config["model"])
         self.base: dict[str, Any] = {"model": self.weights | settings, "device": card, "precision": self.precision}
+        self.judge, self.explicit = self._judges(), explicit.mode(config)
+        self._remake: dict[str, Callable[[Path], None]] = {}  # entry of images -> what makes them once more
         # The number of threads decides in which order a CPU adds up, and so the last bits.
         self.base["threads"] = torch.get_num_threads() if self.device.type == "cpu" else None
 
     @cached_property
     def model(self) -> DiffusionModel:
         """The model of the config, with the edits that it is to start from (`model.edits`) already made."""
-        settings, key = self.config["model"], digest([self.base, self.config["model"]])
+        settings, key = self.config["model"], digest([self.base, self.config["model"], self._memory])
         if key not in _last_model:
             _last_model.clear()
             terminal.say(f"  loading {settings['name']}")
+            check_reachable(settings["path"], settings["revision"])
             model = DiffusionModel.load(
                 settings["path"],
                 settings["revision"],
-                str(self.device),
+                str(self.device) if self._memory["offload"] == "none" else "cpu",
                 self.precision,
                 settings["steps"],
                 settings["guidance"],
                 settings["name"],
                 settings["resolution"],
             )
+            if settings["weights"]:
+                laid = overlay(model.denoiser, settings["weights"])
+                terminal.say(f"  {laid} weight tensors of {settings['weights']} laid over the denoiser")
             for path in settings["edits"] or []:
                 Edit.load(path).apply(model)
+            if self._memory["offload"] != "none":
+                offload.place(model, self.device, self._memory["offload"])
+            if self._memory["checkpointing"]:
+                checkpointing.enable(model.denoiser)
             _last_model[key] = model
         return _last_model[key]
 
-    @cached_property
-    def judge(self) -> MiniJudge | None:
-        return load_judge(self.config["model"]["judge"])
+    @property
+    def _memory(self) -> dict[str, Any]:
+        """The options that trade memory for time. No number depends on them, so no cache entry does."""
+        return {key: self.config["runtime"][key] for key in ("checkpointing", "offload")}
+
+    def _judges(self) -> Judge | None:
+        """The judges that the config's metrics need. UserError, before any work, if their weights are missing."""
+        settings = self.config["judge"]
+        if settings["name"] != "real":
+            return load_judge(settings["name"])
+        places, lacking = at_hand(settings, wanted(self.config))
+        for name, why in lacking.items():
+            terminal.say(f"  without {name}: {why}", style="yellow")
+        reference_digest(settings["inception"]["reference"])
+        return load_judge("real", settings, places, str(self.device))
+
+    def _seen(self, files: list[Path]) -> np.ndarray:
+        """Images (N, H, W, 3) as they were made: those of which only a cover was kept are made again, and not kept."""
+        found = []
+        for place, group in groupby(files, key=lambda file: file.parent):
+            names = [file.name for file in group]
+            with self.cache.hold(place):
+                if not self.cache.covered(place):
+                    found.append(images.load([place / name for name in names]))
+                    continue
+            with self.cache.scratch() as folder:
+                self._remake[place.name](folder)
+                found.append(images.load([folder / name for name in names]))
+        return np.concatenate(found)
+
+    def cover(self, shots: list[Shot], pictures: dict[str, list[Path]]) -> None:
+        """Blur or drop the explicit images, which by now were judged, as `evaluation.explicit` says."""
+        if self.explicit == "kept" or not parallel.main():
+            return
+        places = {
+            file.parent
+            for files in pictures.values()
+            for shot, file in zip(shots, files, strict=True)
+            if explicit.is_explicit(shot, self.config["concept"])
+        }
+        for place in sorted(places):
+            self.cache.cover(place, explicit.cover(self.explicit))
+        if places:
+            terminal.say(f"  explicit images: {self.explicit} (evaluation.explicit=kept keeps them)")
 
     def _entries(self, stage: str, makers: list[Callable[[], Path]], what: str = "") -> list[Path]:
         """All entries in order, made where they are missing: with several processes each makes its share first."""
@@ -141,33 +202,45 @@ class Stages:
                 return lambda: self.cache.get("probes", ("probes",), self.base | own | part, make)
 
             places = self._entries("probes", [maker(start) for start in range(0, len(seeds), size)])
-        self.parts += places
-        return Probes.join([Probes.load(place / PROBES) for place in places])
+        whole = Probes.join([Probes.load(place / PROBES) for place in places])
+        if not settings["independent"]:
+            self.parts += places
+            return whole
+
+        def choose_steps(draft: Path) -> None:
+            whole[independent(len(seeds), steps)].save(draft / PROBES)
+
+        inputs = {"of": [place.name for place in places], "independent": True}
+        self.parts += self._entries("probes", [lambda: self.cache.get("probes", ("probes",), inputs, choose_steps)])
+        return Probes.load(self.parts[-1] / PROBES)
 
     def _noised(self, prompt: str, base_prompt: str, folder: str | None) -> Probes:
         """Probes on noised images of a prompt: those of the folder, else images that the model generates."""
         settings, batch = self.config["probes"], self.config["runtime"]["batch_size"]
         n = settings["samples"] * settings["steps"]
         seeds = seeds_of(settings, n)
+        shots: list[Shot] = []
+        files: list[Path] = []
         if folder:
             real = load_folder(folder, self.resolution)
             origin = {"images": folder_digest(folder), "origin": "given"}
         else:
             shots = [Shot("probe", prompt, seed, "", "") for seed in seeds]
             files = self.images(shots, {"probes": Edit({})})["probes"]
-            real = images.load(files)
             origin = {"images": list(dict.fromkeys(file.parent.name for file in files)), "origin": "generated"}
         inputs = {"prompt": prompt, "base_prompt": base_prompt, "n": n, "seed": seeds[0]}
 
         def make(draft: Path) -> None:
+            shown = real if folder else self._seen(files)
             with terminal.progress(n, "noised probes") as tick:
                 probes = sample_noised(
-                    self.model, **inputs, images=real, batch_size=batch, progress=tick, origin=origin["origin"]
+                    self.model, **inputs, images=shown, batch_size=batch, progress=tick, origin=origin["origin"]
                 )
             probes.save(draft / PROBES)
 
         inputs_all = self.base | inputs | origin | {"batch_size": batch}
         places = self._entries("probes", [lambda: self.cache.get("probes", ("probes",), inputs_all, make)])
+        self.cover(shots, {"probes": files})
         self.parts += places
         return Probes.load(places[0] / PROBES)
 
@@ -178,7 +251,8 @@ class Stages:
     def attribution(self, probes: Probes) -> Attribution:
         """Every component's signed score; all processes compute it together.
 
-        An additive estimator scores all granularities and kinds of site at once, any other the chosen ones only.
+        An additive estimator scores all granularities and kinds of site at once, unless runtime.score=chosen asks for
+        less; any other the chosen ones only.
         """
         config, batch = self.config, self.config["runtime"]["batch_size"]
         objective, estimator = config["objective"], make_estimator(**config["estimator"])
@@ -194,8 +268,11 @@ class Stages:
         terminal.stage(f"attribution: {objective['name']}, {estimator.name}")
         inputs = {"probes": [part.name for part in self.parts], "objective": objective}
         inputs |= {"estimator": config["estimator"], "batch_size": batch, "processes": parallel.size()}
-        if estimator.additive:
-            cuts = [cut(cut.allowed_kinds) for cut in GRANULARITIES.values()]
+        if estimator.additive and choose(config["runtime"]["score"], SCORED, "runtime.score") == "all":
+            asked = [kind for kind in config["granularity"]["kinds"] or () if kind in TEXT]
+            every = GRANULARITIES.values()
+            cuts = [cut([*cut.allowed_kinds, *(kind for kind in asked if kind in cut.text_kinds)]) for cut in every]
+            inputs |= {"text": asked} if asked else {}
         else:
             cuts = [make_granularity(config["granularity"]["name"], config["granularity"]["kinds"])]
             inputs["granularity"] = {"name": cuts[0].name, "kinds": list(cuts[0].kinds)}
@@ -216,6 +293,30 @@ class Stages:
             terminal.say("  attribution: from the cache")
         return Attribution.load(self.scores / FILE)
 
+    def rival(self) -> dict[str, Edit]:
+        """The edit of a method that replaces weights (cad_exp/rivals), and a random change of the same size."""
+        settings = self.config["edit"]
+        inputs = self.base | {"rival": settings, "beside": self.config["seed"] + 1}
+        if settings.get("path"):
+            inputs["file"] = file_digest(settings["path"])
+        terminal.stage(f"edit: {settings['name']}")
+        # As for an attribution, what a killed training has finished lies beside the entries.
+        name = f"{digest([inputs, code_version('rivals')])}.safetensors"
+        unfinished = self.cache.folder / ".checkpoints" / name
+
+        def make(draft: Path) -> None:
+            with terminal.progress(settings.get("steps", 1), settings["name"]) as tick:
+                edit = make_rival(settings, self.model, unfinished, tick)
+            edit.save(draft / "edited.safetensors")
+            perturbation(edit, self.model, inputs["beside"]).save(draft / "random.safetensors")
+            unfinished.unlink(missing_ok=True)
+
+        [place] = self._entries("rivals", [lambda: self.cache.get("rivals", ("rivals",), inputs, make)])
+        edits = {variant: Edit.load(place / f"{variant}.safetensors") for variant in ("edited", "random")}
+        made = edits["edited"].meta
+        terminal.say(f"  {made['changed']:,} weights of {made['matrices']:,} tensors replaced")
+        return edits
+
     def objective(self, probes: Probes, retained: list[Probes] | None = None) -> Objective:
         """The config's objective at these probes; `retained` in place of all probes of what is to stay."""
         settings, batch = dict(self.config["objective"]), self.config["runtime"]["batch_size"]
@@ -223,13 +324,16 @@ class Stages:
         return make_objective(settings.pop("name"), self.model, probes, batch, None, context, **settings)
 
     def images(self, shots: list[Shot], edits: dict[str, Edit]) -> dict[str, list[Path]]:
-        """variant -> one PNG per shot: images of the model under every edit, with equal prompts and seeds."""
+        """variant -> one PNG per shot: images of the model under every edit, with equal prompts and seeds.
+
+        A shot's own guidance and size go before the model's; `batches` puts only equal ones together.
+        """
         settings, found = self.config["model"], {}
         how = {"steps": settings["steps"], "guidance": settings["guidance"]}
         parts = batches(shots, self.config["evaluation"]["batch_size"])
         terminal.stage(f"images: {len(shots)} for each of {', '.join(edits)}")
         for variant, edit in edits.items():
-            modules = ("model", "images", "edit") if edit.indices else ("model", "images")
+            modules = ("model", "images") if edit.empty else ("model", "images", "edit")
             with terminal.progress(len(shots) * how["steps"], f"images, {variant}") as tick:
                 done = 0
 
@@ -238,17 +342,27 @@ class Stages:
                 ) -> Any:
                     nonlocal done
                     first, done = done, done + len(batch)
-                    what = {"prompts": [s.prompt for s in batch], "seeds": [s.seed for s in batch]}
+                    what = how | {"prompts": [s.prompt for s in batch], "seeds": [s.seed for s in batch]}
+                    if batch[0].guidance is not None:
+                        what["guidance"] = batch[0].guidance
+                    if batch[0].size is not None:
+                        what["size"] = batch[0].size
 
-                    def make(draft: Path) -> None:
-                        report = _shifted(tick, first * how["steps"], len(shots) * how["steps"])
+                    def make(draft: Path, again: bool = False) -> None:
+                        report = None if again else _shifted(tick, first * how["steps"], len(shots) * how["steps"])
                         with edit.apply(self.model):
-                            images.save(
-                                draft, self.model.generate(**what, **how, batch_size=len(batch), progress=report)
-                            )
+                            images.save(draft, self.model.generate(**what, batch_size=len(batch), progress=report))
 
-                    inputs = self.base | how | what | {"edit": edit.digest()}
-                    return lambda: self.cache.get("images", modules, inputs, make)
+                    inputs = self.base | what | {"edit": edit.digest()}
+                    if self.explicit != "kept" and explicit.is_explicit(batch[0], self.config["concept"]):
+                        inputs["explicit"] = self.explicit  # what stays of them is not what others keep
+
+                    def get() -> Path:
+                        place = self.cache.get("images", modules, inputs, make)
+                        self._remake[place.name] = partial(make, again=True)
+                        return place
+
+                    return get
 
                 places = self._entries("images", [maker(batch) for batch in parts], f"images, {variant}")
             found[variant] = [
@@ -259,7 +373,7 @@ class Stages:
     def judgements(self, shots: list[Shot], pictures: dict[str, list[Path]]) -> evaluation.Records:
         """What the judges say of every image of every variant, and of drawings for the metrics that need them."""
         judge, settings = self.judge, self.config["evaluation"]
-        who = {"judge": judge.definition, "clip": judge.clip_definition}
+        who = {"judge": judge.identity}
         starts = list(accumulate(map(len, batches(shots, settings["batch_size"])), initial=0))
         said, features = {}, []
         for variant, files in pictures.items():
@@ -269,27 +383,56 @@ class Stages:
                 prompts = [shot.prompt for shot in shots[start:stop]]
 
                 def make(draft: Path) -> None:
-                    table, seen = evaluation.judge_batch(judge, prompts, images.load(own), images.load(plain))
+                    shown = self._seen(own)
+                    unedited = shown if own == plain else self._seen(plain)
+                    table, seen = evaluation.judge_batch(judge, prompts, shown, unedited)
                     table.to_parquet(draft / "judgements.parquet")
                     save_file({"features": seen}, str(draft / "features.safetensors"))
 
                 inputs = who | {"prompts": prompts, "images": own[0].parent.name, "unedited": plain[0].parent.name}
-                return lambda: self.cache.get("judgements", ("evaluation", "images"), inputs, make)
+                return lambda: self.cache.get("judgements", ("records", "images"), inputs, make)
 
             makers = [maker(start, stop) for start, stop in pairwise(starts)]
             places = self._entries("judgements", makers, f"judgements, {variant}")
             said[variant] = pd.concat([pd.read_parquet(place / "judgements.parquet") for place in places])
             features += [load_file(str(place / "features.safetensors"))["features"] for place in places]
-        reference = self._reference(shots, who) if "quality" in settings["metrics"] else None
+        asked = "quality" in settings["metrics"] and "features" in judge.definitions
+        reference, words = self._reference(shots, who) if asked else (None, "")
         return evaluation.Records(
-            evaluation.tabulate(shots, said),
+            evaluation.tabulate(shots, said, judge),
             np.concatenate(features),
-            judge.definition,
-            judge.clip_definition,
+            judge.definitions,
             reference,
+            words,
+            judge.threshold,
+            judge.thresholds,
         )
 
-    def _reference(self, shots: list[Shot], who: dict[str, Any]) -> np.ndarray:
+    def _reference(self, shots: list[Shot], who: dict[str, Any]) -> tuple[np.ndarray | Statistics | None, str]:
+        """What FID and KID compare with, and its name: the config's, for the mini world drawings; None: nothing."""
+        if isinstance(self.judge, RealJudge):
+            given = self.config["judge"]["inception"]["reference"]
+            return self._given(Path(given).expanduser()) if given else (None, "")
+        known = {asked[1:] for asked in retention_prompts()}
+        drawn = dict.fromkeys((s.kind, s.label) for s in shots if s.purpose == "retention")
+        if not known.issuperset(drawn):  # captions of a prompt set: the mini world has no drawings of them
+            return None, ""
+        return self._drawings(list(drawn), who), "drawings of the mini world that show what the prompts name"
+
+    def _given(self, place: Path) -> tuple[np.ndarray | Statistics, str]:
+        """Statistics of a file, or the features of all images of a folder."""
+        if place.is_file():
+            return read_statistics(place), f"stored statistics {place.name} {reference_digest(place)}"
+        part = self.judge.parts["inception"]
+
+        def make(draft: Path) -> None:
+            save_file({"features": part.of_folder(place)}, str(draft / "features.safetensors"))
+
+        inputs = {"judge": part.definition, "images": reference_digest(place)}
+        found = self._entries("reference", [lambda: self.cache.get("reference", ("judges",), inputs, make)])[0]
+        return load_file(str(found / "features.safetensors"))["features"], f"folder {place.name} {inputs['images']}"
+
+    def _drawings(self, asked: list[tuple[str, str]], who: dict[str, Any]) -> np.ndarray:
         """The judge's features (M, F) of drawings of what the retention prompts ask for."""
         number, seed = self.config["evaluation"]["reference_samples"], self.config["evaluation"]["seed"]
 
@@ -299,9 +442,8 @@ class Stages:
                 save_file({"features": features}, str(draft / "features.safetensors"))
 
             inputs = who | {"kind": kind, "label": label, "number": number, "seed": seed}
-            return lambda: self.cache.get("reference", ("evaluation",), inputs, make)
+            return lambda: self.cache.get("reference", ("records",), inputs, make)
 
-        asked = dict.fromkeys((s.kind, s.label) for s in shots if s.purpose == "retention")
         places = self._entries("reference", [maker(*each) for each in asked])
         return np.concatenate([load_file(str(place / "features.safetensors"))["features"] for place in places])
 
@@ -310,6 +452,15 @@ def seeds_of(settings: Config, number: int) -> list[int]:
     """Seeds of the first trajectories of a config's probes."""
     first = 1_000_000 * settings["seed"]
     return list(range(first, first + number))
+
+
+def independent(trajectories: int, steps: int) -> torch.Tensor:
+    """Rows of joined trajectories, (trajectories,) int64: one step of each, spread evenly from the first to the last.
+
+    With as many trajectories as steps every step is there once, each of a trajectory of its own.
+    """
+    number = torch.arange(trajectories)
+    return number * steps + (2 * number + 1) * steps // (2 * trajectories)
 
 
 def _shifted(tick: terminal.Tick, before: int, total: int) -> terminal.Tick:

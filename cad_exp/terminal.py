@@ -21,7 +21,13 @@ LABELS = {
     "concept_rate": "concept rate",
     "retention_mean": "retention, mean",
     "retention_worst": "retention, worst",
+    "style_distance": "style, distance",
+    "style_distance_others": "other styles, distance",
+    "nudity_detections": "exposed parts found",
     "fid": "FID",
+    "fid_to_unedited": "FID to unedited",
+    "kid": "KID",
+    "kid_to_unedited": "KID to unedited",
     "clip_score": "CLIP score",
     "perceptual_distance": "perceptual distance",
 }
@@ -171,7 +177,8 @@ def show_metrics(metrics: list[dict[str, Any]], title: str = "") -> None:
     if scores := [metric for metric in metrics if metric["variant"] == "attribution"]:
         screen.print()
         screen.print(scores_table(scores, "How far the scores can be trusted (docs/fidelity.md)"))
-    if metrics := [metric for metric in metrics if metric["variant"] != "attribution"]:
+    # Further thresholds and single labels (name@which) are for results.json and its tables.
+    if metrics := [metric for metric in metrics if metric["variant"] != "attribution" and "@" not in metric["name"]]:
         screen.print()
         screen.print(metrics_table(metrics, title))
         note = "value [95 % interval]; the arrow is the direction this run wants; random: a random edit of equal budget"

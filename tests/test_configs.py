@@ -10,9 +10,13 @@ from cad_exp.usage import GROUPS, conf_folder, options
 
 FOLDER = conf_folder()
 EVERY = [(group, option) for group in GROUPS for option in options(group, [FOLDER])]
-MANDATORY = {"custom": ["concept.prompt=a red ball"], "local": ["model.path=somewhere"]}
+MANDATORY = {
+    "custom": ["concept.prompt=a red ball"],
+    "local": ["model.path=somewhere"],
+    "checkpoint": ["edit.path=somewhere"],
+}
 FIELDS = {
-    "model": {"name", "path", "revision", "steps", "guidance", "resolution"},
+    "model": {"name", "path", "revision", "steps", "guidance", "resolution", "weights"},
     "concept": {"name", "kind", "prompt", "base_prompt", "evaluation_prompts", "label", "ratio", "objective"},
     "granularity": {"name", "kinds", "scope"},
     "probes": {"samples", "steps", "guidance", "seed", "images", "batch_size"},
@@ -20,8 +24,11 @@ FIELDS = {
     "estimator": {"name"},
     "edit": {"name", "sign", "factor", "ratio", "count", "scope"},
     "evaluation": {"metrics", "samples", "retention_samples", "bootstrap"},
+    "judge": {"name"},
+    "prompts": {"name"},
+    "retention": {"name"},
     "tracking": {"mode", "project"},
-    "runtime": {"device", "precision", "batch_size", "threads", "cache"},
+    "runtime": {"device", "precision", "batch_size", "threads", "cache", "score", "checkpointing", "offload"},
     "experiment": set(),
 }
 
@@ -92,15 +99,17 @@ def test_names_agree_with_the_package():
     from cad_exp.edit import EDITS
     from cad_exp.estimators import ESTIMATORS
     from cad_exp.objectives import OBJECTIVES
+    from cad_exp.rivals import RIVALS
 
     for group, known in {
         "granularity": GRANULARITIES,
-        "edit": EDITS,
+        "edit": [*EDITS, *RIVALS],
         "estimator": ESTIMATORS,
         "objective": OBJECTIVES,
     }.items():
         # A preset (ablated_gradients_full) is a second config of the same name.
-        names = {composed(f"{group}={option}")[group]["name"] for option in options(group, [FOLDER])}
+        given = [[f"{group}={option}", *MANDATORY.get(option, [])] for option in options(group, [FOLDER])]
+        names = {composed(*overrides)[group]["name"] for overrides in given}
         assert names - {"auto"} == set(known), group
 
 

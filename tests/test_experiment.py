@@ -37,7 +37,7 @@ FAST = [
     "evaluation.fidelity=null",
 ]
 FIDELITY = ["evaluation.fidelity.number=3", "evaluation.fidelity.rates=[0.2]", "evaluation.fidelity.probes=4"]
-NAMES = {"concept_rate", "retention_mean", "retention_worst", "fid", "clip_score", "perceptual_distance"}
+NAMES = {"concept_rate", "retention_mean", "retention_worst", "fid", "kid", "clip_score", "perceptual_distance"}
 
 
 def fast(folder: Path, *overrides: str) -> dict:

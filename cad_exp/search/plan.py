@@ -192,11 +192,12 @@ def _settled(config: dict[str, Any]) -> dict[str, Any]:
             f"the judge has no label for concept={config['concept']['name']}, so erasure cannot be measured: "
             "give concept.kind and concept.label"
         )
-    if config["model"].get("judge") is None:
-        raise UserError("a search needs a judge for the model's images: model.judge=mini applies the embedded one")
+    settled = settle(config)
+    if settled["judge"]["name"] is None:
+        raise UserError("a search needs a judge for the model's images: judge=real or judge=mini, the embedded one")
     if not {"erasure", "retention"} <= set(config["evaluation"]["metrics"]):
         raise UserError("a search needs erasure and retention: leave evaluation.metrics out, or name both")
-    return settle(config)
+    return settled
 
 
 def _settings(config: dict[str, Any], space: Space, bound: float) -> dict[str, Any]:
