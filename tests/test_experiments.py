@@ -17,7 +17,6 @@ STUDIES = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
 SMALL = ["probes.samples=2", "probes.steps=4", "model.steps=2", "evaluation.bootstrap=20"]
 IMAGES = ["evaluation.samples=2", "evaluation.retention_samples=1"]
 FIDELITY = [f"evaluation.fidelity.{item}" for item in ("probes=4", "bootstrap=20")]
-GROWTH = ["evaluation.fidelity.growth=[2,4]", "study.cells=[stability_spearman_2_probes,stability_spearman_4_probes]"]
 SEEN = [f"evaluation.fidelity.images.{item}" for item in ("samples=1", "number=3", "repeats=1", "draws=1")]
 KNOWN = {"passes"}  # first_order has no such setting: a dash in the head of its row
 SEEN += ["evaluation.fidelity.images.fractions=[0.5,1.0]"]
@@ -30,7 +29,6 @@ def small(name: str) -> list[str]:
     asked += ["evaluation.timesteps=2"] if settings["timesteps"] else []
     if settings["fidelity"]:
         asked += FIDELITY
-        asked += GROWTH if settings["fidelity"]["growth"] else []
         asked += ["evaluation.fidelity.number=3"] if settings["fidelity"]["number"] else []
         asked += SEEN if settings["fidelity"]["images"] else []
     return asked
