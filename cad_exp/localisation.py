@@ -20,13 +20,18 @@ from . import terminal
 from .errors import UserError
 from .figures import INK, KIND_COLOURS, PALE, PARTS, SIGNED, _canvas, _percent, _save, _separate, short_name
 from .tables.collect import read_all
+from .tables.plan import lookup
+from .tables.write import folder as make
 from .tables.write import markdown_table, save
 
 COLUMNS = ["concept", "concept_kind", "module", "part", "block", "layer", "kind", "t_high", "t_low", "n_probes"]
 CONCEPT_KINDS = {"object": "objects", "style": "styles", "nudity": "nudity"}
 DEPTHS = ("early", "middle", "late")  # the parts of a network without down, mid and up
-SAME = ("model", "granularity", "objective", "estimator")  # effects compare only where these agree
-LEFT, PANEL, GAP, GROUP_GAP, ABOVE, BELOW = 2.75, 1.5, 0.14, 0.3, 0.95, 0.88  # inches in the picture
+# Effects compare only where these agree: keys of `run`, then of its config.
+SAME = ("model", "granularity", "objective", "estimator")
+SAME_SETTINGS = ("objective.removal", "probes.samples", "probes.steps", "probes.guidance", "seed")
+OUTSTANDING = 1.5  # times its even share: from there on a part of the denoising is worth a line
+LEFT, PANEL, GAP, GROUP_GAP, ABOVE, BELOW = 2.75, 1.5, 0.14, 0.3, 1.02, 0.88  # inches in the picture
 NOTE = """\
 An effect is what switching a layer off takes from J (with objective=projection: 1 is the whole direction of the
 concept). Shares: of the sum of a concept's positive effects, over all layers and parts of the denoising; the columns of
@@ -44,7 +49,7 @@ def collect(folder: str | Path) -> pd.DataFrame:
     nudity and others; layers are in network order. UserError if nothing is there, or if the runs do not compare.
     """
     found = [(each.run, each.folder / "timesteps.parquet") for each in read_all([folder])[0] if each.complete]
-    runs = [(run, _effects(run, pd.read_parquet(scores))) for run, scores in found if scores.exists()]
+    runs = [(run, _scores(run, scores)) for run, scores in found if scores.exists()]
     if not runs:
         raise UserError(
             f"no finished run below '{folder}' has scores per timestep: "
@@ -52,6 +57,8 @@ def collect(folder: str | Path) -> pd.DataFrame:
         )
     for name in SAME:
         _agree(runs, f"the {name}", lambda run, _, name=name: str(run.get(name)))
+    for key in SAME_SETTINGS:
+        _agree(runs, key, lambda run, _, key=key: str(lookup(run["config"], key)))
     _agree(runs, "the number of parts of the denoising", lambda _, table: table["t_high"].nunique())
     _agree(runs, "the timesteps of the parts", lambda _, table: ", ".join(_whens(table).unique()))
     _agree(runs, "the layers", lambda _, table: tuple(table["module"].unique()), counted=True)
@@ -62,6 +69,14 @@ def collect(folder: str | Path) -> pd.DataFrame:
     order = [*CONCEPT_KINDS, *(table["concept_kind"].iloc[0] for _, table in runs)]
     runs.sort(key=lambda each: order.index(each[1]["concept_kind"].iloc[0]))
     return pd.concat([table for _, table in runs], ignore_index=True)
+
+
+def _scores(run: dict[str, Any], path: Path) -> pd.DataFrame:
+    """The effects of one run; UserError for a file that was damaged."""
+    try:
+        return _effects(run, pd.read_parquet(path))
+    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors
+        raise UserError(f"{path} cannot be read ({type(error).__name__}): run that concept again") from error
 
 
 def _effects(run: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
@@ -159,8 +174,12 @@ def _groups(table: pd.DataFrame) -> list[pd.Series]:
 def _strongest(own: pd.DataFrame) -> dict[str, Any]:
     """The layer with the largest effect over all timesteps, in the mean over the table's concepts."""
     effects = own.groupby("module", sort=False)["effect"].sum() / own["concept"].nunique()
-    first = own[own["module"] == effects.idxmax()].iloc[0]
+    first = _layer(own, effects.idxmax())
     return {"strongest layer": f"{first['layer']} {first['kind']}", "effect": effects.max()}
+
+
+def _layer(own: pd.DataFrame, module: Any) -> pd.Series:
+    return own[own["module"] == module].iloc[0]
 
 
 def _alike(table: pd.DataFrame) -> str:
@@ -244,21 +263,27 @@ def _panel(axes: Any, own: pd.DataFrame, reach: float, labelled: bool) -> Any:
     axes.tick_params(axis="x", labelsize=7)
     concept = str(own["concept"].iloc[0]).replace("_", " ")
     axes.annotate(takeaway(own), (0, 1), (0, 3), "axes fraction", "offset points", fontsize=7.2, color=PALE)
-    axes.annotate(concept, (0, 1), (0, 35), "axes fraction", "offset points", fontsize=9.5, color=INK)
+    axes.annotate(concept, (0, 1), (0, 43), "axes fraction", "offset points", fontsize=9.5, color=INK)
     return image
 
 
 def takeaway(own: pd.DataFrame) -> str:
-    """The largest kind of module, stage and part of the denoising of one concept, each with its share, on three lines.
+    """What one concept is made by, each with its share, on up to four lines: the largest kind of module, the strongest
+    layer (on two lines), and the largest part of the denoising where it stands out.
 
     Shares are of the sum of its positive effects, as in `summary`.
     """
-    positive, lines = own["effect"].clip(lower=0), []
+    positive = own["effect"].clip(lower=0) / own["effect"].clip(lower=0).sum()
     if not positive.any():
         return "no positive effect"
-    for group in (own["kind"], own["block"], "t = " + _whens(own)):
-        sums = positive.groupby(group, sort=False).sum()
-        lines.append(f"{sums.idxmax()}: {_percent(100 * sums.max() / positive.sum())}")
+    kinds, parts = (positive.groupby(group, sort=False).sum() for group in (own["kind"], _whens(own)))
+    module = own.groupby("module", sort=False)["effect"].sum().idxmax()
+    first, share = _layer(own, module), positive[own["module"] == module].sum()
+    lines = [f"{kinds.idxmax()}: {_percent(100 * kinds.max())}"]
+    lines += [f"{first['layer']},", f"{first['kind']}: {_percent(100 * share)}"]
+    probes = own.groupby(_whens(own), sort=False)["n_probes"].first()
+    if parts.max() >= OUTSTANDING * probes[parts.idxmax()] / probes.sum():
+        lines.append(f"t = {parts.idxmax()}: {_percent(100 * parts.max())}")
     return "\n".join(lines)
 
 
@@ -275,12 +300,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--to", type=Path, help="where to write; as a default into the same folder")
     given = parser.parse_args(arguments)
     try:
-        table = collect(given.folder)
+        print(write(collect(given.folder), given.to or given.folder))
     except UserError as error:
         terminal.error(str(error))
         return 1
-    text = write(table, given.to or given.folder)
-    print(text)
     return 0
 
 
@@ -291,7 +314,7 @@ def write(table: pd.DataFrame, folder: Path) -> str:
         shown[column] = shown[column].map(terminal.number)
     texts = shown.astype(str).to_numpy().tolist()
     text = f"{markdown_table(list(shown.columns), texts)}\n\n{NOTE}\n{_alike(table)}"
-    save(text + "\n", folder / "localisation.md")
+    save(text + "\n", make(folder) / "localisation.md")
     save(table.to_csv(index=False), folder / "localisation.csv")
     draw(table, folder / "localisation.png")
     return text

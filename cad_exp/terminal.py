@@ -131,7 +131,7 @@ def number(value: float | None) -> str:
     """Three decimals below 10, one from there on; "-" for nothing."""
     if value is None or value != value:
         return "-"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:z.3f}" if abs(value) < 10 else f"{value:z.1f}"
 
 
 def metrics_table(metrics: list[dict[str, Any]], title: str = "") -> Table:

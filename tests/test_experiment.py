@@ -174,7 +174,8 @@ def test_every_estimator_runs(estimator: str, tmp_path: Path):
     given = small.get(estimator, []) + ["evaluation=none"]
     given = given if estimator == "shapley" else [*given, "granularity=head"]
     fast(tmp_path, f"estimator={estimator}", *given)
-    assert Attribution.load(tmp_path).meta["estimator"] == estimator
+    used = Attribution.load(tmp_path).meta["estimator"]
+    assert estimator.startswith(used) or (estimator, used) == ("auto", "first_order")  # nudity's; a preset adds a word
 
 
 def test_scores_by_timestep(tmp_path: Path):

@@ -61,7 +61,17 @@ def test_shares_by_hand(tmp_path):
     assert first["strongest layer"] == "down 1, transformer 0 self-attention"
     assert first["effect"] == pytest.approx(0.35)
     assert mean == pytest.approx(first | {"concept": "mean of 1"})
-    assert takeaway(collect(tmp_path)).replace("\u00a0", " ") == "self-attention: 44 %\ndown 1: 69 %\nt = 999–500: 56 %"
+    assert takeaway(collect(tmp_path)).replace("\u00a0", " ") == (
+        "self-attention: 44 %\ndown 1, transformer 0,\nself-attention: 44 %"
+    )
+
+
+def test_a_part_of_the_denoising_is_named_where_it_stands_out(tmp_path):
+    """From 1.5 times its share of the probes on: here half of them, and .74 or .76 of the effects."""
+    for name, effect in (("even", 0.74), ("most", 0.76)):
+        run(tmp_path / name, scores=[{0: effect}, {0: 1 - effect}], probes=(1, 1))
+    assert "t =" not in takeaway(collect(tmp_path / "even"))
+    assert takeaway(collect(tmp_path / "most")).splitlines()[-1] == "t = 999–500: 76\u00a0%"
 
 
 def test_the_mean_of_a_kind_counts_every_concept_alike(tmp_path):
@@ -131,6 +141,32 @@ def test_what_is_refused(tmp_path):
     Results(tmp_path / "stopped" / "a", {"config_hash": "stopped"})
     with pytest.raises(UserError, match="no finished run"):
         collect(tmp_path / "stopped")
+
+
+def test_a_damaged_file_says_which(tmp_path, capsys):
+    folder = run(tmp_path / "a")
+    (folder / "timesteps.parquet").write_text("no parquet")
+    assert main([str(tmp_path)]) == 1
+    assert "timesteps.parquet cannot be read (ArrowInvalid): run that concept again" in capsys.readouterr().err
+    run(tmp_path / "b", "b")
+    (folder / "results.json").unlink()
+    (tmp_path / "file").touch()
+    assert main([str(tmp_path), "--to", str(tmp_path / "file")]) == 1 and "cannot write" in capsys.readouterr().err
+
+
+SETTINGS = {"objective": {"removal": "zero"}, "probes": {"samples": 4, "steps": 25, "guidance": 3.0}, "seed": 0}
+
+
+@pytest.mark.parametrize("key", ["objective.removal", "probes.samples", "probes.steps", "probes.guidance", "seed"])
+def test_runs_with_other_settings_do_not_compare(tmp_path, key):
+    group, _, name = key.partition(".")
+    other = SETTINGS | {group: SETTINGS[group] | {name: 9} if name else 9}
+    for concept, settings in (("a", SETTINGS), ("b", other), ("c", SETTINGS)):
+        run(tmp_path / concept, concept, config=settings | {"concept": {"kind": "object"}})
+    with pytest.raises(UserError, match=rf"the runs differ in {key}: .* \(a, c\); 9 \(b\)"):
+        collect(tmp_path)
+    (tmp_path / "b" / "results.json").unlink()
+    assert collect(tmp_path)["concept"].nunique() == 2
 
 
 @pytest.mark.parametrize(

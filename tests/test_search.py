@@ -268,7 +268,8 @@ def test_estimators_are_those_that_exist():
     from cad_exp.estimators import ESTIMATORS
 
     assert set(read([]).space["estimator"]) < set(ESTIMATORS)
-    assert set(read(["space.estimator=null"]).space["estimator"]) == set(ESTIMATORS)
+    presets = {"ablated_gradients_full"}
+    assert set(read(["space.estimator=null"]).space["estimator"]) == set(ESTIMATORS) | presets
 
 
 def test_the_folder_follows_from_the_settings_and_not_from_the_number_of_trials():

@@ -100,7 +100,12 @@ FAST += ["evaluation.fidelity=null", "tracking.mode=disabled"]
 
 def test_a_run_keeps_them_when_asked(tmp_path, capsys):
     """Table and picture beside the scores; a contrast retains what it does in the same part of the denoising."""
-    contrast = ["objective=contrast", "objective.retain=[golf ball]", f"runtime.cache={tmp_path / 'cache'}"]
+    contrast = [
+        "objective=contrast",
+        "objective.retain=[golf ball]",
+        "estimator=first_order",
+        f"runtime.cache={tmp_path / 'cache'}",
+    ]
     run(composed(*FAST, *contrast), tmp_path / "null")
     run(composed(*FAST, *contrast, "evaluation.timesteps=2"), tmp_path / "two")
     assert not (tmp_path / "null" / "timesteps.parquet").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -45,10 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code is 0, 1 for an error or a table without any number, 2 for a wrong flag."""
     given = parser().parse_intermixed_args(arguments)
     # People write `--from A experiment=NAME`: what names a setting is no folder, unless there is one of that name.
-    folders = [name for name in given.sources or [] if "=" not in name or Path(name).exists()]
+    folders = [name for name in given.sources or [] if "=" not in name or os.path.exists(name)]
     overrides = [*given.what, *(name for name in given.sources or [] if name not in folders)]
     try:
-        if len(overrides) == 1 and ("=" not in overrides[0] or Path(overrides[0]).is_dir()):
+        if len(overrides) == 1 and ("=" not in overrides[0] or os.path.isdir(overrides[0])):
+            if given.sources or given.to:
+                raise UserError("a folder alone is shown as it is: --from and --to belong to experiment=NAME")
             return any_runs(Path(overrides[0]), given.csv)
         return study(overrides, folders or [OUTPUTS], given.to, given.config_dir, given.csv)
     except UserError as error:
@@ -84,16 +87,17 @@ def study(
     found = Found() if folders == [OUTPUTS] and not OUTPUTS.exists() else collect(folders)
     table = lay_out(made, found)
     facts = origin(made, found_runs(made, found), table.metrics)
-    folder = to or OUTPUTS / "tables" / made.name
     page, numbers = write.markdown(made, table, facts, found), write.long_form(made, table, found)
+    folder = write.folder(to or OUTPUTS / "tables" / made.name)
+    picture = None
+    if made.study.picture:  # before anything is saved: an axis that no run has is an error
+        from cad_exp.tables.pareto import draw
+
+        picture = draw(made, found, folder / f"{made.name}.png")
     places = {"table": write.save(page, folder / f"{made.name}.md")}
     places["LaTeX"] = write.save(write.latex(made, table, facts), folder / f"{made.name}.tex")
     places["numbers"] = write.save(numbers, folder / f"{made.name}.csv")
-    if made.study.picture:
-        from cad_exp.tables.pareto import draw
-
-        if picture := draw(made, found, folder / f"{made.name}.png"):
-            places["picture"] = picture
+    places |= {"picture": picture} if picture else {}
     print(numbers if csv else page, end="")
     if not csv:
         terminal.show_places(places)

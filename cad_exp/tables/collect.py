@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,7 @@ def read_all(folders: Iterable[str | Path]) -> tuple[list[Run], list[Path]]:
     skipped: list[Path] = []
     folders = [Path(folder) for folder in folders]
     for folder in folders:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
             raise UserError(f"there is no folder '{folder}': give one that holds the results of runs")
     for path in sorted({path for folder in folders for path in folder.rglob("results.json")}):
         if run := _read(path):
@@ -68,7 +69,7 @@ def _read(path: Path) -> Run | None:
     try:
         content = load_results(path.parent)
         run, listed = content["run"], content["metrics"]
-        if not isinstance(run, dict) or not isinstance(run["config_hash"], str):
+        if not isinstance(run["config_hash"], str) or not isinstance(run["config"], dict):
             return None
         if not all(set(FIELDS) <= set(metric) for metric in listed):
             return None

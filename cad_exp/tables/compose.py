@@ -7,6 +7,7 @@ fifth. The steps are those of Hydra's ConfigLoaderImpl (1.3); a test holds the r
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +24,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from cad_exp import usage
 from cad_exp.errors import UserError
@@ -33,12 +35,20 @@ NAME = "config"
 @contextmanager
 def hydra(folders: list[Path]) -> Iterator[Composer]:
     """One initialised Hydra on the config folders (the first: the package's). Its errors become UserErrors."""
-    path = [f"hydra.searchpath=[{','.join(f'file://{folder.absolute()}' for folder in folders[1:])}]"]
+    path = [f"hydra.searchpath=[{','.join(map(_quoted, folders[1:]))}]"]
     try:
         with initialize_config_dir(str(folders[0]), version_base="1.3"):
             yield Composer(path if folders[1:] else [])
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(usage.explain(error, folders)) from error
+    except YAMLError as error:
+        raise UserError(f"a config is no YAML: {' '.join(str(error).split())}") from error
+
+
+def _quoted(folder: Path) -> str:
+    """A config folder as one word of Hydra's override grammar, whatever characters its name has."""
+    path = re.sub(r"(\\*)(')", r"\1\1\\\2", str(folder.absolute()))  # a backslash before a quote counts twice
+    return f"'file://{path}'"
 
 
 class Composer:

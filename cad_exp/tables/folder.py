@@ -3,47 +3,67 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from cad_exp import terminal
 from cad_exp.errors import UserError
 from cad_exp.results import VARIANTS
-from cad_exp.tables.collect import read_all
+from cad_exp.tables.collect import Run, read_all
+from cad_exp.tables.plan import lookup
 from cad_exp.tables.write import markdown_table
 
-KEYS = ("concept", "granularity", "objective", "edit", "seed")
+FACTS, EDIT = ("concept", "granularity", "objective", "estimator", "edit", "seed"), ("factor", "ratio", "count")
+KEYS = (*FACTS[:-1], *EDIT, "seed")
 NOTE = "unedited → edited (random edit of equal budget)"
 
 
 def collect(folder: str | Path) -> tuple[pd.DataFrame, int]:
     """(one row per metric and variant of every run below `folder`, with what the run was; how many files were skipped).
 
-    Raises UserError if no run lies there.
+    A run without a metric has one row, without name and value. Raises UserError if no run lies there.
     """
     runs, skipped = read_all([folder])
+    if not runs:
+        raise UserError(f"there are no results below '{folder}': give the folder of a run or of a sweep")
     rows = [
         {
-            **{key: run.run.get(key) for key in KEYS},
+            **_facts(run),
+            "complete": run.complete,
             "run": str(run.folder.relative_to(folder)),
-            **{key: value for key, value in metric.items() if key != "definition"},
+            **{key: metric.get(key) for key in ("name", "variant", "value", "low", "high", "n", "higher_is_better")},
         }
         for run in runs
-        for metric in run.metrics.values()
+        for metric in run.metrics.values() or [{}]
     ]
-    if not rows:
-        raise UserError(f"there are no results below '{folder}': give the folder of a run or of a sweep")
     return pd.DataFrame(rows), len(skipped)
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    facts = {key: run.run.get(key) for key in FACTS} | {key: lookup(run.run["config"], f"edit.{key}") for key in EDIT}
+    return {key: facts[key] for key in KEYS}
 
 
 def summary(table: pd.DataFrame) -> str:
     """Markdown: one row per run, one column per metric: unedited → edited (random), or the one value of the scores."""
-    wide = table.pivot_table(index=["run", *KEYS, "name"], columns="variant", values="value", sort=False)
-    cells = wide.reindex(columns=VARIANTS).apply(_cell, axis=1)
-    shown = cells.unstack("name").reindex(columns=table["name"].unique()).reset_index().drop(columns="run")
-    return markdown_table(list(shown.columns), shown.fillna("").astype(str).to_numpy().tolist())
+    keys = [key for key in KEYS if table[key].notna().any()]
+    names = list(table["name"].dropna().unique())
+    rows = [_row(own, keys, names) for _, own in table.groupby("run", sort=False)]
+    return markdown_table([*keys, *names], rows)
 
 
-def _cell(row: pd.Series) -> str:
-    unedited, edited, random, attribution = (terminal.number(row[variant]) for variant in VARIANTS)
-    return attribution if pd.notna(row["attribution"]) else f"{unedited} → {edited} ({random})"
+def _row(own: pd.DataFrame, keys: list[str], names: list[str]) -> list[str]:
+    first = own.iloc[0]
+    texts = [
+        "-" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value) for value in first[keys]
+    ]
+    texts[0] += "" if first["complete"] else " (unfinished)"
+    return texts + [_cell(own[own["name"] == name].set_index("variant")["value"]) for name in names]
+
+
+def _cell(values: pd.Series) -> str:
+    unedited, edited, random, attribution = (terminal.number(values.get(variant)) for variant in VARIANTS)
+    if "attribution" in values:
+        return attribution
+    return f"{unedited} → {edited} ({random})" if len(values) else ""

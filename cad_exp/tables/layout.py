@@ -23,12 +23,16 @@ Place = tuple[Any, ...]  # the values of a table's keys
 
 @dataclass
 class Entry:
-    """One metric in one cell. mark: 1 best, 2 second best, 0 neither; tail: interval, range, reference."""
+    """One metric in one cell. mark: 1 best, 2 second best, 0 neither; tail: interval, range, reference.
+
+    partial: not every run of the cell has given a value.
+    """
 
     text: str
     tail: str = ""
     mark: int = 0
     higher: bool | None = None
+    partial: bool = False
 
 
 @dataclass
@@ -65,16 +69,16 @@ def lay_out(plan: Plan, found: Found) -> Table:
     return _Layout(plan, found).table()
 
 
-def resolve(metrics: Iterable[Metric], runs: Sequence[Run]) -> list[Metric]:
-    """The metrics with their variants chosen. UserError where some runs are there and none has the metric."""
-    chosen = []
+def resolve(metrics: Iterable[Metric], plan: Plan, found: Found) -> list[Metric]:
+    """The metrics with their variants chosen. UserError where all runs are there and none has the metric."""
+    runs, chosen = found_runs(plan, found), []
+    whole = len(runs) == len(plan.jobs)  # before that, what a metric is missing from may be the runs to come
     for metric in metrics:
-        names = sorted({name for run in runs for name, _ in run.metrics})
-        if names:
-            choose(metric.metric, names, "metric")
+        if whole:
+            choose(metric.metric, sorted({name for run in runs for name, _ in run.metrics}), "metric")
         there = {variant for run in runs for name, variant in run.metrics if name == metric.metric}
         variant = metric.variant or ("attribution" if there == {"attribution"} else "edited")
-        if there and variant not in there:
+        if whole and variant not in there:
             raise UserError(
                 f"the metric '{metric.metric}' has no variant '{variant}'. "
                 f"There are: {', '.join(sorted(there, key=VARIANTS.index))}"
@@ -102,8 +106,14 @@ def places(jobs: Sequence[Job], keys: Sequence[str]) -> list[Place]:
 
 
 def place_of(job: Job, keys: Sequence[str]) -> Place:
-    values = (lookup(job.config, key) for key in keys)
-    return tuple(str(value) if isinstance(value, (list, dict)) else value for value in values)
+    return tuple(_word(lookup(job.config, key)) for key in keys)
+
+
+def _word(value: Any) -> Any:
+    """A config's value as something that can be compared: "a, b" for a list."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or NOTHING
+    return str(value) if isinstance(value, dict) else value
 
 
 def label(name: str, higher: bool | None = None) -> str:
@@ -114,7 +124,7 @@ def label(name: str, higher: bool | None = None) -> str:
 class _Layout:
     def __init__(self, plan: Plan, found: Found):
         self.plan, self.study, self.runs = plan, plan.study, found.runs
-        self.metrics = resolve(plan.study.cells, found_runs(plan, found))
+        self.metrics = resolve(plan.study.cells, plan, found)
         self.rows, self.columns = (places(plan.jobs, keys) for keys in (self.study.rows, self.study.columns))
         self.jobs: dict[tuple[Place, Place], list[Job]] = {}
         for job in plan.jobs:
@@ -148,11 +158,11 @@ class _Layout:
         """The number of one metric in one cell, over all its runs."""
         jobs = self.jobs.get((row, column), [])
         done = [job for job in jobs if self.has(job)]
-        if done:
-            made = self.number(metric, self.found(metric, done), self.study.intervals)
-            made.tail += f" {MISSING}" if len(done) < len(jobs) else ""
-        else:
-            made = Entry(MISSING if jobs else "")
+        found = self.found(metric, done)
+        made = self.number(metric, found) if done else Entry(MISSING if jobs else "")
+        if done and (len(found) or len(done)) < len(jobs):
+            made.partial = True
+            made.tail += f" {MISSING}"
         made.tail += self.references(metric, jobs)
         return made
 
@@ -160,27 +170,26 @@ class _Layout:
         return job.hash in self.runs
 
     def found(self, metric: Metric, jobs: Iterable[Job]) -> list[dict[str, Any]]:
-        """What the runs of these jobs say of a metric, where they say something."""
+        """What the runs of these jobs say of a metric, where they have a value."""
         all_ = (self.runs[job.hash].metrics.get((metric.metric, metric.variant or "")) for job in jobs)
-        return [item for item in all_ if item]
+        return [item for item in all_ if item and item["value"] is not None]
 
-    def number(self, metric: Metric, found: list[dict[str, Any]], intervals: bool) -> Entry:
+    def number(self, metric: Metric, found: list[dict[str, Any]]) -> Entry:
         """One or more runs' metric as text: value [low, high], or mean (lowest–highest)."""
-        values = [item["value"] for item in found if item["value"] is not None]
+        values = [item["value"] for item in found]
         if not values:
             return Entry(NOTHING)
-        directions = {item["higher_is_better"] for item in found}
-        made = Entry(self.text(fmean(values), metric), higher=directions.pop() if len(directions) == 1 else None)
+        made = Entry(self.text(fmean(values), metric), higher=_direction(found))
         if len(values) > 1:
             made.tail = f" ({self.text(min(values), metric)}–{self.text(max(values), metric)})"
-        elif intervals and found[0]["low"] is not None:
+        elif self.study.intervals and found[0]["low"] is not None:
             made.tail = f" [{self.text(found[0]['low'], metric)}, {self.text(found[0]['high'], metric)}]"
         return made
 
     def text(self, value: float, metric: Metric) -> str:
         value = 100 * value if metric.percent else value
         if metric.percent:
-            return f"{value:.0f}" if self.study.join is not None else f"{value:.1f}"
+            return f"{value:z.0f}" if self.study.join is not None else f"{value:z.1f}"
         return _short(value) if self.study.join is not None else terminal.number(value)
 
     def references(self, metric: Metric, jobs: list[Job]) -> str:
@@ -188,11 +197,11 @@ class _Layout:
         for reference in self.study.reference:
             if reference.metric == metric.metric and any(fits(reference, job) for job in jobs):
                 self.unfit = [other for other in self.unfit if other is not reference]
-                said += f" ({self.paper(reference)}: {self.text(reference.value, metric)})"
+                said += f" ({self.paper(reference.source)}: {self.text(reference.value, metric)})"
         return said
 
-    def paper(self, reference: Reference) -> str:
-        return "paper" if len(self.sources) == 1 else f"paper {self.sources.index(reference.source) + 1}"
+    def paper(self, source: str) -> str:
+        return "paper" if len(self.sources) == 1 else f"paper {self.sources.index(source) + 1}"
 
     def mark(self, grid: dict[tuple[Place, Place], list[Entry]]) -> None:
         """Best and second best of each row or column, per metric, by the digits that are shown."""
@@ -220,8 +229,7 @@ class _Layout:
 
     def metric_head(self, metric: Metric) -> str:
         found = self.found(metric, filter(self.has, self.plan.jobs))
-        directions = {item["higher_is_better"] for item in found}
-        said = label(metric.label or metric.metric, directions.pop() if len(directions) == 1 else None)
+        said = label(metric.label or metric.metric, _direction(found))
         if metric.variant in ("unedited", "random") and not metric.label:
             said = f"{metric.variant}: {said}"
         return f"{said}, %" if metric.percent else said
@@ -247,7 +255,7 @@ class _Layout:
         entries = []
         for metric in self.metrics:
             found = self.found(replace(metric, variant=UNEDITED), jobs)
-            values = [item["value"] for item in found if item["value"] is not None]
+            values = [item["value"] for item in found]
             if metric.metric in self.study.baseline:
                 missing = NOTHING if jobs else MISSING
                 entries.append(Entry(self.text(fmean(values), metric) if values else missing))
@@ -269,12 +277,14 @@ class _Layout:
             self.notes.append(f"Value (lowest–highest): mean and range over runs that differ in {', '.join(differ)}.")
         if any(entry.text == MISSING for entry in entries):
             self.notes.append(f"{MISSING}: not run yet.")
-        if any(f" {MISSING}" in entry.tail for entry in entries):
-            self.notes.append(f"A number with {MISSING} behind it: some of its runs are missing.")
-        for number, source in enumerate(self.sources, 1):
-            self.notes.append(f"paper{'' if len(self.sources) == 1 else f' {number}'}: {source}")
+        there = {key for run in self.runs.values() for key in run.metrics}
+        if there and (unknown := [m.metric for m in self.metrics if (m.metric, m.variant) not in there]):
+            self.notes.append(f"{NOTHING}: no run that is there has {', '.join(unknown)} yet.")
+        if any(entry.partial for entry in entries):
+            self.notes.append(f"A number with {MISSING} behind it: some of its runs are missing or have no value.")
+        self.notes += [f"{self.paper(source)}: {source}" for source in self.sources]
         self.check_references()
-        self.notes += [study.footnote] if isinstance(study.footnote, str) else list(study.footnote or ())
+        self.notes += study.footnote
 
     def check_references(self) -> None:
         if self.unfit and not self.plan.given:
@@ -300,7 +310,8 @@ def fits(reference: Reference, job: Job) -> bool:
 
 
 def _mark(entries: list[Entry]) -> None:
-    shown = [entry for entry in entries if entry.text not in ("", MISSING, NOTHING)]
+    """Mark the best and the second best; a mean over a part of its runs takes no part: it may yet change."""
+    shown = [entry for entry in entries if entry.text not in ("", MISSING, NOTHING) and not entry.partial]
     directions = {entry.higher for entry in shown}
     if len(shown) < 2 or len(directions) > 1 or None in directions:
         return
@@ -308,6 +319,12 @@ def _mark(entries: list[Entry]) -> None:
     for entry in shown:
         rank = order.index(float(entry.text)) + 1
         entry.mark = rank if rank <= 2 else 0
+
+
+def _direction(found: list[dict[str, Any]]) -> bool | None:
+    """Whether higher is better, where all runs say the same."""
+    said = {item["higher_is_better"] for item in found}
+    return said.pop() if len(said) == 1 else None
 
 
 def _tells_apart(keys: Sequence[str]) -> bool:

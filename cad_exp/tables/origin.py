@@ -22,7 +22,7 @@ def origin(plan: Plan, runs: Sequence[Run], metrics: Sequence[Metric]) -> list[s
     models = _all(f"{run.run.get('model')} (weights {run.run.get('weights')})" for run in runs)
     lines.append(f"Model: {models}.")
     lines.append(f"Seed: {_all(run.run.get('seed') for run in runs)}.")
-    settings = [run.run.get("config", {}).get("probes", {}) for run in runs]
+    settings = [run.run["config"].get("probes") or {} for run in runs]
     probes = _all(f"{item.get('samples')} samples x {item.get('steps')} steps" for item in settings)
     lines.append(f"Probes: {probes}.")
     lines.append(f"Code: git {_all(run.run.get('git') or 'unknown' for run in runs)}.")

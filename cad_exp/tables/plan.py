@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,9 @@ def plan(arguments: list[str], config_folders: list[Path] | None = None) -> Plan
     config_folders: further folders with configs (`--config-dir`).
     """
     folders = [usage.conf_folder(), *(config_folders or [])]
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise UserError(f"there is no folder '{folder}' with options of your own (--config-dir)")
     for argument in arguments:
         if argument.startswith("-") or not ("=" in argument or argument.startswith("~")):
             raise UserError(
@@ -70,11 +75,19 @@ def plan(arguments: list[str], config_folders: list[Path] | None = None) -> Plan
         # Launchers and folders of a pasted command mean nothing here, and their plugins may not be installed.
         overrides, section = composer.sweep([item for item in arguments if not _elsewhere(item)])
         study = read(section, name)
-        jobs = tuple(_job(item, composer.job(item)) for item in overrides)
+        jobs = _different(_job(item, composer.job(item)) for item in overrides)
     given = tuple(item for item in arguments if _key(item) not in ("experiment", "study"))
     for key in () if given else study.keys:  # the command may have left out the only option that has a key
         _exists(key, jobs, name)
     return Plan(name, study, jobs, given, tuple(folders))
+
+
+def _different(jobs: Iterable[Job]) -> tuple[Job, ...]:
+    """One job per hash, the first: a sweep over what changes nothing (edit.ratio of edit=none) asks for one run."""
+    kept: dict[str, Job] = {}
+    for job in jobs:
+        kept.setdefault(job.hash, job)
+    return tuple(kept.values())
 
 
 def lookup(config: Config, key: str) -> Any:
@@ -109,4 +122,4 @@ def _key(override: str) -> str:
 
 def _elsewhere(override: str) -> bool:
     """Whether an override says only where and how the jobs are started."""
-    return _key(override).partition("/")[0] == "hydra" and not override.lstrip("+").startswith("hydra.sweeper.params")
+    return _key(override).partition("/")[0] == "hydra" and not override.lstrip("+~").startswith("hydra.sweeper.params")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from cad_exp.errors import UserError, choose
@@ -11,8 +11,11 @@ from cad_exp.results import VARIANTS
 BEST = ("rows", "columns")
 OWN = {"localisation": "python -m cad_exp.localisation FOLDER"}  # pictures with a table and a command of their own
 PICTURES = ("pareto", *OWN)
-_LISTS = ("rows", "columns", "cells", "baseline", "reference", "panels", "series")
+_TEXTS = ("title", "question", "join", "along", "x", "y")
+_LISTS = ("rows", "columns", "baseline", "panels", "series", "footnote")  # of texts
 _ITEMS = {"cells": ("metric", "variant", "label", "percent"), "reference": ("where", "metric", "value", "source")}
+_WORDS = ("metric", "variant", "label", "source")
+CHANNELS = 3  # of a picture: colour, mark, line
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,12 @@ class Study:
     columns: tuple[str, ...] = ()
     cells: tuple[Metric, ...] = ()
     join: str | None = None
-    labels: dict[str, str] | None = None
+    labels: dict[str, str] = field(default_factory=dict)
     best: str | None = None
     intervals: bool = False
     baseline: tuple[str, ...] = ()
     reference: tuple[Reference, ...] = ()
-    footnote: str | tuple[str, ...] = ()
+    footnote: tuple[str, ...] = ()
     picture: str | None = None
     panels: tuple[str, ...] = ()
     series: tuple[str, ...] = ()
@@ -67,12 +70,12 @@ class Study:
     def shown(self, value: Any) -> str:
         """A config's value as the table shows it; "-" for nothing."""
         plain = "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-        return (self.labels or {}).get(plain, plain)
+        return self.labels.get(plain, plain)
 
     def head(self, key: str) -> str:
         """A key as the table's head shows it: `concept` for concept.name, `ratio` for edit.ratio."""
         group, _, last = key.rpartition(".")
-        return (self.labels or {}).get(key, group if last == "name" and group else last)
+        return self.labels.get(key, group if last == "name" and group else last)
 
 
 def read(content: Any, experiment: str) -> Study:
@@ -81,21 +84,30 @@ def read(content: Any, experiment: str) -> Study:
     if not isinstance(content, dict):
         raise UserError(f"{where} has no section study:, which says how its table looks (docs/tables.md)")
     for key in content:
-        choose(key, [field.name for field in fields(Study)], f"key of study: in {where}")
-    given = {key: _listed(value) if key in _LISTS else value for key, value in content.items()}
+        choose(key, [each.name for each in fields(Study)], f"key of study: in {where}")
+    given = {key: _typed(key, value, where) for key, value in content.items() if value is not None}
     for key in ("title",) if given.get("picture") in OWN else ("title", "rows", "cells"):
         if not given.get(key):
             raise UserError(f"study: in {where} needs {key} (docs/tables.md)")
     cells = tuple(Metric(**_item("cells", cell, where)) for cell in given.get("cells", ()))
     references = tuple(Reference(**_item("reference", item, where)) for item in given.get("reference", ()))
-    labels = {str(key): str(value) for key, value in (given.get("labels") or {}).items()}
-    study = Study(**given | {"cells": cells, "reference": references, "labels": labels})
+    study = Study(**given | {"cells": cells, "reference": references})
     _check(study, where)
     return study
 
 
-def _listed(value: Any) -> tuple[Any, ...]:
-    return () if value is None else tuple(value) if isinstance(value, list) else (value,)
+def _typed(key: str, value: Any, where: str) -> Any:
+    """The value of a key as Study holds it: YAML reads a title 2024 as a number, and one item is a list too."""
+    if key in _TEXTS:
+        return str(value)
+    if key == "labels":
+        if not isinstance(value, dict):
+            raise UserError(f"labels of study: in {where} must be names for values: {{first_order: CAD}}")
+        return {str(name): str(text) for name, text in value.items()}
+    if key not in (*_LISTS, *_ITEMS):
+        return value
+    listed = value if isinstance(value, list) else [value]
+    return tuple(map(str, listed)) if key in _LISTS else tuple(listed)
 
 
 def _item(key: str, content: Any, where: str) -> dict[str, Any]:
@@ -109,7 +121,7 @@ def _item(key: str, content: Any, where: str) -> dict[str, Any]:
     needed = _ITEMS[key] if key == "reference" else ("metric",)
     if missing := [name for name in needed if content.get(name) is None]:
         raise UserError(f"an entry of {key} of study: in {where} lacks {', '.join(missing)}")
-    return content
+    return {key: str(value) if key in _WORDS and value is not None else value for key, value in content.items()}
 
 
 def _check(study: Study, where: str) -> None:
@@ -119,6 +131,10 @@ def _check(study: Study, where: str) -> None:
         choose(study.picture, PICTURES, f"picture of study: in {where}")
         if study.picture not in OWN and not (study.series and study.along):
             raise UserError(f"the picture of study: in {where} needs series and along")
+        if len(study.series) > CHANNELS:
+            raise UserError(
+                f"the picture of study: in {where} tells at most {CHANNELS} series apart, by colour, mark, line"
+            )
     metrics = [cell.metric for cell in study.cells]
     for cell in study.cells:
         if cell.variant is not None:

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from cad_exp.errors import UserError
 from cad_exp.files import atomic
 from cad_exp.tables.collect import Found, Run
 from cad_exp.tables.layout import Entry, Table, place_of
@@ -31,7 +32,29 @@ _LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
     "≥": r"$\ge$",
     "×": r"$\times$",
     "−": "$-$",
+    "—": "---",
+    "…": r"\ldots{}",
+    "°": r"$^\circ$",
+    "²": "$^2$",
+    "³": "$^3$",
+    "±": r"$\pm$",
+    "÷": r"$\div$",
+    "≈": r"$\approx$",
+    "≠": r"$\neq$",
+    "∞": r"$\infty$",
+    "√": r"$\surd$",
+    "←": r"$\leftarrow$",
+    "“": "``",
+    "”": "''",
+    "‘": "`",
+    "’": "'",
+    "\u00a0": "~",
+    "\u202f": r"\,",
+    "µ": r"$\mu$",  # the sign of micro; the letter is another character
 }
+_GREEK = "αalpha βbeta γgamma δdelta εvarepsilon ζzeta ηeta θtheta ιiota κkappa λlambda μmu νnu ξxi πpi ρrho σsigma "
+_GREEK += "τtau υupsilon φvarphi χchi ψpsi ωomega ΓGamma ΔDelta ΘTheta ΛLambda ΞXi ΠPi ΣSigma ΦPhi ΨPsi ΩOmega"
+_LATEX |= {word[0]: f"$\\{word[1:]}$" for word in _GREEK.split()}
 _NUMBER = re.compile(r"(?<![\w.-])-(?=[\d.])")  # a hyphen that is a minus
 MARKDOWN_MARKS = ("{}", "**{}**", "<u>{}</u>")
 LATEX_MARKS = ("{}", "\\textbf{{{}}}", "\\underline{{{}}}")
@@ -106,7 +129,8 @@ def _groups(table: Table) -> list[str]:
 
 
 def _line(cells: list[str]) -> str:
-    return " & ".join(cells) + r" \\"
+    text = " & ".join(cells) + r" \\"
+    return "{}" + text if text.startswith(("[", "*")) else text  # or the \\ before would take it as its option
 
 
 def escaped(text: str) -> str:
@@ -147,6 +171,15 @@ def _empty(job: Job, table: Table, found: Found) -> list[dict[str, Any]]:
     started = found.unfinished.get(job.hash)
     facts = {"folder": started.folder if started else None, "complete": False}
     return [{"metric": metric.metric, "variant": metric.variant, **facts} for metric in table.metrics]
+
+
+def folder(path: Path) -> Path:
+    """The folder, made if need be; UserError where there can be none."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write into '{path}' ({error.strerror}): give another folder (--to)") from error
+    return path
 
 
 def save(text: str, path: Path) -> Path:
