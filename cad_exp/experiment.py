@@ -80,6 +80,7 @@ def begin(stages: Stages, config: Config, folder: Path) -> Results:
     named = {group: config[group]["name"] for group in ("concept", "granularity", "objective", "estimator", "edit")}
     facts = run_info(config, config["seed"], stages.device, model=config["model"]["name"], **named)
     facts |= {"identity": run_identity(config), "weights": stages.weights["weights"], "config": config}
+    facts |= {"overlay": stages.weights["overlay"]}
     facts |= {"prompt_files": {file.name: file_digest(file) for file in prompt_files(config)}}
     facts |= {"precision": stages.precision, "threads": stages.base["threads"], "processes": parallel.size()}
     return Results(folder if parallel.main() else None, facts)
