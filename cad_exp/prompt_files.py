@@ -12,7 +12,7 @@ from cad_exp.errors import UserError
 FOLDER = "CAD_EXP_PROMPTS"  # environment variable: a folder with prompt files, so that configs need no paths
 SUFFIXES = (".csv", ".parquet")
 PATIENCE = 10  # seconds for the hub's answer
-GROUPS = ("prompts", "retention")  # of the config, in which a prompt set may be chosen
+GROUPS = ("prompts", "others")  # of the config, in which a prompt set may be chosen
 
 
 def files(config: dict[str, Any]) -> list[Path]:
@@ -23,7 +23,7 @@ def files(config: dict[str, Any]) -> list[Path]:
 def locate(settings: dict[str, Any], group: str = "prompts") -> Path:
     """The file of one prompt set; from the hub, it is downloaded unless the hub's own cache holds it.
 
-    settings: of an option of the config group `prompts` (or `retention`, as `group` says). UserError if it is missing.
+    settings: of an option of the config group `prompts` (or `others`, as `group` says). UserError if it is missing.
     """
     if settings["path"]:
         file = Path(settings["path"]).expanduser()

@@ -14,7 +14,7 @@ GROUPS = {
     "estimator": "how a component's score is computed",
     "edit": "what to do with the components found",
     "prompts": "the prompts of the images that show the concept",
-    "retention": "the prompts of the images that should stay as they are",
+    "others": "the prompts of the images that should stay as they are",
     "evaluation": "what to measure afterwards",
     "judge": "who says what the images show",
     "tracking": "where the results are mirrored",

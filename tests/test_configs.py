@@ -26,7 +26,7 @@ FIELDS = {
     "evaluation": {"metrics", "samples", "retention_samples", "bootstrap"},
     "judge": {"name"},
     "prompts": {"name"},
-    "retention": {"name"},
+    "others": {"name"},
     "tracking": {"mode", "project"},
     "runtime": {"device", "precision", "batch_size", "threads", "cache", "score", "checkpointing", "offload"},
     "experiment": set(),

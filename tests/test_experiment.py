@@ -200,7 +200,7 @@ def test_a_local_folder_without_a_judge_is_attributed_but_not_measured(tmp_path:
 
 
 def test_a_hub_that_cannot_be_reached_gets_one_sentence(tmp_path: Path):
-    with pytest.raises(UserError, match="cannot load the model 'CompVis/stable-diffusion-v1-4'"):
+    with pytest.raises(UserError, match="'CompVis/stable-diffusion-v1-4' is not on this machine.*model=local"):
         fast(tmp_path, "model=sd14")
 
 

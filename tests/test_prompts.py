@@ -325,7 +325,7 @@ def test_a_runs_identity_depends_on_the_content_of_its_files(tmp_path: Path):
     assert before == run_identity(config)
     written(tmp_path, IMAGENETTE.replace(",11", ",21"))
     assert run_identity(config) != before
-    config = settle(composed("concept=church", "retention=imagenette", f"retention.path={file}"))
+    config = settle(composed("concept=church", "others=imagenette", f"others.path={file}"))
     before = run_identity(config)
     written(tmp_path, IMAGENETTE)
     assert run_identity(config) != before

@@ -98,8 +98,8 @@ def test_the_public_code_keeps_the_seeds_of_imagenette(tmp_path: Path):
 
 def test_nudity_on_one_set_and_quality_on_another(tmp_path: Path):
     captions = "image_id,source,prompt,evaluation_seed\n0007,coco-30k,A dog.,5\n0008,coco-30k,A cat.,6\n"
-    given = ["concept=nudity", "prompts=i2p", f"prompts.path={of(tmp_path, 'i2p', I2P)}", "retention=coco30k"]
-    given += [f"retention.path={of(tmp_path, 'coco', captions)}"]
+    given = ["concept=nudity", "prompts=i2p", f"prompts.path={of(tmp_path, 'i2p', I2P)}", "others=coco30k"]
+    given += [f"others.path={of(tmp_path, 'coco', captions)}"]
     shots = asked(*given, "evaluation.metrics=[erasure,quality]")
     assert Counter((s.purpose, s.kind, s.label) for s in shots) == {
         ("concept", "nudity", "naked"): 3,
@@ -111,7 +111,7 @@ def test_nudity_on_one_set_and_quality_on_another(tmp_path: Path):
 
 
 def test_a_retention_set_leaves_the_concept_out_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture):
-    given = ("concept=church", "retention=imagenette", f"retention.path={of(tmp_path, 'set', IMAGENETTE)}")
+    given = ("concept=church", "others=imagenette", f"others.path={of(tmp_path, 'set', IMAGENETTE)}")
     shots = asked(*given, "evaluation.samples=5")
     assert Counter((s.purpose, s.label, s.row) for s in shots) == {
         ("concept", "church", ""): 5,
@@ -124,7 +124,7 @@ def test_styles_and_the_worlds_prompts_beside_a_set(tmp_path: Path):
     text = ",case_number,prompt,evaluation_seed,artist\n0,0,sun,1,Van Gogh\n1,1,night,2,Rembrandt\n"
     given = ("concept=van_gogh", "prompts=artists", f"prompts.path={of(tmp_path, 'artists', text)}")
     assert [(s.purpose, s.label) for s in asked(*given)] == [("concept", "Van Gogh"), ("retention", "Rembrandt")]
-    world = asked(*given, "retention=world", "evaluation.retention_samples=1")
+    world = asked(*given, "others=world", "evaluation.retention_samples=1")
     default = asked("concept=van_gogh", "evaluation.retention_samples=1")
     assert world[1:] == [shot for shot in default if shot.purpose == "retention"]
 
@@ -134,13 +134,13 @@ def test_styles_and_the_worlds_prompts_beside_a_set(tmp_path: Path):
     [
         (["concept=church", "prompts=i2p"], "asks for nudity, the concept is church"),
         (["concept=nudity", "prompts=imagenette"], "no row of prompts=imagenette asks for the concept"),
-        (["concept=nudity", "prompts=i2p"], "quality and retention need prompts of what is to stay.*retention=coco30k"),
-        (["concept=nudity", "retention=none"], "need prompts of what is to stay"),
+        (["concept=nudity", "prompts=i2p"], "quality and retention need prompts of what is to stay.*others=coco30k"),
+        (["concept=nudity", "others=none"], "need prompts of what is to stay"),
     ],
 )
 def test_sets_that_do_not_fit_are_refused(tmp_path: Path, overrides: list[str], message: str):
     text = I2P if "prompts=i2p" in overrides else IMAGENETTE
-    path = [f"prompts.path={of(tmp_path, 'set', text)}"] if "retention=none" not in overrides else []
+    path = [f"prompts.path={of(tmp_path, 'set', text)}"] if "others=none" not in overrides else []
     with pytest.raises(UserError, match=message):
         asked(*overrides, *path)
 
@@ -159,12 +159,12 @@ def test_rows_without_seeds_and_several_images_of_a_row(tmp_path: Path):
 
 
 @pytest.mark.parametrize("prompts", sorted(set(options("prompts", [FOLDER]))))
-@pytest.mark.parametrize("retention", sorted(set(options("retention", [FOLDER]))))
+@pytest.mark.parametrize("retention", sorted(set(options("others", [FOLDER]))))
 def test_every_option_goes_with_every_other(prompts: str, retention: str):
-    config = composed(f"prompts={prompts}", f"retention={retention}", *MANDATORY.get(prompts, []))
-    assert (config["prompts"]["name"], config["retention"]["name"]) == (prompts, retention)
+    config = composed(f"prompts={prompts}", f"others={retention}", *MANDATORY.get(prompts, []))
+    assert (config["prompts"]["name"], config["others"]["name"]) == (prompts, retention)
     if retention in options("prompts", [FOLDER]):
-        assert config["retention"] == composed(f"prompts={retention}")["prompts"]
+        assert config["others"] == composed(f"prompts={retention}")["prompts"]
 
 
 @given(st.sets(SHOTS))

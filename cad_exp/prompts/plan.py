@@ -18,19 +18,19 @@ FIRST = 200_000  # seeds of rows that bring none: away from those of the concept
 def plan(config: Settings) -> list[Shot]:
     """The images of a settled config that its metrics look at, the same for every variant; [] if it measures nothing.
 
-    Those of the concept come from the group `prompts`; what is to stay from `retention`, and with `retention=auto` from
+    Those of the concept come from the group `prompts`; what is to stay from `others`, and with `others=auto` from
     the rest of the same set. UserError for a set that does not fit the concept or lacks what the metrics need.
     """
-    metrics, chosen, kept = config["evaluation"]["metrics"], config["prompts"], config["retention"]
+    metrics, chosen, kept = config["evaluation"]["metrics"], config["prompts"], config["others"]
     if not metrics:
         return []
     made = _of(config, "prompts")
     found = [shot for shot in made if shot.purpose == "concept"]
     if {"retention", "quality"} & set(metrics):
-        more = made if kept["name"] == "auto" else _of(config, "retention")
+        more = made if kept["name"] == "auto" else _of(config, "others")
         rest = [shot for shot in more if shot.purpose == "retention"]
         if "columns" in kept and len(rest) < len(more):
-            terminal.say(f"  retention: {len(more) - len(rest)} images of the concept itself left out")
+            terminal.say(f"  others: {len(more) - len(rest)} images of the concept itself left out")
         found += rest
     _check(found, metrics, chosen["name"])
     return found
@@ -87,7 +87,7 @@ def _check(shots: list[Shot], metrics: list[str], name: str) -> None:
     if asked and not kept:
         raise UserError(
             f"{' and '.join(asked)} need prompts of what is to stay, and prompts={name} has none: "
-            "add retention=coco30k (or imagenette, artists, templates, world), or take evaluation=erasure"
+            "add others=coco30k (or imagenette, artists, templates, world), or take evaluation=erasure"
         )
     if "retention" in metrics and not any(shot.label for shot in kept):
         raise UserError(

@@ -17,7 +17,7 @@ from cad_exp.tables.study import Metric, Reference
 
 MISSING, NOTHING = "·", "-"
 UNEDITED = "unedited"
-UNEDITED_DEPENDS_ON = ("model", "concept", "prompts", "retention", "evaluation", "seed")  # groups of the config
+UNEDITED_DEPENDS_ON = ("model", "concept", "prompts", "others", "evaluation", "seed")  # groups of the config
 Place = tuple[Any, ...]  # the values of a table's keys
 
 
