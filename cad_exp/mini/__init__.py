@@ -3,4 +3,5 @@
 from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
-PIPELINE, CLIP, JUDGE = WEIGHTS / "pipeline", WEIGHTS / "clip", WEIGHTS / "judge"
+PIPELINE, PIPELINE_DIT = WEIGHTS / "pipeline", WEIGHTS / "pipeline_dit"
+CLIP, JUDGE = WEIGHTS / "clip", WEIGHTS / "judge"

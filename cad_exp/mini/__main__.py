@@ -13,8 +13,10 @@ STAGES = {
     "autoencoder": "the KL autoencoder (and the perceptual network that trains it)",
     "decoder": "train the decoder on, under a frozen encoder (any time later; latents stay valid)",
     "latents": "encode the generator's pictures and all captions",
-    "denoiser": "the UNet; writes the pipeline's folder at every checkpoint",
-    "export": "write the pipeline's folder from the checkpoints as they are now",
+    "denoiser": "the UNet of mini; writes the pipeline's folder at every checkpoint",
+    "transformer": "the transformer of mini_dit, likewise",
+    "export": "write the folder of mini from the checkpoints as they are now",
+    "export_dit": "write the folder of mini_dit, likewise",
     "card": "measure everything and write the model card",
 }
 
@@ -61,15 +63,23 @@ def main(arguments: list[str] | None = None) -> None:
 
         refine(given.work, **options)
     elif given.stage == "latents":
-        from .denoiser import latents
+        from .pairs import latents
 
         latents(given.work, given.count)
     elif given.stage == "denoiser":
         from .denoiser import run
 
         run(given.work, **options)
+    elif given.stage == "transformer":
+        from .transformer import run
+
+        run(given.work, **options)
     elif given.stage == "export":
         from .denoiser import export
+
+        export(given.work, **{k: v for k, v in options.items() if k == "out"})
+    elif given.stage == "export_dit":
+        from .transformer import export
 
         export(given.work, **{k: v for k, v in options.items() if k == "out"})
     else:
