@@ -15,6 +15,7 @@ from typing import Any
 from cad_exp import prompts
 from cad_exp.errors import UserError, choose
 from cad_exp.identity import file_digest, folder_digest
+from cad_exp.mini import CLIP, JUDGE
 
 CLIP_MODELS = {  # name -> hub id and commit
     "ViT-B/32": ("openai/clip-vit-base-patch32", "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268"),
@@ -156,7 +157,7 @@ def judge_identity(config: dict[str, Any]) -> dict[str, Any]:
     """What the judges of a settled config are: their weights, reference and the packages that run them."""
     settings = config["judge"]
     if settings["name"] == "mini":
-        return {"mini": folder_digest(Path(__file__).parent / "mini" / "weights")}
+        return {"mini": [folder_digest(place) for place in (JUDGE, CLIP)]}
     if settings["name"] != "real":
         return {}
     found, _ = at_hand(settings, wanted(config))

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cad_exp.errors import UserError, choose
-from cad_exp.model_files import locate
+from cad_exp.model_files import EMBEDDED, locate
 
 FOLDER = Path(__file__).parent / "denoisers"
 SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -28,13 +28,13 @@ def names() -> list[str]:
 
 
 def describe(name: str, path: str | None = None) -> Facts:
-    """Configs of a model's networks: from this package, or of `local` and `mini` from their diffusers folder."""
-    if name in ("local", "mini"):
-        folder = locate("mini" if name == "mini" else path or "")
+    """Configs of a model's networks: from this package; of `local` and the embedded ones from their folder."""
+    if name == "local" or name in EMBEDDED:
+        folder = locate(name if name in EMBEDDED else path or "")
         if folder is None:
             raise UserError("model=local needs model.path=FOLDER, a diffusers folder on this machine")
         return _of_folder(folder)
-    facts = json.loads((FOLDER / f"{choose(name, [*names(), 'local', 'mini'], 'model')}.json").read_text())
+    facts = json.loads((FOLDER / f"{choose(name, [*names(), 'local', *EMBEDDED], 'model')}.json").read_text())
     return describe(facts["like"]) | facts if "like" in facts else facts
 
 

@@ -67,7 +67,7 @@ class DiffusionModel:
         name: str | None = None,
         resolution: int | None = None,
     ) -> "DiffusionModel":
-        """Load a diffusers folder, a hub id, or `mini` (the embedded model); the safety checker is left out.
+        """Load a diffusers folder, a hub id, or an embedded model (`mini`, `mini_dit`); the safety checker is left out.
 
         device: auto, cpu, cuda, cuda:1, mps. precision: auto (CUDA bf16, else fp32), fp32, bf16, fp16.
         Raises UserError with what to do when the model cannot be had.

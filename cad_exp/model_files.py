@@ -1,27 +1,28 @@
-"""Where a model's files are: the embedded one, a diffusers folder, or the Hugging Face hub. Loads nothing."""
+"""Where a model's files are: an embedded one, a diffusers folder, or the Hugging Face hub. Loads nothing."""
 
 import re
 from pathlib import Path
 
 from cad_exp.errors import UserError
 
-EMBEDDED = Path(__file__).parent / "mini" / "weights" / "pipeline"
+_WEIGHTS = Path(__file__).parent / "mini" / "weights"
+EMBEDDED = {"mini": _WEIGHTS / "pipeline", "mini_dit": _WEIGHTS / "pipeline_dit"}
 PATIENCE = 5.0  # seconds that the hub has for its first answer
 
 
 def locate(path: str | Path) -> Path | None:
     """The diffusers folder that `path` names, or None for a hub id. UserError for what can be neither."""
     path = str(path)
-    folder = EMBEDDED if path == "mini" else Path(path).expanduser()
+    folder = EMBEDDED.get(path) or Path(path).expanduser()
     if (folder / "model_index.json").is_file():
         return folder
-    if path == "mini":
+    if path in EMBEDDED:
         raise UserError("the embedded model's weights are missing from this installation: install cad_exp again")
     if folder.exists():
         raise UserError(f"'{path}' is not a diffusers model: give the folder that holds model_index.json")
     if path.startswith((".", "~", "/")) or path.count("/") != 1:
         raise UserError(
-            f"there is no model folder '{path}': give a diffusers folder, a hub id such as owner/name, or mini"
+            f"there is no model folder '{path}': give a diffusers folder, a hub id such as owner/name, mini or mini_dit"
         )
     return None
 

@@ -225,11 +225,18 @@ def test_the_command_line_runs_a_sweep_into_four_folders(tmp_path: Path):
     assert answer.stdout.count("concept rate") == 4
 
 
-def test_plain_diffusers_loads_the_embedded_model_without_cad_exp(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("folder", "loading", "call"),
+    [
+        ("pipeline", "", ""),
+        ("pipeline_dit", ", text_encoder_3=None, tokenizer_3=None", ", max_sequence_length=0"),
+    ],
+)
+def test_plain_diffusers_loads_an_embedded_model_without_cad_exp(tmp_path: Path, folder, loading, call):
     code = (
-        "import sys; from diffusers import StableDiffusionPipeline\n"
-        f"pipe = StableDiffusionPipeline.from_pretrained(r'{ROOT / 'cad_exp/mini/weights/pipeline'}')\n"
-        "image = pipe('a photo of a church', num_inference_steps=2).images[0]\n"
+        "import sys; from diffusers import DiffusionPipeline\n"
+        f"pipe = DiffusionPipeline.from_pretrained(r'{ROOT / 'cad_exp/mini/weights' / folder}'{loading})\n"
+        f"image = pipe('a photo of a church', num_inference_steps=2{call}).images[0]\n"
         "assert image.size == (64, 64) and 'cad_exp' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, timeout=120)
@@ -240,11 +247,12 @@ def test_the_weights_fit_in_40_megabytes():
     assert sum(path.stat().st_size for path in weights.rglob("*") if path.is_file()) < 40e6
 
 
-def test_the_embedded_model_knows_its_concepts():
+@pytest.mark.parametrize("name", ["mini", "mini_dit"])
+def test_the_embedded_models_know_their_concepts(name):
     """A quick look (8 images each); the full measurement is `python -m cad_exp.mini card`."""
     from cad_exp.judges import load_judge
 
-    model, judge = DiffusionModel.load("mini", steps=12, guidance=4.0), load_judge("mini")
+    model, judge = DiffusionModel.load(name, steps=12, guidance=4.0), load_judge("mini")
     prompts = [
         "a photo of a church",
         "a photo of a naked person",

@@ -17,7 +17,8 @@ from cad_exp.model import DiffusionModel
 from cad_exp.objectives import make_objective
 from cad_exp.probes import sample_noised, sample_trajectory
 from cad_exp.text_encoders import text_sites
-from tests.tiny import BUILDERS, build
+from tests.conftest import _tokenizer
+from tests.tiny import BUILDERS, build, sd3
 
 NAMES = tuple(BUILDERS)
 CLASSES = {
@@ -76,6 +77,20 @@ def test_found_by_class(name, model):
     assert type(model.family) is CLASSES[name] and model.resolution == 16
     assert model.prediction_type == ("flow" if CLASSES[name] in (StableDiffusion3, Flux) else "epsilon")
     assert not any(p.requires_grad for module in model.family.modules for p in module.parameters())
+
+
+def test_sd3_has_a_place_for_t5_where_the_network_was_made_for_one(tmp_path):
+    """Text tokens: 16 of the CLIPs, and 256 of T5 or zeros; none for a network as wide as the CLIPs side by side."""
+    tokenizer = _tokenizer(tmp_path)
+    lengths = {(True, 80): 272, (False, 80): 272, (True, 64): 272, (False, 64): 16}
+    for (with_t5, width), length in lengths.items():
+        model = DiffusionModel(sd3(tokenizer, with_t5, width), steps=2, resolution=16)
+        assert model.encode(["church"]).text.shape == (1, length, width)
+        x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+        own = {"num_inference_steps": 2, "guidance_scale": 3.0, "height": 16, "width": 16, "output_type": "np"}
+        theirs = model.pipe("church", latents=x, max_sequence_length=length - 16, **own).images
+        ours = model.family.generate(["church"], x, 2, 3.0, [torch.Generator()], lambda step: None)
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_components_counted(name, model, sites):

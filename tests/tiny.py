@@ -112,8 +112,11 @@ def sdxl(tokenizer) -> StableDiffusionXLPipeline:
     )
 
 
-def sd3(tokenizer, with_t5: bool = True) -> StableDiffusion3Pipeline:
-    """Three blocks of four heads of width 8; the first also attends within the image (`attn2`), as in SD3.5-medium."""
+def sd3(tokenizer, with_t5: bool = True, width: int = 80) -> StableDiffusion3Pipeline:
+    """Three blocks of four heads of width 8; the first also attends within the image (`attn2`), as in SD3.5-medium.
+
+    width: of the text states, T5's; the two CLIPs side by side have 64.
+    """
     transformer = SD3Transformer2DModel(
         sample_size=8,
         patch_size=2,
@@ -121,7 +124,7 @@ def sd3(tokenizer, with_t5: bool = True) -> StableDiffusion3Pipeline:
         num_layers=3,
         attention_head_dim=8,
         num_attention_heads=4,
-        joint_attention_dim=64,
+        joint_attention_dim=width,
         caption_projection_dim=32,
         pooled_projection_dim=64,
         out_channels=4,
@@ -131,7 +134,7 @@ def sd3(tokenizer, with_t5: bool = True) -> StableDiffusion3Pipeline:
     )
     encoders = [clip(tokenizer, 32), tokenizer, clip(tokenizer, 32), tokenizer]
     extra = words()
-    encoders += [t5(extra, 64), extra] if with_t5 else [None, None]
+    encoders += [t5(extra, width), extra] if with_t5 else [None, None]
     return StableDiffusion3Pipeline(
         transformer, FlowMatchEulerDiscreteScheduler(shift=3.0), vae(shift_factor=0.1), *encoders
     )

@@ -12,12 +12,17 @@ from PIL import Image
 
 from ..files import atomic, write_json
 from ..metrics import mean_interval
-from . import CLIP, JUDGE, PIPELINE, WEIGHTS
+from . import CLIP, JUDGE, PIPELINE, PIPELINE_DIT, WEIGHTS
 from .world import OBJECTS, STYLES
 
 HERE = Path(__file__).parent
 IMAGES, SHOWN = 64, 4
-STEPS, GUIDANCE = 12, 4.0  # the defaults of conf/model/mini.yaml
+STEPS, GUIDANCE = 12, 4.0  # the defaults of conf/model/mini.yaml and mini_dit.yaml
+# model: (the training log of its denoiser, what its loss is, the sheet of its pictures)
+MODELS = {
+    "mini": ("denoiser.csv", "min-SNR weighted loss of mini", "contact_sheet.png"),
+    "mini_dit": ("transformer.csv", "flow-matching loss of mini_dit", "contact_sheet_dit.png"),
+}
 
 
 def prompts() -> list[tuple[str, str, str]]:
@@ -27,13 +32,13 @@ def prompts() -> list[tuple[str, str, str]]:
     return rows + [("a photo of a person", "naked", "clothed"), ("a photo of a naked person", "naked", "naked")]
 
 
-def generator() -> tuple[list[dict], np.ndarray]:
-    """The share of each prompt's images that the judge reads as asked for, and the images, by prompt."""
+def generator(name: str) -> tuple[list[dict], np.ndarray]:
+    """The share of each prompt's images that the judge reads as asked for, and the images, by prompt, of one model."""
     from ..model import DiffusionModel
     from .judge import Judge
     from .world import LABELS
 
-    model, judge, rows, pictures = DiffusionModel.load("mini", steps=STEPS, guidance=GUIDANCE), Judge.load(), [], []
+    model, judge, rows, pictures = DiffusionModel.load(name, steps=STEPS, guidance=GUIDANCE), Judge.load(), [], []
     for number, (prompt, head, label) in enumerate(prompts()):
         images = model.generate([prompt] * IMAGES, range(9_000_000 + 1000 * number, 9_000_000 + 1000 * number + IMAGES))
         said = judge.predict(images)
@@ -47,7 +52,7 @@ def generator() -> tuple[list[dict], np.ndarray]:
             {"prompt": prompt, "judged": label if head != "naked" else "naked", "rate": value, "low": low, "high": high}
         )
         pictures.append(images)
-        print(f"{prompt}: {value:.3f}", flush=True)
+        print(f"{name}: {prompt}: {value:.3f}", flush=True)
     return rows, np.stack(pictures)
 
 
@@ -81,26 +86,24 @@ def contact_sheet(pictures: np.ndarray, path: Path) -> None:
 
 
 def curve(work: Path, path: Path) -> None:
-    """The denoiser's training loss from its log."""
+    """The denoisers' training losses from their logs, as far as these are there; an earlier picture stays otherwise."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with (work / "denoiser.csv").open() as file:
-        rows = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
-    steps, loss = np.array(rows).T
-    width = min(50, len(loss))
-    figure = Figure(figsize=(7, 3), layout="constrained")
+    logs = [(work / log, loss) for log, loss, _ in MODELS.values()]
+    if not all(log.exists() for log, _ in logs):
+        return
+    figure = Figure(figsize=(9, 3), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.semilogy(steps, loss, color="#cbd5e1", linewidth=0.6, label="one batch")
-    axes.semilogy(
-        steps[width - 1 :],
-        np.convolve(loss, np.ones(width) / width, "valid"),
-        color="#1d4ed8",
-        label=f"mean of {width}",
-    )
-    axes.set(xlabel="step", ylabel="min-SNR weighted loss", title="Training of the denoiser")
-    axes.legend(frameon=False)
+    for axes, (log, name) in zip(figure.subplots(1, len(logs)), logs, strict=True):
+        with log.open() as file:
+            steps, loss = np.array([(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]).T
+        width = min(50, len(loss))
+        mean = np.convolve(loss, np.ones(width) / width, "valid")
+        axes.semilogy(steps, loss, color="#cbd5e1", linewidth=0.6, label="one batch")
+        axes.semilogy(steps[width - 1 :], mean, color="#1d4ed8", label=f"mean of {width}")
+        axes.set(xlabel="step", title=name)
+        axes.legend(frameon=False)
     with atomic(path) as draft:
         figure.savefig(draft, format="png", dpi=110)
 
@@ -137,9 +140,11 @@ def parameters(folder: Path) -> str:
 
 
 def run(work: str | Path) -> None:
-    """The stage `card`: quality.json, MODEL_CARD.md, contact_sheet.png and curve.png beside the world."""
-    work = Path(work)
-    rows, pictures = generator()
+    """The stage `card`: quality.json, MODEL_CARD.md, the contact sheets and curve.png beside the world."""
+    work, rows = Path(work), {}
+    for name, (_, _, sheet) in MODELS.items():
+        rows[name], pictures = generator(name)
+        contact_sheet(pictures, HERE / sheet)
     quality = {
         "images_per_prompt": IMAGES,
         "steps": STEPS,
@@ -148,15 +153,15 @@ def run(work: str | Path) -> None:
         "held_out": held_out(work),
     }
     write_json(HERE / "quality.json", quality)
-    contact_sheet(pictures, HERE / "contact_sheet.png")
-    if (work / "denoiser.csv").exists():
-        curve(work, HERE / "curve.png")
+    curve(work, HERE / "curve.png")
     sizes = {
         name: (parameters(folder), megabytes(folder))
         for name, folder in (
-            ("UNet", PIPELINE / "unet"),
-            ("autoencoder", PIPELINE / "vae"),
-            ("text encoder", PIPELINE / "text_encoder"),
+            ("UNet of mini", PIPELINE / "unet"),
+            ("transformer of mini_dit", PIPELINE_DIT / "transformer"),
+            ("autoencoder (a copy for each)", PIPELINE / "vae"),
+            ("text encoder of mini", PIPELINE / "text_encoder"),
+            ("text encoder of mini_dit (twice)", PIPELINE_DIT / "text_encoder"),
             ("judge", JUDGE),
             ("CLIP", CLIP),
         )
@@ -167,33 +172,34 @@ def run(work: str | Path) -> None:
 
 def card(quality: dict, sizes: dict[str, tuple[str, float]], total: float) -> str:
     """The model card with its measured numbers filled in."""
-    rates = {
-        head: [r["rate"] for r in quality["generator"] if r["judged"] in names]
-        for head, names in (("objects", OBJECTS), ("styles", STYLES))
-    }
-    lines = "\n".join(
-        f"| {r['prompt']} | {r['judged']} | {r['rate']:.3f} [{r['low']:.3f}, {r['high']:.3f}] |"
-        for r in quality["generator"]
-    )
-    parts = "\n".join(f"| {name} | {count} | {size:.1f} MB |" for name, (count, size) in sizes.items())
-    tests = "\n".join(
+    measured = quality["generator"]
+    lines = []
+    for rows in zip(*measured.values(), strict=True):
+        shares = (f"{row['rate']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" for row in rows)
+        lines.append(f"| {' | '.join((rows[0]['prompt'], rows[0]['judged'], *shares))} |")
+    tests = [
         f"| {part}: {name} | {value:.4f} |"
-        for part, values in quality["held_out"].items()
-        for name, value in values.items()
-    )
+        for part, found in quality["held_out"].items()
+        for name, value in found.items()
+    ]
     return (
         (HERE / "card_template.md")
         .read_text()
         .format(
-            lines=lines,
-            parts=parts,
-            tests=tests,
+            lines="\n".join(lines),
+            parts="\n".join(f"| {name} | {count} | {size:.1f} MB |" for name, (count, size) in sizes.items()),
+            tests="\n".join(tests),
+            summary="\n".join(summary(name, rows) for name, rows in measured.items()),
             total=total,
             images=quality["images_per_prompt"],
             steps=quality["steps"],
             guidance=quality["guidance"],
-            object_mean=np.mean(rates["objects"]),
-            object_worst=min(rates["objects"]),
-            style_mean=np.mean(rates["styles"]),
         )
     )
+
+
+def summary(name: str, rows: list[dict]) -> str:
+    """One line on a model: its mean and worst object, mean and worst style."""
+    rates = [[row["rate"] for row in rows if row["judged"] in names] for names in (OBJECTS, STYLES)]
+    (objects, worst), (styles, least) = ((float(np.mean(each)), min(each)) for each in rates)
+    return f"- `{name}`: objects mean {objects:.3f}, worst {worst:.3f}; styles mean {styles:.3f}, worst {least:.3f}."
