@@ -70,7 +70,7 @@ def text_states(captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def run(
     work: str | Path,
-    steps: int = 3000,
+    steps: int = 1800,
     batch: int = 64,
     lr: float = 1e-3,
     out: str | Path = PIPELINE_DIT,
