@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from . import evaluation, parallel, prompts, report, studies, terminal
+from . import erasing, evaluation, parallel, prompts, report, studies, terminal
 from .attribution import Attribution
 from .edit import Edit, make_edit, random_edit
 from .identity import file_digest, run_identity
@@ -21,6 +21,7 @@ from .tracking import Tracker, track
 OUTPUTS = ("probes.safetensors", "attribution.safetensors", "components.parquet", "edit.safetensors")
 OUTPUTS += (
     "edit_random.safetensors",
+    "erased.safetensors",
     "records.parquet",
     "attribution.png",
     "before_after.png",
@@ -48,6 +49,9 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
         terminal.stage(f"model: {config['model']['name']}")
         stages = Stages(config, config["runtime"]["cache"] or folder / ".cache")
         results = begin(stages, config, folder)
+        if config["model"]["erased"]:
+            with results.time("erasing"):
+                erase_first(stages, results, folder)
         if config["edit"]["name"] in REPLACING:
             with results.time("edit"):
                 edits = stages.rival()
@@ -84,6 +88,26 @@ def begin(stages: Stages, config: Config, folder: Path) -> Results:
     facts |= {"prompt_files": {file.name: file_digest(file) for file in prompt_files(config)}}
     facts |= {"precision": stages.precision, "threads": stages.base["threads"], "processes": parallel.size()}
     return Results(folder if parallel.main() else None, facts)
+
+
+def erase_first(stages: Stages, results: Results, folder: Path) -> None:
+    """Erase the model as `model.erased` asks: what follows takes the erased model as its unedited one.
+
+    The erasing run's stages go through the same cache; its edit is left as erased.safetensors.
+    """
+    first = Stages(erasing.alone(stages.config), stages.cache.folder)
+    config = first.config
+    terminal.stage(f"first the model is erased: edit={config['edit']['name']}")
+    if config["edit"]["name"] in REPLACING:
+        edit = first.rival()["edited"]
+    else:
+        granularity = config["granularity"]
+        scored = first.attribution(first.probes()).narrow(granularity["name"], granularity["kinds"])
+        edit = choose_edits(scored, config)["edited"]
+    stages.start_from(edit)
+    results.run["erased"] = {"edit": config["edit"], "changed_weights": edit.meta["changed"]}
+    if parallel.main():
+        edit.save(folder / "erased.safetensors")
 
 
 def attributed(stages: Stages, results: Results, folder: Path, tracker: Tracker) -> dict[str, Edit]:

@@ -138,12 +138,13 @@ def run_identity(config: dict[str, Any]) -> str:
     """What a finished run must share with a new one to stand for it: settings, code, versions, weights, files."""
     from cad_exp.judge_files import judge_identity
 
-    given = config["probes"]["images"]
     parts = [effective(config), code_version("experiment"), versions(), model_identity(config["model"])]
-    parts += [judge_identity(config), folder_digest(given) if given and Path(given).is_dir() else None]
-    parts += [file_digest(file) for file in prompt_files(config)]
-    path = config["edit"].get("path")
-    parts += [file_digest(path)] if path and Path(path).is_file() else []
+    parts += [judge_identity(config), *(file_digest(file) for file in prompt_files(config))]
+    erased = config["model"].get("erased")
+    for each in (config, erased) if erased else (config,):
+        given, path = each["probes"]["images"], each["edit"].get("path")
+        parts += [folder_digest(given) if given and Path(given).is_dir() else None]
+        parts += [file_digest(path)] if path and Path(path).is_file() else []
     return digest(parts)
 
 

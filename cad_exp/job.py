@@ -78,7 +78,8 @@ def job(config: DictConfig) -> None:
 
 def perform(config: dict[str, Any], folder: Path) -> None:
     """Run, unless this folder holds the finished run of just these settings, code, weights and versions."""
-    config = settle(config)
+    places = [Path(each.path) for each in HydraConfig.get().runtime.config_sources if each.schema == "file"]
+    config = settle(config, [place for place in places if place != usage.conf_folder()])
     with parallel.together(config["runtime"]["device"]):
         done = parallel.agree(finished(folder, run_identity(config)) if parallel.main() else None)
     if done:

@@ -1,8 +1,10 @@
 """The config of a run with nothing left open, checked before any work is done."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cad_exp import erasing
 from cad_exp.errors import UserError, choose
 
 Config = dict[str, Any]
@@ -15,13 +17,17 @@ SCORED_BY = {"magnitude": "magnitude", "conceptprune": "wanda", "salun_mask": "s
 REPLACING = ("uce", "rece", "esd", "checkpoint")
 
 
-def settle(config: Config) -> Config:
-    """A copy of the composed config in which defaults that depend on others are filled in. Raises UserError."""
+def settle(config: Config, folders: Sequence[Path] = ()) -> Config:
+    """A copy of the composed config in which defaults that depend on others are filled in. Raises UserError.
+
+    folders: further ones with configs (`--config-dir`), whose options `model.erased` may name.
+    """
     config = {
         group: dict(value) if isinstance(value, dict) else value
         for group, value in config.items()
         if group != "study"  # an experiment's table is none of the run's business
     }
+    config["model"]["erased"] = _erased(config, folders)
     concept, granularity, edit = config["concept"], config["granularity"]["name"], config["edit"]
     if edit.get("bare_prompt"):  # the public CAD code's: the concept's name, with no person to keep beside it
         concept |= concept.get("bare", {})
@@ -50,6 +56,19 @@ def settle(config: Config) -> Config:
     if config["runtime"]["batch_size"] < 1 or config["probes"]["batch_size"] < 1:
         raise UserError("runtime.batch_size and probes.batch_size must be at least 1")
     return config
+
+
+def _erased(config: Config, folders: Sequence[Path]) -> Config | None:
+    """In place of the overrides of `model.erased` what they settle to, as far as the erasing edit depends on it."""
+    asked = config["model"].get("erased")
+    if not asked or isinstance(asked, dict):  # a dict: settled before
+        return asked or None
+    first = erasing.composed(config, folders)
+    try:
+        first = settle(first)
+    except UserError as error:
+        raise UserError(f"model.erased: {error}") from error
+    return {group: first[group] for group in ("concept", *erasing.FREE)}
 
 
 def _choose_judge(config: Config) -> None:

@@ -61,14 +61,20 @@ class Stages:
         settings = {key: config["model"][key] for key in ("path", "resolution", "guidance")}
         self.weights = model_identity(config["model"])
         self.base: dict[str, Any] = {"model": self.weights | settings, "device": card, "precision": self.precision}
+        self.erasing = Edit({})  # what `start_from` was given
         self.judge, self.explicit = self._judges(), explicit.mode(config)
         self._remake: dict[str, Callable[[Path], None]] = {}  # entry of images -> what makes them once more
         # The number of threads decides in which order a CPU adds up, and so the last bits.
         self.base["threads"] = torch.get_num_threads() if self.device.type == "cpu" else None
 
+    def start_from(self, edit: Edit) -> None:
+        """Make this edit in the model after those of `model.edits`; before any stage."""
+        self.erasing = edit
+        self.base["model"]["erased"] = edit.digest()
+
     @cached_property
     def model(self) -> DiffusionModel:
-        """The model of the config, with the edits that it is to start from (`model.edits`) already made."""
+        """The model of the config, with the edits that it is to start from (`model.edits`, `erasing`) already made."""
         settings, key = self.config["model"], digest([self.base, self.config["model"], self._memory])
         if key not in _last_model:
             _last_model.clear()
@@ -89,6 +95,7 @@ class Stages:
                 terminal.say(f"  {laid} weight tensors of {settings['weights']} laid over the denoiser")
             for path in settings["edits"] or []:
                 Edit.load(path).apply(model)
+            self.erasing.apply(model)
             if self._memory["offload"] != "none":
                 offload.place(model, self.device, self._memory["offload"])
             if self._memory["checkpointing"]:

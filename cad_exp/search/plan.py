@@ -99,7 +99,7 @@ def read(arguments: list[str]) -> Plan:
         raise UserError(f"retention={wanted['retention']} is out of range: it is a share, 0 to 1, such as 0.95")
     config = composed("config", [*BRIEF, *overrides], folders)
     space = _space(wanted["space"], [a.partition("=")[0] for a in own], overrides, config, folders)
-    config = _settled(config)
+    config = _settled(config, folders[1:])
     name = f"{config['concept']['name']}-{config['granularity']['name']}"
     own_hash = digest(_settings(config, space, bound))[:10]
     folder = Path(wanted["folder"] or Path("outputs") / "search" / f"{name}-{own_hash}")
@@ -183,7 +183,7 @@ def _all(name: str, config: dict[str, Any], folders: list[Path]) -> list[str]:
     return list(GRANULARITIES[config["granularity"]["name"]].scopes)
 
 
-def _settled(config: dict[str, Any]) -> dict[str, Any]:
+def _settled(config: dict[str, Any], folders: list[Path]) -> dict[str, Any]:
     """The ordinary run's config with nothing left open. UserError if there would be nothing to search by."""
     if config["edit"]["name"] not in ("erase", "amplify"):
         raise UserError(f"edit={config['edit']['name']} has nothing to search: use edit=erase or edit=amplify")
@@ -192,7 +192,7 @@ def _settled(config: dict[str, Any]) -> dict[str, Any]:
             f"the judge has no label for concept={config['concept']['name']}, so erasure cannot be measured: "
             "give concept.kind and concept.label"
         )
-    settled = settle(config)
+    settled = settle(config, folders)
     if settled["judge"]["name"] is None:
         raise UserError("a search needs a judge for the model's images: judge=real or judge=mini, the embedded one")
     if not {"erasure", "retention"} <= set(config["evaluation"]["metrics"]):

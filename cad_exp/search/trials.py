@@ -13,6 +13,7 @@ from cad_exp import parallel, terminal
 from cad_exp.errors import UserError
 from cad_exp.search.plan import BRIEF, Plan, composed
 from cad_exp.search.study import Study, Trial
+from cad_exp.settings import settle
 
 HOPELESS = 3  # trials that fail before any succeeds: the command is at fault, not the edit
 Run = Callable[[dict[str, Any], Path], dict[str, Any]]
@@ -59,7 +60,8 @@ def attempt(plan: Plan, study: Study, trial: Trial, run: Run) -> str:
     head = f"trial {trial.number}{' again' if trial.again else ''}: {shown}"
     start = time.monotonic()
     try:
-        config = composed("config", [*BRIEF, *plan.arguments(trial.parameters)], plan.config_folders)
+        own = composed("config", [*BRIEF, *plan.arguments(trial.parameters)], plan.config_folders)
+        config = settle(own, plan.config_folders[1:])
         with open(folder / "log.txt", "w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
             metrics = run(config, folder)["metrics"]
         outcome = _outcome(metrics)

@@ -34,7 +34,12 @@ NAME = "config"
 
 @contextmanager
 def hydra(folders: list[Path]) -> Iterator[Composer]:
-    """One initialised Hydra on the config folders (the first: the package's). Its errors become UserErrors."""
+    """One initialised Hydra on the config folders (the first: the package's). Its errors become UserErrors.
+
+    Another one around it, the command line's for example, is there again afterwards.
+    """
+    around = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
     path = [f"hydra.searchpath=[{','.join(map(_quoted, folders[1:]))}]"]
     try:
         with initialize_config_dir(str(folders[0]), version_base="1.3"):
@@ -43,6 +48,8 @@ def hydra(folders: list[Path]) -> Iterator[Composer]:
         raise UserError(usage.explain(error, folders)) from error
     except YAMLError as error:
         raise UserError(f"a config is no YAML: {' '.join(str(error).split())}") from error
+    finally:
+        GlobalHydra.instance().hydra = around
 
 
 def _quoted(folder: Path) -> str:
@@ -74,8 +81,11 @@ class Composer:
         study = config.get("study")
         return jobs, OmegaConf.to_container(study, resolve=True) if OmegaConf.is_config(study) else study
 
-    def job(self, overrides: list[str]) -> dict[str, Any]:
-        """The resolved config of one job, without Hydra's own settings."""
+    def job(self, overrides: list[str], given: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The resolved config of one job, without Hydra's own settings.
+
+        given: whole groups that take the place of the composed ones, before anything refers to them.
+        """
         parsed = OverridesParser.create(config_loader=self._loader).parse_overrides(overrides)
         defaults = create_defaults_list(
             repo=self._repository, config_name=NAME, overrides_list=parsed, prepend_hydra=False, skip_missing=False
@@ -85,6 +95,8 @@ class Composer:
         self._loader._apply_overrides_to_config(defaults.config_overrides, config)
         OmegaConf.set_struct(config, False)
         config.pop("hydra", None)
+        for group, content in (given or {}).items():
+            config[group] = content
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
 
 

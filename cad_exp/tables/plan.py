@@ -75,7 +75,7 @@ def plan(arguments: list[str], config_folders: list[Path] | None = None) -> Plan
         # Launchers and folders of a pasted command mean nothing here, and their plugins may not be installed.
         overrides, section = composer.sweep([item for item in arguments if not _elsewhere(item)])
         study = read(section, name)
-        jobs = _different(_job(item, composer.job(item)) for item in overrides)
+        jobs = _different(_job(item, settle(composer.job(item), folders[1:])) for item in overrides)
     given = tuple(item for item in arguments if _key(item) not in ("experiment", "study"))
     for key in () if given else study.keys:  # the command may have left out the only option that has a key
         _exists(key, jobs, name)
@@ -110,8 +110,7 @@ def _exists(key: str, jobs: tuple[Job, ...], name: str) -> None:
         choose(key, known, f"config key in study: of experiments/{name}.yaml")
 
 
-def _job(overrides: list[str], composed: Config) -> Job:
-    config = settle(composed)
+def _job(overrides: list[str], config: Config) -> Job:
     return Job(tuple(overrides), config, asked(config))
 
 
