@@ -16,7 +16,7 @@ MANDATORY = {
     "checkpoint": ["edit.path=somewhere"],
 }
 FIELDS = {
-    "model": {"name", "path", "revision", "steps", "guidance", "resolution", "weights"},
+    "model": {"name", "path", "revision", "steps", "guidance", "resolution", "weights", "edits", "erased"},
     "concept": {"name", "kind", "prompt", "base_prompt", "evaluation_prompts", "label", "ratio", "objective"},
     "granularity": {"name", "kinds", "scope"},
     "probes": {"samples", "steps", "guidance", "seed", "images", "batch_size"},

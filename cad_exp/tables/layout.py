@@ -70,13 +70,18 @@ def lay_out(plan: Plan, found: Found) -> Table:
 
 
 def resolve(metrics: Iterable[Metric], plan: Plan, found: Found) -> list[Metric]:
-    """The metrics with their variants chosen. UserError where all runs are there and none has the metric."""
+    """The metrics with their variants chosen, without optional ones that no run has.
+
+    UserError where all runs are there and none has a metric that is not optional.
+    """
     runs, chosen = found_runs(plan, found), []
     whole = len(runs) == len(plan.jobs)  # before that, what a metric is missing from may be the runs to come
     for metric in metrics:
+        there = {variant for run in runs for name, variant in run.metrics if name == metric.metric}
+        if metric.optional and not there:
+            continue
         if whole:
             choose(metric.metric, sorted({name for run in runs for name, _ in run.metrics}), "metric")
-        there = {variant for run in runs for name, variant in run.metrics if name == metric.metric}
         variant = metric.variant or ("attribution" if there == {"attribution"} else "edited")
         if whole and variant not in there:
             raise UserError(
@@ -188,6 +193,8 @@ class _Layout:
 
     def text(self, value: float, metric: Metric) -> str:
         value = 100 * value if metric.percent else value
+        if metric.digits is not None:
+            return f"{value:z.{metric.digits}f}"
         if metric.percent:
             return f"{value:z.0f}" if self.study.join is not None else f"{value:z.1f}"
         return _short(value) if self.study.join is not None else terminal.number(value)

@@ -13,19 +13,27 @@ OWN = {"localisation": "python -m cad_exp.localisation FOLDER"}  # pictures with
 PICTURES = ("pareto", *OWN)
 _TEXTS = ("title", "question", "join", "along", "x", "y")
 _LISTS = ("rows", "columns", "baseline", "panels", "series", "footnote")  # of texts
-_ITEMS = {"cells": ("metric", "variant", "label", "percent"), "reference": ("where", "metric", "value", "source")}
+_ITEMS = {
+    "cells": ("metric", "variant", "label", "percent", "digits", "optional"),
+    "reference": ("where", "metric", "value", "source"),
+}
 _WORDS = ("metric", "variant", "label", "source")
 CHANNELS = 3  # of a picture: colour, mark, line
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric of a cell. variant None: `edited`, or `attribution` for metrics that exist only there."""
+    """One metric of a cell. variant None: `edited`, or `attribution` for metrics that exist only there.
+
+    digits: after the point; None: as many as fit the value. optional: left out while no run has the metric.
+    """
 
     metric: str
     variant: str | None = None
     label: str | None = None
     percent: bool = False
+    digits: int | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,6 +147,10 @@ def _check(study: Study, where: str) -> None:
     for cell in study.cells:
         if cell.variant is not None:
             choose(cell.variant, VARIANTS, f"variant in {where}")
+        if cell.digits is not None and (isinstance(cell.digits, bool) or cell.digits not in range(10)):
+            raise UserError(f"digits of cells in {where} must be a number from 0 to 9, not {cell.digits}")
+    if study.cells and all(cell.optional for cell in study.cells):
+        raise UserError(f"cells of study: in {where} are all optional: a table without runs would have no columns")
     for name in study.baseline:
         choose(name, metrics, f"metric of baseline in {where}")
     for item in study.reference:

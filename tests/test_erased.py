@@ -1,0 +1,165 @@
+"""`model.erased`: a run on a model that overrides erase first. The rules of the key, and the runs."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from cad_exp.cache import Cache
+from cad_exp.edit import Edit
+from cad_exp.errors import UserError
+from cad_exp.experiment import run
+from cad_exp.identity import asked, run_identity
+from cad_exp.settings import settle
+from cad_exp.stages import Stages
+from cad_exp.tables.plan import plan
+
+from .test_cli import cad
+from .test_configs import composed
+from .test_experiment import FAST
+
+SMALL = ["granularity=head", "probes.samples=2", "probes.steps=4"]
+UCE = ["edit=uce", "edit.tokens=all"]
+CAD = ["edit=erase", "edit.ratio=0.3", *SMALL]
+
+
+def erased(*overrides: str) -> str:
+    """The key with these overrides, as Hydra takes it."""
+    return f"model.erased=[{','.join(repr(item) for item in overrides)}]"
+
+
+def test_the_erasing_run_is_the_runs_own_but_for_the_overrides():
+    config = settle(composed("concept=van_gogh", "seed=3", "edit=amplify", "granularity=weight", erased("edit=esd")))
+    first = config["model"]["erased"]
+    assert first["edit"]["prompt"] == config["concept"]["prompt"] and first["edit"]["seed"] == 3
+    assert first["objective"] == {"name": "none"} and config["objective"]["name"] == "amplify"
+    assert settle(config) == config, "settling twice changes nothing"
+    first = settle(composed("seed=3", "model.steps=5", "concept.prompt=a dog", erased("edit=erase")))["model"]["erased"]
+    plain = settle(composed("seed=3", "model.steps=5", "concept.prompt=a dog", "edit=erase"))
+    assert all(first[group] == plain[group] for group in first) and first["granularity"]["name"] == "neuron"
+    bare = settle(composed("edit=amplify", erased("edit=cad_public")))
+    assert (bare["model"]["erased"]["concept"]["prompt"], bare["concept"]["prompt"]) == ("naked", "naked person")
+    assert settle(composed("model.erased=[]"))["model"]["erased"] is None
+
+
+def test_the_overrides_count_in_hash_and_identity(tmp_path: Path):
+    def both(*overrides: str) -> tuple[str, str]:
+        config = settle(composed("edit=amplify", *overrides))
+        return asked(config), run_identity(config)
+
+    found = [both(), both(erased("edit=uce")), both(erased(*UCE)), both(erased("edit=erase"))]
+    assert len(set(found)) == 4
+    assert both(erased("edit=uce", "edit.tokens=subject")) == found[1], "what is the default changes nothing"
+    file = tmp_path / "weights.pt"
+    identities = []
+    for content in (b"one", b"two"):
+        file.write_bytes(content)
+        identities.append(both(erased("edit=checkpoint", f"edit.path={file}"))[1])
+    assert len(set(identities)) == 2
+
+
+@pytest.mark.parametrize(
+    "overrides, said",
+    [
+        (["edit=uec"], "model.erased: unknown edit 'uec': did you mean uce"),
+        (["egit=uce"], "unknown setting in model.erased 'egit': did you mean 'edit'"),
+        (["edit=uce", "edit.tokns=all"], "model.erased: unknown setting in edit 'tokns'"),
+        (["edit=uce", "edit.ratio=0.1"], "model.erased: edit=uce replaces whole weights"),
+        (["edit=checkpoint", "edit.path=nowhere"], "model.erased: there is no file of weights at 'nowhere'"),
+        (["edit=checkpoint"], "model.erased: edit.path has no value"),
+        (["edit=none"], "model.erased: edit=none erases nothing"),
+        (["edit=uce,rece"], "'edit=uce,rece' is several edits: with -m, give several lists"),
+        (["model.erased=[]"], "model.erased cannot hold another model.erased: save the first edit"),
+        (["concept=church"], "cannot hold 'concept=church': the model is erased for this run's own concept"),
+        (["model.steps=2"], "cannot hold 'model.steps=2': the model is erased for this run's own model"),
+        (["seed=1"], "cannot hold 'seed=1': the model is erased for this run's own seed"),
+        (["runtime.device=cpu"], "cannot hold 'runtime.device=cpu': the model is erased for this run's own runtime"),
+        (["evaluation=erasure"], "cannot hold 'evaluation=erasure': no images are made of it"),
+    ],
+)
+def test_wrong_overrides_are_refused_with_a_reason(overrides: list[str], said: str):
+    with pytest.raises(UserError) as caught:
+        settle(composed("edit=amplify", erased(*overrides)))
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_one_override_without_its_list_is_refused():
+    with pytest.raises(UserError, match=r"must be a list of overrides.*\['edit=uce'"):
+        settle(composed("model.erased='edit=uce'"))
+
+
+@pytest.mark.parametrize("overrides", [UCE, CAD], ids=["replaced", "scored"])
+def test_it_is_the_two_steps_in_one(overrides: list[str], tmp_path: Path):
+    """Bit for bit what the erasing run and then model.edits give; its stages are made once for both."""
+
+    def go(folder: str, *more: str) -> dict:
+        return run(composed(*FAST, "concept=church", f"runtime.cache={tmp_path / 'c'}", *more), tmp_path / folder)
+
+    recall = [*SMALL, "edit=amplify", "evaluation=erasure", "evaluation.fidelity=null"]
+    first = go("first", "evaluation=none", *overrides)
+    entries = sorted(path.name for stage in ("rivals", "attribution") for path in (tmp_path / "c" / stage).glob("*"))
+    two = go("two", *recall, f"model.edits=[{tmp_path / 'first' / 'edit.safetensors'}]")
+    one = go("one", *recall, erased(*overrides))
+    assert one["metrics"] == two["metrics"] and {item["variant"] for item in one["metrics"]} >= {"unedited", "random"}
+    for name in ("attribution.safetensors", "edit.safetensors", "probes.safetensors"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    made = Edit.load(tmp_path / "one" / "erased.safetensors")
+    assert made.digest() == Edit.load(tmp_path / "first" / "edit.safetensors").digest()
+    said = json.loads((tmp_path / "one" / "results.json").read_text())["run"]["erased"]
+    assert said["edit"] == first["run"]["config"]["edit"]
+    assert said["changed_weights"] == first["run"]["changed_weights"] > 0
+    now = sorted(path.name for stage in ("rivals", "attribution") for path in (tmp_path / "c" / stage).glob("*"))
+    assert set(entries) <= set(now) and len(now) == len(entries) + 2, "one attribution for each way, no new erasing"
+
+
+def test_a_run_that_was_stopped_erases_no_second_time(tmp_path: Path, monkeypatch, capsys):
+    config = composed(*FAST, *SMALL, "edit=amplify", "evaluation=none", erased(*CAD), f"runtime.cache={tmp_path / 'c'}")
+    whole = run({**config, "runtime": {**config["runtime"], "cache": None}}, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(Stages, "start_from", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path / "again")
+    made: list[str] = []
+    make = Cache._make
+    monkeypatch.setattr(
+        Cache, "_make", lambda self, place, *rest: (made.append(place.parent.name), make(self, place, *rest))
+    )
+    again = run(config, tmp_path / "again")
+    assert sorted(made) == ["attribution", "images", "probes"], "of the amplifying run alone"
+    assert "erased" in again["run"] and again["run"]["erased"] == whole["run"]["erased"]
+    for name in ("erased.safetensors", "edit.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_sweep_over_lists_also_with_ones_own_options(tmp_path: Path):
+    (tmp_path / "mine" / "edit").mkdir(parents=True)
+    (tmp_path / "mine" / "edit" / "mine.yaml").write_text("# mine\ndefaults: [uce, _self_]\nlamb: 0.5\n")
+    lists = [erased(*each).partition("=")[2] for each in (["edit=mine"], ["edit=mien"])]
+    fixed = ["--config-dir=mine", "concept=church", "edit=amplify", *FAST, *SMALL, "evaluation=none"]
+    answer = cad("-m", *fixed, f"model.erased={','.join(lists)}", "hydra.sweep.dir=sweep", folder=tmp_path, timeout=300)
+    assert answer.returncode == 1 and "1 of 2 jobs failed" in answer.stderr
+    assert "model.erased: unknown edit 'mien': did you mean mine?" in answer.stderr
+    [made] = [json.loads(path.read_text())["run"] for path in (tmp_path / "sweep").glob("*/results.json")]
+    assert made["erased"]["edit"]["name"] == "uce" and made["erased"]["edit"]["lamb"] == 0.5
+
+
+def test_the_recall_study_is_planned_as_its_jobs_compose():
+    made = plan(["experiment=recall"])
+    methods = {"uce", "rece", "esd", "conceptprune", "erase"}
+    assert {(j.config["concept"]["name"], j.config["model"]["erased"]["edit"]["name"]) for j in made.jobs} == {
+        (concept, method) for concept in ("church", "nudity") for method in methods
+    }
+    for each in made.jobs[::4]:
+        typed = shlex.split(made.command(each))[3:]
+        assert settle(composed(*typed)) == each.config
+
+
+def test_published_checkpoints_are_recalled_by_the_papers_command():
+    given = ["model=sd14", "judge=real", "concept=nudity", "prompts=i2p", "evaluation=erasure", "model.erased=null"]
+    made = plan(["experiment=recall", *given, "model.weights=esd.pt,uce.safetensors", "study.rows=[model.weights]"])
+    assert [each.config["model"]["weights"] for each in made.jobs] == ["esd.pt", "uce.safetensors"]
+    assert made.study.rows == ("model.weights",)
+    assert all(
+        each.config["model"]["erased"] is None and each.config["edit"]["name"] == "amplify" for each in made.jobs
+    )
