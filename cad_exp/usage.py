@@ -42,6 +42,7 @@ Values that are often changed:
   edit.scope=global            where the ratio holds: row, layer or global
   evaluation.samples=16        images per prompt
   model.steps=25               sampling steps of generated images
+  model.erased=['edit=uce']    erase the model first, and take the erased one as unedited (docs/models.md)
   tracking.mode=disabled       offline, online or disabled
   runtime.device=cpu           auto, cuda, mps or cpu
   hydra.run.dir=FOLDER         where the run's files go (default: outputs/)
