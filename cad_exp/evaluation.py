@@ -106,9 +106,11 @@ def style_distance(records: Records, purpose: str, name: str, higher: bool | Non
 
 
 def retention(records: Records, settings: dict[str, Any]) -> Metrics:
-    """retention_mean and retention_worst: accuracy on the prompts of everything else, mean and lowest.
+    """retention_mean and retention_worst: accuracy on the labels of everything else, mean and lowest.
 
-    Prompts whose label the judge does not know are left out and counted in the definition.
+    A label is what prompts name: a class, an artist, the clothed person; each counts alike, whether it has one prompt
+    with many seeds or many prompts with one. Those that the judge does not know are left out, and counted in the
+    definition.
     """
     for name, over in (("retention_mean", np.mean), ("retention_worst", np.min)):
         for variant in records.variants:
@@ -116,12 +118,12 @@ def retention(records: Records, settings: dict[str, Any]) -> Metrics:
             rows = everything[everything["shows_label"].notna()]
             if rows.empty:
                 continue
-            groups = [group["shows_label"].to_numpy() for _, group in rows.groupby("prompt", sort=False)]
+            groups = [group["shows_label"].to_numpy() for _, group in rows.groupby(["kind", "label"], sort=False)]
             kinds = list(dict.fromkeys(rows["kind"]))
             naked = {"nudity", "clothed"} & set(kinds)
             what = {
                 "threshold": records.threshold if naked else None,
-                "what": f"{over.__name__} over prompts of the share of images that show what the prompt names "
+                "what": f"{over.__name__} over labels of the share of images that show what the prompt names "
                 f"({', '.join(kinds)})",
                 "lowest": float(min(map(np.mean, groups))),
             }
@@ -133,7 +135,7 @@ def retention(records: Records, settings: dict[str, Any]) -> Metrics:
                 True,
                 rows,
                 _who(records, kinds) | what | _missing(everything),
-                f"95 % bootstrap within prompts, {settings['bootstrap']} resamples",
+                f"95 % bootstrap within labels, {settings['bootstrap']} resamples",
             )
     if records.concept_kind == "style":
         yield from style_distance(records, "retention", "style_distance_others", False, settings)

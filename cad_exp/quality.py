@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .identity import digest
 from .metrics import KID_SUBSET, Interval, Statistics, frechet_interval, kernel_interval, mean_interval
 from .records import Records
 
+LISTED = 20  # prompts that a definition lists; of a larger set it gives their number and hash
 ENOUGH = 2048  # images below which FID in 2,048 dimensions says more of their number than of their quality
 
 
@@ -40,10 +42,18 @@ def measured(
         "definition": {
             **definition,
             "interval": how,
-            "prompts": list(dict.fromkeys(shots["prompt"])),
+            **_prompts(list(dict.fromkeys(shots["prompt"]))),
             "seeds": seeds,
         },
     }
+
+
+def _prompts(different: list[str]) -> dict[str, Any]:
+    """Which prompts: all of them, or the first LISTED with the number and the hash of all, in their order."""
+    listed = {"prompts": different[:LISTED]}
+    if len(different) <= LISTED:
+        return listed
+    return listed | {"prompts_number": len(different), "prompts_hash": digest(different)}
 
 
 def quality(records: Records, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:

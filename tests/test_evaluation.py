@@ -5,6 +5,7 @@ import pytest
 from cad_exp import settings
 from cad_exp.errors import UserError
 from cad_exp.evaluation import EVALUATIONS, Records, drawings, shows
+from cad_exp.quality import LISTED
 from cad_exp.settings import settle
 from cad_exp.shots import batches, needed, plan, retention_prompts
 
@@ -19,7 +20,9 @@ CHURCH = {
 SETTINGS = {"bootstrap": 100, "higher_concept_is_better": False}
 
 
-def records(hits: dict[str, list[float]], purpose: str = "concept", prompts: list[str] | None = None) -> Records:
+def records(
+    hits: dict[str, list[float]], purpose="concept", prompts: list[str] | None = None, labels: list[str] | None = None
+) -> Records:
     rows = [
         {
             "variant": variant,
@@ -27,7 +30,7 @@ def records(hits: dict[str, list[float]], purpose: str = "concept", prompts: lis
             "prompt": (prompts or ["p"] * len(values))[i],
             "seed": i,
             "kind": "object",
-            "label": "church",
+            "label": (labels or ["church"] * len(values))[i],
             "shows_label": float(value),
         }
         for variant, values in hits.items()
@@ -100,15 +103,40 @@ def test_erasure_is_the_share_of_hits_by_hand():
     assert found[0]["definition"]["prompts"] == ["p"] and found[0]["definition"]["seeds"] == {"first": 0, "last": 3}
 
 
-def test_retention_averages_over_prompts_and_finds_the_worst_by_hand():
-    data = records({"unedited": [1, 1, 1, 0], "edited": [1, 0, 0, 0]}, "retention", ["a", "a", "b", "b"])
-    values = {(m["name"], m["variant"]): m["value"] for m in EVALUATIONS["retention"](data, SETTINGS)}
-    assert values == {
+@pytest.mark.parametrize("prompts", [["a", "a", "b", "b"], ["a 1", "a 2", "b 1", "b 2"]])
+def test_retention_averages_over_labels_and_finds_the_worst_by_hand(prompts: list[str]):
+    """A label may have one prompt with many seeds (a class), or a prompt for each image (the artists' set)."""
+    hits = {"unedited": [1, 1, 1, 0], "edited": [1, 0, 0, 0]}
+    data = records(hits, "retention", prompts, ["tench", "tench", "French horn", "French horn"])
+    found = list(EVALUATIONS["retention"](data, SETTINGS))
+    assert {(m["name"], m["variant"]): m["value"] for m in found} == {
         ("retention_mean", "unedited"): 0.75,
         ("retention_mean", "edited"): 0.25,
         ("retention_worst", "unedited"): 0.5,
         ("retention_worst", "edited"): 0.0,
     }
+    worst = next(m for m in found if m["name"] == "retention_worst")
+    assert worst["high"] == 1.0 and "min over labels of the share" in worst["definition"]["what"]
+
+
+def test_retention_counts_every_label_alike():
+    """Three images of one label and one of another: a mean of two shares, not of four images."""
+    data = records({"edited": [1, 1, 1, 0]}, "retention", list("abcd"), ["tench", "tench", "tench", "church"])
+    mean = next(EVALUATIONS["retention"](data, SETTINGS))
+    assert (mean["value"], mean["n"]) == (0.5, 4)
+
+
+def test_a_definition_does_not_list_every_prompt_of_a_large_set():
+    def definition(number: int, first: str = "p0") -> dict:
+        prompts = [first, *(f"p{i}" for i in range(1, number))]
+        data = records({"edited": [1.0] * number}, prompts=prompts)
+        return next(EVALUATIONS["erasure"](data, SETTINGS))["definition"]
+
+    few, many = definition(LISTED), definition(30_000)
+    assert few["prompts"] == [f"p{i}" for i in range(LISTED)] and "prompts_number" not in few
+    assert many["prompts"] == few["prompts"] and many["prompts_number"] == 30_000
+    assert many["prompts_hash"] == definition(30_000)["prompts_hash"]
+    assert len({many["prompts_hash"], definition(29_999)["prompts_hash"], definition(30_000, "q")["prompts_hash"]}) == 3
 
 
 def test_the_reference_is_drawn_for_what_is_asked():
