@@ -365,6 +365,43 @@ def test_how_the_numbers_were_made(tmp_path: Path):
     assert origin(made, [], []) == ["Runs: 0 of 2 planned."]
 
 
+RULE = "share of images in which the judge's most likely {} is {}"
+
+
+@pytest.mark.parametrize(
+    "texts, expected",
+    [
+        ([], ""),
+        (["a b c d"], "a b c d"),
+        ([RULE.format("object", x) for x in ("church", "gas pump")], RULE.format("object", "(church / gas pump)")),
+        ([f"{n} samples x 25 steps" for n in (4, 8, 16)], "(4 / 8 / 16) samples x 25 steps"),
+        (["mean over labels of it", "min over labels of it"], "(mean / min) over labels of it"),
+        (["the share of n here", "the share of m there"], "the share of (n here / m there)"),
+        # the shorter text is a part of the longer: neither may become nothing
+        (["the share of images", "the share of images made"], "the share of (images / images made)"),
+        (["one of the images", "all and one of the images"], "(one / all and one) of the images"),
+        # too little in common, however alike
+        (["mini (weights a)", "mini (weights b)"], "mini (weights a) / mini (weights b)"),
+        (["first_order", "magnitude"], "first_order / magnitude"),
+        (["a b c", "d e f"], "a b c / d e f"),
+    ],
+)
+def test_what_definitions_have_in_common_is_said_once(texts: list[str], expected: str):
+    from cad_exp.tables.origin import joined
+
+    assert joined(texts) == expected
+
+
+def test_definitions_that_differ_by_the_concept_are_one_sentence(tmp_path: Path):
+    from cad_exp.tables.origin import origin
+
+    for each, concept in zip((JOBS[0], JOBS[2]), CONCEPTS, strict=True):
+        leave(tmp_path, each, metric("concept_rate", 0.1, what=RULE.format("object", concept)))
+    made, found = planned((JOBS[0], JOBS[2])), collect([tmp_path])
+    [line] = [line for line in origin(made, list(found.runs.values()), lay_out(made, found).metrics) if "share" in line]
+    assert line == "`concept_rate` (edited): " + RULE.format("object", "(church / tench)") + "; n = 64."
+
+
 @pytest.mark.parametrize(
     "change, expected",
     [

@@ -9,6 +9,8 @@ from cad_exp.tables.collect import Run
 from cad_exp.tables.plan import Plan
 from cad_exp.tables.study import Metric
 
+SHARED = 3  # words that texts must have in common for these to be said once
+
 
 def origin(plan: Plan, runs: Sequence[Run], metrics: Sequence[Metric]) -> list[str]:
     """Lines for below the table; the first says how many of the planned runs there are."""
@@ -60,5 +62,28 @@ def _differing(what: str, values: list[Any]) -> list[str]:
 
 
 def _all(values: Iterable[Any]) -> str:
-    """The different values, each once."""
-    return " / ".join(dict.fromkeys(map(str, values)))
+    """The different values, each once; what they begin and end with is said once too."""
+    return joined(list(dict.fromkeys(map(str, values))))
+
+
+def joined(texts: list[str]) -> str:
+    """Different texts as one: "likely object is (church / tench)". Words that all begin or end with are factored out.
+
+    At least SHARED words have to be common, or the texts stand whole: "mini / sd14". No alternative is left empty.
+    """
+    split = [text.split() for text in texts]
+    room = min(map(len, split), default=0) - 1  # one word of the shortest text stays
+    first = _common(split, room)
+    last = _common([words[::-1] for words in split], room - first)
+    if len(texts) < 2 or first + last < SHARED:
+        return " / ".join(texts)
+    middle = " / ".join(" ".join(words[first : len(words) - last]) for words in split)
+    return " ".join([*split[0][:first], f"({middle})", *split[0][len(split[0]) - last :]])
+
+
+def _common(split: list[list[str]], most: int) -> int:
+    """How many words, at most `most`, all lists begin with."""
+    number = 0
+    while number < most and len({words[number] for words in split}) == 1:
+        number += 1
+    return number
