@@ -7,8 +7,14 @@ import pytest
 from matplotlib.image import imread
 
 from cad_exp.errors import UserError
-from cad_exp.localisation import collect, draw, main, stage, summary, takeaway
-from cad_exp.results import Results
+from cad_exp.files import write_json
+from cad_exp.tables.__main__ import main
+from cad_exp.tables.collect import collect as collect_runs
+from cad_exp.tables.layout import found_runs
+from cad_exp.tables.localisation import lay_out, read, stage, summary
+from cad_exp.tables.localisation_figure import draw, takeaway
+from cad_exp.tables.plan import Job, Plan, plan
+from cad_exp.tables.study import read as read_study
 
 KINDS = {"attn1.to_out.0": "self-attention", "attn2.to_out.0": "cross-attention", "ff.net.2": "feed-forward"}
 BLOCKS = ("down_blocks.1.attentions.0", "mid_block.attentions.0", "up_blocks.2.attentions.1")
@@ -22,10 +28,13 @@ SHARES = {
 BY_HAND = [{0: 0.4, 4: -0.2, 8: 0.2}, {0: 0.2, 1: 0.8, 8: 0.4}]
 
 
-def run(folder: Path, concept="church", kind="object", scores=BY_HAND, probes=(3, 1), layers=LAYERS, **more) -> Path:
+def config(concept: str, kind: str) -> dict:
+    return {"concept": {"name": concept, "kind": kind}, "evaluation": {"timesteps": 2}, "probes": {}, "seed": 0}
+
+
+def run(folder: Path, concept="church", kind="object", scores=BY_HAND, probes=(3, 1), layers=LAYERS, hash_=None):
     """A finished run whose scores are those of the layers in `scores` (one dict per bin), and zero elsewhere."""
-    facts = {"concept": concept, "granularity": "layer", "objective": "projection", "estimator": "leave_one_out"}
-    facts |= {"model": "mini", "config_hash": str(folder), "config": {"concept": {"kind": kind}}} | more
+    facts = {"concept": concept, "model": "mini", "config_hash": hash_ or concept, "config": config(concept, kind)}
     ends = [(999 - 1000 * i // len(scores), 1000 - 1000 * (i + 1) // len(scores)) for i in range(len(scores))]
     rows = [
         (*end, n, *layer, 0, float(own.get(number, 0.0)))
@@ -35,8 +44,21 @@ def run(folder: Path, concept="church", kind="object", scores=BY_HAND, probes=(3
     folder.mkdir(parents=True)
     columns = ["t_high", "t_low", "n_probes", "module", "block", "kind", "component", "score"]
     pd.DataFrame(rows, columns=columns).to_parquet(folder / "timesteps.parquet")
-    Results(folder, facts).finish()
+    write_json(folder / "results.json", {"schema_version": 1, "run": facts | {"complete": True}, "metrics": []})
     return folder
+
+
+def planned(*concepts: tuple[str, str]) -> Plan:
+    """The plan of a study with one job per (concept, kind)."""
+    study = read_study({"title": "Where concepts sit", "picture": "localisation"}, "mine")
+    jobs = tuple(Job((f"concept={name}",), config(name, kind), name) for name, kind in concepts)
+    return Plan("mine", study, jobs, (), (Path("conf"),))
+
+
+def collect(folder: Path) -> pd.DataFrame:
+    """The effects of all runs below a folder, asked for by a plan of just these."""
+    found = collect_runs([folder])
+    return read(planned(*((r.run["concept"], r.run["config"]["concept"]["kind"]) for r in found.runs.values())), found)
 
 
 def test_effects_by_hand(tmp_path):
@@ -111,7 +133,10 @@ def test_heads_of_a_layer_are_one_effect(tmp_path):
 def test_a_concept_that_nothing_makes(tmp_path):
     table = collect(run(tmp_path / "one", scores=[{0: -1.0}, {}]))
     assert summary(table)[SHARES["kind"]].isna().all(axis=None) and takeaway(table) == "no positive effect"
-    assert draw(table, tmp_path / "none.png").exists()
+    made, found = planned(("church", "object")), collect_runs([tmp_path])
+    assert [cell[0].text for cell in lay_out(made, found).rows[0].cells][:3] == ["-"] * 3
+    picture = draw(made, found, tmp_path / "none.png")
+    assert picture == tmp_path / "none.png" and picture.exists()
 
 
 def test_stages_of_any_network(tmp_path):
@@ -130,75 +155,68 @@ def test_stages_of_any_network(tmp_path):
     assert table["block"].tolist() == [f"block {i}" for i in range(7)]
 
 
+def test_a_run_that_is_missing_has_dots(tmp_path):
+    made = planned(("church", "object"), ("nudity", "nudity"))
+    empty = lay_out(made, collect_runs([tmp_path]))
+    assert [row.labels for row in empty.rows] == [["church", "object"], ["nudity", "nudity"]]
+    assert not empty.columns and len(empty.missing) == 2
+    assert draw(made, collect_runs([tmp_path]), tmp_path / "nothing.png") is None
+    run(tmp_path / "one", "nudity", "nudity")
+    half = lay_out(made, collect_runs([tmp_path]))
+    assert [row.labels[0] for row in half.rows] == ["nudity", "church", "mean of 1"]
+    assert {cell[0].text for cell in half.rows[1].cells} == {"·"} and [job.hash for job in half.missing] == ["church"]
+    assert "·: not run yet." in half.notes
+
+
+def test_runs_that_did_not_finish_or_were_not_asked_for_take_no_part(tmp_path):
+    run(tmp_path / "a", "church")
+    run(tmp_path / "b", "church", scores=[{0: 9.0}, {}], hash_="another setting")
+    assert read(planned(("church", "object")), collect_runs([tmp_path]))["effect"].max() == pytest.approx(0.3)
+
+
 def test_what_is_refused(tmp_path):
-    with pytest.raises(UserError, match="there is no folder"):
-        collect(tmp_path / "nowhere")
-    run(tmp_path / "whole" / "a", "church")
-    (tmp_path / "whole" / "a" / "timesteps.parquet").rename(tmp_path / "elsewhere.parquet")
-    with pytest.raises(UserError, match="no finished run .* has scores per timestep: run .*evaluation.timesteps=5"):
-        collect(tmp_path / "whole")
-    run(tmp_path / "stopped" / "a")
-    Results(tmp_path / "stopped" / "a", {"config_hash": "stopped"})
-    with pytest.raises(UserError, match="no finished run"):
-        collect(tmp_path / "stopped")
-
-
-def test_a_damaged_file_says_which(tmp_path, capsys):
+    """One run per concept, with scores per timestep: else effects would not compare."""
+    twice = planned(("church", "object"), ("church", "object"))
+    with pytest.raises(UserError, match="shows one run of each concept, and 2 of church are asked for"):
+        lay_out(twice, collect_runs([tmp_path]))
+    made = planned(("church", "object"))
+    made.jobs[0].config["evaluation"]["timesteps"] = None
+    with pytest.raises(UserError, match="needs scores per part of the denoising: leave evaluation.timesteps"):
+        lay_out(made, collect_runs([tmp_path]))
+    with pytest.raises(UserError, match="has a table of its own: no rows, columns or cells"):
+        read_study({"title": "x", "picture": "localisation", "rows": ["concept.name"]}, "mine")
     folder = run(tmp_path / "a")
     (folder / "timesteps.parquet").write_text("no parquet")
-    assert main([str(tmp_path)]) == 1
-    assert "timesteps.parquet cannot be read (ArrowInvalid): run that concept again" in capsys.readouterr().err
-    run(tmp_path / "b", "b")
-    (folder / "results.json").unlink()
-    (tmp_path / "file").touch()
-    assert main([str(tmp_path), "--to", str(tmp_path / "file")]) == 1 and "cannot write" in capsys.readouterr().err
-
-
-SETTINGS = {"objective": {"removal": "zero"}, "probes": {"samples": 4, "steps": 25, "guidance": 3.0}, "seed": 0}
-
-
-@pytest.mark.parametrize("key", ["objective.removal", "probes.samples", "probes.steps", "probes.guidance", "seed"])
-def test_runs_with_other_settings_do_not_compare(tmp_path, key):
-    group, _, name = key.partition(".")
-    other = SETTINGS | {group: SETTINGS[group] | {name: 9} if name else 9}
-    for concept, settings in (("a", SETTINGS), ("b", other), ("c", SETTINGS)):
-        run(tmp_path / concept, concept, config=settings | {"concept": {"kind": "object"}})
-    with pytest.raises(UserError, match=rf"the runs differ in {key}: .* \(a, c\); 9 \(b\)"):
-        collect(tmp_path)
-    (tmp_path / "b" / "results.json").unlink()
-    assert collect(tmp_path)["concept"].nunique() == 2
-
-
-@pytest.mark.parametrize(
-    ("other", "message"),
-    [
-        ({"scores": [{0: 1}] * 3, "probes": (1, 1, 1)}, r"number of parts of the denoising: 2 \(a\); 3 \(b\)"),
-        ({"estimator": "first_order"}, r"the estimator: leave_one_out \(a\); first_order \(b\)"),
-        ({"layers": LAYERS[:6]}, r"the layers: 9 \(a\); 6 \(b\)"),
-        ({"concept": "a"}, "2 runs below .* are of a: give the folder of one sweep"),
-    ],
-)
-def test_runs_that_do_not_compare(tmp_path, other, message):
-    run(tmp_path / "a", "a")
-    run(tmp_path / "b", **({"concept": "b"} | other))
-    with pytest.raises(UserError, match=message):
-        collect(tmp_path)
+    with pytest.raises(UserError, match="timesteps.parquet cannot be read .ArrowInvalid.: run that concept again"):
+        lay_out(planned(("church", "object")), collect_runs([tmp_path]))
 
 
 def test_the_command_writes_table_cells_and_picture(tmp_path, capsys):
     """With more concepts than stand side by side; where runs have different numbers of probes, too."""
-    for number in range(8):
-        kind = ("object", "style", "nudity")[number % 3]
-        run(tmp_path / "sweep" / f"{number}", f"c{number}", kind, probes=(3 + 3 * number, 1 + number))
-    assert main([str(tmp_path / "sweep"), "--to", str(tmp_path / "to")]) == 0
+    concepts = "church,tench,golf_ball,chain_saw,van_gogh,rembrandt,nudity,gas_pump"
+    asked = ["experiment=localisation", f"concept={concepts}"]
+    to = ["--from", str(tmp_path / "sweep"), "--to", str(tmp_path / "to")]
+    jobs = plan(asked).jobs
+    for number, job in enumerate(jobs[:7]):
+        concept = job.config["concept"]
+        probes = (3 + 3 * number, 1 + number)
+        run(tmp_path / "sweep" / f"{number}", concept["name"], concept["kind"], probes=probes, hash_=job.hash)
+    assert main([*asked, *to]) == 0
     said = capsys.readouterr().out
-    assert (tmp_path / "to" / "localisation.md").read_text(encoding="utf-8") == said
-    assert said.startswith("| concept | concept_kind | self-attention |") and "| mean of 3 | object | 0.438 |" in said
-    assert "If all 9 layers counted alike: self-attention 0.33" in said
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "to" / "localisation.csv"), collect(tmp_path / "sweep"))
+    page = (tmp_path / "to" / "localisation.md").read_text(encoding="utf-8")
+    assert page in said and page.startswith("# Where objects, styles and nudity sit\n")
+    assert "| concept | kind | self-attention |" in page and "| mean of 4 | object | 0.438 |" in page
+    assert "If all 9 layers counted alike: self-attention 0.33" in page and "Runs: 7 of 8 planned." in page
+    assert "| gas_pump | object | · |" in page
+    assert "    python -m cad_exp experiment=localisation concept=gas_pump\n" in page
+    made, found = plan(asked), collect_runs([tmp_path / "sweep"])
+    assert len(found_runs(made, found)) == 7
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "to" / "localisation.csv"), read(made, found))
     assert imread(tmp_path / "to" / "localisation.png").std() > 0.05
-    assert len(list((tmp_path / "to").iterdir())) == 3 and len(list((tmp_path / "sweep").iterdir())) == 8
-    assert main([str(tmp_path / "nowhere")]) == 1 and "there is no folder" in capsys.readouterr().err
+    assert r"mean of 4 & object & 0.438" in (tmp_path / "to" / "localisation.tex").read_text(encoding="utf-8")
+    assert len(list((tmp_path / "to").iterdir())) == 4
+    assert main(["experiment=localisation", "seed=0,1", *to]) == 1
+    assert "shows one run of each concept, and 2 of church" in capsys.readouterr().err
 
 
 def test_the_experiment_composes():

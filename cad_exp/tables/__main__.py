@@ -6,9 +6,15 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cad_exp import terminal
 from cad_exp.errors import UserError
+
+if TYPE_CHECKING:
+    from cad_exp.tables.collect import Found
+    from cad_exp.tables.layout import Table
+    from cad_exp.tables.plan import Plan
 
 HELP = """\
 Builds the table of a study from the results.json files of its runs; nothing is computed again.
@@ -75,25 +81,19 @@ def study(
     """Build the table of a study, print it, and write it as Markdown, LaTeX, CSV and picture."""
     from cad_exp.tables import write
     from cad_exp.tables.collect import Found, collect
-    from cad_exp.tables.layout import found_runs, lay_out
+    from cad_exp.tables.layout import found_runs
     from cad_exp.tables.origin import origin
     from cad_exp.tables.plan import plan
-    from cad_exp.tables.study import OWN
 
     made = plan(overrides, config_folders)
-    if made.study.picture in OWN:
-        raise UserError(f"the study '{made.name}' has a table of its own: {OWN[made.study.picture]}")
     # Before the first run of all there is no outputs/: then everything is missing, which the table says.
     found = Found() if folders == [OUTPUTS] and not OUTPUTS.exists() else collect(folders)
-    table = lay_out(made, found)
+    table, numbers = _laid_out(made, found)
     facts = origin(made, found_runs(made, found), table.metrics)
-    page, numbers = write.markdown(made, table, facts, found), write.long_form(made, table, found)
+    page = write.markdown(made, table, facts, found)
     folder = write.folder(to or OUTPUTS / "tables" / made.name)
-    picture = None
-    if made.study.picture:  # before anything is saved: an axis that no run has is an error
-        from cad_exp.tables.pareto import draw
-
-        picture = draw(made, found, folder / f"{made.name}.png")
+    # Before anything is saved: an axis that no run has is an error.
+    picture = _drawn(made, found, folder / f"{made.name}.png")
     places = {"table": write.save(page, folder / f"{made.name}.md")}
     places["LaTeX"] = write.save(write.latex(made, table, facts), folder / f"{made.name}.tex")
     places["numbers"] = write.save(numbers, folder / f"{made.name}.csv")
@@ -106,6 +106,30 @@ def study(
         terminal.error(f"none of the {len(made.jobs)} runs is there: {made.sweep}")
         return 1
     return 0
+
+
+def _laid_out(made: Plan, found: Found) -> tuple[Table, str]:
+    """The table of a study, and every number behind it as CSV."""
+    from cad_exp.tables import layout, write
+    from cad_exp.tables.study import OWN
+
+    if made.study.picture in OWN:
+        from cad_exp.tables import localisation
+
+        return localisation.lay_out(made, found), localisation.long_form(made, found)
+    table = layout.lay_out(made, found)
+    return table, write.long_form(made, table, found)
+
+
+def _drawn(made: Plan, found: Found, path: Path) -> Path | None:
+    """The picture of a study, where it has one and there is something to show; matplotlib only then."""
+    if made.study.picture == "pareto":
+        from cad_exp.tables.pareto import draw
+    elif made.study.picture:
+        from cad_exp.tables.localisation_figure import draw
+    else:
+        return None
+    return draw(made, found, path)
 
 
 def _tell_skipped(number: int) -> None:

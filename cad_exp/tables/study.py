@@ -9,7 +9,7 @@ from cad_exp.errors import UserError, choose
 from cad_exp.results import VARIANTS
 
 BEST = ("rows", "columns")
-OWN = {"localisation": "python -m cad_exp.localisation FOLDER"}  # pictures with a table and a command of their own
+OWN = ("localisation",)  # pictures that come with a table of their own
 PICTURES = ("pareto", *OWN)
 _TEXTS = ("title", "question", "join", "along", "x", "y")
 _LISTS = ("rows", "columns", "baseline", "panels", "series", "footnote")  # of texts
@@ -139,6 +139,8 @@ def _check(study: Study, where: str) -> None:
         choose(study.picture, PICTURES, f"picture of study: in {where}")
         if study.picture not in OWN and not (study.series and study.along):
             raise UserError(f"the picture of study: in {where} needs series and along")
+        if study.picture in OWN and (study.rows or study.columns or study.cells):
+            raise UserError(f"picture: {study.picture} in {where} has a table of its own: no rows, columns or cells")
         if len(study.series) > CHANNELS:
             raise UserError(
                 f"the picture of study: in {where} tells at most {CHANNELS} series apart, by colour, mark, line"
