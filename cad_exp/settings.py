@@ -50,6 +50,7 @@ def settle(config: Config, folders: Sequence[Path] = ()) -> Config:
         edit["factor"] = concept["factor"][granularity] if edit["sign"] != "negative" else 0.0
     _choose_judge(config)
     # What only stood for values left open is no part of the run: other defaults tomorrow must not hide its results.
+    config["model"].pop("rivals", None)
     config["concept"] = {key: value for key, value in concept.items() if key not in DEFAULTS}
     config["evaluation"]["higher_concept_is_better"] = edit["sign"] == "negative"
     _check(config["evaluation"], concept)

@@ -25,6 +25,9 @@ from cad_exp.rivals import make_rival, perturbation
 from cad_exp.rivals.esd import AHEAD, latents, trained
 from cad_exp.settings import settle
 from cad_exp.stages import independent
+from cad_exp.tables.collect import Found
+from cad_exp.tables.layout import lay_out
+from cad_exp.tables.plan import plan
 from cad_exp.usage import options
 
 from .test_cli import ROOT
@@ -96,7 +99,7 @@ def test_rece_is_uce_and_then_the_same_for_what_regenerates(tiny_model):
     """Matrix by matrix; the regenerating vectors by least squares on all matrices in one stack."""
     edit = make_rival({"name": "rece", "epochs": 2, "preserve_scale": 0.5, **CLOSED}, tiny_model)
     old = keys_and_values(tiny_model)
-    now = {name: by_hand(w, erased_pairs(tiny_model, "subject"), kept_vectors(tiny_model)) for name, w in old.items()}
+    now = {name: by_hand(w, erased_pairs(tiny_model, "all"), kept_vectors(tiny_model)) for name, w in old.items()}
     concept, neutral = (states(tiny_model, CLOSED[key])[0] for key in ("prompt", "guide"))
     width = concept.shape[1]
     for _ in range(2):
@@ -372,6 +375,42 @@ def test_no_result_claims_scores_that_were_not_used(edit: str):
         settle(composed(f"edit={edit}", "edit.ratio=0.1"))
 
 
+def test_what_a_rival_leaves_open_is_the_models():
+    """The embedded model is trained in seconds, others with ESD's own settings; both can be changed."""
+
+    def settings(*given: str) -> tuple[int, float]:
+        config = settle(composed("edit=esd", *given))
+        assert "rivals" not in config["model"], "a default is no setting of the run"
+        return config["edit"]["steps"], config["edit"]["lr"]
+
+    assert settings("model=sd14") == (1000, 1e-5) == settings("model=local", "model.path=x")
+    assert settings() == (32, 1e-3) and settings("edit.steps=8") == (8, 1e-3)
+
+
+STUDIES = ("objects_erase", "styles_erase", "nudity_erase", "adversarial")
+CHOOSING = {"erase", "random", "conceptprune", "magnitude", "salun_mask"}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_tables_hold_every_rival_at_one_budget(name: str):
+    found = plan([f"experiment={name}"])
+    concepts = {job.config["concept"]["name"] for job in found.jobs}
+    methods = {(job.config["edit"]["name"], job.config["edit"].get("tokens")) for job in found.jobs}
+    replacing = {("uce", "subject"), ("uce", "all"), ("rece", "all"), ("esd", None)}
+    assert methods == {(edit, None) for edit in CHOOSING} | replacing
+    assert len(found.jobs) == len(concepts) * len(methods) and {"edit.name", "edit.tokens"} <= set(found.study.keys)
+    budgets = {
+        (job.config["granularity"]["name"], *(job.config["edit"][key] for key in ("ratio", "factor", "scope")))
+        for job in found.jobs
+        if job.config["edit"]["name"] in CHOOSING
+    }
+    assert len(budgets) == 1
+    table = lay_out(found, Found())
+    shown = {text for column in table.columns for text in (column.head, column.group)}
+    shown |= {label for row in table.rows for label in row.labels}
+    assert {"CAD", "random", "ESD"} <= shown and not any("None" in text for text in shown)
+
+
 def test_a_missing_checkpoint_is_told_before_any_work():
     with pytest.raises(UserError, match=r"no file of weights at 'nowhere.pt': give edit.path=FILE"):
         settle(composed("edit=checkpoint", "edit.path=nowhere.pt"))
@@ -384,6 +423,7 @@ RUNS = {
     "salun_mask": ["granularity=weight"],
     "cad_public": ["probes.samples=2", "probes.steps=2", "edit.ratio=0.05"],
     "uce": [],
+    "uce_all": [],
     "rece": ["edit.epochs=1"],
     "esd": ["edit.steps=2"],
 }
@@ -397,6 +437,7 @@ def test_every_option_is_run_somewhere():
 def test_every_rival_runs(edit: str, tmp_path: Path):
     results = fast(tmp_path, f"edit={edit}", *SMALL, *RUNS[edit])
     assert {metric["variant"] for metric in results["metrics"]} == {"unedited", "edited", "random"}
+    edit = edit.removesuffix("_all")  # a preset
     assert results["run"]["complete"] and results["run"]["edit"] == edit
     edited, random = (Edit.load(tmp_path / f"{name}.safetensors") for name in ("edit", "edit_random"))
     assert edited.meta["edit"] == edit and random.meta["edit"] == "random" and edited.digest() != random.digest()
@@ -432,7 +473,7 @@ def test_a_rival_comes_out_of_the_cache(tmp_path: Path, capsys):
     assert first["run"]["config_hash"] == again["run"]["config_hash"]
     files = [tmp_path / name / "edit.safetensors" for name in "ab"]
     assert files[0].read_bytes() == files[1].read_bytes()
-    other = fast(tmp_path / "c", *given, "edit.lr=1e-3")
+    other = fast(tmp_path / "c", *given, "edit.lr=2e-3")
     assert other["run"]["config_hash"] != first["run"]["config_hash"]
     assert (tmp_path / "c" / "edit.safetensors").read_bytes() != files[0].read_bytes()
     assert not list((tmp_path / "cache" / ".checkpoints").glob("*.safetensors"))

@@ -118,9 +118,12 @@ def test_several_metrics_are_columns_or_joined(tmp_path: Path):
     assert lines(page(planned(cells=cells), tmp_path))[0] == "| estimator | church: concept rate ↓ | " + (
         "church: fidelity@0.1 ↑ | church: whole ↓ | tench: concept rate ↓ | tench: fidelity@0.1 ↑ | tench: whole ↓ |"
     )
-    text = page(planned(cells=cells, join=" ", best="rows"), tmp_path)
+    text = page(planned(cells=cells, join=" "), tmp_path)
     assert lines(text)[2:] == ["| first_order | .67 -.04 1.0 | .67 -.04 1.0 |", "| magnitude | .67 -.04 1.0 | · |"]
     assert "Each cell: concept rate ↓, fidelity@0.1 ↑, whole ↓." in text and "**" not in text
+    leave(tmp_path, JOBS[3], 0.5, metric("fidelity@0.1", 0.8, "attribution", True), metric("whole", 0.999))
+    text = page(planned(cells=cells, join=" ", best="rows"), tmp_path)
+    assert lines(text)[3] == "| magnitude | <u>.67</u> <u>-.04</u> **1.0** | **.50** **.80** **1.0** |"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def rece(
     prompt: str,
     guide: str = "",
     preserve: Sequence[str] = ("",),
-    tokens: str = "subject",
+    tokens: str = "all",
     epochs: int = 5,
     regularisation: float = 0.1,
     lamb: float = 0.1,

@@ -145,7 +145,7 @@ class _Layout:
             for row in self.rows
             for column in self.columns
         }
-        if study.best and study.join is None:
+        if study.best:
             self.mark(grid)
         rows = [
             Row(list(map(study.shown, row)), self.cells([grid[row, column] for column in self.columns]))
@@ -227,7 +227,10 @@ class _Layout:
 
     def heads(self) -> list[Column]:
         names = [self.metric_head(metric) for metric in self.metrics]
-        columns = [", ".join(map(self.study.shown, column)) for column in self.columns]
+        columns = [
+            ", ".join(self.study.shown(value) for value in column if value is not None) or NOTHING * bool(column)
+            for column in self.columns
+        ]
         if self.study.join is not None:
             return [Column(name or "each") for name in columns]
         if len(names) == 1:
