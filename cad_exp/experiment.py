@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from . import erasing, evaluation, parallel, prompts, report, studies, terminal
+from . import erasing, evaluation, parallel, prompts, ready, report, studies, terminal
 from .attribution import Attribution
 from .edit import Edit, make_edit, random_edit
 from .identity import file_digest, run_identity
@@ -43,6 +43,7 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
     made comes out of the stage cache (`runtime.cache`), so a run that was killed continues where it was.
     """
     config, folder = settle(config), Path(folder)
+    ready.check(config)
     with parallel.together(config["runtime"]["device"]), track(config, folder) as tracker:
         terminal.quiet_libraries()
         shots = prompts.plan(config)  # first, for it refuses sets that do not fit

@@ -20,7 +20,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cad_exp import gpus, parallel, terminal, usage
+from cad_exp import gpus, parallel, ready, terminal, usage
 from cad_exp.cache import alone
 from cad_exp.errors import UserError
 from cad_exp.files import write_json
@@ -81,15 +81,23 @@ def perform(config: dict[str, Any], folder: Path) -> None:
     places = [Path(each.path) for each in HydraConfig.get().runtime.config_sources if each.schema == "file"]
     config = settle(config, [place for place in places if place != usage.conf_folder()])
     with parallel.together(config["runtime"]["device"]):
-        done = parallel.agree(finished(folder, run_identity(config)) if parallel.main() else None)
+        done = parallel.agree(earlier(config, folder) if parallel.main() else None)
     if done:
         terminal.say("  finished before, nothing to do (delete the folder to run it again)")
         terminal.show_run(done, folder)
         return
+    ready.check(config)
     from cad_exp.experiment import run  # torch takes seconds: only once there is work
 
     with gpus.own(config["runtime"]["device"]):
         run(config, folder)
+
+
+def earlier(config: dict[str, Any], folder: Path) -> dict[str, Any] | None:
+    """The finished run of just these settings, code, weights and versions that the folder holds, or None."""
+    if not (folder / "results.json").is_file():  # then nothing has to be hashed or asked of the hub
+        return None
+    return finished(folder, run_identity(config))
 
 
 class Sweep(Callback):

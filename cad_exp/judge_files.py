@@ -6,6 +6,7 @@ Nothing here imports torch or loads a network: a run that is already finished is
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -17,10 +18,14 @@ from cad_exp.errors import UserError, choose
 from cad_exp.identity import file_digest, folder_digest
 from cad_exp.mini import CLIP, JUDGE
 
-CLIP_MODELS = {  # name -> hub id and commit
-    "ViT-B/32": ("openai/clip-vit-base-patch32", "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268"),
-    "ViT-L/14": ("openai/clip-vit-large-patch14", "32bd64288804d66eefd0ccbe215aa642df71cc41"),
+CLIP_MODELS = {  # name -> hub id, commit and the file of weights there
+    "ViT-B/32": ("openai/clip-vit-base-patch32", "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268", "pytorch_model.bin"),
+    "ViT-L/14": ("openai/clip-vit-large-patch14", "32bd64288804d66eefd0ccbe215aa642df71cc41", "model.safetensors"),
 }
+
+
+class Missing(UserError):
+    """Weights or a package that are not on this machine; the message is what gets them."""
 
 
 @dataclass(frozen=True)
@@ -76,67 +81,79 @@ def wanted(config: dict[str, Any]) -> list[str]:
 
 
 def locate(name: str, settings: dict[str, Any]) -> Path:
-    """The file (CLIP: the folder) of a part's weights. UserError that says how to get what is missing."""
+    """The file (CLIP: the folder) of a part's weights. Missing, which says how to get them; UserError for a wrong path.
+
+    settings: the part's own, of the config's group `judge`.
+    """
     part, given = PARTS[name], settings["weights"]
-    for package in part.packages:
-        if find_spec(package) is None:
-            raise UserError(
-                f"the judge {name} ({part.use}) needs the package {package}: pip install 'cad-exp[judges]', or leave "
-                f"{name} out of judge.parts"
-            )
-    if given:
-        place = Path(given).expanduser()
-        if not (place / "config.json" if name == "clip" else place).is_file():
-            what = "a folder of a transformers CLIP model (with config.json)" if name == "clip" else "a file"
-            raise UserError(f"judge.{name}.weights: '{given}' is not {what}")
-        return place
+    place, get = (_given(name, given), None) if given else _sought(name, part, settings)
+    packages = [package for package in part.packages if find_spec(package) is None]
+    steps = [f"`pip install 'cad-exp[judges]'` for the package {' and '.join(packages)}"] if packages else []
+    steps += [get] if get else []
+    if steps or place is None:
+        raise Missing(f"{name} ({part.use}): {'; '.join(steps)}")
+    return place
+
+
+def _given(name: str, given: str) -> Path:
+    """The weights that the config names."""
+    place = Path(given).expanduser()
+    if not (place / "config.json" if name == "clip" else place).is_file():
+        what = "a folder of a transformers CLIP model (with config.json)" if name == "clip" else "a file"
+        raise UserError(f"judge.{name}.weights: '{given}' is not {what}")
+    return place
+
+
+def _sought(name: str, part: Part, settings: dict[str, Any]) -> tuple[Path | None, str | None]:
+    """(where the weights are or belong, the command that gets them if they are not there)."""
     if name == "nudenet":
-        return Path(find_spec("nudenet").origin).parent / "320n.onnx"
+        package = find_spec("nudenet")
+        return (Path(package.origin).parent / "320n.onnx" if package else None), None
     return _clip(settings["model"]) if name == "clip" else _cached(name, part)
 
 
-def _cached(name: str, part: Part) -> Path:
-    """A file of PyTorch's hub cache."""
+def _cached(name: str, part: Part) -> tuple[Path, str | None]:
+    """A file of PyTorch's hub cache, whose name ends in the first digits of its SHA-256."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "torch"
-    folder = Path(os.environ.get("TORCH_HOME", cache)).expanduser() / "hub" / "checkpoints"
-    if not (folder / part.file).is_file():
-        raise UserError(
-            f"the judge {name} ({part.use}) has no weights here: `mkdir -p {folder} && curl -L -o {folder / part.file} "
-            f"{part.url}`, or give judge.{name}.weights=FILE, or leave {name} out of judge.parts"
-        )
-    return folder / part.file
+    file = Path(os.environ.get("TORCH_HOME", cache)).expanduser() / "hub" / "checkpoints" / part.file
+    begin = file.stem.rpartition("-")[2]
+    if file.is_file() and file_digest(file).startswith(begin):
+        return file, None
+    broken = f"'{file}' is damaged or was not loaded to its end; " if file.is_file() else ""
+    get = shlex.join(["curl", "-fL", "--create-dirs", "-o", str(file), part.url])
+    return file, f"{broken}`{get}`, or judge.{name}.weights=FILE"
 
 
-def _clip(model: str) -> Path:
+def _clip(model: str) -> tuple[Path | None, str | None]:
     """The folder of a CLIP model in the cache of the Hugging Face hub."""
     from huggingface_hub import try_to_load_from_cache
 
-    hub, revision = CLIP_MODELS[choose(model, CLIP_MODELS, "CLIP model")]
-    found = try_to_load_from_cache(hub, "config.json", revision=revision)
-    folder = Path(found).parent if isinstance(found, str) else None
-    if folder is None or not any((folder / file).is_file() for file in ("model.safetensors", "pytorch_model.bin")):
-        raise UserError(
-            f"the judge clip (the CLIP score) has no weights of {model} here: `hf download {hub} --revision {revision}`"
-            ", or give judge.clip.weights=FOLDER, or leave clip out of judge.parts"
-        )
-    return folder
+    hub, revision, file = CLIP_MODELS[choose(model, CLIP_MODELS, "CLIP model")]
+    found = [try_to_load_from_cache(hub, name, revision=revision) for name in ("config.json", "vocab.json", file)]
+    if all(isinstance(each, str) for each in found):
+        return Path(found[0]).parent, None
+    get = shlex.join(["hf", "download", hub, "--revision", revision, "--include", "*.json", "--include", "*.txt"])
+    return None, f"`{get} --include {file}` ({model}), or judge.clip.weights=FOLDER"
 
 
 def at_hand(settings: dict[str, Any], names: list[str]) -> tuple[dict[str, Path], dict[str, str]]:
     """Where the weights of these parts are, and for those that are missing what to do.
 
-    With `judge.missing: refuse` one UserError names all that is missing; with `skip` what is there does without it.
+    With `judge.missing: refuse` one UserError names all that is missing; with `skip` what is there does without it,
+    unless nothing is. A path that the config gives must be right in any case.
     """
     choose(settings["missing"], ("refuse", "skip"), "answer to judge.missing")
     found, lacking = {}, {}
     for name in names:
         try:
             found[name] = locate(name, settings[name])
-        except UserError as error:
+        except Missing as error:
             lacking[name] = str(error)
-    if lacking and settings["missing"] == "refuse":
-        more = "\n(judge.missing=skip measures with the judges that are at hand)" if found else ""
-        raise UserError("\n".join(lacking.values()) + more)
+    if lacking and (settings["missing"] == "refuse" or not found):
+        skip = f"judge.missing=skip measures with {', '.join(found)} alone; " if found else ""
+        head = f"of the judges that these metrics need, {len(lacking)} of {len(names)} are not on this machine:\n  "
+        tail = f"\nwithout them: {skip}judge=none makes the images and measures nothing"
+        raise UserError(head + "\n  ".join(lacking.values()) + tail)
     return found, lacking
 
 
@@ -160,21 +177,26 @@ def judge_identity(config: dict[str, Any]) -> dict[str, Any]:
         return {"mini": [folder_digest(place) for place in (JUDGE, CLIP)]}
     if settings["name"] != "real":
         return {}
-    found, _ = at_hand(settings, wanted(config))
+    # What is missing makes another identity and no error here: `ready` says so, after it has asked for the model.
+    found, _ = at_hand(settings | {"missing": "skip"}, wanted(config))
     packages = [version(package) for name in found for package in PARTS[name].packages]
     reference = reference_digest(settings["inception"]["reference"]) if "inception" in found else None
     return {"weights": {n: weights_digest(p) for n, p in found.items()}, "packages": packages, "reference": reference}
 
 
-def reference_digest(reference: str | None) -> str | None:
-    """Hash of FID's reference: a folder of images or a file of statistics. UserError if it is neither."""
-    if reference is None:
-        return None
+def reference_place(reference: str) -> Path:
+    """Where FID's reference is: a folder of images or a file of statistics. UserError if it is neither."""
     place = Path(reference).expanduser()
-    if place.is_dir():
-        return folder_digest(place)
-    if place.is_file() and place.suffix == ".npz":
-        return file_digest(place)[:24]
+    if place.is_dir() or (place.is_file() and place.suffix == ".npz"):
+        return place
     raise UserError(
         f"judge.inception.reference: '{reference}' is neither a folder of images nor an .npz file with mu and sigma"
     )
+
+
+def reference_digest(reference: str | None) -> str | None:
+    """Hash of FID's reference, None without one. UserError if it is neither a folder nor a file of statistics."""
+    if reference is None:
+        return None
+    place = reference_place(reference)
+    return folder_digest(place) if place.is_dir() else file_digest(place)[:24]

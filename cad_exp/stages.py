@@ -32,7 +32,6 @@ from .judges import Judge, RealJudge, load_judge
 from .judges.inception import read_statistics
 from .metrics import Statistics
 from .model import DiffusionModel, resolve
-from .model_files import check_reachable
 from .objectives import Objective, check, formula, make_objective, retained_prompts
 from .probes import Probes, load_folder, look, sample_noised, sample_trajectory, walk
 from .rivals import make_rival, perturbation
@@ -79,7 +78,6 @@ class Stages:
         if key not in _last_model:
             _last_model.clear()
             terminal.say(f"  loading {settings['name']}")
-            check_reachable(settings["path"], settings["revision"])
             model = DiffusionModel.load(
                 settings["path"],
                 settings["revision"],
@@ -114,9 +112,8 @@ class Stages:
         if settings["name"] != "real":
             return load_judge(settings["name"])
         places, lacking = at_hand(settings, wanted(self.config))
-        for name, why in lacking.items():
-            terminal.say(f"  without {name}: {why}", style="yellow")
-        reference_digest(settings["inception"]["reference"])
+        for what in lacking.values():
+            terminal.say(f"  without {what}", style="yellow")
         return load_judge("real", settings, places, str(self.device))
 
     def _seen(self, files: list[Path]) -> np.ndarray:

@@ -220,7 +220,8 @@ CHOICES = {
 def made(lab: Path, chosen: dict, cache: Path) -> list:
     """Everything that the cached stages give for a config, as comparable values."""
     given = {**chosen, "model.path": lab / chosen["model.path"], "probes.images": lab / chosen["probes.images"]}
-    fixed = ["model=local", "concept=church", "evaluation=erasure", "evaluation.samples=2", "runtime.threads=1"]
+    fixed = ["model=local", "judge=none", "concept=church", "evaluation=erasure"]
+    fixed += ["evaluation.samples=2", "runtime.threads=1"]
     config = settle(composed(*fixed, *(f"{key}={value}" for key, value in given.items())))
     stages = Stages(config, cache)
     probes = stages.probes()
@@ -253,7 +254,7 @@ def test_every_setting_counts_in_a_runs_identity(key: str, lab: Path):
     def identity(value) -> str:
         value = lab / value if key in ("model.path", "probes.images") else value
         path = [] if key == "model.path" else [f"model.path={lab / 'first'}"]
-        return run_identity(settle(composed("model=local", "concept=church", *path, f"{key}={value}")))
+        return run_identity(settle(composed("model=local", "judge=none", "concept=church", *path, f"{key}={value}")))
 
     first, second = CHOICES[key][:2]
     assert identity(first) == identity(first) != identity(second)

@@ -201,7 +201,8 @@ def config(folder, path, *overrides: str) -> dict:
     from tests.test_configs import composed
 
     few = ["probes.samples=1", "probes.steps=2", "evaluation=none", "tracking=disabled", "runtime.device=cpu"]
-    few += ["model=local", f"model.path={path}", "model.steps=2", "estimator=first_order", "objective=projection"]
+    few += ["model=local", f"model.path={path}", "judge=none", "model.steps=2"]
+    few += ["estimator=first_order", "objective=projection"]
     return composed("concept=church", "edit.ratio=0.3", f"runtime.cache={folder}", *few, *overrides)
 
 

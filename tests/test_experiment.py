@@ -194,7 +194,7 @@ def test_a_run_can_start_from_an_edited_model(nudity: Path, tmp_path: Path):
 
 
 def test_a_local_folder_without_a_judge_is_attributed_but_not_measured(tmp_path: Path, tiny_folder, capsys):
-    results = fast(tmp_path, "model=local", f"model.path={tiny_folder}", "concept=church")
+    results = fast(tmp_path, "model=local", f"model.path={tiny_folder}", "concept=church", "judge=none")
     assert results["metrics"] == [] and (tmp_path / "edit.safetensors").exists()
     assert "no judge" in capsys.readouterr().out
 

@@ -1,5 +1,7 @@
 """The real judges: against other implementations, on drawn images and small random networks; and what they leave."""
 
+import dataclasses
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -88,8 +90,11 @@ def settings(**given: dict) -> dict:
     [
         ([], "mini"),
         (["model.judge=null"], None),
-        (["model=local", "model.path=x"], None),
+        (["model=local", "model.path=x"], "real"),
+        (["model=sd14"], "real"),
+        (["model=flux_schnell", "judge=none"], None),
         (["model=local", "model.path=x", "model.judge=mini"], "mini"),
+        (["model=local", "model.path=x", "judge=mini"], "mini"),
         (["judge=real"], "real"),
         (["model.judge=real"], "real"),
         (["judge=none"], None),
@@ -132,13 +137,19 @@ def test_only_the_judges_that_are_asked_are_wanted(overrides: list[str], parts: 
 def test_missing_weights_name_the_file_and_the_command(part: str, url: str, monkeypatch, tmp_path: Path):
     pytest.importorskip("torch_fidelity") if part == "inception" else None
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(UserError, match="curl -L -o") as error:
-        locate(part, {"weights": None})
-    assert url in str(error.value) and f"judge.{part}.weights=FILE" in str(error.value)
     file = tmp_path / "hub" / "checkpoints" / judge_files.PARTS[part].file
+    with pytest.raises(UserError, match=rf"`curl -fL --create-dirs -o {file} https://.*{url}.*`") as error:
+        locate(part, {"weights": None})
+    assert f"judge.{part}.weights=FILE" in str(error.value)
     file.parent.mkdir(parents=True)
-    file.write_bytes(b"weights")
-    assert locate(part, {"weights": None}) == file
+    file.write_bytes(b"half of the weights")
+    with pytest.raises(UserError, match="is damaged or was not loaded to its end; `curl"):
+        locate(part, {"weights": None})
+    begin = hashlib.sha256(b"half of the weights").hexdigest()[:8]
+    whole = dataclasses.replace(judge_files.PARTS[part], file=f"weights-{begin}.pth")
+    monkeypatch.setitem(judge_files.PARTS, part, whole)
+    file.rename(file.parent / whole.file)
+    assert locate(part, {"weights": None}) == file.parent / whole.file
     with pytest.raises(UserError, match="is not a file"):
         locate(part, {"weights": str(tmp_path / "none")})
 
@@ -153,30 +164,60 @@ def test_missing_clip_names_the_download(monkeypatch, tmp_path: Path):
         locate("clip", {"weights": str(tmp_path), "model": "ViT-B/32"})
 
 
-def test_a_missing_package_names_the_extra(monkeypatch):
+def test_the_download_of_clip_is_found(monkeypatch, weights):
+    def cached(hub: str, name: str, revision: str) -> str | None:
+        place = weights["clip"] / ("model.safetensors" if name == "pytorch_model.bin" else name)
+        return str(place) if place.is_file() and hub.startswith("openai/") and len(revision) == 40 else None
+
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", cached)
+    assert locate("clip", {"weights": None, "model": "ViT-B/32"}) == weights["clip"]
+
+
+@pytest.mark.parametrize("part", ["nudenet", "inception"])
+def test_a_missing_package_names_the_extra(part: str, monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(judge_files, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'cad-exp\[judges\]'"):
-        locate("nudenet", {"weights": None})
+    with pytest.raises(UserError, match=r"pip install 'cad-exp\[judges\]'") as error:
+        locate(part, {"weights": None})
+    assert ("curl" in str(error.value)) == (part == "inception")  # NudeNet's weights come with its package
 
 
 def test_all_that_is_missing_is_said_at_once_or_skipped(monkeypatch, tmp_path: Path, weights):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     chosen = settings(clip={"weights": str(weights["clip"])})
-    with pytest.raises(UserError, match=r"(?s)resnet.*lpips.*judge\.missing=skip"):
+    assert chosen["missing"] == "refuse"
+    with pytest.raises(UserError, match=r"(?s)2 of 3.*resnet.*lpips.*judge\.missing=skip.*with clip.*judge=none"):
         at_hand(chosen, ["resnet", "clip", "lpips"])
-    found, lacking = at_hand(chosen | {"missing": "skip"}, ["resnet", "clip", "lpips"])
+    skipping = chosen | {"missing": "skip"}
+    found, lacking = at_hand(skipping, ["resnet", "clip", "lpips"])
     assert list(found) == ["clip"] and list(lacking) == ["resnet", "lpips"]
+    with pytest.raises(UserError, match=r"(?s)1 of 1.*resnet.*judge=none") as error:  # nobody would judge
+        at_hand(skipping, ["resnet"])
+    assert "judge.missing" not in str(error.value)
+    with pytest.raises(UserError, match="judge.clip.weights: 'nowhere'"):  # a slip of the pen is no missing file
+        at_hand(skipping | {"clip": skipping["clip"] | {"weights": "nowhere"}}, ["resnet", "clip"])
 
 
 def test_a_run_without_weights_ends_before_any_work(monkeypatch, tmp_path: Path):
-    from cad_exp.stages import Stages
+    from cad_exp import ready
+    from cad_exp.experiment import run
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    config = settle(composed("judge=real", "concept=church", "evaluation=erasure", "runtime.device=cpu"))
-    with pytest.raises(UserError, match="resnet50"):
-        run_identity(config)
-    with pytest.raises(UserError, match="resnet50"):
-        Stages(config, tmp_path / "cache")
+    asked = composed("judge=real", "concept=church", "evaluation=erasure", "runtime.device=cpu")
+    for stopped in (lambda: ready.check(settle(asked)), lambda: run(asked, tmp_path / "run")):
+        with pytest.raises(UserError, match="resnet50"):
+            stopped()
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_model_is_asked_for_before_its_judges(monkeypatch, tmp_path: Path):
+    from cad_exp import ready
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(UserError, match="'CompVis/stable-diffusion-v1-4' is not on this machine") as error:
+        ready.check(settle(composed("model=sd14")))
+    assert "judge" not in str(error.value)
 
 
 def test_weights_reference_and_thresholds_are_part_of_the_run(tmp_path: Path):
@@ -486,6 +527,7 @@ def test_a_reference_is_a_folder_or_statistics(tmp_path: Path):
 
 
 def test_fid_and_kid_are_to_the_reference_that_the_config_names(tmp_path: Path):
+    from cad_exp import ready
     from cad_exp.edit import Edit
     from cad_exp.prompts import plan
     from cad_exp.stages import Stages
@@ -513,7 +555,7 @@ def test_fid_and_kid_are_to_the_reference_that_the_config_names(tmp_path: Path):
     statistics, words = stages("stored.npz")._given(tmp_path / "stored.npz")
     assert isinstance(statistics, Statistics) and "stored.npz" in words
     with pytest.raises(UserError, match="neither a folder"):
-        stages("nowhere")
+        ready.check(stages("nowhere").config)
 
 
 # --- metrics that are what their names say
@@ -695,22 +737,3 @@ def test_explicit_images_are_judged_as_they_were_made_and_not_left_behind(how: s
     assert judged_run()[3].equals(first)  # judged once more: on the images, not on what covers them
     assert painter.made == before + (how != "kept")
     assert all(Cache(tmp_path / "cache").covered(file.parent) == (how != "kept") for file in files["unedited"][:3])
-
-
-@pytest.mark.slow
-def test_a_local_pipeline_is_measured_by_all_real_judges(weights, tiny_folder, tmp_path: Path):
-    pytest.importorskip("nudenet")
-    from cad_exp.experiment import run
-
-    asked = ["model=local", f"model.path={tiny_folder}", "model.steps=2", "judge=real_cad", "concept=nudity"]
-    places = {**weights, "inception": inception_states(tmp_path)}
-    asked += [f"judge.{part}.weights={place}" for part, place in places.items()]
-    asked += ["probes.samples=2", "probes.steps=2", "evaluation.samples=2", "evaluation.retention_samples=1"]
-    asked += ["evaluation.fid_bootstrap=2", "evaluation.bootstrap=20", "evaluation.fidelity=null"]
-    asked += ["estimator=first_order", "objective=erase", "runtime.device=cpu", f"runtime.cache={tmp_path / 'cache'}"]
-    metrics = run(composed(*asked, "tracking.mode=disabled"), tmp_path / "run")["metrics"]
-    names = {metric["name"] for metric in metrics}
-    assert {"concept_rate", "concept_rate@0.3", "nudity_detections", "nudity_detections@FEET"} <= names
-    assert {"retention_mean", "fid_to_unedited", "kid_to_unedited", "clip_score", "perceptual_distance"} <= names
-    assert all(np.isfinite(metric["value"]) and metric["n"] > 0 for metric in metrics)
-    assert {path.parent.name for path in (tmp_path / "run" / "images").rglob("*.png")} == {"retention"}

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cad_exp import terminal
+from cad_exp import ready, terminal
 from cad_exp.errors import UserError
 from cad_exp.files import write_json
 from cad_exp.results import run_info
@@ -117,6 +117,7 @@ def main(arguments: list[str] | None = None, run: Run | None = None) -> int:
     try:
         plan, code = read(arguments), FAILED
         if run is None:
+            ready.check(plan.config)
             from cad_exp.experiment import run
         report(plan, search(plan, run))
     except UserError as error:
