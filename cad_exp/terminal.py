@@ -1,5 +1,7 @@
 """What a person sees while a run works and when it is done; in a log file too, where nothing can be redrawn."""
 
+import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -119,12 +121,33 @@ def duration(seconds: float) -> str:
 
 
 def quiet_libraries() -> None:
-    """No loading bars of diffusers and transformers between our own lines."""
+    """No loading bars of diffusers and transformers between our own lines, and of what they repeat one line a run."""
     import diffusers.utils.logging
     import transformers.utils.logging
 
+    _cut.told = False
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()
+        library.utils.logging.get_logger()  # sets up the handlers
+        for handler in logging.getLogger(library.__name__).handlers:
+            handler.addFilter(_cut)
+
+
+class _Cut(logging.Filter):
+    """Says once what the libraries say of every prompt: that what the text encoder cannot read is cut off."""
+
+    told = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if "input was truncated" in text and not self.told:
+            self.told = True
+            length = re.search(r"(\d+) tokens", text)
+            say(f"  prompts of more than {length[1] if length else 'so many'} tokens are cut", style="yellow")
+        return "input was truncated" not in text and "Token indices sequence length is longer" not in text
+
+
+_cut = _Cut()
 
 
 def number(value: float | None) -> str:

@@ -17,12 +17,17 @@ from diffusers import (
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
+    PNDMScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -80,6 +85,36 @@ def clip(tokenizer, projection: int | None = None):
 def t5(tokenizer, width: int = 32) -> T5EncoderModel:
     config = T5Config(vocab_size=len(tokenizer), d_model=width, d_kv=8, d_ff=37, num_layers=2, num_heads=4)
     return T5EncoderModel(config)
+
+
+def sd14(tokenizer) -> StableDiffusionPipeline:
+    """Stable Diffusion 1.4 as its folder is on the hub, but narrow: the same blocks, scheduler and safety checker.
+
+    64-pixel images from latents of 8 x 8, a UNet with 16 transformer blocks.
+    """
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16, 16, 16),
+        layers_per_block=2,
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        cross_attention_dim=32,
+        attention_head_dim=8,  # diffusers reads it as the number of heads
+        norm_num_groups=8,
+    )
+    autoencoder = AutoencoderKL(
+        block_out_channels=(8, 8, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=64,
+    )
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    seen = CLIPConfig(vision_config=small | {"image_size": 32, "patch_size": 8}, text_config=small, projection_dim=8)
+    scheduler = PNDMScheduler(**NOISE, set_alpha_to_one=False, skip_prk_steps=True, steps_offset=1)
+    checker, images = StableDiffusionSafetyChecker(seen), CLIPImageProcessor(size=32, crop_size=32)
+    return StableDiffusionPipeline(autoencoder, clip(tokenizer), tokenizer, unet, scheduler, checker, images)
 
 
 def sdxl(tokenizer) -> StableDiffusionXLPipeline:
@@ -189,11 +224,14 @@ BUILDERS = {
 }
 
 
+LARGER = {"sd14": sd14}  # images of 64 pixels, which the judges need
+
+
 def build(name: str, folder: Path) -> Path:
     """Write the tiny pipeline of a family into `folder`, from seed 0."""
     from tests.conftest import _tokenizer
 
     torch.manual_seed(0)
     tokenizer = _tokenizer(folder.parent / f"{folder.name}-tokenizer")
-    BUILDERS[name](tokenizer).save_pretrained(folder)
+    (BUILDERS | LARGER)[name](tokenizer).save_pretrained(folder)
     return folder

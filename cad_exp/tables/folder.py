@@ -16,7 +16,8 @@ from cad_exp.tables.write import markdown_table
 
 FACTS, EDIT = ("concept", "granularity", "objective", "estimator", "edit", "seed"), ("factor", "ratio", "count")
 KEYS = (*FACTS[:-1], *EDIT, "seed")
-NOTE = "unedited → edited (random edit of equal budget)"
+DETAILS = ("nudity_detections@", "concept_rate@")
+NOTE = "unedited → edited (random edit of equal budget); --csv adds intervals, n, single labels and further thresholds"
 
 
 def collect(folder: str | Path) -> tuple[pd.DataFrame, int]:
@@ -46,9 +47,12 @@ def _facts(run: Run) -> dict[str, Any]:
 
 
 def summary(table: pd.DataFrame) -> str:
-    """Markdown: one row per run, one column per metric: unedited → edited (random), or the one value of the scores."""
+    """Markdown: one row per run, one column per metric: unedited → edited (random), or the one value of the scores.
+
+    Single labels and further thresholds of what is detected (DETAILS) are left to --csv: they are twenty columns.
+    """
     keys = [key for key in KEYS if table[key].notna().any()]
-    names = list(table["name"].dropna().unique())
+    names = [name for name in table["name"].dropna().unique() if not name.startswith(DETAILS)]
     rows = [_row(own, keys, names) for _, own in table.groupby("run", sort=False)]
     return markdown_table([*keys, *names], rows)
 
