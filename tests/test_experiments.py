@@ -17,7 +17,8 @@ SMALL = ["probes.samples=2", "probes.steps=4", "model.steps=2", "evaluation.boot
 IMAGES = ["evaluation.samples=2", "evaluation.retention_samples=1"]
 FIDELITY = [f"evaluation.fidelity.{item}" for item in ("probes=4", "bootstrap=20")]
 SEEN = [f"evaluation.fidelity.images.{item}" for item in ("samples=1", "number=3", "repeats=1", "draws=1")]
-KNOWN = {"passes", "J and rate, 20 %"}  # first_order has no such setting; one image of a rate of 1 does not vary
+# first_order and erase have no such settings; one image of a rate of 1 does not vary
+KNOWN = {"passes", "text positions", "J and rate, 20 %"}
 SEEN += ["evaluation.fidelity.images.fractions=[0.5,1.0]"]
 
 

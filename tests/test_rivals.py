@@ -384,7 +384,7 @@ def test_what_a_rival_leaves_open_is_the_models():
         return config["edit"]["steps"], config["edit"]["lr"]
 
     assert settings("model=sd14") == (1000, 1e-5) == settings("model=local", "model.path=x")
-    assert settings() == (32, 1e-3) and settings("edit.steps=8") == (8, 1e-3)
+    assert settings() == (64, 1e-3) and settings("edit.steps=8") == (8, 1e-3)
 
 
 STUDIES = ("objects_erase", "styles_erase", "nudity_erase", "adversarial")
