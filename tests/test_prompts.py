@@ -219,6 +219,22 @@ def test_filters_say_what_they_leave(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "no row of the 3" in refused(file, "prompts.where={categories: peace}", name="i2p")
 
 
+def test_a_plan_is_read_and_told_once(tmp_path: Path, capsys: pytest.CaptureFixture):
+    file = written(tmp_path, "prompt,class,evaluation_seed\na church,church,1\na tench,tench,2\nan ox,tench,3\n")
+    asked = [
+        "concept=church",
+        "prompts=imagenette",
+        f"prompts.path={file}",
+        "prompts.limit=2",
+        "prompts.columns.id=null",
+    ]
+    config = settle(composed(*asked, "evaluation.metrics=[erasure,retention]"))
+    first, again = plan(config), plan(config)
+    assert first == again and first is not again and capsys.readouterr().out.count("2 of 3 rows") == 1
+    file.write_text(file.read_text().replace("a tench,", "the tench,"))
+    assert [shot.prompt for shot in plan(config)] == ["a church", "the tench"]
+
+
 def test_prompts_that_may_ask_for_a_child_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture):
     file = written(tmp_path, I2P + "3,A Child,hate,1,7,512,512\n4,a kidney,hate,1,7,512,512\n")
     assert [row.id for row in loaded(file, name="i2p")] == ["0", "1", "2", "4"]

@@ -7,11 +7,14 @@ from typing import Any
 from .. import shots as own
 from .. import terminal
 from ..errors import UserError
+from ..identity import digest, file_digest
+from ..prompt_files import files
 from ..shots import Shot
 from .rows import SEEDS, Row
 from .sets import load
 
 Settings = dict[str, Any]
+_last: dict[str, list[Shot]] = {}  # of the last config that was asked
 FIRST = 200_000  # seeds of rows that bring none: away from those of the concept's own prompts and of the probes
 
 
@@ -20,10 +23,21 @@ def plan(config: Settings) -> list[Shot]:
 
     Those of the concept come from the group `prompts`; what is to stay from `others`, and with `others=auto` from
     the rest of the same set. UserError for a set that does not fit the concept or lacks what the metrics need.
+    A run asks for it several times, before and in its work: the files are read, and what they leave out said, once.
     """
-    metrics, chosen, kept = config["evaluation"]["metrics"], config["prompts"], config["others"]
-    if not metrics:
+    if not config["evaluation"]["metrics"]:
         return []
+    asked = [config[group] for group in ("concept", "evaluation", "prompts", "others")]
+    key = digest([asked, [file_digest(file) for file in files(config)]])
+    if key not in _last:
+        found = _plan(config)
+        _last.clear()
+        _last[key] = found
+    return list(_last[key])
+
+
+def _plan(config: Settings) -> list[Shot]:
+    metrics, chosen, kept = config["evaluation"]["metrics"], config["prompts"], config["others"]
     made = _of(config, "prompts")
     found = [shot for shot in made if shot.purpose == "concept"]
     if {"retention", "quality"} & set(metrics):
