@@ -70,6 +70,9 @@ def job(config: DictConfig) -> None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             fail(f"the disk of '{folder}' is full: make room and give the same command again, it continues", FAILED)
             return
+        if type(error).__name__ == "OutOfMemoryError":  # torch's; to name its class would load torch
+            fail(out_of_memory(OmegaConf.to_container(config, resolve=True)), FAILED)
+            return
         # a fault of ours or of a library: the trace goes to the log, the sweep goes on
         with open(folder / "run.log", "a", encoding="utf-8") as log:
             traceback.print_exc(file=log)
@@ -91,6 +94,17 @@ def perform(config: dict[str, Any], folder: Path) -> None:
 
     with gpus.own(config["runtime"]["device"]):
         run(config, folder)
+
+
+def out_of_memory(config: dict[str, Any]) -> str:
+    """What to do when a GPU's memory does not suffice."""
+    runtime, images = config["runtime"], config["evaluation"]
+    return (
+        "the GPU's memory does not suffice: choose a smaller "
+        f"runtime.batch_size (probes, now {runtime['batch_size']}) or evaluation.batch_size (images, now "
+        f"{images['batch_size']}) and give the same command again, it continues; "
+        f"python -m cad_exp.memory model={config['model']['name']} says what attribution needs"
+    )
 
 
 def earlier(config: dict[str, Any], folder: Path) -> dict[str, Any] | None:

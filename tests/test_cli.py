@@ -34,6 +34,8 @@ def fake_run(tmp_path: Path) -> Path:
         "        raise UserError('no [tench] today: take another')\n"
         "    if config['concept']['name'] == 'golf_ball':\n"
         "        1 / 0\n"
+        "    if config['concept']['name'] == 'gas_pump':\n"
+        "        raise type('OutOfMemoryError', (RuntimeError,), {})('CUDA out of memory')\n"
         "    if config['concept']['name'] == 'parachute':\n"
         "        import time; print('ready', flush=True); time.sleep(60)\n"
         "    (folder / 'done').write_text(config['granularity']['name'])\n"
@@ -147,6 +149,12 @@ def test_a_fault_inside_is_one_line_and_its_trace_is_kept(fake_run: Path):
     assert answer.returncode == 1 and answer.stderr.count("\n") == 1
     assert "unexpected ZeroDivisionError" in answer.stderr and "here/run.log" in answer.stderr
     assert "Traceback" in (fake_run / "work" / "here" / "run.log").read_text()
+
+
+def test_too_small_a_gpu_is_told_what_to_make_smaller(fake_run: Path):
+    answer = fake(fake_run, "concept=gas_pump", "hydra.run.dir=here", "runtime.batch_size=48")
+    assert answer.returncode == 1 and answer.stderr.count("\n") == 1
+    assert "runtime.batch_size (probes, now 48)" in answer.stderr and "evaluation.batch_size" in answer.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
