@@ -63,7 +63,19 @@ OF_KIND = {"nudity": "nudenet", "object": "resnet", "style": "lpips"}  # who jud
 
 
 def wanted(config: dict[str, Any]) -> list[str]:
-    """The parts of PARTS that a settled config's metrics and objective ask something of, in their order."""
+    """The parts of PARTS that a settled config's metrics and objective ask something of, in their order.
+
+    UserError where `judge.parts` leaves out all of them.
+    """
+    chosen = [choose(name, PARTS, "part of judge=real") for name in config["judge"]["parts"]]
+    asked = _asked(config)
+    if asked and not asked & set(chosen):
+        raise UserError(f"judge.parts leaves out all that these metrics need: {', '.join(sorted(asked))}")
+    return [name for name in PARTS if name in asked and name in chosen]
+
+
+def _asked(config: dict[str, Any]) -> set[str]:
+    """The parts that the metrics and the objective ask something of, wanted or not."""
     metrics, kind = config["evaluation"]["metrics"], config["concept"]["kind"]
     asked = {OF_KIND.get(kind)} if "erasure" in metrics else set()
     if "retention" in metrics:
@@ -76,8 +88,7 @@ def wanted(config: dict[str, Any]) -> list[str]:
     asked |= {"clip"} if objective == "clip" else {"resnet"} if objective == "judge" else set()
     if (config["evaluation"].get("fidelity") or {}).get("images"):
         asked |= {OF_KIND.get(kind)}
-    chosen = [choose(name, PARTS, "part of judge=real") for name in config["judge"]["parts"]]
-    return [name for name in PARTS if name in asked and name in chosen]
+    return {part for part in asked if part}
 
 
 def locate(name: str, settings: dict[str, Any]) -> Path:

@@ -12,7 +12,7 @@ from cad_exp.model_files import check_reachable
 
 
 def check(config: dict[str, Any]) -> None:
-    """UserError, of a settled config, for a model that cannot be had, or else for all judges that lack weights."""
+    """UserError, of a settled config, for a model that cannot be had, or else for all judges that cannot."""
     check_reachable(config["model"]["path"], config["model"]["revision"])
     judge = config["judge"]
     if judge["name"] == "real":

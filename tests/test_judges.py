@@ -130,6 +130,12 @@ def test_only_the_judges_that_are_asked_are_wanted(overrides: list[str], parts: 
     assert wanted(settle(composed("judge=real", "evaluation.fidelity=null", *overrides))) == parts
 
 
+def test_parts_that_leave_nobody_to_judge_are_refused():
+    config = settle(composed("judge=real", "concept=van_gogh", "evaluation=erasure", "judge.parts=[nudenet,clip]"))
+    with pytest.raises(UserError, match="leaves out all that these metrics need: lpips"):
+        wanted(config)
+
+
 @pytest.mark.parametrize(
     "part, url",
     [("resnet", "resnet50-11ad3fa6.pth"), ("lpips", "alexnet-owt-7be5be79.pth"), ("inception", "2015-12-05")],
