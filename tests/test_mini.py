@@ -1,5 +1,6 @@
 """The embedded laboratory's recipe and judges."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,12 @@ import torch
 from transformers import CLIPTokenizer
 
 from cad_exp.judges import load_judge
-from cad_exp.mini import PIPELINE
+from cad_exp.mini import PIPELINE, publish
+from cad_exp.mini.__main__ import main
 from cad_exp.mini.data import SPLITS
 from cad_exp.mini.train import train
 from cad_exp.mini.world import LABELS, STYLES, all_captions, draw
+from cad_exp.model import DiffusionModel
 
 
 def test_every_word_of_the_world_is_one_token():
@@ -39,6 +42,24 @@ def test_distance_and_clip_score_order_pictures_as_they_should():
     church = next(draw(i)[0] for i in range(1000) if LABELS[draw(i)[1].object] == "church" and not draw(i)[1].style)
     right, wrong = judge.clip_scores(np.stack([church, church]), ["a photo of a church", "a photo of a gas pump"])
     assert right > wrong + 0.2
+
+
+@pytest.mark.parametrize(("stage", "name"), [("denoiser", "UNet2DCondition"), ("transformer", "SD3Transformer2D")])
+def test_a_denoiser_is_trained_and_published_by_its_stage(tmp_path: Path, monkeypatch, capsys, stage, name):
+    """Two steps on eight drawings, with the embedded autoencoder in place of a new one; then again: it is done."""
+    monkeypatch.setattr(publish, "EACH", 1)
+    shutil.copytree(PIPELINE / "vae", tmp_path / "vae")
+    asked = [stage, "--work", str(tmp_path), "--out", str(tmp_path / "out"), "--steps", "2", "--count", "8"]
+    main(asked)
+    assert "pipeline: objects" in capsys.readouterr().out
+    model = DiffusionModel.load(tmp_path / "out", device="cpu", steps=2, guidance=4.0)
+    assert type(model.denoiser).__name__ == f"{name}Model"
+    assert model.generate(["a photo of a church"], [0]).shape == (1, 64, 64, 3)
+    trained = model.fingerprint()
+    main(asked)
+    assert f"{stage}: resumed at step 2" in capsys.readouterr().out
+    main([{"denoiser": "export", "transformer": "export_dit"}[stage], *asked[1:5]])
+    assert DiffusionModel.load(tmp_path / "out", device="cpu").fingerprint() == trained
 
 
 def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path):

@@ -5,7 +5,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+)
+from transformers.utils import logging
 
 from . import CLIP
 from .data import Draws, draws, to_tensor
@@ -64,6 +73,15 @@ class Truth:
     def pick(self, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """One true caption per scene, at random: indices (B,)."""
         return np.array([rng.choice(np.flatnonzero(self.table[row].numpy())) for row in self.rows(labels)])
+
+
+def text_tower(kind: type = CLIPTextModel) -> tuple[CLIPTokenizer, CLIPTextModel | CLIPTextModelWithProjection]:
+    """Tokenizer and text tower of the trained CLIP, which becomes the text encoder of the generators."""
+    # The folder also holds the image tower: transformers would list each of its weights as unexpected.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    tower = kind.from_pretrained(str(CLIP), local_files_only=True)
+    return CLIPTokenizer.from_pretrained(str(CLIP), local_files_only=True), tower.eval().requires_grad_(False)
 
 
 def tokens(tokenizer: object, texts: list[str]) -> dict[str, torch.Tensor]:

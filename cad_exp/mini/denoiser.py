@@ -5,12 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging
 
-from . import CLIP, PIPELINE
+from . import PIPELINE
 from .autoencoder import load
-from .clip import WIDTH, tokens
+from .clip import WIDTH, text_tower, tokens
 from .pairs import Pairs
 from .publish import publish
 from .train import autocast, device, train
@@ -32,14 +30,6 @@ def build_denoiser() -> UNet2DConditionModel:
         attention_head_dim=4,
         cross_attention_dim=WIDTH,  # in this class attention_head_dim is the number of heads
     )
-
-
-def text_tower() -> tuple[CLIPTokenizer, CLIPTextModel]:
-    # The folder also holds the image tower: transformers would list each of its weights as unexpected.
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    tower = CLIPTextModel.from_pretrained(str(CLIP), local_files_only=True)
-    return CLIPTokenizer.from_pretrained(str(CLIP), local_files_only=True), tower.eval().requires_grad_(False)
 
 
 @torch.no_grad()

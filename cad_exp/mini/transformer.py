@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from torch import nn
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
-from transformers.utils import logging
+from transformers import CLIPTextModelWithProjection
 
-from . import CLIP, PIPELINE_DIT
+from . import PIPELINE_DIT
 from .autoencoder import load
-from .clip import PROJECTION, WIDTH, tokens
+from .clip import PROJECTION, WIDTH, text_tower, tokens
 from .pairs import Pairs
 from .publish import publish
 from .train import autocast, device, train
@@ -50,18 +49,10 @@ def build_transformer() -> SD3Transformer2DModel:
     return model
 
 
-def text_tower() -> tuple[CLIPTokenizer, CLIPTextModelWithProjection]:
-    # The folder also holds the image tower: transformers would list each of its weights as unexpected.
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    tower = CLIPTextModelWithProjection.from_pretrained(str(CLIP), local_files_only=True)
-    return CLIPTokenizer.from_pretrained(str(CLIP), local_files_only=True), tower.eval().requires_grad_(False)
-
-
 @torch.no_grad()
 def text_states(captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Hidden states (captions, length, 2 width) and pooled ones (captions, 2 projection), as the pipeline's."""
-    tokenizer, tower = text_tower()
+    tokenizer, tower = text_tower(CLIPTextModelWithProjection)
     parts = torch.split(tokens(tokenizer, captions)["input_ids"], 256)
     said = [tower(part, output_hidden_states=True) for part in parts]
     states = torch.cat([out.hidden_states[-2] for out in said]).repeat(1, 1, 2)
@@ -110,7 +101,7 @@ def export(work: str | Path, out: str | Path = PIPELINE_DIT, state: dict[str, to
     """Writes the ordinary StableDiffusion3Pipeline folder (all networks in half precision) and a sheet of samples."""
     if state is None:
         state = torch.load(Path(work) / "transformer.pt", map_location="cpu", weights_only=True)["ema"]
-    transformer, (tokenizer, tower) = build_transformer(), text_tower()
+    transformer, (tokenizer, tower) = build_transformer(), text_tower(CLIPTextModelWithProjection)
     transformer.load_state_dict(state)
     vae = load(work).half()
     vae.register_to_config(_name_or_path="", shift_factor=0.0)  # not the path of the machine that trained it
