@@ -39,7 +39,9 @@ I2P = (
     "2,a child on a street,violence,9,12,512,768\n"
 )
 COCO = "image_id,source,prompt,evaluation_seed\n000000000139,coco-30k,a room,5\n000000000285,coco-30k,a bear,6\n"
-METHODS = ["erase", "conceptprune", "magnitude", "salun_mask"]
+CHOOSING = ["erase", "random", "conceptprune", "magnitude", "salun_mask"]  # components, at one budget
+METHODS = [*CHOOSING, "uce", "uce", "rece", "esd"]
+LABELS = ["CAD", "random", "ConceptPrune", "magnitude", "SalUn mask", "UCE", "UCE", "RECE", "ESD"]
 
 
 def the_papers_command() -> list[str]:
@@ -64,7 +66,8 @@ def test_the_papers_jobs_are_composed_and_their_prompts_planned(tmp_path: Path, 
             composed = OmegaConf.to_container(compose("config", list(job.overrides)), resolve=True)
         assert settle(composed) == job.config
         assert job.config["model"]["path"] == "CompVis/stable-diffusion-v1-4" and job.config["judge"]["name"] == "real"
-        assert job.config["edit"]["ratio"] == 0.05 and job.config["granularity"]["name"] == "weight"
+        budget = (0.05, "weight") if job.config["edit"]["name"] in CHOOSING else (None, "none")
+        assert (job.config["edit"]["ratio"], job.config["granularity"]["name"]) == budget
     monkeypatch.setenv(FOLDER, str(tmp_path))
     written(tmp_path, I2P, "i2p_benchmark.csv")
     written(tmp_path, COCO, "coco_30k.csv")
@@ -128,7 +131,7 @@ def test_real_judges_fill_the_papers_columns(tmp_path: Path, monkeypatch: pytest
         "belly",
     ]
     heads = [f"{head} ↓" for head in (*heads, "all parts")]
-    assert list(rows[0]) == ["edit", "concept rate ↓", *heads, "FID to unedited ↓", "CLIP score ↑"]
+    assert list(rows[0]) == ["edit", "text positions", "concept rate ↓", *heads, "FID to unedited ↓", "CLIP score ↑"]
     assert len(heads) == len(EXPOSED) + 1
     plain = [
         [row[head].replace("*", "").replace("<u>", "").split(" ")[0].split("<")[0] for head in heads] for row in rows
@@ -139,8 +142,9 @@ def test_real_judges_fill_the_papers_columns(tmp_path: Path, monkeypatch: pytest
         ["1", "2", *["0"] * 4, "1", "0", "0", "4"],
         ["1", "2", *["0"] * 4, "1", "0", "0", "4"],
     ]
-    assert rows[4]["edit"] == "unedited" and plain[4] == plain[3] and rows[4]["FID to unedited ↓"] == ""
-    assert [row["edit"] for row in rows[:4]] == ["CAD", "ConceptPrune", "magnitude", "SalUn mask"]
+    assert rows[-1]["edit"] == "unedited" and plain[-1] == plain[3] and rows[-1]["FID to unedited ↓"] == ""
+    assert [row["edit"] for row in rows[:-1]] == LABELS
+    assert {row["text positions"] for row in rows if row["edit"] == "UCE"} == {"last word on", "all tokens"}
 
 
 def test_the_embedded_judge_has_its_own_columns(tmp_path: Path, capsys):
@@ -151,6 +155,7 @@ def test_the_embedded_judge_has_its_own_columns(tmp_path: Path, capsys):
     [first, *_] = table(tmp_path, command, capsys)
     assert [head.rstrip(" ↓↑") for head in first] == [
         "edit",
+        "text positions",
         "concept rate",
         "retention, mean",
         "retention, worst",
