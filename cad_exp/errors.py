@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class UserError(Exception):
@@ -16,3 +17,16 @@ def choose(name: str, options: Iterable[str], what: str) -> str:
     close = get_close_matches(str(name), options, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
     raise UserError(f"unknown {what} '{name}': {hint}There are: {', '.join(options)}")
+
+
+def out_of_memory(error: Exception, config: dict[str, Any]) -> str | None:
+    """What to do when it says that a GPU's memory does not suffice for a run of this config; None for another error."""
+    if type(error).__name__ != "OutOfMemoryError":  # torch's; to name its class would load torch
+        return None
+    runtime, images = config["runtime"], config["evaluation"]
+    return (
+        "the GPU's memory does not suffice: choose a smaller "
+        f"runtime.batch_size (probes, now {runtime['batch_size']}) or evaluation.batch_size (images, now "
+        f"{images['batch_size']}) and give the same command again, it continues; "
+        f"python -m cad_exp.memory model={config['model']['name']} says what attribution needs"
+    )

@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cad_exp import gpus, parallel, ready, terminal, usage
 from cad_exp.cache import alone
-from cad_exp.errors import UserError
+from cad_exp.errors import UserError, out_of_memory
 from cad_exp.files import write_json
 from cad_exp.identity import run_identity
 from cad_exp.results import finished
@@ -70,8 +70,8 @@ def job(config: DictConfig) -> None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             fail(f"the disk of '{folder}' is full: make room and give the same command again, it continues", FAILED)
             return
-        if type(error).__name__ == "OutOfMemoryError":  # torch's; to name its class would load torch
-            fail(out_of_memory(OmegaConf.to_container(config, resolve=True)), FAILED)
+        if advice := out_of_memory(error, OmegaConf.to_container(config, resolve=True)):
+            fail(advice, FAILED)
             return
         # a fault of ours or of a library: the trace goes to the log, the sweep goes on
         with open(folder / "run.log", "a", encoding="utf-8") as log:
@@ -94,17 +94,6 @@ def perform(config: dict[str, Any], folder: Path) -> None:
 
     with gpus.own(config["runtime"]["device"]):
         run(config, folder)
-
-
-def out_of_memory(config: dict[str, Any]) -> str:
-    """What to do when a GPU's memory does not suffice."""
-    runtime, images = config["runtime"], config["evaluation"]
-    return (
-        "the GPU's memory does not suffice: choose a smaller "
-        f"runtime.batch_size (probes, now {runtime['batch_size']}) or evaluation.batch_size (images, now "
-        f"{images['batch_size']}) and give the same command again, it continues; "
-        f"python -m cad_exp.memory model={config['model']['name']} says what attribution needs"
-    )
 
 
 def earlier(config: dict[str, Any], folder: Path) -> dict[str, Any] | None:

@@ -209,6 +209,16 @@ def test_a_failing_trial_is_recorded_and_the_others_run(tmp_path: Path, capsys):
     assert content(tmp_path)["trials"]["finished"] == 4
 
 
+def test_a_trial_for_which_the_memory_does_not_suffice_has_failed(tmp_path: Path, capsys):
+    full = type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory")  # torch's class by its name
+    assert main(["trials=3", f"folder={tmp_path}"], Fake(_1=full)) == 0
+    assert "failed: the GPU's memory does not suffice: choose a smaller runtime.batch_size" in capsys.readouterr().out
+    [failed] = content(tmp_path)["trials"]["failed"]
+    assert "evaluation.batch_size" in failed["error"] and content(tmp_path)["trials"]["finished"] == 2
+    with pytest.raises(ZeroDivisionError):
+        main(["trials=1", f"folder={tmp_path / 'other'}"], Fake(_0=ZeroDivisionError()))
+
+
 def test_a_command_that_only_fails_ends_early(tmp_path: Path, capsys):
     run = Fake(**{f"_{i}": UserError("no such model") for i in range(9)})
     assert main(["trials=9", f"folder={tmp_path}"], run) == 1 and len(run.calls) == 3

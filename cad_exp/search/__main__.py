@@ -30,7 +30,7 @@ Of the search:
   folder=FOLDER                the study's folder (default: outputs/search/<concept>-<granularity>-<hash>)
   space.ratio=[0.005,0.5]      edit.ratio between these, on a logarithmic scale
   space.scope=[global,layer]   edit.scope out of these (default: all that the granularity has)
-  space.estimator=[first_order]  estimator out of these (default: all)
+  space.estimator=[first_order]  estimator out of these (default: first_order, ablated_gradients)
   space.objective=[erase,projection]  objective out of these (default: not searched)
   space.factor=[0,-1]          edit.factor out of these (default: not searched)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cad_exp import parallel, terminal
-from cad_exp.errors import UserError
+from cad_exp.errors import UserError, out_of_memory
 from cad_exp.search.plan import BRIEF, Plan, composed
 from cad_exp.search.study import Study, Trial
 from cad_exp.settings import settle
@@ -65,9 +65,12 @@ def attempt(plan: Plan, study: Study, trial: Trial, run: Run) -> str:
         with open(folder / "log.txt", "w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
             metrics = run(config, folder)["metrics"]
         outcome = _outcome(metrics)
-    except UserError as error:
-        study.fail(trial, str(error))
-        return f"{head}: failed: {error}"
+    except Exception as error:
+        said = str(error) if isinstance(error, UserError) else out_of_memory(error, plan.config)
+        if said is None:
+            raise
+        study.fail(trial, said)
+        return f"{head}: failed: {said}"
     study.finish(trial, {**outcome, "seconds": round(time.monotonic() - start, 1)})
     short = "" if outcome["retention"] >= plan.bound - 1e-9 else f", below {plan.bound:g}"
     rate, kept = terminal.number(outcome["concept_rate"]), terminal.number(outcome["retention"])
