@@ -234,7 +234,7 @@ def check(settings: dict[str, Any] | None, concept: dict[str, Any] | None = None
     if asked and concept is not None:
         if judge is None or not concept["label"]:
             raise UserError(
-                "evaluation.fidelity.images needs model.judge and a concept.label that it knows: set them, or "
+                "evaluation.fidelity.images needs a judge and a concept.label that it knows: set them, or "
                 "evaluation.fidelity.images=null"
             )
         judge.log_odds(torch.zeros(1, 3, 8, 8), concept["kind"], concept["label"])  # it refuses what it does not know

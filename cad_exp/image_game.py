@@ -44,7 +44,7 @@ class ImageGame:
         batch_size: int = 64,
     ):
         if judge is None or not shots[0].label:
-            raise UserError("evaluation.fidelity.images needs a judge (model.judge) and a concept.label that it knows")
+            raise UserError("evaluation.fidelity.images needs a judge and a concept.label that it knows")
         self.model, self.judge, self.shots = model, judge, list(shots)
         self.cut, self.sites, self.n = cut, list(sites), cut.count(sites)
         self.remember, self.batch_size = remember or (lambda _, answer: answer()), batch_size

@@ -54,7 +54,7 @@ class ImageObjective(Objective):
     def check(cls, context: dict[str, Any]) -> None:
         if context.get("judge") is None:
             raise UserError(
-                f"objective {cls.name} needs a judge and this model has none: use model.judge=mini, or objective=erase"
+                f"objective {cls.name} needs a judge and this model has none: use judge=mini, or objective=erase"
             )
 
     def loss(self, batch: Probes, predict: Predict) -> Tensor:
