@@ -63,10 +63,3 @@ def _check(override: str) -> None:
     if group in UNUSED:
         raise UserError(f"model.erased cannot hold '{override}': no images are made of it, so it would change nothing")
     choose(group, FREE, "setting in model.erased")
-
-
-def alone(config: Config) -> Config:
-    """The settled config of the erasing run, from that of a run with `model.erased`, for its stages."""
-    quiet = {"metrics": [], "fidelity": None, "timesteps": None}
-    own = {"model": config["model"] | {"erased": None}, "evaluation": config["evaluation"] | quiet}
-    return config | config["model"]["erased"] | own

@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from . import erasing, evaluation, parallel, prompts, ready, report, studies, terminal
+from . import evaluation, parallel, prompts, ready, report, studies, terminal
 from .attribution import Attribution
 from .edit import Edit, make_edit, random_edit
 from .identity import file_digest, run_identity
 from .prompt_files import files as prompt_files
 from .results import Results, run_info
+from .runs import alone
 from .settings import REPLACING, Config, settle
 from .shots import Shot
 from .stages import Stages
@@ -96,7 +97,7 @@ def erase_first(stages: Stages, results: Results, folder: Path) -> None:
 
     The erasing run's stages go through the same cache; its edit is left as erased.safetensors.
     """
-    first = Stages(erasing.alone(stages.config), stages.cache.folder)
+    first = Stages(alone(stages.config), stages.cache.folder)
     config = first.config
     terminal.stage(f"first the model is erased: edit={config['edit']['name']}")
     if config["edit"]["name"] in REPLACING:
@@ -104,7 +105,7 @@ def erase_first(stages: Stages, results: Results, folder: Path) -> None:
     else:
         granularity = config["granularity"]
         scored = first.attribution(first.probes()).narrow(granularity["name"], granularity["kinds"])
-        edit = choose_edits(scored, config)["edited"]
+        edit = chosen_edit(scored, config)
     stages.start_from(edit)
     results.run["erased"] = {"edit": config["edit"], "changed_weights": edit.meta["changed"]}
     if parallel.main():
@@ -132,9 +133,15 @@ def attributed(stages: Stages, results: Results, folder: Path, tracker: Tracker)
 
 def choose_edits(attribution: Attribution, config: Config) -> dict[str, Edit]:
     """The edit of the config and a random one of equal budget; nothing for `edit=none`."""
-    settings, granularity = config["edit"], config["granularity"]["name"]
-    if settings["name"] == "none":
+    if config["edit"]["name"] == "none":
         return {}
+    edit, granularity = chosen_edit(attribution, config), config["granularity"]["name"]
+    return {"edited": edit, "random": random_edit(edit, attribution, granularity, config["seed"] + 1)}
+
+
+def chosen_edit(attribution: Attribution, config: Config) -> Edit:
+    """The edit of the config, of components that these scores choose; its budget is said."""
+    settings, granularity = config["edit"], config["granularity"]["name"]
     edit = make_edit(
         settings["name"],
         attribution,
@@ -147,7 +154,7 @@ def choose_edits(attribution: Attribution, config: Config) -> dict[str, Edit]:
         rounding=settings["rounding"],
     )
     report.budget(edit, attribution, granularity)
-    return {"edited": edit, "random": random_edit(edit, attribution, granularity, config["seed"] + 1)}
+    return edit
 
 
 def measure(stages: Stages, shots: list[Shot], pictures: dict[str, list[Path]], results: Results, folder: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from cad_exp.files import plain
 from cad_exp.model_files import commit, locate, weights_file
 from cad_exp.prompt_files import files as prompt_files
+from cad_exp.runs import runs
 
 PACKAGE = Path(__file__).parent
 # A pixel or a score may change with these; a new version of any of them makes every stored result stale.
@@ -139,11 +140,10 @@ def run_identity(config: dict[str, Any]) -> str:
     from cad_exp.judge_files import judge_identity
 
     parts = [effective(config), code_version("experiment"), versions(), model_identity(config["model"])]
-    parts += [judge_identity(config), *(file_digest(file) for file in prompt_files(config))]
-    erased = config["model"].get("erased")
-    for each in (config, erased) if erased else (config,):
+    parts += [file_digest(file) for file in prompt_files(config)]
+    for each in runs(config):
         given, path = each["probes"]["images"], each["edit"].get("path")
-        parts += [folder_digest(given) if given and Path(given).is_dir() else None]
+        parts += [judge_identity(each), folder_digest(given) if given and Path(given).is_dir() else None]
         parts += [file_digest(path)] if path and Path(path).is_file() else []
     return digest(parts)
 
@@ -176,6 +176,8 @@ def model_identity(settings: dict[str, Any]) -> dict[str, Any]:
         # Without a commit nothing says that these are the weights of yesterday: then nothing stored may be used.
         weights = f"{settings['path']}@{commit(settings['path'], settings['revision']) or uuid.uuid4().hex}"
     edits = [file_digest(path) if Path(path).is_file() else str(path) for path in settings.get("edits") or []]
+    if edits:
+        edits = [edits, code_version("edit")]
     overlay = None
     if settings.get("weights"):
         overlay = [file_digest(weights_file(settings["weights"])), code_version("checkpoints")]

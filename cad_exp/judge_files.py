@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -22,6 +23,8 @@ CLIP_MODELS = {  # name -> hub id, commit and the file of weights there
     "ViT-B/32": ("openai/clip-vit-base-patch32", "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268", "pytorch_model.bin"),
     "ViT-L/14": ("openai/clip-vit-large-patch14", "32bd64288804d66eefd0ccbe215aa642df71cc41", "model.safetensors"),
 }
+CLIP_FILES = ("config.json", "preprocessor_config.json", "vocab.json", "merges.txt")  # beside the weights
+CLIP_FILES += ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 class Missing(UserError):
@@ -143,8 +146,8 @@ def _clip(model: str) -> tuple[Path | None, str | None]:
     found = [try_to_load_from_cache(hub, name, revision=revision) for name in ("config.json", "vocab.json", file)]
     if all(isinstance(each, str) for each in found):
         return Path(found[0]).parent, None
-    get = shlex.join(["hf", "download", hub, "--revision", revision, "--include", "*.json", "--include", "*.txt"])
-    return None, f"`{get} --include {file}` ({model}), or judge.clip.weights=FOLDER"
+    get = shlex.join(["hf", "download", hub, *CLIP_FILES, file, "--revision", revision])
+    return None, f"`{get}` ({model}), or judge.clip.weights=FOLDER"
 
 
 def at_hand(settings: dict[str, Any], names: list[str]) -> tuple[dict[str, Path], dict[str, str]]:
@@ -189,7 +192,10 @@ def judge_identity(config: dict[str, Any]) -> dict[str, Any]:
     if settings["name"] != "real":
         return {}
     # What is missing makes another identity and no error here: `ready` says so, after it has asked for the model.
-    found, _ = at_hand(settings | {"missing": "skip"}, wanted(config))
+    found = {}
+    for name in wanted(config):
+        with suppress(Missing):
+            found[name] = locate(name, settings[name])
     packages = [version(package) for name in found for package in PARTS[name].packages]
     reference = reference_digest(settings["inception"]["reference"]) if "inception" in found else None
     return {"weights": {n: weights_digest(p) for n, p in found.items()}, "packages": packages, "reference": reference}

@@ -62,14 +62,15 @@ def settle(config: Config, folders: Sequence[Path] = ()) -> Config:
 def _erased(config: Config, folders: Sequence[Path]) -> Config | None:
     """In place of the overrides of `model.erased` what they settle to, as far as the erasing edit depends on it."""
     asked = config["model"].get("erased")
-    if not asked or isinstance(asked, dict):  # a dict: settled before
+    settled = ("concept", *erasing.FREE)
+    if not asked or (isinstance(asked, dict) and set(asked) == set(settled)):  # then it was settled before
         return asked or None
     first = erasing.composed(config, folders)
     try:
         first = settle(first)
     except UserError as error:
         raise UserError(f"model.erased: {error}") from error
-    return {group: first[group] for group in ("concept", *erasing.FREE)}
+    return {group: first[group] for group in settled}
 
 
 def _choose_judge(config: Config) -> None:

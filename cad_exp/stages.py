@@ -69,7 +69,7 @@ class Stages:
     def start_from(self, edit: Edit) -> None:
         """Make this edit in the model after those of `model.edits`; before any stage."""
         self.erasing = edit
-        self.base["model"]["erased"] = edit.digest()
+        self.base["model"]["erased"] = [edit.digest(), code_version("edit")]
 
     @cached_property
     def model(self) -> DiffusionModel:

@@ -166,6 +166,18 @@ def test_stages_depend_on_the_modules_that_make_them():
     assert len(set(whole)) == len(whole)
 
 
+def test_the_code_of_edits_counts_where_a_model_starts_from_some(tmp_path: Path, monkeypatch):
+    from cad_exp import identity
+
+    (tmp_path / "edit.safetensors").write_bytes(b"an edit")
+    settings = {"path": "mini", "revision": None, "edits": [str(tmp_path / "edit.safetensors")]}
+    found = []
+    for code in ("old", "new"):
+        monkeypatch.setattr(identity, "code_version", lambda *modules, code=code: f"{modules} {code}")
+        found.append((model_identity(settings), model_identity(settings | {"edits": []})))
+    assert found[0][0] != found[1][0] and found[0][1] == found[1][1]
+
+
 def test_a_sweep_keeps_its_folder():
     assert sweep_name(["concept=church,tench", "seed=1"]) == sweep_name(["concept=church,tench", "seed=1"])
     assert sweep_name(["concept=church,tench", "seed=1"]) != sweep_name(["concept=church,tench", "seed=2"])

@@ -2,15 +2,23 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from cad_exp import ready
 from cad_exp.cache import Cache
-from cad_exp.edit import Edit
+from cad_exp.edit import Edit, random_edit
 from cad_exp.errors import UserError
 from cad_exp.experiment import run
-from cad_exp.identity import asked, run_identity
+from cad_exp.identity import asked, digest, run_identity
+from cad_exp.judge_files import wanted
+from cad_exp.mini import CLIP
+from cad_exp.prompt_files import FOLDER
+from cad_exp.prompts import plan as shots_of
+from cad_exp.runs import runs
 from cad_exp.settings import settle
 from cad_exp.stages import Stages
 from cad_exp.tables.plan import plan
@@ -18,6 +26,8 @@ from cad_exp.tables.plan import plan
 from .test_cli import cad
 from .test_configs import composed
 from .test_experiment import FAST
+from .test_nudity_table import I2P
+from .test_prompts import written
 
 SMALL = ["granularity=head", "probes.samples=2", "probes.steps=4"]
 UCE = ["edit=uce", "edit.tokens=all"]
@@ -59,6 +69,33 @@ def test_the_overrides_count_in_hash_and_identity(tmp_path: Path):
     assert len(set(identities)) == 2
 
 
+def test_the_erasing_runs_judges_count_and_are_asked_for(tmp_path: Path):
+    """CLIP judges nothing but the erasing run's objective; without it there is another identity, and no run."""
+    shutil.copytree(CLIP, tmp_path / "clip")
+    given = ["judge=real", f"judge.clip.weights={tmp_path / 'clip'}", "evaluation=none", "edit=amplify"]
+    config = settle(composed(*given, erased("edit=erase", "objective=clip")))
+    assert wanted(config) == [] and [wanted(each) for each in runs(config)] == [[], ["clip"]]
+    ready.check(config)
+    before = run_identity(config)
+    (tmp_path / "clip" / "vocab.json").write_text("{}")
+    assert run_identity(config) != before
+    (tmp_path / "clip" / "config.json").unlink()
+    for stopped in (ready.check, run_identity):
+        with pytest.raises(UserError, match=r"judge\.clip\.weights"):
+            stopped(config)
+
+
+def test_how_an_edit_is_made_in_the_model_counts(tmp_path: Path, monkeypatch):
+    """Other code of edits makes another model of the same erasing edit, so nothing of it may come from the cache."""
+    config, edit, keys = settle(composed("runtime.device=cpu")), Edit({"layer": torch.arange(2)}), []
+    for code in ("old", "new"):
+        monkeypatch.setattr("cad_exp.stages.code_version", lambda *modules, code=code: f"{modules} {code}")
+        made = Stages(config, tmp_path)
+        made.start_from(edit)
+        keys.append(digest(made.base))
+    assert keys[0] != keys[1]
+
+
 @pytest.mark.parametrize(
     "overrides, said",
     [
@@ -87,6 +124,8 @@ def test_wrong_overrides_are_refused_with_a_reason(overrides: list[str], said: s
 def test_one_override_without_its_list_is_refused():
     with pytest.raises(UserError, match=r"must be a list of overrides.*\['edit=uce'"):
         settle(composed("model.erased='edit=uce'"))
+    with pytest.raises(UserError, match=r"must be a list of overrides.*\['edit=uce'"):
+        settle(composed("model.erased={edit:uce}"))
 
 
 @pytest.mark.parametrize("overrides", [UCE, CAD], ids=["replaced", "scored"])
@@ -125,7 +164,12 @@ def test_a_run_that_was_stopped_erases_no_second_time(tmp_path: Path, monkeypatc
     monkeypatch.setattr(
         Cache, "_make", lambda self, place, *rest: (made.append(place.parent.name), make(self, place, *rest))
     )
+    drawn: list[Edit] = []
+    monkeypatch.setattr(
+        "cad_exp.experiment.random_edit", lambda edit, *rest: (drawn.append(edit), random_edit(edit, *rest))[1]
+    )
     again = run(config, tmp_path / "again")
+    assert len(drawn) == 1, "a random edit is for comparison, and the erasing run compares nothing"
     assert sorted(made) == ["attribution", "images", "probes"], "of the amplifying run alone"
     assert "erased" in again["run"] and again["run"]["erased"] == whole["run"]["erased"]
     for name in ("erased.safetensors", "edit.safetensors"):
@@ -155,11 +199,17 @@ def test_the_recall_study_is_planned_as_its_jobs_compose():
         assert settle(composed(*typed)) == each.config
 
 
-def test_published_checkpoints_are_recalled_by_the_papers_command():
-    given = ["model=sd14", "judge=real", "concept=nudity", "prompts=i2p", "evaluation=erasure", "model.erased=null"]
+def test_published_checkpoints_are_recalled_by_the_papers_command(tmp_path: Path, monkeypatch):
+    given = ["model=sd14", "judge=real", "concept=nudity", "prompts=i2p", "evaluation.metrics=[erasure]"]
+    given += ["model.erased=null"]
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    written(tmp_path, I2P, "i2p_benchmark.csv")
     made = plan(["experiment=recall", *given, "model.weights=esd.pt,uce.safetensors", "study.rows=[model.weights]"])
     assert [each.config["model"]["weights"] for each in made.jobs] == ["esd.pt", "uce.safetensors"]
     assert made.study.rows == ("model.weights",)
     assert all(
         each.config["model"]["erased"] is None and each.config["edit"]["name"] == "amplify" for each in made.jobs
     )
+    for each in made.jobs:
+        assert [(shot.prompt, shot.seed) for shot in shots_of(each.config)] == [("a portrait", 7), ("a statue", 8)]
+        assert wanted(each.config) == ["nudenet"]

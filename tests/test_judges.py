@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -162,8 +163,11 @@ def test_missing_weights_name_the_file_and_the_command(part: str, url: str, monk
 
 def test_missing_clip_names_the_download(monkeypatch, tmp_path: Path):
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args, **kwargs: None)
-    with pytest.raises(UserError, match="hf download openai/clip-vit-large-patch14 --revision 32bd642"):
+    with pytest.raises(UserError, match="`hf download openai/clip-vit-large-patch14 config.json ") as error:
         locate("clip", {"weights": None, "model": "ViT-L/14"})
+    command = shlex.split(str(error.value).split("`")[1])
+    assert {"vocab.json", "merges.txt", "model.safetensors"} < set(command) and "--include" not in command
+    assert command[-2] == "--revision" and command[-1].startswith("32bd642")
     with pytest.raises(UserError, match="did you mean 'ViT-B/32'"):
         locate("clip", {"weights": None, "model": "ViT-B32"})
     with pytest.raises(UserError, match=r"config\.json"):
@@ -224,6 +228,41 @@ def test_the_model_is_asked_for_before_its_judges(monkeypatch, tmp_path: Path):
     with pytest.raises(UserError, match="'CompVis/stable-diffusion-v1-4' is not on this machine") as error:
         ready.check(settle(composed("model=sd14")))
     assert "judge" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "overrides, said",
+    [
+        (["model.weights=nowhere.pt"], "there is no weights file 'nowhere.pt': check model.weights"),
+        (["model.edits=[nowhere.safetensors]"], "there is no edit file 'nowhere.safetensors': check model.edits"),
+        (["prompts=i2p", "prompts.path=nowhere.csv"], "there is no prompt file 'nowhere.csv'"),
+    ],
+)
+def test_the_files_of_a_run_are_asked_for_after_its_model(overrides: list[str], said: str, monkeypatch, tmp_path: Path):
+    from cad_exp import ready
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    asked = ["judge=real", "concept=nudity", "judge.nudenet.weights=nowhere.onnx", *overrides]
+    with pytest.raises(UserError, match=said):  # before the judges
+        ready.check(settle(composed(*asked)))
+    with pytest.raises(UserError, match="'CompVis/stable-diffusion-v1-4' is not on this machine"):
+        ready.check(settle(composed("model=sd14", *asked)))
+
+
+def test_a_prompt_set_that_nobody_looks_at_is_not_asked_for():
+    from cad_exp import ready
+
+    ready.check(settle(composed("concept=nudity", "prompts=i2p", "prompts.path=nowhere.csv", "evaluation=none")))
+
+
+def test_judges_that_are_not_there_make_an_identity_and_no_error(monkeypatch, tmp_path: Path, weights):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    config = settle(composed("judge=real", "concept=church", "evaluation=erasure"))
+    nobody = judge_files.judge_identity(config)
+    assert nobody == {"weights": {}, "packages": [], "reference": None}
+    config["judge"]["resnet"] = {"weights": str(weights["resnet"])}
+    assert list(judge_files.judge_identity(config)["weights"]) == ["resnet"]
 
 
 def test_weights_reference_and_thresholds_are_part_of_the_run(tmp_path: Path):
