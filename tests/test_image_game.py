@@ -89,7 +89,7 @@ def test_what_no_image_can_be_made_of_is_refused():
     with pytest.raises(UserError, match="gates of 0 and 1"):
         game.judged(torch.full((1, 4), 0.5))
     for judge, shots in ((None, SHOTS), (Judge(), [Shot("concept", "a teapot", 0, "object", "")])):
-        with pytest.raises(UserError, match=r"model\.judge.*concept\.label"):
+        with pytest.raises(UserError, match=r"needs a judge and a concept\.label"):
             ImageGame(Painter(), judge, shots, make_granularity("neuron", [CROSS]), SITES)
 
 
