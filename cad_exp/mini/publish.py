@@ -1,5 +1,6 @@
 """Writes a trained pipeline as an ordinary diffusers folder, and looks at what it draws."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 from diffusers import DiffusionPipeline
 from PIL import Image
 
+from ..files import write_json
 from . import JUDGE
 from .world import LABELS, STYLES
 
@@ -19,6 +21,9 @@ def publish(pipe: DiffusionPipeline, out: str | Path, work: str | Path) -> None:
     out, temporary = Path(out), Path(f"{out}.new")
     shutil.rmtree(temporary, ignore_errors=True)
     pipe.save_pretrained(str(temporary))
+    for config in temporary.glob("text_encoder*/config.json"):
+        # Stored in half precision but computed in full, as diffusers does by itself with its own networks.
+        write_json(config, json.loads(config.read_text()) | {"dtype": "float32"})
     shutil.rmtree(out, ignore_errors=True)
     temporary.rename(out)
     look(out, Path(work))
