@@ -10,7 +10,7 @@ _HOME = {
     "Probes": "probes",
     "sample_trajectory": "probes",
     "sample_noised": "probes",
-    "load_folder": "probes",
+    "load_folder": "image_folder",
     "Site": "components",
     "find_sites": "components",
     "GRANULARITIES": "components",

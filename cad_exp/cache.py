@@ -26,6 +26,7 @@ from cad_exp import parallel, terminal
 from cad_exp.errors import UserError, choose
 from cad_exp.files import plain, write_json
 from cad_exp.identity import code_version, digest, file_digest, versions
+from cad_exp.makers import maker_version
 
 ENTRY, DRAFTS, LOCKS = "entry.json", ".drafts", ".locks"
 POLL = 5.0  # seconds between two looks at an entry that another process is making
@@ -45,11 +46,13 @@ class Cache:
     ) -> Path:
         """The folder of the entry for `inputs`; what is absent or damaged is made by `make(draft folder)` first.
 
-        modules: those of the package whose code makes the entry. shared: all processes of the run call this together
-        and make the entry in common (the first writes it); else each process asks for entries of its own.
+        modules: those of the package whose code makes the entry; the code of `make` itself counts in any case.
+        shared: all processes of the run call this together and make the entry in common (the first writes it); else
+        each process asks for entries of its own.
         Raises UserError when the disk is full.
         """
-        content = plain({"stage": stage, "inputs": inputs, "code": code_version(*modules), "versions": versions()})
+        code = digest([code_version(*modules), maker_version(make)])
+        content = plain({"stage": stage, "inputs": inputs, "code": code, "versions": versions()})
         key = digest(content)
         place = self.folder / stage / key
         writer = not shared or parallel.main()

@@ -8,13 +8,17 @@ import hashlib
 import json
 import re
 import uuid
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from cad_exp.files import plain
+from cad_exp.image_folder import image_files
+from cad_exp.inputs import find_file, find_folder, listing, resolve
 from cad_exp.model_files import commit, locate, weights_file
+from cad_exp.model_folder import files as model_files
 from cad_exp.prompt_files import files as prompt_files
 from cad_exp.runs import runs
 
@@ -76,17 +80,32 @@ def code_version(*modules: str) -> str:
 
     It is taken over the syntax trees: a comment or a line break changes nothing, everything else does.
     """
-    seen: dict[str, str] = {}
+    return digest(sorted((file.relative_to(PACKAGE).as_posix(), tree) for file, tree in code_files(*modules).items()))
+
+
+def code_files(*modules: str) -> dict[Path, str]:
+    """The files of modules of this package and of all that they import from it, each with its syntax tree's hash."""
+    seen: dict[Path, str] = {}
     waiting = [_file(name.split(".")) for name in modules]
     while waiting:
         file = waiting.pop()
-        if file is None or str(file) in seen:
-            continue
-        tree = ast.parse(file.read_bytes())
-        seen[str(file)] = f"{file.relative_to(PACKAGE)} {ast.dump(tree)}"
-        for node in ast.walk(tree):
-            waiting += _imports(node, file)
-    return digest(sorted(seen.values()))
+        if file is not None and file not in seen:
+            seen[file], imported = _parsed(file, source(file))
+            waiting += imported
+    return seen
+
+
+def source(file: Path) -> bytes:
+    """The source text of a file of this package."""
+    return file.read_bytes()
+
+
+@lru_cache(maxsize=1024)
+def _parsed(file: Path, text: bytes) -> tuple[str, list[Path]]:
+    """The hash of a file's syntax tree, and the files of this package that it imports."""
+    tree = ast.parse(text)
+    imported = [other for node in ast.walk(tree) for other in _imports(node, file)]
+    return digest(ast.dump(tree)), [other for other in imported if other is not None]
 
 
 def _imports(node: ast.AST, file: Path) -> list[Path | None]:
@@ -128,11 +147,18 @@ def file_digest(path: str | Path) -> str:
 
 def folder_digest(folder: str | Path) -> str:
     """Hash of the names and contents of all files below a folder, hidden ones left out."""
-    folder = Path(folder)
-    files = (
-        p for p in folder.rglob("*") if p.is_file() and not any(x.startswith(".") for x in p.parts[len(folder.parts) :])
-    )
-    return digest({p.relative_to(folder).as_posix(): file_digest(p) for p in sorted(files)})
+    return files_digest(folder, listing(folder))
+
+
+def images_digest(folder: str | Path, key: str) -> str:
+    """Hash of the images of a folder that the config's `key` names. UserError if there is none."""
+    return files_digest(folder, image_files(find_folder(folder, key, "folder of images")))
+
+
+def files_digest(folder: str | Path, files: Iterable[Path]) -> str:
+    """Hash of the names, relative to a folder, and the contents of some files below it."""
+    top = resolve(folder)
+    return digest({file.relative_to(top).as_posix(): file_digest(file) for file in files})
 
 
 def run_identity(config: dict[str, Any]) -> str:
@@ -143,8 +169,8 @@ def run_identity(config: dict[str, Any]) -> str:
     parts += [file_digest(file) for file in prompt_files(config)]
     for each in runs(config):
         given, path = each["probes"]["images"], each["edit"].get("path")
-        parts += [judge_identity(each), folder_digest(given) if given and Path(given).is_dir() else None]
-        parts += [file_digest(path)] if path and Path(path).is_file() else []
+        parts += [judge_identity(each), images_digest(given, "probes.images") if given else None]
+        parts += [file_digest(find_file(path, "edit.path"))] if path else []
     return digest(parts)
 
 
@@ -171,11 +197,11 @@ def model_identity(settings: dict[str, Any]) -> dict[str, Any]:
     """
     folder = locate(settings["path"])
     if folder is not None:
-        weights = folder_digest(folder)
+        weights = files_digest(folder, model_files(folder))
     else:
         # Without a commit nothing says that these are the weights of yesterday: then nothing stored may be used.
         weights = f"{settings['path']}@{commit(settings['path'], settings['revision']) or uuid.uuid4().hex}"
-    edits = [file_digest(path) if Path(path).is_file() else str(path) for path in settings.get("edits") or []]
+    edits = [file_digest(find_file(path, "model.edits", "edit file")) for path in settings.get("edits") or []]
     if edits:
         edits = [edits, code_version("edit")]
     overlay = None

@@ -16,8 +16,10 @@ from typing import Any
 
 from cad_exp import prompts
 from cad_exp.errors import UserError, choose
-from cad_exp.identity import file_digest, folder_digest
+from cad_exp.identity import file_digest, files_digest, folder_digest, images_digest
+from cad_exp.inputs import resolve
 from cad_exp.mini import CLIP, JUDGE
+from cad_exp.model_folder import network_files
 
 CLIP_MODELS = {  # name -> hub id, commit and the file of weights there
     "ViT-B/32": ("openai/clip-vit-base-patch32", "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268", "pytorch_model.bin"),
@@ -111,8 +113,8 @@ def locate(name: str, settings: dict[str, Any]) -> Path:
 
 def _given(name: str, given: str) -> Path:
     """The weights that the config names."""
-    place = Path(given).expanduser()
-    if not (place / "config.json" if name == "clip" else place).is_file():
+    place = resolve(given)
+    if not os.path.isfile(place / "config.json" if name == "clip" else place):
         what = "a folder of a transformers CLIP model (with config.json)" if name == "clip" else "a file"
         raise UserError(f"judge.{name}.weights: '{given}' is not {what}")
     return place
@@ -128,8 +130,8 @@ def _sought(name: str, part: Part, settings: dict[str, Any]) -> tuple[Path | Non
 
 def _cached(name: str, part: Part) -> tuple[Path, str | None]:
     """A file of PyTorch's hub cache, whose name ends in the first digits of its SHA-256."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "torch"
-    file = Path(os.environ.get("TORCH_HOME", cache)).expanduser() / "hub" / "checkpoints" / part.file
+    cache = resolve(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch"
+    file = resolve(os.environ.get("TORCH_HOME", cache)) / "hub" / "checkpoints" / part.file
     begin = file.stem.rpartition("-")[2]
     if file.is_file() and file_digest(file).startswith(begin):
         return file, None
@@ -172,8 +174,8 @@ def at_hand(settings: dict[str, Any], names: list[str]) -> tuple[dict[str, Path]
 
 
 def weights_digest(place: Path) -> str:
-    """Hash of a part's weights: of the file, or of all files of the folder."""
-    return (folder_digest(place) if place.is_dir() else file_digest(place))[:16]
+    """Hash of a part's weights: of the file, or of what is read of the folder."""
+    return (files_digest(place, network_files(place)) if place.is_dir() else file_digest(place))[:16]
 
 
 def version(package: str) -> str:
@@ -203,8 +205,8 @@ def judge_identity(config: dict[str, Any]) -> dict[str, Any]:
 
 def reference_place(reference: str) -> Path:
     """Where FID's reference is: a folder of images or a file of statistics. UserError if it is neither."""
-    place = Path(reference).expanduser()
-    if place.is_dir() or (place.is_file() and place.suffix == ".npz"):
+    place = resolve(reference)
+    if os.path.isdir(place) or (os.path.isfile(place) and place.suffix == ".npz"):
         return place
     raise UserError(
         f"judge.inception.reference: '{reference}' is neither a folder of images nor an .npz file with mu and sigma"
@@ -216,4 +218,4 @@ def reference_digest(reference: str | None) -> str | None:
     if reference is None:
         return None
     place = reference_place(reference)
-    return folder_digest(place) if place.is_dir() else file_digest(place)[:24]
+    return images_digest(place, "judge.inception.reference") if place.is_dir() else file_digest(place)[:24]

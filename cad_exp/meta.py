@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from cad_exp.errors import UserError, choose
 from cad_exp.model_files import EMBEDDED, locate
+from cad_exp.model_folder import not_square, read_index
 
 FOLDER = Path(__file__).parent / "denoisers"
 SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -39,7 +40,7 @@ def describe(name: str, path: str | None = None) -> Facts:
 
 
 def _of_folder(folder: Path) -> Facts:
-    index = json.loads((folder / "model_index.json").read_text())
+    index = read_index(folder)
     found = {}
     for part in index:
         file = folder / part / "config.json"
@@ -113,6 +114,10 @@ def latent(facts: Facts, resolution: int | None = None) -> int:
     """Side of the latents: of an image of `resolution` pixels, else the model's own."""
     scale = 2 ** (len(facts["vae"]["block_out_channels"]) - 1) if facts.get("vae") else 8
     own = facts.get("latent") or facts["denoiser"]["sample_size"]
+    if isinstance(own, list):
+        if resolution is None and len(set(own)) > 1:
+            raise not_square(own, scale, "this model")
+        own = own[0]
     return resolution // scale if resolution else own
 
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from cad_exp import parallel
 from cad_exp.errors import UserError, choose
-from cad_exp.families import Condition, left_out, make_family
+from cad_exp.families import Condition, make_family
 from cad_exp.model_files import locate
+from cad_exp.model_folder import left_out, variant
 
 Progress = Callable[[int, int], Any]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -49,8 +50,8 @@ class DiffusionModel:
         resolution: int | None = None,
     ):
         self.family = make_family(pipe, name, guidance)
-        self.pipe, self.name, self.steps, self.guidance = pipe, name, int(steps), float(guidance)
-        pipe.set_progress_bar_config(disable=True)
+        self.pipe, self.name, self.steps, self.guidance = self.family.pipe, name, int(steps), float(guidance)
+        self.pipe.set_progress_bar_config(disable=True)
         for module in self.family.modules:
             module.eval().requires_grad_(False)  # only gates are ever differentiated
         self.resolution = self.family.check_resolution(resolution or self.family.resolution)
@@ -85,6 +86,7 @@ class DiffusionModel:
                     source,
                     revision=revision,
                     torch_dtype=dtype,
+                    variant=variant(folder) if local else None,
                     local_files_only=local,
                     **left_out(DiffusionPipeline.load_config(source, revision=revision, local_files_only=local)),
                 )

@@ -1,26 +1,36 @@
 """Where a model's files are: an embedded one, a diffusers folder, or the Hugging Face hub. Loads nothing."""
 
+import os
 import re
 from pathlib import Path
 
 from cad_exp.errors import UserError
+from cad_exp.inputs import resolve
+from cad_exp.model_folder import INDEX
 
 _WEIGHTS = Path(__file__).parent / "mini" / "weights"
 EMBEDDED = {"mini": _WEIGHTS / "pipeline", "mini_dit": _WEIGHTS / "pipeline_dit"}
 PATIENCE = 5.0  # seconds that the hub has for its first answer
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx", ".json", ".zip", ".tar")  # no hub id's end
 
 
 def locate(path: str | Path) -> Path | None:
     """The diffusers folder that `path` names, or None for a hub id. UserError for what can be neither."""
     path = str(path)
-    folder = EMBEDDED.get(path) or Path(path).expanduser()
-    if (folder / "model_index.json").is_file():
+    folder = EMBEDDED.get(path) or resolve(path)
+    if os.path.isfile(folder / INDEX):
         return folder
     if path in EMBEDDED:
         raise UserError("the embedded model's weights are missing from this installation: install cad_exp again")
-    if folder.exists():
-        raise UserError(f"'{path}' is not a diffusers model: give the folder that holds model_index.json")
-    if path.startswith((".", "~", "/")) or path.count("/") != 1:
+    if os.path.exists(folder):
+        raise UserError(f"'{path}' is not a diffusers model: give the folder that holds {INDEX}")
+    if path.lower().endswith(_FILES):
+        raise UserError(
+            f"there is no file '{path}', and model.path names a diffusers folder or a hub id: "
+            "weights of a denoiser are laid over a model by model.weights=FILE"
+        )
+    if not _HUB_ID.fullmatch(path):
         raise UserError(
             f"there is no model folder '{path}': give a diffusers folder, a hub id such as owner/name, mini or mini_dit"
         )
@@ -47,10 +57,10 @@ def commit(path: str, revision: str | None) -> str | None:
 
 def weights_file(path: str | Path) -> Path:
     """The file of `model.weights`. UserError if there is none."""
-    file = Path(path).expanduser()
-    if file.is_dir():
+    file = resolve(path)
+    if os.path.isdir(file):
         raise UserError(f"model.weights='{path}' is a folder: give the file in it that holds the denoiser's weights")
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise UserError(f"there is no weights file '{path}': check model.weights (it is never downloaded)")
     return file
 
@@ -84,7 +94,7 @@ def _downloaded(path: str, revision: str | None) -> bool:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(path, revision=revision, local_files_only=True, allow_patterns=["model_index.json"])
+        folder = snapshot_download(path, revision=revision, local_files_only=True, allow_patterns=[INDEX])
     except Exception:  # whatever keeps the snapshot from being found, it has to be downloaded
         return False
-    return (Path(folder) / "model_index.json").is_file()
+    return (Path(folder) / INDEX).is_file()

@@ -196,21 +196,3 @@ def sample_noised(
     cond, base = torch.cat(predictions, 1)
     meta = {"kind": "noised", "seeds": [seed], "n": n, "images": origin, "n_images": len(images)}
     return Probes(x, t, base, cond, target, prompt, base_prompt, meta)
-
-
-def load_folder(path: str | Path, resolution: int) -> np.ndarray:
-    """All images of a folder, by name, centre-cropped and resized to (N, resolution, resolution, 3) uint8."""
-    from PIL import Image, ImageOps
-
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"there is no folder of images at '{path}': give an existing folder")
-    suffixes = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in suffixes)
-    if not files:
-        raise UserError(f"'{path}' holds no image: put png, jpg, webp or bmp files there")
-    try:
-        images = [ImageOps.fit(Image.open(file).convert("RGB"), (resolution, resolution)) for file in files]
-    except OSError as error:
-        raise UserError(f"an image in '{path}' cannot be read ({error}): remove or replace it") from error
-    return np.stack([np.asarray(image) for image in images])

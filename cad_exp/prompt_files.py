@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cad_exp.errors import UserError
+from cad_exp.inputs import resolve
 
 FOLDER = "CAD_EXP_PROMPTS"  # environment variable: a folder with prompt files, so that configs need no paths
 SUFFIXES = (".csv", ".parquet")
@@ -26,14 +27,14 @@ def locate(settings: dict[str, Any], group: str = "prompts") -> Path:
     settings: of an option of the config group `prompts` (or `others`, as `group` says). UserError if it is missing.
     """
     if settings["path"]:
-        file = Path(settings["path"]).expanduser()
-        if not file.is_file():
+        file = resolve(settings["path"])
+        if not os.path.isfile(file):
             raise UserError(f"there is no prompt file '{file}': give {group}.path=FILE (CSV or parquet)")
         return file
     folder, names = os.environ.get(FOLDER), [settings["file"], *(settings["name"] + suffix for suffix in SUFFIXES)]
     for name in names if folder else ():
-        if name and (Path(folder) / name).is_file():
-            return Path(folder) / name
+        if name and os.path.isfile(resolve(folder) / name):
+            return resolve(folder) / name
     if settings["hub"]:
         return _from_hub(settings, group)
     raise UserError(

@@ -5,19 +5,23 @@ Asked before anything heavy is imported, so that a command that cannot work is a
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import cache
 from typing import Any
 
-from cad_exp import prompt_files
-from cad_exp.errors import UserError
+from cad_exp import image_folder, model_folder, prompt_files, terminal
+from cad_exp.inputs import find_file
 from cad_exp.judge_files import at_hand, reference_place, wanted
-from cad_exp.model_files import check_reachable, weights_file
+from cad_exp.model_files import check_reachable, locate, weights_file
 from cad_exp.runs import runs
 
 
 def check(config: dict[str, Any]) -> None:
     """UserError, of a settled config, for what cannot be had: the model, a file, or else all judges that lack."""
-    check_reachable(config["model"]["path"], config["model"]["revision"])
+    model = config["model"]
+    check_reachable(model["path"], model["revision"])
+    folder = locate(model["path"])
+    if folder is not None:
+        model_folder.check(folder, model["resolution"])
     _files(config)
     for each in runs(config):
         _judges(each)
@@ -29,10 +33,24 @@ def _files(config: dict[str, Any]) -> None:
     if model.get("weights"):
         weights_file(model["weights"])
     for path in model.get("edits") or []:
-        if not Path(path).is_file():
-            raise UserError(f"there is no edit file '{path}': check model.edits")
+        find_file(path, "model.edits", "edit file")
     if config["evaluation"]["metrics"]:
         prompt_files.files(config)
+    for each in runs(config):
+        if each["probes"]["images"]:
+            _images(each["probes"]["images"], "probes.images")
+
+
+def _images(folder: str, key: str, least: int = 1) -> None:
+    """UserError for a folder of images that cannot all be read; what is not read is said, once in a process."""
+    image_folder.check(folder, key, least)
+    _tell(image_folder.unread(folder))
+
+
+@cache
+def _tell(sentence: str | None) -> None:
+    if sentence:
+        terminal.say(f"  {sentence}", style="yellow")
 
 
 def _judges(config: dict[str, Any]) -> None:
@@ -42,4 +60,6 @@ def _judges(config: dict[str, Any]) -> None:
         names = wanted(config)
         at_hand(judge, names)
         if "inception" in names and judge["inception"]["reference"] is not None:
-            reference_place(judge["inception"]["reference"])
+            reference = judge["inception"]["reference"]
+            if reference_place(reference).is_dir():
+                _images(reference, "judge.inception.reference", 2)  # FID needs a covariance

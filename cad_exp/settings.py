@@ -6,6 +6,7 @@ from typing import Any
 
 from cad_exp import erasing
 from cad_exp.errors import UserError, choose
+from cad_exp.inputs import find_file
 
 Config = dict[str, Any]
 JUDGES = ("mini", "real", "none")
@@ -90,9 +91,7 @@ def _without_scores(config: Config) -> None:
         if edit[key] is not None:
             raise UserError(f"edit={edit['name']} replaces whole weights: it takes no edit.{key}")
     if edit["name"] == "checkpoint":
-        edit["path"] = str(Path(edit["path"]).expanduser())
-        if not Path(edit["path"]).is_file():
-            raise UserError(f"there is no file of weights at '{edit['path']}': give edit.path=FILE")
+        find_file(edit["path"], "edit.path", "file of weights", "give edit.path=FILE")
     config |= {group: {"name": "none"} for group in ("objective", "estimator")}
     config["granularity"] = {"name": "none", "kinds": [], "scope": None}
     config["evaluation"] |= {"fidelity": None, "timesteps": None}

@@ -26,14 +26,16 @@ from .edit import Edit
 from .errors import choose
 from .estimators import make_estimator
 from .fidelity_metrics import check as check_fidelity
-from .identity import code_version, digest, file_digest, folder_digest, model_identity
-from .judge_files import at_hand, reference_digest, wanted
+from .identity import code_version, digest, file_digest, images_digest, model_identity
+from .image_folder import load_folder
+from .inputs import resolve as resolve_path
+from .judge_files import at_hand, reference_digest, reference_place, wanted
 from .judges import Judge, RealJudge, load_judge
 from .judges.inception import read_statistics
 from .metrics import Statistics
 from .model import DiffusionModel, resolve
 from .objectives import Objective, check, formula, make_objective, retained_prompts
-from .probes import Probes, load_folder, look, sample_noised, sample_trajectory, walk
+from .probes import Probes, look, sample_noised, sample_trajectory, walk
 from .rivals import make_rival, perturbation
 from .settings import Config
 from .shots import Shot, batches, retention_prompts
@@ -49,7 +51,7 @@ class Stages:
     """The stages of one settled config. Every method returns what the stage's files hold."""
 
     def __init__(self, config: Config, cache: str | Path):
-        self.config, self.cache = config, Cache(cache)
+        self.config, self.cache = config, Cache(resolve_path(cache))
         self.cache.sweep_drafts()
         runtime = config["runtime"]
         torch.set_num_threads(runtime["threads"] or THREADS)  # the job before may have asked for another number
@@ -92,7 +94,7 @@ class Stages:
                 laid = overlay(model.denoiser, settings["weights"])
                 terminal.say(f"  {laid} weight tensors of {settings['weights']} laid over the denoiser")
             for path in settings["edits"] or []:
-                Edit.load(path).apply(model)
+                Edit.load(resolve_path(path)).apply(model)
             self.erasing.apply(model)
             if self._memory["offload"] != "none":
                 offload.place(model, self.device, self._memory["offload"])
@@ -226,8 +228,7 @@ class Stages:
         shots: list[Shot] = []
         files: list[Path] = []
         if folder:
-            real = load_folder(folder, self.resolution)
-            origin = {"images": folder_digest(folder), "origin": "given"}
+            origin = {"images": images_digest(folder, "probes.images"), "origin": "given"}
         else:
             shots = [Shot("probe", prompt, seed, "", "") for seed in seeds]
             files = self.images(shots, {"probes": Edit({})})["probes"]
@@ -235,7 +236,7 @@ class Stages:
         inputs = {"prompt": prompt, "base_prompt": base_prompt, "n": n, "seed": seeds[0]}
 
         def make(draft: Path) -> None:
-            shown = real if folder else self._seen(files)
+            shown = load_folder(folder, self.resolution) if folder else self._seen(files)
             with terminal.progress(n, "noised probes") as tick:
                 probes = sample_noised(
                     self.model, **inputs, images=shown, batch_size=batch, progress=tick, origin=origin["origin"]
@@ -302,7 +303,7 @@ class Stages:
         settings = self.config["edit"]
         inputs = self.base | {"rival": settings, "beside": self.config["seed"] + 1}
         if settings.get("path"):
-            inputs["file"] = file_digest(settings["path"])
+            inputs["file"] = file_digest(resolve_path(settings["path"]))
         terminal.stage(f"edit: {settings['name']}")
         # As for an attribution, what a killed training has finished lies beside the entries.
         name = f"{digest([inputs, code_version('rivals')])}.safetensors"
@@ -416,7 +417,7 @@ class Stages:
         """What FID and KID compare with, and its name: the config's, for the mini world drawings; None: nothing."""
         if isinstance(self.judge, RealJudge):
             given = self.config["judge"]["inception"]["reference"]
-            return self._given(Path(given).expanduser()) if given else (None, "")
+            return self._given(reference_place(given)) if given else (None, "")
         known = {asked[1:] for asked in retention_prompts()}
         drawn = dict.fromkeys((s.kind, s.label) for s in shots if s.purpose == "retention")
         if not known.issuperset(drawn):  # captions of a prompt set: the mini world has no drawings of them

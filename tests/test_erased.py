@@ -103,7 +103,7 @@ def test_how_an_edit_is_made_in_the_model_counts(tmp_path: Path, monkeypatch):
         (["egit=uce"], "unknown setting in model.erased 'egit': did you mean 'edit'"),
         (["edit=uce", "edit.tokns=all"], "model.erased: unknown setting in edit 'tokns'"),
         (["edit=uce", "edit.ratio=0.1"], "model.erased: edit=uce replaces whole weights"),
-        (["edit=checkpoint", "edit.path=nowhere"], "model.erased: there is no file of weights at 'nowhere'"),
+        (["edit=checkpoint", "edit.path=nowhere"], "model.erased: there is no file of weights 'nowhere'"),
         (["edit=checkpoint"], "model.erased: edit.path has no value"),
         (["edit=none"], "model.erased: edit=none erases nothing"),
         (["edit=uce,rece"], "'edit=uce,rece' is several edits: with -m, give several lists"),

@@ -18,7 +18,7 @@ from cad_exp.objectives import make_objective
 from cad_exp.probes import sample_noised, sample_trajectory
 from cad_exp.text_encoders import text_sites
 from tests.conftest import _tokenizer
-from tests.tiny import BUILDERS, build, sd3
+from tests.tiny import BUILDERS, LARGER, build, sd3, sd14, sdxl
 
 NAMES = tuple(BUILDERS)
 CLASSES = {
@@ -514,3 +514,75 @@ def test_autoencoder_that_overflows_in_half_precision(tmp_path):
     assert model.family.autoencoder.dtype == torch.float32
     latents = model.noise_like([0])
     torch.testing.assert_close(model.decode(latents), full.decode(latents), atol=0.02, rtol=0.05)
+
+
+def distilled(build_pipe, tokenizer):
+    """A tiny pipeline whose UNet is told its guidance, as those of latent consistency models are."""
+    pipe = build_pipe(tokenizer)
+    torch.manual_seed(0)
+    pipe.register_modules(unet=UNet2DConditionModel.from_config({**pipe.unet.config, "time_cond_proj_dim": 8}))
+    return pipe
+
+
+DISTILLED = {"sd14_lcm": sd14, "sdxl_lcm": sdxl}
+
+
+@pytest.mark.parametrize("name", [*NAMES, "sd14", *DISTILLED])
+def test_the_network_is_told_what_the_pipeline_tells_it(name, tmp_path):
+    """The pipeline's own call of the network, recorded: ours at its latents, time and prompt is the same, all of it."""
+    tokenizer = _tokenizer(tmp_path)
+    pipe = distilled(DISTILLED[name], tokenizer) if name in DISTILLED else (BUILDERS | LARGER)[name](tokenizer)
+    pipe.safety_checker = None
+    side = 16 if name in NAMES or name.startswith("sdxl") else 64
+    model = DiffusionModel(pipe, name, steps=1, guidance=3.5, resolution=side)
+    calls = []
+    hook = model.denoiser.register_forward_pre_hook(
+        lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True
+    )
+    try:
+        model.generate(["church"], [0])
+        (args, theirs), *_ = calls
+        x = (args[0] if args else theirs["hidden_states"])[-1:]
+        packed = isinstance(model.family, Flux)
+        latents = model.family.output(x, model.noise_like([0])) if packed else x
+        time = args[1] if len(args) > 1 else theirs["timestep"] * (1000 if packed else 1)
+        calls.clear()
+        ours = model.predict(latents, time.reshape(-1)[-1:], model.encode(["church"]))
+    finally:
+        hook.remove()
+    [(_, mine)] = calls
+    with torch.no_grad():
+        rows = {
+            key: last_row(value, len(args[0]) if args else len(theirs["hidden_states"]))
+            for key, value in theirs.items()
+        }
+        given = (x, time.reshape(-1)[-1:]) if len(args) > 1 else (x,) if args else ()
+        expected = model.denoiser(*given, **rows | {"return_dict": False})[0]
+    torch.testing.assert_close(ours, model.family.output(expected, latents).float(), atol=1e-6, rtol=1e-5)
+    told = {key for key, value in theirs.items() if value is not None and key not in ("return_dict", "hidden_states")}
+    assert told <= {key for key, value in mine.items() if value is not None}
+    assert ("timestep_cond" in told) == (name in DISTILLED)
+
+
+def last_row(value, rows: int):
+    """Of what a call of the network was told for `rows` rows, what it was told for the last: the prompt's own."""
+    if isinstance(value, dict):
+        return {key: last_row(item, rows) for key, item in value.items()}
+    batched = isinstance(value, torch.Tensor) and value.ndim and len(value) == rows
+    return value[-1:] if batched else value
+
+
+def test_a_network_that_is_told_its_guidance_is_told_the_models(tmp_path):
+    """Predictions depend on model.guidance, trajectories follow the prompt alone, images obey what is asked."""
+    models = [
+        DiffusionModel(distilled(sdxl, _tokenizer(tmp_path)), guidance=g, resolution=16, steps=2) for g in (1.0, 9.0)
+    ]
+    x, t = models[0].noise_like([0]), torch.tensor([500])
+    low, high = (model.predict(x, t, model.encode(["a"])) for model in models)
+    assert models[0].family.distilled and (low - high).abs().max() > 1e-4
+    walks = [torch.stack([step.x for step in models[0].trajectory("a", "", [0], 2, g)]) for g in (7.5, 1.0, 0.0)]
+    assert torch.equal(walks[0], walks[1]) and not torch.equal(walks[1], walks[2])
+    made = models[0].pipe(
+        ["a"], latents=x, num_inference_steps=2, guidance_scale=9.0, height=16, width=16, output_type="np"
+    )
+    assert np.array_equal((made.images * 255).round().astype(np.uint8), models[0].generate(["a"], [0], guidance=9.0))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cad_exp.errors import UserError
-from cad_exp.probes import Probes, load_folder, look, sample_noised, sample_trajectory, walk
+from cad_exp.probes import Probes, look, sample_noised, sample_trajectory, walk
 
 
 @pytest.mark.parametrize("name", ["tiny_model", "tiny_v_model"])
@@ -86,23 +86,6 @@ def test_file(tiny_probes, tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["probes.safetensors"]
     with pytest.raises(UserError, match="no probes file at"):
         Probes.load(tmp_path / "none")
-
-
-def test_load_folder(tmp_path):
-    from PIL import Image
-
-    for name, size in (("b.png", (30, 20)), ("a.JPG", (16, 16))):
-        Image.new("RGB", size, "red" if name[0] == "b" else "blue").save(tmp_path / name)
-    images = load_folder(tmp_path, 16)
-    assert images.shape == (2, 16, 16, 3) and images[0, 0, 0, 2] > 200 and images[1, 0, 0, 0] == 255
-    (tmp_path / "c.png").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="cannot be read"):
-        load_folder(tmp_path, 16)
-    with pytest.raises(UserError, match="no folder"):
-        load_folder(tmp_path / "none", 16)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no image"):
-        load_folder(tmp_path / "empty", 16)
 
 
 def test_a_walk_is_the_unguided_trajectory_that_concepts_share(tiny_model):

@@ -412,7 +412,7 @@ def test_the_tables_hold_every_rival_at_one_budget(name: str):
 
 
 def test_a_missing_checkpoint_is_told_before_any_work():
-    with pytest.raises(UserError, match=r"no file of weights at 'nowhere.pt': give edit.path=FILE"):
+    with pytest.raises(UserError, match=r"no file of weights 'nowhere.pt': give edit.path=FILE"):
         settle(composed("edit=checkpoint", "edit.path=nowhere.pt"))
 
 

@@ -15,6 +15,7 @@ from cad_exp.errors import UserError
 from cad_exp.families.condition import Condition
 from cad_exp.families.diffusion import Diffusion
 from cad_exp.families.flow import Flow
+from cad_exp.model_folder import not_square
 
 Ticker = Callable[[int], None]  # called with the number of denoising steps done
 
@@ -28,6 +29,7 @@ class Family:
     """
 
     title: str  # what a person calls the family
+    pipelines: tuple[type[DiffusionPipeline], ...]  # that make images of text; the first is made of others' components
     patch = 1  # latent pixels per side that the network sees as one
 
     def __init__(self, pipe: DiffusionPipeline, name: str, guidance: float):
@@ -39,6 +41,14 @@ class Family:
     def fits(cls, pipe: Any) -> bool:
         """Whether a pipeline is of this family, by the classes of its components."""
         raise NotImplementedError
+
+    @classmethod
+    def text_to_image(cls, pipe: DiffusionPipeline) -> DiffusionPipeline:
+        """The pipeline itself if it makes images of text, else one that does, of the same components."""
+        if isinstance(pipe, cls.pipelines):
+            return pipe
+        # Without a type diffusers would turn the components to fp32.
+        return cls.pipelines[0].from_pipe(pipe, torch_dtype=None)
 
     def make_schedule(self) -> Diffusion | Flow:
         return Diffusion(self.pipe.scheduler.config, self.name)
@@ -64,9 +74,12 @@ class Family:
 
     @property
     def resolution(self) -> int:
-        """The side in pixels of the images that the model was made for."""
+        """The side in pixels of the images that the model was made for. UserError if they are not square."""
         size = self.denoiser.config.sample_size
-        return (size if isinstance(size, int) else size[0]) * self.scale
+        height, width = (size, size) if isinstance(size, int) else size
+        if height != width:
+            raise not_square(size, self.scale, self.name)
+        return height * self.scale
 
     def check_resolution(self, resolution: int) -> int:
         """The same number. UserError if no latents have that size."""

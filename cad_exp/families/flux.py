@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import FluxTransformer2DModel
+from diffusers import FluxPipeline, FluxTransformer2DModel
 from torch import Tensor
 
 from cad_exp.families.base import Family, Ticker
@@ -21,6 +21,7 @@ class Flux(Family):
     """
 
     title = "FLUX.1"
+    pipelines = (FluxPipeline,)
     patch = 2
 
     def __init__(self, pipe: Any, name: str, guidance: float):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import PixArtTransformer2DModel
+from diffusers import PixArtAlphaPipeline, PixArtSigmaPipeline, PixArtTransformer2DModel
 from torch import Tensor
 
 from cad_exp.families.base import Family, Ticker
@@ -15,6 +15,7 @@ class PixArt(Family):
     """PixArt (arXiv 2310.00426, 2403.04692): its network also predicts a variance, which samplers leave unused."""
 
     title = "PixArt"
+    pipelines = (PixArtSigmaPipeline, PixArtAlphaPipeline)
 
     @classmethod
     def fits(cls, pipe: Any) -> bool:

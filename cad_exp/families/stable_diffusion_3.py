@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import SD3Transformer2DModel
+from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 from torch import Tensor
 
 from cad_exp.families.base import Family, Ticker
@@ -16,6 +16,7 @@ class StableDiffusion3(Family):
     """MMDiT (arXiv 2403.03206): two CLIP encoders and T5, whose place is filled with zeros where it is left out."""
 
     title = "Stable Diffusion 3"
+    pipelines = (StableDiffusion3Pipeline,)
 
     @classmethod
     def fits(cls, pipe: Any) -> bool:

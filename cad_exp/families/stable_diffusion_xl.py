@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor
 
-from cad_exp.families.base import Family
 from cad_exp.families.condition import Condition
-from cad_exp.families.stable_diffusion import latent_channels
+from cad_exp.families.stable_diffusion import UNetFamily, latent_channels, text_alone
 
 
-class StableDiffusionXL(Family):
+class StableDiffusionXL(UNetFamily):
     """SDXL (arXiv 2307.01952). SDXL-Turbo has the same components and a recipe with guidance 0: it is distilled."""
 
     title = "Stable Diffusion XL"
+    pipelines = (StableDiffusionXLPipeline,)
 
     @classmethod
     def fits(cls, pipe: Any) -> bool:
@@ -23,7 +23,11 @@ class StableDiffusionXL(Family):
         if not isinstance(unet, UNet2DConditionModel) or unet.config.addition_embed_type != "text_time":
             return False
         encoders = [getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2")]
-        return None not in encoders and unet.config.in_channels == latent_channels(pipe)
+        if None in encoders or unet.config.in_channels != latent_channels(pipe) or not text_alone(unet):
+            return False
+        # Six numbers of sizes beside the pooled text; the refiner takes an aesthetic score in place of two of them.
+        wide = 6 * unet.config.addition_time_embed_dim + encoders[1].config.projection_dim
+        return unet.config.projection_class_embeddings_input_dim == wide
 
     def encode(self, prompts: Sequence[str], device: torch.device) -> Condition:
         text, _, pooled, _ = self.pipe.encode_prompt(list(prompts), None, device, 1, False)
@@ -37,4 +41,4 @@ class StableDiffusionXL(Family):
         height, width = (side * self.scale for side in x.shape[-2:])
         sizes = torch.tensor([[height, width, 0, 0, height, width]], device=x.device, dtype=x.dtype)
         added = {"text_embeds": condition.extras["pooled"], "time_ids": sizes.expand(len(x), -1)}
-        return (x, t), {"encoder_hidden_states": condition.text, "added_cond_kwargs": added}
+        return (x, t), {"encoder_hidden_states": condition.text, "added_cond_kwargs": added, **self.told(x)}

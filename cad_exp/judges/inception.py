@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from ..errors import UserError
+from ..image_folder import check, image_files, read
 from ..judge_files import version, weights_digest
 from ..metrics import Statistics
 from .weights import fill
 
 BATCH = 32
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 class Inception:
@@ -50,12 +50,8 @@ class Inception:
 
     def of_folder(self, folder: Path) -> np.ndarray:
         """Features (M, 2048) of all images in a folder, of whatever sizes."""
-        from PIL import Image
-
-        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
-        if len(files) < 2:
-            raise UserError(f"judge.inception.reference: there are {len(files)} images in '{folder}', FID needs two")
-        return np.concatenate([self.features(np.array(Image.open(file).convert("RGB"))[None]) for file in files])
+        check(folder, "judge.inception.reference", 2)
+        return np.concatenate([self.features(np.asarray(read(file))[None]) for file in image_files(folder)])
 
 
 def _empty() -> torch.nn.Module:
