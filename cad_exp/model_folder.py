@@ -66,7 +66,7 @@ def variant(folder: Path) -> str | None:
     """
     only = []
     for name in components(read_index(folder)):
-        there = {_weights(file.name)[0] for file in listing(folder / name) if _weights(file.name)}
+        there = {_weights(file.name)[0] for file in _inside(folder / name) if _weights(file.name)}
         if there and None not in there:
             only.append(there)
     if not only:
@@ -84,7 +84,7 @@ def network_files(place: Path, chosen: str | None = None) -> list[Path]:
     chosen: the variant; a component that lacks it is loaded without one.
     """
     weights, others = {}, []
-    for file in listing(place):
+    for file in _inside(place):
         kind = _weights(file.name)
         if kind:
             weights.setdefault(kind[0], {}).setdefault(kind[1], []).append(file)
@@ -102,7 +102,7 @@ def check(folder: Path, resolution: int | None = None) -> None:
     index = read_index(folder)
     parts = components(index)
     for name in parts:
-        if not listing(folder / name):
+        if not _inside(folder / name):
             raise UserError(f"the model folder '{folder}' is incomplete: {INDEX} names '{name}', which is not there")
         if name.startswith(_NETWORKS):
             _check_weights(folder / name, variant(folder))
@@ -118,6 +118,10 @@ def not_square(size: Any, scale: int, name: str) -> UserError:
         f"'{name}' was made for images of {height} x {width} pixels (height x width), and here they are square: "
         f"give model.resolution={min(height, width)} for square ones"
     )
+
+
+def _inside(place: Path) -> list[Path]:
+    return listing(place) if place.is_dir() else []
 
 
 def _weights(name: str) -> tuple[str | None, str] | None:

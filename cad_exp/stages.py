@@ -7,6 +7,7 @@ share of the entries, and then all read all of them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cached_property, partial
 from itertools import accumulate, groupby, pairwise
 from pathlib import Path
@@ -62,7 +63,7 @@ class Stages:
         settings = {key: config["model"][key] for key in ("path", "resolution", "guidance")}
         self.weights = model_identity(config["model"])
         self.base: dict[str, Any] = {"model": self.weights | settings, "device": card, "precision": self.precision}
-        self.erasing = Edit({})  # what `start_from` was given
+        self.erasing: Edit | None = None  # what `start_from` was given
         self.judge, self.explicit = self._judges(), explicit.mode(config)
         self._remake: dict[str, Callable[[Path], None]] = {}  # entry of images -> what makes them once more
         # The number of threads decides in which order a CPU adds up, and so the last bits.
@@ -95,7 +96,8 @@ class Stages:
                 terminal.say(f"  {laid} weight tensors of {settings['weights']} laid over the denoiser")
             for path in settings["edits"] or []:
                 Edit.load(resolve_path(path)).apply(model)
-            self.erasing.apply(model)
+            if self.erasing is not None:
+                self.erasing.apply(model)
             if self._memory["offload"] != "none":
                 offload.place(model, self.device, self._memory["offload"])
             if self._memory["checkpointing"]:
@@ -244,7 +246,8 @@ class Stages:
             probes.save(draft / PROBES)
 
         inputs_all = self.base | inputs | origin | {"batch_size": batch}
-        places = self._entries("probes", [lambda: self.cache.get("probes", ("probes",), inputs_all, make)])
+        modules = ("probes", "image_folder" if folder else "images")
+        places = self._entries("probes", [lambda: self.cache.get("probes", modules, inputs_all, make)])
         self.cover(shots, {"probes": files})
         self.parts += places
         return Probes.load(places[0] / PROBES)
@@ -355,7 +358,7 @@ class Stages:
 
                     def make(draft: Path, again: bool = False) -> None:
                         report = None if again else _shifted(tick, first * how["steps"], len(shots) * how["steps"])
-                        with edit.apply(self.model):
+                        with edit.apply(self.model) if "edit" in modules else nullcontext():
                             images.save(draft, self.model.generate(**what, batch_size=len(batch), progress=report))
 
                     inputs = self.base | what | {"edit": edit.digest()}

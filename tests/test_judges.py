@@ -551,7 +551,7 @@ def test_inception_features_equal_torch_fidelitys(tmp_path: Path):
     for index, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{index}.png")
     np.testing.assert_allclose(judge.parts["inception"].of_folder(tmp_path), found, rtol=1e-3, atol=1e-4)
-    with pytest.raises(UserError, match="FID needs two"):
+    with pytest.raises(UserError, match="at least 2 needed"):
         (tmp_path / "empty").mkdir()
         judge.parts["inception"].of_folder(tmp_path / "empty")
 
