@@ -68,3 +68,48 @@ def test_what_is_not_there_is_one_sentence(path, tmp_path, monkeypatch):
             find_folder(path, "probes.images")
     with pytest.raises(UserError, match="is a file and not"):
         find_folder("a.txt", "probes.images")
+
+
+REAL = ["judge=real", "judge.missing=skip", "judge.parts=[resnet,inception]", "concept=church", "edit=none"]
+REAL += ["judge.inception.weights='~/inception.pth'", "judge.resnet.weights='~/resnet.pth'"]
+KEYS = {
+    "model.weights": ["model.weights='~/x'"],
+    "model.edits": ["model.edits=['~/x']"],
+    "edit.path": ["edit=checkpoint", "edit.path='~/x'"],
+    "model.erased": ["""model.erased=['edit=checkpoint','edit.path="~/x"']"""],
+    "probes.images": ["probes.images='~/folder'"],
+    "judge.resnet.weights": [*REAL[:-1], "judge.resnet.weights='~/x'"],
+    "judge.inception.reference": [*REAL, "judge.inception.reference='~/folder'"],
+    "statistics": [*REAL, "judge.inception.reference='~/x.npz'"],
+    "prompts.path": ["prompts=coco30k", "prompts.path='~/x'", "evaluation.metrics=[quality]"],
+}
+
+
+@pytest.mark.parametrize("key", sorted(KEYS))
+def test_a_runs_identity_sees_what_every_key_names(key, tmp_path, monkeypatch):
+    """Files in the home folder: another content is another run, the same content the same run."""
+    from cad_exp.identity import run_identity
+    from cad_exp.settings import settle
+
+    from .test_configs import composed
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("cad_exp.judge_files.find_spec", lambda package: True)
+    put(tmp_path, "x", "x.npz", "folder/a.png", "folder/b.png", "resnet.pth", "inception.pth")
+    config = settle(composed(*KEYS[key]))
+    first = run_identity(config)
+    for name in ("x", "x.npz", "folder/a.png"):
+        (tmp_path / name).write_text("another content")
+    second = run_identity(config)
+    put(tmp_path, "x", "x.npz", "folder/a.png")
+    (tmp_path / "folder" / ".DS_Store").write_text("hidden")
+    assert first == run_identity(config) != second
+
+
+def test_a_folder_of_prompts_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    from cad_exp.prompt_files import FOLDER, locate
+
+    monkeypatch.setenv("HOME", str(put(tmp_path, "sets/mine.csv")))
+    monkeypatch.setenv(FOLDER, "~/sets")
+    settings = {"path": None, "file": None, "name": "mine", "hub": None, "revision": None}
+    assert locate(settings) == tmp_path / "sets" / "mine.csv" == locate(settings | {"path": "~/sets/mine.csv"})
