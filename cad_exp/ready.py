@@ -11,6 +11,7 @@ from typing import Any
 from cad_exp import prompt_files
 from cad_exp.errors import UserError
 from cad_exp.judge_files import at_hand, reference_place, wanted
+from cad_exp.labels import check_label
 from cad_exp.model_files import check_reachable, weights_file
 from cad_exp.runs import runs
 
@@ -20,6 +21,7 @@ def check(config: dict[str, Any]) -> None:
     check_reachable(config["model"]["path"], config["model"]["revision"])
     _files(config)
     for each in runs(config):
+        check_label(each)
         _judges(each)
 
 
