@@ -27,7 +27,7 @@ KIND_COLOURS = {
     "text-feed-forward": "#7f1d1d",
 }
 # Told apart by colour-blind readers too: Okabe and Ito, Color Universal Design (2008); yellow, pale on white, is last.
-OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#000000", "#b8a500")
+OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#000000", "#f0e442")
 INK, PALE = "#1f2937", "#6b7280"
 SIGNED = LinearSegmentedColormap.from_list("signed", [SUPPRESSES, "#93b4f5", "#f8f8f7", "#f5b08a", HELPS])
 UNITS = {"weight": "weights", "neuron": "neurons", "head": "attention heads", "layer": "whole layers"}

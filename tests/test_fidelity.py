@@ -426,7 +426,7 @@ def test_metrics_have_the_schema_and_say_what_they_are():
     assert {metric["variant"] for metric in metrics} == {"attribution"}
     assert all(tuple(metric) == FIELDS for metric in metrics)
     names = [metric["name"] for metric in metrics]
-    assert len(set(names)) == len(names) == 2 * 2 * 6 + 2 + 3 and not any("all" in name for name in names)
+    assert len(set(names)) == len(names) == 2 * 2 * 6 + 2 + 3 and not any("@all" in name for name in names)
     assert {"fidelity_pearson@0.05", "fidelity_sign_top@0.2", "fidelity_area_most", "fidelity_change_negative@0.1"} < {
         *names
     }
