@@ -14,13 +14,13 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from .errors import UserError
+from .thresholds import RELATED, STABLE_OVERLAP, STABLE_SPEARMAN
 
 SHARES = (0.01, 0.05, 0.1)  # of the ranking's top, for the overlap of two rankings
-STABLE_SPEARMAN, STABLE_OVERLAP = 0.9, 0.8  # what a ranking needs to be called stable, the overlap at the top 5 %
-RELATED = 0.5  # a rank correlation with a control beyond which the control has not destroyed the scores
 STREAM = 20_040  # names the random numbers of these studies: no estimator draws from the same stream
 RESAMPLED = 2**21  # numbers that one block of bootstrap resamples holds
 
@@ -35,33 +35,52 @@ def stream(seed: int, *names: Any) -> np.random.Generator:
 def agreement(predicted: Any, true: Any, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
     """How well predictions (A,) agree with the truth (A,).
 
-    pearson, spearman (ties share their mean rank) and slope, of the least squares line of true on predicted, each
-    (value, low, high) with a 95 % percentile bootstrap over pairs; intercept; n. A slope of 1 means effects of the
-    predicted size, 0.5 half of it. Where predicted or true do not vary, or n < 3, the value is None.
+    Whether they rise and fall together: pearson, spearman (ties share their mean rank) and slope, of the least squares
+    line of true on predicted, with its intercept. Whether they are right:
+
+    - bias, the mean of true - predicted, and relative_bias, that divided by the mean of |true|;
+    - sign, the share of pairs with equal signs (two zeros are equal, a zero and a number are not);
+    - r2 = 1 - sum (true - predicted)^2 / sum (true - mean true)^2, to the line "true = predicted" and no fitted one:
+      1 is perfect, 0 as good as always saying the mean, below 0 worse than that.
+
+    Each is (value, low, high): a 95 % percentile bootstrap over pairs, for the share of signs Wilson's. None where it
+    is not defined: for n < 3 (bias and sign: n = 0), and where true (slope: predicted; correlations: either) does not
+    vary. relative_bias and intercept are numbers without an interval, n is the number of pairs.
     """
     x, y = np.asarray(predicted, dtype=np.float64), np.asarray(true, dtype=np.float64)
-    found: dict[str, Any] = {"n": len(x), "pearson": None, "spearman": None, "slope": None, "intercept": None}
-    if len(x) < 3 or not _varies(x):
-        return found
-    slope = float(_slope(x, y))
-    found["intercept"] = float(y.mean() - slope * x.mean())
-    drawn: list[list[np.ndarray]] = [[], [], []]
+    if not len(x):
+        return {"n": 0, "intercept": None, "relative_bias": None, "sign": None} | dict.fromkeys(_STATISTICS)
+    resampled = _resampled(x, y, resamples, seed)
+    found: dict[str, Any] = {"n": len(x), "intercept": None, "sign": _signs(x, y)}
+    for name, statistic in _STATISTICS.items():
+        value = float(statistic(x, y)) if name == "bias" or len(x) > 2 else np.nan
+        found[name] = _bounded(value, resampled[name]) if np.isfinite(value) else None
+    if found["slope"]:
+        found["intercept"] = float(y.mean() - found["slope"][0] * x.mean())
+    size = np.abs(y).mean()
+    return found | {"relative_bias": float(found["bias"][0] / size) if size else None}
+
+
+def _resampled(x: np.ndarray, y: np.ndarray, resamples: int, seed: int) -> dict[str, np.ndarray]:
+    """Every statistic of (x, y) in bootstrap resamples of pairs, in blocks that fit into memory."""
     rng, block = np.random.default_rng(seed), max(1, RESAMPLED // len(x))
+    drawn: dict[str, list[np.ndarray]] = {name: [np.zeros(0)] for name in _STATISTICS}
     for first in range(0, resamples, block):
         index = rng.integers(0, len(x), (min(block, resamples - first), len(x)))
-        a, b = x[index], y[index]
-        both = (_pearson(a, b), _pearson(_ranks(a), _ranks(b)), _slope(a, b))
-        drawn = [[*before, values] for before, values in zip(drawn, both, strict=True)]
-    found["slope"] = _bounded(slope, drawn[2])
-    if _varies(y):
-        found["pearson"] = _bounded(float(_pearson(x, y)), drawn[0])
-        found["spearman"] = _bounded(float(_pearson(_ranks(x), _ranks(y))), drawn[1])
-    return found
+        for name, statistic in _STATISTICS.items():
+            drawn[name].append(statistic(x[index], y[index]))
+    return {name: np.concatenate(blocks) for name, blocks in drawn.items()}
 
 
-def _bounded(value: float, blocks: Sequence[np.ndarray]) -> Bounded:
+def _signs(x: np.ndarray, y: np.ndarray) -> Bounded:
+    """Share of pairs with equal signs, with Wilson's 95 % interval."""
+    equal = int((np.sign(x) == np.sign(y)).sum())
+    interval = binomtest(equal, len(x)).proportion_ci(method="wilson")
+    return equal / len(x), float(interval.low), float(interval.high)
+
+
+def _bounded(value: float, drawn: np.ndarray) -> Bounded:
     """With the 2.5th and 97.5th percentile of the resamples in which there was something to compare."""
-    drawn = np.concatenate(blocks) if blocks else np.zeros(0)
     drawn = drawn[np.isfinite(drawn)]
     low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (None, None)
     return value, None if low is None else float(low), None if high is None else float(high)
@@ -87,9 +106,24 @@ def _slope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.where(varied, (x * y).sum(-1) / np.where(varied, (x * x).sum(-1), 1.0), np.nan)
 
 
+def _r2(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """R2 of y to the line y = x along the last axis; NaN where y does not vary."""
+    varied, total = _varies(y), np.square(y - y.mean(-1, keepdims=True)).sum(-1)
+    return np.where(varied, 1 - np.square(y - x).sum(-1) / np.where(varied, total, 1.0), np.nan)
+
+
 def _ranks(x: np.ndarray) -> np.ndarray:
     """Ranks along the last axis; equal numbers share their mean rank."""
     return pd.DataFrame(x.T).rank().to_numpy().T if x.ndim > 1 else pd.Series(x).rank().to_numpy()
+
+
+_STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "pearson": _pearson,
+    "spearman": lambda x, y: np.where(_varies(x) & _varies(y), _pearson(_ranks(x), _ranks(y)), np.nan),
+    "slope": _slope,
+    "bias": lambda x, y: (y - x).mean(-1),
+    "r2": _r2,
+}
 
 
 def stability(scores_by_seed: Sequence[Tensor], shares: Sequence[float] = SHARES) -> dict[str, Any]:

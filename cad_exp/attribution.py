@@ -8,7 +8,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cad_exp.components import GRANULARITIES, KINDS, TEXT, Granularity, Site, Weight, find_sites, make_granularity
+from cad_exp.components import (
+    FF_IN,
+    GRANULARITIES,
+    KINDS,
+    OPTIONAL,
+    TEXT,
+    Granularity,
+    Site,
+    Weight,
+    find_sites,
+    make_granularity,
+)
 from cad_exp.errors import UserError, choose
 from cad_exp.estimators import Estimator, Scores, make_estimator
 from cad_exp.files import atomic, plain
@@ -141,8 +152,8 @@ def attribute(
 
 def _sites(model: DiffusionModel, cuts: Sequence[Granularity]) -> list[Site]:
     """Where the cuts' components are; the text encoders come first, as in the forward pass."""
-    text = any(kind in TEXT for cut in cuts for kind in cut.kinds)
-    return [*(text_sites(model.pipe) if text else ()), *find_sites(model.denoiser)]
+    asked = {kind for cut in cuts for kind in cut.kinds}
+    return [*(text_sites(model.pipe) if asked & set(TEXT) else ()), *find_sites(model.denoiser, FF_IN in asked)]
 
 
 def _estimates(
@@ -150,7 +161,7 @@ def _estimates(
 ) -> tuple[dict[str, Scores], float | None]:
     """Scores by granularity, and J of the intact model where the estimator had to know it."""
     if estimator.additive:
-        game = Game(objective, Weight(KINDS + TEXT), sites)
+        game = Game(objective, Weight(KINDS + OPTIONAL), sites)
         scores = estimator.estimate(game)
         weights = game.split(scores.values)
         found = {cut.name: Scores(cut.reduce(weights, sites), None, scores.facts) for cut in cuts}

@@ -6,6 +6,9 @@ weight equals masking the projection's input. So one gradient of shape (out, in)
 Where text and image attend together (SD3, FLUX), attention is of the kind `joint-attention`, and who asks for
 cross-attention, the place where the prompt comes in, gets it too. Such a network keeps the text's stream beside the
 image's: its blocks are named "transformer_blocks.3" and "transformer_blocks.3 (text)".
+
+A feed-forward block's first projection (`feed-forward-in`) is no output projection: its columns are no neurons. Its
+single weights can be scored and edited where they are asked for, as the public CAD code does.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,9 +27,12 @@ SELF, CROSS, JOINT, FF = "self-attention", "cross-attention", "joint-attention",
 KINDS = (SELF, CROSS, JOINT, FF)
 ATTENTION = (SELF, CROSS, JOINT)
 TEXT_ATTENTION, TEXT_FF = "text-attention", "text-feed-forward"
-TEXT = (TEXT_ATTENTION, TEXT_FF)  # of the text encoders (cad_exp/text_encoders.py): only where they are asked for
+TEXT = (TEXT_ATTENTION, TEXT_FF)  # of the text encoders (cad_exp/text_encoders.py)
+FF_IN = "feed-forward-in"  # the first projection of a feed-forward block
+OPTIONAL = (*TEXT, FF_IN)  # only where they are asked for
 ALSO = {CROSS: (JOINT,)}  # kinds that are meant as well where one is asked for
 SCOPES = ("row", "layer", "global")
+COLUMNS = ["index", "module", "block", "kind", "component", "name", "start", "stop"]
 _STAGES = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
 
 
@@ -34,12 +40,14 @@ _STAGES = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
 class Site:
     """One output projection of the denoiser: a Linear whose input columns are components (its bias stays).
 
+    Of the kind FF_IN it is a first projection, and only its weights are components.
+
     In FLUX's single-stream blocks one Linear projects attention and feed-forward, each having a range of the columns.
     """
 
     module: str  # dotted name of the Linear in the denoiser; of a text encoder's "text_encoder:name"
     block: str  # the block that a person would name, "up_blocks.1.attentions.0"
-    kind: str  # one of KINDS or TEXT
+    kind: str  # one of KINDS or OPTIONAL
     shape: tuple[int, int]  # (out, in) of the site's own columns
     heads: int = 0  # attention heads, 0 for feed-forward
     first: int = 0  # where its columns begin in the Linear's weight
@@ -60,17 +68,32 @@ class Site:
         return slice(self.first, self.first + self.shape[1])
 
 
-def find_sites(denoiser: nn.Module) -> list[Site]:
+def find_sites(denoiser: nn.Module, inputs: bool = False) -> list[Site]:
     """Every attention and feed-forward output projection in forward order, found by class and never by path.
 
-    Raises UserError if the network has none.
+    inputs: also the feed-forward blocks' first projections, each before its output projection. Raises UserError if the
+    network has none.
     """
     modules = dict(denoiser.named_modules())
-    sites = [site for name, module in modules.items() for site in _sites_of(name, module, modules)]
+    sites = []
+    for name, module in modules.items():
+        sites += _first_of(name, module, modules) if inputs else []
+        sites += _sites_of(name, module, modules)
     if not sites:
         raise UserError("the denoiser has no attention or feed-forward block of diffusers: this model is not supported")
     # diffusers defines the middle block after the upper ones; a reader expects the order of the forward pass.
     return sorted(sites, key=lambda site: _STAGES.get(site.module.split(".")[0], 0))
+
+
+def _first_of(name: str, module: nn.Module, modules: dict[str, nn.Module]) -> list[Site]:
+    """The first projection of a feed-forward block, whatever its activation; in FLUX's single stream `proj_mlp`."""
+    if isinstance(module, FluxSingleTransformerBlock):
+        return [Site(f"{name}.proj_mlp", name, FF_IN, (module.proj_mlp.out_features, module.proj_mlp.in_features))]
+    if not isinstance(module, FeedForward):
+        return []
+    first = next(place for place, layer in module.named_modules() if isinstance(layer, nn.Linear))
+    text = name.rpartition(".")[2] == "ff_context"
+    return [_site(f"{name}.{first}", name, FF_IN, modules, text=text)]
 
 
 def _sites_of(name: str, module: nn.Module, modules: dict[str, nn.Module]) -> list[Site]:
@@ -125,13 +148,13 @@ class Granularity:
     name: str
     unit: str = "column"  # what `locate` returns: input columns, or flat entries of the weight
     default_kinds: tuple[str, ...] = KINDS
-    allowed_kinds: tuple[str, ...] = KINDS  # of the denoiser; `text_kinds` may be asked for as well
-    text_kinds: tuple[str, ...] = TEXT
+    allowed_kinds: tuple[str, ...] = KINDS  # that are usual; `optional_kinds` may be asked for as well
+    optional_kinds: tuple[str, ...] = TEXT
     scopes: tuple[str, ...] = ("layer", "global")
 
     def __init__(self, kinds: Iterable[str] | None = None):
         kinds = self.default_kinds if kinds is None else ((kinds,) if isinstance(kinds, str) else tuple(kinds))
-        known = self.allowed_kinds + self.text_kinds
+        known = self.allowed_kinds + self.optional_kinds
         self.kinds = tuple(choose(kind, known, f"kind for granularity {self.name}") for kind in kinds)
         if not self.kinds:
             raise UserError(f"granularity {self.name} needs at least one kind of: {', '.join(self.allowed_kinds)}")
@@ -167,7 +190,7 @@ class Granularity:
                 start = site.first + part * width
                 row = (len(rows), site.module, site.block, site.kind, part, name, start, start + width)
                 rows.append(row)
-        return pd.DataFrame(rows, columns=["index", "module", "block", "kind", "component", "name", "start", "stop"])
+        return pd.DataFrame(rows, columns=COLUMNS)
 
     def title(self, site: Site, part: int) -> str:
         """A component's name for a person."""
@@ -225,6 +248,11 @@ class Granularity:
             start += self.parts(site)
         return runs
 
+    def weights(self, sites: Sequence[Site]) -> Tensor:
+        """How many single weights (n,) int64 each component has."""
+        pieces = [torch.full((self.parts(site),), site.size // self.parts(site)) for site in self.sites(sites)]
+        return torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.long)
+
     def groups(self, sites: Sequence[Site], scope: str) -> Tensor:
         """Group number (n,) of every component for a scope."""
         pieces, first = [torch.zeros(0, dtype=torch.long)], 0
@@ -237,7 +265,7 @@ class Granularity:
 class Weight(Granularity):
     """Every entry of an output projection. Too many for one row each: `table` has one row per matrix."""
 
-    name, unit, scopes = "weight", "entry", SCOPES
+    name, unit, scopes, optional_kinds = "weight", "entry", SCOPES, OPTIONAL
 
     def parts(self, site: Site) -> int:
         return site.size
@@ -249,12 +277,12 @@ class Weight(Granularity):
 
     def table(self, sites: Sequence[Site]) -> pd.DataFrame:
         """One row per matrix; start and stop are its range in the score vector."""
-        table = Layer(self.kinds).table(sites)
-        sizes = torch.tensor([site.size for site in self.sites(sites)], dtype=torch.long)
-        table["stop"] = sizes.cumsum(0).numpy()
-        table["start"] = table["stop"] - sizes.numpy()
-        table["name"] = [f"{name} · weights" for name in table["name"]]
-        return table
+        rows, start = [], 0
+        for number, site in enumerate(self.sites(sites)):
+            name = f"{site.block} · {site.kind} · weights"
+            rows.append((number, site.module, site.block, site.kind, 0, name, start, start + site.size))
+            start += site.size
+        return pd.DataFrame(rows, columns=COLUMNS)
 
     def _expand(self, site: Site, parts: Tensor) -> Tensor:
         row, column = parts // site.shape[1], parts % site.shape[1]
@@ -278,7 +306,7 @@ class Neuron(Granularity):
 class Head(Granularity):
     """One attention head: its columns of the attention's output projection."""
 
-    name, default_kinds, allowed_kinds, text_kinds = "head", ATTENTION, ATTENTION, (TEXT_ATTENTION,)
+    name, default_kinds, allowed_kinds, optional_kinds = "head", ATTENTION, ATTENTION, (TEXT_ATTENTION,)
 
     def parts(self, site: Site) -> int:
         return site.heads

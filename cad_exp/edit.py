@@ -216,20 +216,37 @@ def select(
 
 
 def random_edit(like: Edit, attribution: Attribution, granularity: str | None = None, seed: int = 0) -> Edit:
-    """An edit of equal budget: in every scope group as many components as `like` has there, drawn by the seed."""
+    """An edit of equal budget, drawn by the seed: as many components and as many weights as `like` has.
+
+    In every group of the scope as many components of each size (in weights) as `like` has there. Where that would be
+    `like` itself, as with one layer of a size, sizes are left out of account, and only the number of components is
+    equal; `changed` of both edits' meta says how many weights each has.
+    """
     name, scope = granularity or like.meta["granularity"], like.meta["scope"]
     attribution = attribution.narrow(name, like.meta["kinds"])
-    cut, scores = attribution.granularity(name), attribution.scores[name]
-    sites, generator = attribution.sites, torch.Generator().manual_seed(seed)
-    taken = torch.zeros(len(scores), dtype=torch.bool)
+    cut, sites = attribution.granularity(name), attribution.sites
+    taken = torch.zeros(len(attribution.scores[name]), dtype=torch.bool)
     taken[cut.components(sites, like.indices)] = True
-    chosen = [torch.zeros(0, dtype=torch.long)]
-    for start, groups, size in cut.segments(sites, scope):
-        budget = taken[start : start + groups * size].view(groups, size).sum(1, keepdim=True)
-        order = torch.rand(groups, size, generator=generator).argsort(dim=1) + torch.arange(groups)[:, None] * size
-        chosen.append((order + start)[torch.arange(size) < budget])
+    segments, sizes = cut.segments(sites, scope), cut.weights(sites)
+    chosen = _drawn(taken, sizes, segments, seed)
+    if taken[chosen].all():
+        chosen = _drawn(taken, torch.zeros_like(sizes), segments, seed)
     meta = {"edit": "random", "sign": None, "requested": like.meta["achieved"], "random_seed": seed}
-    return _edit(attribution, cut, torch.cat(chosen), scope, like.factor, meta)
+    return _edit(attribution, cut, chosen, scope, like.factor, meta)
+
+
+def _drawn(taken: Tensor, sizes: Tensor, segments: list[tuple[int, int, int]], seed: int) -> Tensor:
+    """Random components (k,): in every group of the segments as many of each size as are taken there."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = [torch.zeros(0, dtype=torch.long)]
+    for start, groups, size in segments:
+        own, kinds = taken[start : start + groups * size].view(groups, size), sizes[start : start + size]
+        order = torch.rand(groups, size, generator=generator).argsort(dim=1)
+        for kind in kinds.unique():
+            of_kind = (kinds == kind)[order]  # in the drawn order
+            among = of_kind & (of_kind.cumsum(1) <= (own & (kinds == kind)).sum(1, keepdim=True))
+            chosen.append((order + torch.arange(groups)[:, None] * size + start)[among])
+    return torch.cat(chosen)
 
 
 def no_edit(attribution: Attribution | None = None) -> Edit:

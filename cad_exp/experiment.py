@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from . import evaluation, parallel, prompts, ready, report, studies, terminal
+from . import evaluation, parallel, prompts, ready, report, studies, terminal, verdict, vocabulary
 from .attribution import Attribution
 from .edit import Edit, make_edit, random_edit
+from .errors import UserError
 from .identity import file_digest, run_identity
 from .prompt_files import files as prompt_files
 from .results import Results, run_info
@@ -48,6 +49,7 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
     with parallel.together(config["runtime"]["device"]), track(config, folder) as tracker:
         terminal.quiet_libraries()
         shots = prompts.plan(config)  # first, for it refuses sets that do not fit
+        vocabulary.warn(config, shots)
         terminal.stage(f"model: {config['model']['name']}")
         stages = Stages(config, config["runtime"]["cache"] or folder / ".cache")
         results = begin(stages, config, folder)
@@ -61,6 +63,7 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
         else:
             edits = attributed(stages, results, folder, tracker)
         results.run["changed_weights"] = edits["edited"].meta["changed"] if edits else 0
+        results.run["changed_weights_random"] = edits["random"].meta["changed"] if edits else 0
         with results.time("images"):
             pictures = stages.images(shots, {"unedited": Edit({}), **edits}) if shots else {}
         try:
@@ -68,6 +71,7 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
                 measure(stages, shots, pictures, results, folder)
         finally:
             stages.cover(shots, pictures)
+        results.run["verdict"] = verdict.of(results.metrics)
         report.images(stages, shots, pictures, folder)
         report.outcome(results, shots, pictures, config, folder, tracker)
         results.finish()
@@ -121,14 +125,26 @@ def attributed(stages: Stages, results: Results, folder: Path, tracker: Tracker)
         attribution = stages.attribution(probes)
     with results.time("edit"):
         chosen = attribution.narrow(config["granularity"]["name"], config["granularity"]["kinds"])
+        check_scores(chosen, config)
         edits = choose_edits(chosen, config)
-    report.attribution(stages, probes, attribution, folder, tracker)
+    report.attribution(stages, probes, folder, tracker)
     report.edits(edits, config, folder, tracker)
     with results.time("fidelity"):
         report.fidelity(*studies.fidelity(stages, probes, chosen), results, config, folder, tracker)
+    report.attribution_map(attribution, results, config, folder, tracker)
     with results.time("timesteps"):
         report.timesteps(studies.timesteps(stages, probes, chosen), config, folder, tracker)
     return edits
+
+
+def check_scores(attribution: Attribution, config: Config) -> None:
+    """UserError where every score is 0: then nothing was found, and an edit would be one of nothing."""
+    if not attribution.scores[config["granularity"]["name"]].any():
+        concept, name = config["concept"], config["granularity"]["name"]
+        raise UserError(
+            f"every score of granularity {name} is 0: to objective={config['objective']['name']} nothing in the model "
+            f"tells concept.prompt={concept['prompt'][:60]!r} from concept.base_prompt={concept['base_prompt'][:60]!r}"
+        )
 
 
 def choose_edits(attribution: Attribution, config: Config) -> dict[str, Edit]:
@@ -136,7 +152,9 @@ def choose_edits(attribution: Attribution, config: Config) -> dict[str, Edit]:
     if config["edit"]["name"] == "none":
         return {}
     edit, granularity = chosen_edit(attribution, config), config["granularity"]["name"]
-    return {"edited": edit, "random": random_edit(edit, attribution, granularity, config["seed"] + 1)}
+    random = random_edit(edit, attribution, granularity, config["seed"] + 1)
+    report.control(edit, random)
+    return {"edited": edit, "random": random}
 
 
 def chosen_edit(attribution: Attribution, config: Config) -> Edit:
@@ -154,6 +172,9 @@ def chosen_edit(attribution: Attribution, config: Config) -> Edit:
         rounding=settings["rounding"],
     )
     report.budget(edit, attribution, granularity)
+    if edit.empty:
+        sign = edit.meta["sign"] or "positive"
+        raise UserError(f"no component has a {sign} score, so edit={settings['name']} has nothing to change: edit=none")
     return edit
 
 

@@ -94,20 +94,25 @@ _AGREEMENTS = {
     "spearman": (True, "rank correlation of the predicted change of J with the true change of {of}"),
     "slope": (None, "slope of the true change of {of} on the predicted change of J"),
 }
+_RIGHT = {  # of predictions of the very quantity that is measured
+    "bias": (None, "mean of the true minus the predicted change of J (relative: divided by the mean |true change|)"),
+    "sign": (True, "share of ablations whose predicted and true change of J have the same sign"),
+    "r2": (True, "1 - sum (true - predicted)^2 / sum (true - mean true)^2 of the changes of J: R2 to true = predicted"),
+}
 
 
 def _ending(kind: str, rate: float | None) -> str:
-    if kind == "single":
-        return "_single"
-    return ("" if kind == "uniform" else f"_{kind}") + ("@all" if rate is None else f"@{rate:g}")
+    return "_single" if kind == "single" else ("" if kind == "uniform" else f"_{kind}") + f"@{rate:g}"
 
 
 def _agreements(found: dict[str, Any], base: dict[str, Any], prefix: str, of: str) -> Iterator[dict[str, Any]]:
-    """fidelity_pearson@0.05, fidelity_pearson_top@0.05, fidelity_pearson_single, ...; over all rates @all."""
+    """fidelity_pearson@0.05, fidelity_sign_top@0.05, fidelity_r2_single, ...; what images show is not predicted."""
     kind, rate = found["kind"], found["rate"]
-    size = "of all rates together, whose different sizes alone correlate" if rate is None else f"{rate:.3g} of them"
-    size = "one at a time" if kind == "single" else size
-    for name, (higher, what) in _AGREEMENTS.items():
+    size = "one at a time" if kind == "single" else f"{rate:.3g} of them"
+    bootstrap = f"95 % percentile bootstrap over ablations, {base['bootstrap']} resamples; probes fixed"
+    for name, (higher, what) in (_AGREEMENTS | (_RIGHT if of == "J" else {})).items():
+        more = {"intercept": found["intercept"]} if name == "slope" else {}
+        more |= {"relative": found["relative_bias"]} if name == "bias" else {}
         yield _metric(
             f"{prefix}_{name}{_ending(kind, rate)}",
             found[name],
@@ -116,8 +121,8 @@ def _agreements(found: dict[str, Any], base: dict[str, Any], prefix: str, of: st
             what=f"{what.format(of=of)}, over ablations of {_DRAWN[kind]}, {size}",
             kind=kind,
             rate=rate,
-            intercept=found["intercept"],
-            interval=f"95 % percentile bootstrap over ablations, {base['bootstrap']} resamples; probes fixed",
+            interval="95 %, Wilson; probes fixed" if name == "sign" else bootstrap,
+            **more,
             **base,
         )
 
@@ -202,8 +207,8 @@ def proxy_metrics(
     both, metrics = both[both["study"] == "ablations"], []
     for kind in both["kind"].unique():
         own = both[both["kind"] == kind]
-        for rate in (None,) if kind == "single" else (*own["rate"].unique(), None):
-            rows = own.drop_duplicates(["size", "draw"]) if rate is None else own[own["rate"] == rate]
+        for rate in (None,) if kind == "single" else own["rate"].unique():
+            rows = own if rate is None else own[own["rate"] == rate]
             found = agreement(rows["true"], rows["true_seen"], resamples, seed)
             what = f"correlation of the true change of J with that of {of}, over ablations of {_DRAWN[kind]}"
             interval = f"95 % percentile bootstrap over ablations, {resamples} resamples; probes and images fixed"

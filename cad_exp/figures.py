@@ -22,9 +22,12 @@ KIND_COLOURS = {
     "cross-attention": "#0f766e",
     "joint-attention": "#0369a1",
     "feed-forward": "#a16207",
+    "feed-forward-in": "#4d7c0f",
     "text-attention": "#be185d",
     "text-feed-forward": "#7f1d1d",
 }
+# Told apart by colour-blind readers too: Okabe and Ito, Color Universal Design (2008); yellow, pale on white, is last.
+OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#000000", "#f0e442")
 INK, PALE = "#1f2937", "#6b7280"
 SIGNED = LinearSegmentedColormap.from_list("signed", [SUPPRESSES, "#93b4f5", "#f8f8f7", "#f5b08a", HELPS])
 UNITS = {"weight": "weights", "neuron": "neurons", "head": "attention heads", "layer": "whole layers"}
@@ -34,8 +37,18 @@ SORTED_EXACTLY = 1_000_000  # longer layers are thinned out before they are sort
 DPI = 130
 
 
-def attribution_map(attribution: Any, granularity: str, path: Path | str, title: str = "") -> Path:
+def attribution_map(
+    attribution: Any,
+    granularity: str,
+    path: Path | str,
+    title: str = "",
+    verdict: str = "",
+    stable: bool | None = None,
+) -> Path:
     """Draw which layers and kinds of component carry the concept, and which suppress it; returns `path` (PNG).
+
+    verdict, stable: of `verdict.scores` and `verdict.stable`; the sentence stands below the title, and nothing is
+    called the strongest where the ranking is not stable.
 
     One row per layer in the order in which the signal passes them. Left: the sum of its positive and the sum of its
     negative scores, each as a share of all absolute scores. Right: its components from the most helpful to the most
@@ -46,13 +59,15 @@ def attribution_map(attribution: Any, granularity: str, path: Path | str, title:
     for layer in layers:
         layer["helps"] = 100 * np.clip(layer["scores"], 0, None).sum() / total
         layer["suppresses"] = 100 * np.clip(layer["scores"], None, 0).sum() / total
-    height = 2.7 + 0.27 * max(len(layers), 5)
+    told = textwrap.wrap(verdict, 165)
+    height, above = 2.7 + 0.27 * max(len(layers), 5) + 0.2 * len(told), 1.45 + 0.2 * len(told)
     figure = _canvas(12.5, height)
-    place = {"left": 0.225, "right": 0.975, "top": 1 - 1.45 / height, "bottom": 1.05 / height, "wspace": 0.05}
+    place = {"left": 0.225, "right": 0.975, "top": 1 - above / height, "bottom": 1.05 / height, "wspace": 0.05}
     bars, strips = figure.subplots(1, 2, sharey=True, width_ratios=[1, 1.2], gridspec_kw=place)
     _draw_bars(bars, layers)
     _draw_strips(strips, layers, granularity)
-    _head(figure, title or f"Where the concept sits: {UNITS[granularity]}", _takeaway(layers, granularity))
+    title = title or f"Where the concept sits: {UNITS[granularity]}"
+    _head(figure, title, _takeaway(layers, granularity, stable), told)
     _key(figure, layers)
     return _save(figure, path)
 
@@ -183,8 +198,8 @@ def _separate(axes: Any, layers: list[dict[str, Any]]) -> None:
     axes.tick_params(length=0, labelsize=8.5)
 
 
-def _takeaway(layers: list[dict[str, Any]], granularity: str) -> str:
-    """What the picture shows, in numbers."""
+def _takeaway(layers: list[dict[str, Any]], granularity: str, stable: bool | None = None) -> str:
+    """What the picture shows, in numbers; who is the strongest only where another estimate would say the same."""
     first = max(layers, key=lambda layer: layer["helps"])
     last = min(layers, key=lambda layer: layer["suppresses"])
     helps, hinders = sum(layer["helps"] for layer in layers), -sum(layer["suppresses"] for layer in layers)
@@ -198,6 +213,8 @@ def _takeaway(layers: list[dict[str, Any]], granularity: str) -> str:
         f"{counted}{len(layers)} layers. A score estimates how much the concept weakens when the component is "
         f"switched off. {_percent(helps)} of all influence makes the concept, {_percent(hinders)} suppresses it. "
     )
+    if stable is False:
+        return text + "Another estimate would rank the components otherwise, so none is named as the strongest."
     text += f"Strongest maker: {first['name']} {first['kind']} ({_percent(first['helps'])})"
     if last["suppresses"] < 0:
         text += f"; strongest suppressor: {last['name']} {last['kind']} ({_percent(-last['suppresses'])})"
@@ -210,12 +227,13 @@ def _percent(value: float) -> str:
     return "under\u00a01\u00a0%" if 0 < value < 0.5 else f"{value:.0f}\u00a0%"  # no line break inside
 
 
-def _head(figure: Figure, title: str, text: str) -> None:
+def _head(figure: Figure, title: str, text: str, verdict: list[str]) -> None:
     height = figure.get_figheight()
     figure.text(0.012, 1 - 0.14 / height, title, fontsize=14, fontweight="bold", color=INK, va="top")
-    figure.text(
-        0.012, 1 - 0.45 / height, textwrap.fill(text, 185), fontsize=8.8, color=PALE, va="top", linespacing=1.35
-    )
+    look = {"color": INK, "va": "top", "linespacing": 1.35}
+    figure.text(0.012, 1 - 0.47 / height, "\n".join(verdict), fontsize=9.5, fontweight="bold", **look)
+    below = 0.45 + 0.2 * len(verdict)
+    figure.text(0.012, 1 - below / height, textwrap.fill(text, 185), fontsize=8.8, **look | {"color": PALE})
 
 
 def _key(figure: Figure, layers: list[dict[str, Any]]) -> None:

@@ -19,6 +19,7 @@ from cad_exp.image_folder import image_files
 from cad_exp.inputs import find_file, find_folder, listing, resolve
 from cad_exp.model_files import commit, locate, weights_file
 from cad_exp.model_folder import files as model_files
+from cad_exp.names import check_name
 from cad_exp.prompt_files import files as prompt_files
 from cad_exp.runs import runs
 
@@ -175,9 +176,14 @@ def run_identity(config: dict[str, Any]) -> str:
 
 
 def run_hash(*, _root_: Any) -> str:
-    """OmegaConf resolver for the names of run folders: eight hex digits of the settings, the code and the versions."""
+    """OmegaConf resolver for the names of run folders: eight hex digits of the settings, the code and the versions.
+
+    UserError, before there is such a folder, for the name of a concept or granularity that cannot stand in its name.
+    """
     from omegaconf import OmegaConf
 
+    for key in ("concept.name", "granularity.name"):
+        check_name(OmegaConf.select(_root_, key, default="none"), key)
     config = OmegaConf.to_container(_root_, resolve=False)
     config.pop("hydra", None)
     return digest([effective(config), code_version("experiment"), versions()])[:8]

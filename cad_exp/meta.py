@@ -102,9 +102,9 @@ def _count(network: nn.Module, recurse: bool = True) -> int:
 
 def scored(network: nn.Module, granularity: Facts | None) -> list[str]:
     """The Linears that get gradients: those of a granularity's config, or of all granularities."""
-    from cad_exp.components import find_sites, make_granularity
+    from cad_exp.components import FF_IN, find_sites, make_granularity
 
-    sites = find_sites(network)
+    sites = find_sites(network, granularity is not None and FF_IN in (granularity["kinds"] or ()))
     if granularity is not None:
         sites = make_granularity(granularity["name"], granularity["kinds"]).sites(sites)
     return list(dict.fromkeys(site.module for site in sites))

@@ -11,6 +11,7 @@ from typing import Any
 from cad_exp import image_folder, model_folder, prompt_files, terminal
 from cad_exp.inputs import find_file
 from cad_exp.judge_files import at_hand, reference_place, wanted
+from cad_exp.labels import check_label
 from cad_exp.model_files import check_reachable, locate, weights_file
 from cad_exp.runs import runs
 
@@ -24,6 +25,7 @@ def check(config: dict[str, Any]) -> None:
         model_folder.check(folder, model["resolution"])
     _files(config)
     for each in runs(config):
+        check_label(each)
         _judges(each)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from . import fidelity_figures, figures, parallel, sheet, terminal, timestep_figure
+from . import fidelity_figures, figures, parallel, sheet, terminal, timestep_figure, verdict
 from . import images as pngs
 from .attribution import FILE, TABLE, Attribution
 from .edit import Edit
@@ -35,6 +35,14 @@ def budget(edit: Edit, attribution: Attribution, granularity: str) -> None:
     )
 
 
+def control(edit: Edit, random: Edit) -> None:
+    """Where the random edit's budget is equal in components only, both numbers of weights."""
+    changed, drawn = edit.meta["changed"], random.meta["changed"]
+    if changed != drawn:
+        what = f"the random edit has as many components, but {drawn:,} weights where the edit has {changed:,}"
+        terminal.say(f"  {what}", style="yellow")
+
+
 def edits(made: dict[str, Edit], config: Config, folder: Path, tracker: Tracker) -> None:
     """The edits as files."""
     if not parallel.main():
@@ -46,23 +54,30 @@ def edits(made: dict[str, Edit], config: Config, folder: Path, tracker: Tracker)
         tracker.log_artifact(folder / "edit.safetensors", "edit", name)
 
 
-def attribution(stages: Stages, probes: Probes, scored: Attribution, folder: Path, tracker: Tracker) -> None:
-    """The probes and scores as files, and the map of the chosen granularity as a picture."""
+def attribution(stages: Stages, probes: Probes, folder: Path, tracker: Tracker) -> None:
+    """The probes and scores as files."""
     if not parallel.main():
         return
-    config = stages.config
-    granularity, concept = config["granularity"]["name"], config["concept"]["name"]
     probes.save(folder / "probes.safetensors")
     for name in (FILE, TABLE):
         link(stages.scores / name, folder / name)
+    tracker.log_artifact(folder / FILE, "attribution", f"attribution-{stages.config['concept']['name']}")
+
+
+def attribution_map(scored: Attribution, results: Results, config: Config, folder: Path, tracker: Tracker) -> None:
+    """The picture of the chosen granularity, with what the studies of the scores found; after these."""
+    if not parallel.main():
+        return
+    granularity, kinds = config["granularity"]["name"], config["granularity"]["kinds"]
     picture = figures.attribution_map(
-        scored.narrow(granularity, config["granularity"]["kinds"]),
+        scored.narrow(granularity, kinds),
         granularity,
         folder / "attribution.png",
-        f"Where {concept} sits in {config['model']['name']}: {figures.UNITS[granularity]}",
+        f"Where {config['concept']['name']} sits in {config['model']['name']}: {figures.UNITS[granularity]}",
+        verdict.scores(results.metrics),
+        verdict.stable(results.metrics),
     )
     tracker.log_attribution(scored, picture)
-    tracker.log_artifact(folder / FILE, "attribution", f"attribution-{concept}")
 
 
 def fidelity(
@@ -81,7 +96,8 @@ def fidelity(
     link(records, folder / "fidelity.parquet")
     table, settings = pd.read_parquet(records), config["evaluation"]["fidelity"]
     what = f"{config['concept']['name']}, {config['granularity']['name']}, {config['estimator']['name']}"
-    pictures = {"fidelity": fidelity_figures.scatter(table, folder / "fidelity.png", f"Fidelity: {what}")}
+    sentence, place = verdict.scores(results.metrics), folder / "fidelity.png"
+    pictures = {"fidelity": fidelity_figures.scatter(table, place, f"Fidelity: {what}", verdict=sentence)}
     intact = {metric["definition"].get("measure", "J"): metric["definition"]["intact"] for metric in reversed(metrics)}
     shown = [("J", intact["J"], f"J ({config['objective']['name']})")] if settings["fractions"] else []
     if settings["images"] and settings["images"]["fractions"]:

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from cad_exp import erasing
+from cad_exp.checks import check_concept, check_edit
 from cad_exp.errors import UserError, choose
 from cad_exp.inputs import find_file
+from cad_exp.names import check_name
 
 Config = dict[str, Any]
 JUDGES = ("mini", "real", "none")
@@ -28,6 +30,8 @@ def settle(config: Config, folders: Sequence[Path] = ()) -> Config:
         for group, value in config.items()
         if group != "study"  # an experiment's table is none of the run's business
     }
+    for group in ("concept", "granularity"):
+        check_name(config[group]["name"], f"{group}.name")
     config["model"]["erased"] = _erased(config, folders)
     concept, granularity, edit = config["concept"], config["granularity"]["name"], config["edit"]
     if edit.get("bare_prompt"):  # the public CAD code's: the concept's name, with no person to keep beside it
@@ -49,6 +53,8 @@ def settle(config: Config, folders: Sequence[Path] = ()) -> Config:
         edit["ratio"] = concept["amplify_ratio"] if edit["name"] == "amplify" else concept["ratio"][granularity]
     if edit["factor"] is None and edit["name"] not in ("none", *REPLACING):
         edit["factor"] = concept["factor"][granularity] if edit["sign"] != "negative" else 0.0
+    check_edit(edit)
+    check_concept(concept)
     _choose_judge(config)
     # What only stood for values left open is no part of the run: other defaults tomorrow must not hide its results.
     config["model"].pop("rivals", None)

@@ -22,9 +22,9 @@ from . import checkpointing, evaluation, explicit, images, offload, parallel, te
 from .attribution import FILE, Attribution, attribute
 from .cache import Cache
 from .checkpoints import overlay
-from .components import GRANULARITIES, TEXT, make_granularity
+from .components import GRANULARITIES, OPTIONAL, make_granularity
 from .edit import Edit
-from .errors import choose
+from .errors import UserError, choose
 from .estimators import make_estimator
 from .fidelity_metrics import check as check_fidelity
 from .identity import code_version, digest, file_digest, images_digest, model_identity
@@ -200,6 +200,7 @@ class Stages:
                     walk(self.model, **shared, **part, batch_size=size, progress=report).save(draft / PROBES)
 
                 def make(draft: Path) -> None:
+                    tell_apart(self.model, prompt, base_prompt)
                     if settings["guidance"] == 0:  # then the trajectories are the base prompt's: one for all concepts
                         place = self.cache.get("walks", ("probes",), self.base | shared | part, make_walk)
                         found = look(self.model, Probes.load(place / PROBES), prompt, 2 * size)
@@ -238,6 +239,7 @@ class Stages:
         inputs = {"prompt": prompt, "base_prompt": base_prompt, "n": n, "seed": seeds[0]}
 
         def make(draft: Path) -> None:
+            tell_apart(self.model, prompt, base_prompt)
             shown = load_folder(folder, self.resolution) if folder else self._seen(files)
             with terminal.progress(n, "noised probes") as tick:
                 probes = sample_noised(
@@ -277,10 +279,10 @@ class Stages:
         inputs = {"probes": [part.name for part in self.parts], "objective": objective}
         inputs |= {"estimator": config["estimator"], "batch_size": batch, "processes": parallel.size()}
         if estimator.additive and choose(config["runtime"]["score"], SCORED, "runtime.score") == "all":
-            asked = [kind for kind in config["granularity"]["kinds"] or () if kind in TEXT]
+            asked = [kind for kind in config["granularity"]["kinds"] or () if kind in OPTIONAL]
             every = GRANULARITIES.values()
-            cuts = [cut([*cut.allowed_kinds, *(kind for kind in asked if kind in cut.text_kinds)]) for cut in every]
-            inputs |= {"text": asked} if asked else {}
+            cuts = [cut([*cut.allowed_kinds, *(kind for kind in asked if kind in cut.optional_kinds)]) for cut in every]
+            inputs |= {"also": asked} if asked else {}
         else:
             cuts = [make_granularity(config["granularity"]["name"], config["granularity"]["kinds"])]
             inputs["granularity"] = {"name": cuts[0].name, "kinds": list(cuts[0].kinds)}
@@ -322,6 +324,8 @@ class Stages:
         [place] = self._entries("rivals", [lambda: self.cache.get("rivals", ("rivals",), inputs, make)])
         edits = {variant: Edit.load(place / f"{variant}.safetensors") for variant in ("edited", "random")}
         made = edits["edited"].meta
+        if not made["changed"]:
+            raise UserError(f"edit={settings['name']} changes no weight of this model: there is nothing to evaluate")
         terminal.say(f"  {made['changed']:,} weights of {made['matrices']:,} tensors replaced")
         return edits
 
@@ -454,6 +458,18 @@ class Stages:
 
         places = self._entries("reference", [maker(*each) for each in asked])
         return np.concatenate([load_file(str(place / "features.safetensors"))["features"] for place in places])
+
+
+def tell_apart(model: DiffusionModel, prompt: str, base_prompt: str) -> None:
+    """UserError where the model is told the same by both: its tokenizers ignore white space and case, and cut."""
+    one, other = (model.encode([text]) for text in (prompt, base_prompt))
+    pairs = [(one.text, other.text), *((value, other.extras[name]) for name, value in one.extras.items())]
+    if all(torch.equal(*pair) for pair in pairs):
+        first, second = (repr(text if len(text) < 60 else f"{text[:57]}...") for text in (prompt, base_prompt))
+        raise UserError(
+            f"the model reads the prompt {first} and the base prompt {second} as the same text (case, white space and "
+            "what is beyond its length do not count), so there is nothing to look for: choose another base prompt"
+        )
 
 
 def seeds_of(settings: Config, number: int) -> list[int]:

@@ -31,9 +31,8 @@ from .objectives import Objective
 from .probes import Probes, sample_trajectory
 from .shots import plan
 from .stages import Stages, seeds_of
+from .thresholds import POOR
 from .timesteps import by_timestep, checkpoint_of, within
-
-POOR = 0.5  # a correlation of J with images below which J is called a poor stand-in for them
 
 
 def fidelity(stages: Stages, probes: Probes, attribution: Attribution) -> tuple[list[dict[str, Any]], Path | None]:

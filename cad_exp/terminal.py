@@ -219,13 +219,24 @@ def show_places(places: dict[str, Path | str]) -> None:
 
 
 def show_run(content: dict[str, Any], folder: Path) -> None:
-    """The table of a finished run (what its results.json holds), and where everything lies."""
+    """The table of a finished run (what its results.json holds), where everything lies, and last the verdict."""
     run = content["run"]
     show_metrics(content["metrics"], f"{run['concept']} · {run['granularity']} · {run['edit']}")
     names = {"results": "results.json", "attribution map": "attribution.png", "before and after": "before_after.png"}
     names |= {"edit": "edit.safetensors"}
     places = {what: folder / name for what, name in names.items() if (folder / name).exists()}
     show_places({"run folder": folder, **places})
+    show_verdict(run.get("verdict") or {})
+
+
+def show_verdict(sentences: dict[str, str]) -> None:
+    """May the scores be trusted, and what did the edit do: a sentence each, if there is one."""
+    told = {what: sentence for what, sentence in sentences.items() if sentence}
+    screen, width = console(), max(map(len, told), default=0)
+    for number, (what, sentence) in enumerate(told.items()):
+        if not number:
+            screen.print()
+        screen.print(f"[bold]{escape(what):<{width}}[/]  {escape(sentence)}", soft_wrap=True)
 
 
 def _glyph(pretty: str, plain: str) -> str:

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from cad_exp.errors import UserError
+
 GROUPS = {
     "model": "the text-to-image model to look into",
     "concept": "what to find in it",
@@ -114,6 +116,8 @@ def explain(error: BaseException, folders: list[Path]) -> str:
     chain = [error]
     while chain[-1].__cause__ or chain[-1].__context__:
         chain.append(chain[-1].__cause__ or chain[-1].__context__)
+    if own := next((link for link in chain if isinstance(link, UserError)), None):  # of a resolver of ours
+        return str(own)
     text = "\n".join(str(link) for link in chain)
     missing = re.search(r"(?:Could not find|Could not load) '([\w/]+)/([^'/]+)'", text)
     if missing and missing[1] == "hydra/launcher" and missing[2] in LAUNCHERS:

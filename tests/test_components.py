@@ -5,7 +5,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from cad_exp.components import CROSS, FF, SELF, Site, find_sites, make_granularity
+from cad_exp.components import CROSS, FF, FF_IN, SELF, Site, find_sites, make_granularity
 from cad_exp.errors import UserError
 
 TOY = [Site("a", "a", FF, (2, 6)), Site("b", "b", SELF, (3, 4), heads=2), Site("c", "c", CROSS, (3, 4), heads=2)]
@@ -24,6 +24,33 @@ def test_sd14_counts(sd14_sites):
     assert counts == {"head": 256, "neuron": 49920, "layer": 48}
     assert len([site for site in sd14_sites if site.kind == FF]) == 16
     assert make_granularity("weight", [FF]).count(sd14_sites) == sum(s.size for s in sd14_sites if s.kind == FF)
+
+
+def test_the_public_codes_weights_of_sd14():
+    """CAD's public code: every 2-D weight whose name holds `ff`, 148.7 M of 859.5 M (arXiv 2412.02542, its code)."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+    cut = make_granularity("weight", [FF_IN, FF])
+    sites = cut.sites(find_sites(unet, inputs=True))
+    public = {name.removesuffix(".weight") for name, w in unet.named_parameters() if "ff" in name and w.ndim == 2}
+    assert {site.module for site in sites} == public and len(sites) == 32
+    assert (
+        round(cut.count(sites) / 1e6, 1) == 148.7 and round(sum(w.numel() for w in unet.parameters()) / 1e6, 1) == 859.5
+    )
+    assert [site for site in find_sites(unet, inputs=True) if site.kind != FF_IN] == find_sites(unet)
+
+
+def test_first_projections_are_asked_for_by_name_and_as_weights_only(tiny_model):
+    both = find_sites(tiny_model.denoiser, inputs=True)
+    assert make_granularity("weight").count(both) == make_granularity("weight").count(find_sites(tiny_model.denoiser))
+    cut = make_granularity("weight", [FF_IN])
+    assert cut.table(both)["stop"].iloc[-1] == cut.count(both) > 0
+    for site in cut.sites(both):
+        module = tiny_model.denoiser.get_submodule(site.module)
+        assert isinstance(module, nn.Linear) and tuple(module.weight.shape) == site.shape
+    for name in ("neuron", "head", "layer"):
+        with pytest.raises(UserError, match="unknown kind"):
+            make_granularity(name, [FF_IN])
 
 
 def test_sd14_order_and_names(sd14_sites):

@@ -81,6 +81,40 @@ def test_random_edit_has_equal_budget_in_every_group(seed, ratio, case):
     )
 
 
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1000), count=st.integers(1, 14), name=st.sampled_from(["neuron", "head"]))
+def test_random_edit_has_as_many_weights(seed, count, name):
+    """Neurons of 3, 6 and 4 weights: a draw by number alone would change another number of weights."""
+    sites = [*SITES, Site("3", "3", CROSS, (9, 8), heads=4)]
+    cut = make_granularity(name, [FF, CROSS] if name == "neuron" else None)
+    generator = torch.Generator().manual_seed(seed)
+    attribution = Attribution({name: torch.rand(cut.count(sites), generator=generator)}, sites, {name: cut})
+    like = select(attribution, name, count=count)
+    other = random_edit(like, attribution, name, seed)
+    assert other.meta["achieved"] == like.meta["achieved"]
+    same = cut.components(sites, other.indices).tolist() == cut.components(sites, like.indices).tolist()
+    assert other.meta["changed"] == like.meta["changed"] or same is False
+    sizes = cut.weights(sites)
+    if other.meta["changed"] != like.meta["changed"]:  # then nothing else of these sizes was there to draw
+        mine = torch.zeros(len(sizes), dtype=torch.bool)
+        mine[cut.components(sites, like.indices)] = True
+        assert all(mine[sizes == size].all() or not mine[sizes == size].any() for size in sizes.unique())
+
+
+def test_random_edit_is_another_one_where_every_layer_has_a_size_of_its_own():
+    attribution = Attribution({"layer": torch.tensor([3.0, 2.0, 1.0])}, SITES, {"layer": make_granularity("layer")})
+    like = select(attribution, "layer", count=1)
+    drawn = {tuple(random_edit(like, attribution, "layer", seed).indices) for seed in range(8)}
+    assert len(drawn) > 1 and all(len(modules) == 1 for modules in drawn)
+
+
+def test_weights_of_components():
+    assert make_granularity("neuron", [FF]).weights(SITES).tolist() == [3] * 6 + [6] * 4
+    assert make_granularity("head").weights(SITES).tolist() == [8, 8]
+    assert make_granularity("layer").weights(SITES).tolist() == [18, 24, 16]
+    assert make_granularity("weight").weights(SITES).tolist() == [1] * (18 + 24 + 16)
+
+
 def test_random_edit_follows_its_seed():
     attribution = toy()
     like = select(attribution, "weight", ratio=0.2)

@@ -8,7 +8,7 @@ from diffusers.models.attention import FeedForward
 from torch import nn
 
 from cad_exp.attribution import attribute
-from cad_exp.components import CROSS, FF, JOINT, SELF, TEXT, find_sites, make_granularity
+from cad_exp.components import CROSS, FF, FF_IN, JOINT, SELF, TEXT, find_sites, make_granularity
 from cad_exp.edit import Edit, select
 from cad_exp.errors import UserError
 from cad_exp.families import Condition, Flux, PixArt, StableDiffusion, StableDiffusion3, StableDiffusionXL
@@ -184,6 +184,28 @@ def test_scores_sum(attribution, sites):
         pieces = attribution.scores[granularity].split([cut.parts(s) for s in cut.sites(sites)])
         own = torch.stack([layer for layer, s in zip(layers, sites, strict=True) if s.kind in kinds])
         torch.testing.assert_close(torch.stack([p.sum() for p in pieces]), own, atol=1e-7, rtol=1e-4)
+
+
+def test_first_projections_of_feed_forward_blocks(attribution, model, sites, probes):
+    """Found in every family, scored beside all else without changing a digit of it, and edited as any weight."""
+    both = make_granularity("weight", [FF_IN, FF])
+    scored = attribute(model, probes, granularities=[both, "neuron"])
+    first = [site for site in scored.sites if site.kind == FF_IN]
+    outputs = [site for site in sites if site.kind == FF]
+    assert len(first) == len(outputs) and {site.block for site in first} == {site.block for site in outputs}
+    assert torch.equal(scored.scores["neuron"], attribution.scores["neuron"])
+    own = attribution.narrow("weight", [FF]).scores["weight"]
+    assert torch.equal(scored.narrow("weight", [FF]).scores["weight"], own)
+    mine = scored.narrow("weight", [FF_IN])
+    edit = select(mine, "weight", ratio=0.01, scope="row")
+    assert set(edit.indices) <= {site.module for site in first} and edit.meta["achieved"] > 0
+    game, before = Game(make_objective("erase", model, probes), both, scored.sites), model.fingerprint()
+    gates = torch.ones(game.n)
+    gates[both.components(scored.sites, edit.indices)] = 0
+    with edit.apply(model):
+        edited = Game(make_objective("erase", model, probes), both, scored.sites).intact
+    assert edited == pytest.approx(game.value(gates), rel=1e-5) and edited != game.intact
+    assert model.fingerprint() == before
 
 
 def test_first_order_score_is_the_gates_slope(attribution, model, sites, probes):

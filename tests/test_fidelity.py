@@ -53,12 +53,13 @@ def test_a_linear_game_is_predicted_without_error():
     effect = linear(1000)
     records, found = ablation_fidelity(Toy(effect), effect, number=10)
     np.testing.assert_allclose(records["predicted"], records["true"], atol=1e-9)
-    assert len(records) == 2 * 5 * 10 and len(found) == 2 * 6
+    assert len(records) == 2 * 5 * 10 and len(found) == 2 * 5
     for each in found:
-        assert each["n"] == (50 if each["rate"] is None else 10)
-        for name in ("pearson", "spearman", "slope"):
+        assert each["n"] == 10 and each["rate"] is not None
+        for name in ("pearson", "spearman", "slope", "r2"):
             np.testing.assert_allclose(each[name], 1, atol=1e-6)
-        assert each["intercept"] == pytest.approx(0, abs=1e-9)
+        np.testing.assert_allclose(each["bias"], 0, atol=1e-9)
+        assert each["intercept"] == pytest.approx(0, abs=1e-9) and each["sign"][0] == 1
 
 
 def test_effects_by_hand():
@@ -101,7 +102,7 @@ def test_rates_that_come_to_the_same_size_share_their_ablations():
     records, found = ablation_fidelity(game, game.effect, [0.01, 0.05, 0.1], 40, ["uniform"])
     # one of 21: each once, for both rates; two of 21: 40 of the 210 pairs
     assert game.asked == 21 + 40 and len(records) == 21 + 21 + 40
-    assert [each["n"] for each in found] == [21, 21, 40, 61]
+    assert [each["n"] for each in found] == [21, 21, 40]
     singles = records[records["rate"] == 0.01]
     np.testing.assert_allclose(sorted(singles["true"]), sorted(-game.effect), atol=1e-12)
 
@@ -142,6 +143,46 @@ def test_constant_input_gives_nothing_and_no_warning():
         assert agreement([1.0, 2.0], [1.0, 2.0])["pearson"] is None
         # -0.3 summed in different orders differs in its last bits: that is no variation
         assert agreement(np.array([0.1 + 0.2, 0.3, 0.3]), [1, 2, 3])["pearson"] is None
+
+
+def test_right_and_wrong_predictions_by_hand():
+    """true - predicted is 2, 1, 3 and 0; signs agree in the second pair and in the last, both of which are zero."""
+    found = agreement([-1.0, 1.0, -2.0, 0.0], [1.0, 2.0, 1.0, 0.0], resamples=200)
+    assert found["bias"][0] == pytest.approx((2 + 1 + 3 + 0) / 4) and found["relative_bias"] == pytest.approx(1.5)
+    assert found["sign"][0] == 0.5
+    assert found["r2"][0] == pytest.approx(1 - (4 + 1 + 9 + 0) / (0 + 1 + 0 + 1))
+    for name in ("bias", "r2"):
+        assert found[name][1] <= found[name][0] <= found[name][2]
+
+
+def test_predictions_that_point_the_wrong_way_are_called_so_though_they_correlate():
+    """The README's first command at 20 %: Pearson is high, and every sign is wrong."""
+    true = np.linspace(0.001, 0.002, 16)
+    found = agreement(true - 0.003, true)
+    assert (found["pearson"][0], found["slope"][0]) == pytest.approx((1, 1))
+    assert found["sign"][0] == 0 and found["sign"][2] < 0.25 and found["r2"][0] < -50
+    assert found["bias"][0] == pytest.approx(0.003) and found["relative_bias"] == pytest.approx(2)
+
+
+def test_shares_of_signs_have_wilsons_interval():
+    for equal, n in ((16, 16), (0, 16), (5, 64), (1, 1)):
+        predicted = np.where(np.arange(n) < equal, 1.0, -1.0)
+        z, p = scipy.stats.norm.ppf(0.975), equal / n
+        middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        ends = [(middle + side * half) / (1 + z * z / n) for side in (-1, 1)]
+        assert agreement(predicted, np.ones(n), 10)["sign"][1:] == pytest.approx(ends, abs=1e-9)
+
+
+def test_r2_equals_scikit_learn_and_needs_a_truth_that_varies():
+    from sklearn.metrics import r2_score
+
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=30), rng.normal(size=30)
+    assert agreement(x, y, 10)["r2"][0] == pytest.approx(r2_score(y, x))
+    flat = agreement(x, np.ones(30), 10)
+    assert flat["r2"] is None and flat["bias"][0] == pytest.approx(1 - x.mean()) and flat["sign"] is not None
+    nothing = agreement([], [])
+    assert nothing["n"] == 0 and all(value is None for name, value in nothing.items() if name != "n")
 
 
 def test_agreement_equals_scipy():
@@ -245,7 +286,7 @@ def test_proxies_by_hand():
     curve = records.assign(study="curve", true=100.0)
     images = pd.DataFrame(keys | {"rate": 0.1, "true": [2.0, 4.0, 6.0, 5.0]})[::-1]
     found = proxy_metrics(pd.concat([records, curve]), images, {}, 50, 0, "images_rate", "the rate")
-    assert [metric["name"] for metric in found] == ["images_rate_proxy@0.1", "images_rate_proxy@all"]
+    assert [metric["name"] for metric in found] == ["images_rate_proxy@0.1"], "rates are never mixed"
     assert found[0]["value"] == pytest.approx(scipy.stats.pearsonr([1, 2, 3, 4], [2, 4, 6, 5]).statistic)
     assert found[0]["n"] == 4 and "the rate" in found[0]["definition"]["what"]
     shared = [pd.concat([table, table.assign(rate=0.2)]) for table in (records, images)]
@@ -385,10 +426,15 @@ def test_metrics_have_the_schema_and_say_what_they_are():
     assert {metric["variant"] for metric in metrics} == {"attribution"}
     assert all(tuple(metric) == FIELDS for metric in metrics)
     names = [metric["name"] for metric in metrics]
-    assert len(set(names)) == len(names) == 2 * 3 * 3 + 2 + 3
-    assert {"fidelity_pearson@0.05", "fidelity_slope_top@all", "fidelity_area_most", "fidelity_change_negative@0.1"} < {
+    assert len(set(names)) == len(names) == 2 * 2 * 6 + 2 + 3 and not any("@all" in name for name in names)
+    assert {"fidelity_pearson@0.05", "fidelity_sign_top@0.2", "fidelity_area_most", "fidelity_change_negative@0.1"} < {
         *names
     }
+    bias = next(metric for metric in metrics if metric["name"] == "fidelity_bias@0.2")
+    assert bias["definition"]["relative"] is not None and "true minus the predicted" in bias["definition"]["what"]
+    images = fidelity_metrics(game, game.effect, SETTINGS, prefix="images_rate", of="the rate")[0]
+    seen = {metric["name"].partition("@")[0] for metric in images}
+    assert not {"images_rate_bias", "images_rate_sign", "images_rate_r2"} & seen, "they predict J and not the rate"
     for metric in metrics:
         said = metric["definition"]
         assert said["objective"] == "projection" and said["estimator"] == "first_order" and said["probes"] == 32

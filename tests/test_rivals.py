@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cad_exp.components import FF, find_sites, make_granularity
+from cad_exp.components import FF, FF_IN, find_sites, make_granularity
 from cad_exp.edit import Edit
 from cad_exp.errors import UserError
 from cad_exp.estimators import make_estimator
@@ -341,7 +341,7 @@ def test_independent_probes_are_one_step_of_each_trajectory(tmp_path: Path):
 def test_the_public_codes_settings():
     config = settle(composed("edit=cad_public", "concept=nudity"))
     assert (config["concept"]["prompt"], config["concept"]["base_prompt"]) == ("naked", "")
-    assert config["granularity"] == {"name": "weight", "kinds": [FF], "scope": "row"}
+    assert config["granularity"] == {"name": "weight", "kinds": [FF_IN, FF], "scope": "row"}
     edit = {"ratio": 0.001, "rounding": "floor", "scope": "row", "factor": 0.0, "sign": "positive"}
     assert edit.items() <= config["edit"].items()
     assert (config["objective"]["name"], config["estimator"]["name"]) == ("erase", "first_order")

@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.lines import Line2D
 
-from cad_exp.figures import INK, PALE, _canvas, _save
+from cad_exp.figures import INK, OKABE_ITO, PALE, _canvas, _save
 from cad_exp.search.pareto import front
 from cad_exp.tables.collect import Found
 from cad_exp.tables.layout import Place, found_runs, label, place_of, places, repeated, resolve
@@ -19,7 +19,7 @@ from cad_exp.tables.plan import Job, Plan
 from cad_exp.tables.study import Metric
 
 # One key of `series` is one visual channel: the first the colour, the second the mark, the third the line.
-COLOURS = ("#1d4ed8", "#d97706", "#0f766e", "#be185d", "#7c3aed", "#4d7c0f", "#0891b2", "#991b1b", "#57534e")
+COLOURS = (*OKABE_ITO, "#57534e")
 MARKERS = ("o", "^", "s", "D", "v", "p", "<", ">", "h", "d")
 LINES = ("-", (0, (3, 2)), (0, (1, 1.4)), (0, (5, 1.5, 1, 1.5)))
 FRONT, RING, GRID = "#cbd5e1", "#64748b", "#e5e7eb"

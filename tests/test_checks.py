@@ -1,0 +1,214 @@
+"""Runs that could only mislead are refused before any work: edits of nothing, nothing to look for, names with paths."""
+
+import re
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from cad_exp import vocabulary
+from cad_exp.errors import UserError
+from cad_exp.labels import check_label
+from cad_exp.names import check_name
+from cad_exp.settings import settle
+from cad_exp.shots import Shot
+
+from .test_cli import cad
+from .test_configs import composed
+
+
+def settled(*overrides: str) -> dict:
+    return settle(composed(*overrides))
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name, why",
+    [
+        ("../../x", "slashes"),
+        ("a\\b", "slashes"),
+        (".hidden", "begins with a dot"),
+        ("..", "begins with a dot"),
+        ("a\nb", "control character"),
+        ("a\x00b", "control character"),
+        ("\x1b[31mred", "control character"),
+        ("a\ud800", "control character"),
+        (" a", "space"),
+        ("é" * 51, "longer than 100 bytes"),
+        ("", "is empty"),
+        ("  ", "is empty"),
+        (None, "is empty"),
+    ],
+)
+def test_names_that_cannot_stand_in_a_path(name, why):
+    with pytest.raises(UserError, match=why) as error:
+        check_name(name, "concept.name")
+    assert str(error.value).startswith("concept.name") and str(error.value).isprintable()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=120))
+@example("van_gogh")
+@example("Église 教会 👩‍🎨")
+def test_a_name_that_is_taken_is_one_plain_part_of_a_path(tmp_path_factory, name):
+    try:
+        taken = check_name(name, "concept.name")
+    except UserError:
+        return
+    root = tmp_path_factory.mktemp("names")
+    folder = root / f"{taken}-neuron-12345678"
+    folder.mkdir()
+    assert [place.name for place in root.iterdir()] == [folder.name] and folder.parent == root
+    folder.rmdir()
+
+
+@pytest.mark.parametrize("key", ["concept.name", "granularity.name"])
+def test_no_folder_is_made_for_a_refused_name(key, tmp_path):
+    inside = tmp_path / "a" / "b"
+    inside.mkdir(parents=True)
+    answer = cad(f"{key}=../../../x", "tracking=disabled", folder=inside)
+    assert answer.returncode in (1, 2) and "slashes" in answer.stderr and "Traceback" not in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+    assert {place.name for place in tmp_path.rglob("*")} == {"a", "b"}
+    with pytest.raises(UserError, match="slashes"):
+        settled(f"{key}=../x")
+
+
+# Edits
+
+
+@pytest.mark.parametrize(
+    "overrides, why",
+    [
+        (["edit.factor=1"], "edit.factor=1 leaves every component as it is"),
+        (["edit.factor=1.0", "edit=amplify"], "edit.factor=1 leaves"),
+        (["edit.factor=nan"], "edit.factor=nan is no number"),
+        (["edit.factor=inf"], "edit.factor=inf is no number"),
+        (["edit.sign=negative"], "edit=erase takes positive components, so edit.sign=negative .*edit=amplify"),
+        (["edit=random", "edit.sign=negative"], "edit=random takes positive"),
+        (["edit=amplify", "edit.sign=positive"], "edit=amplify takes negative components.*edit=erase"),
+        (["edit=uce", "edit.sign=negative"], "edit=uce takes positive"),
+        (["edit=none", "edit.sign=negative"], "edit=none takes no components"),
+        (["edit.sign=up"], "edit.sign=up"),
+        (["edit.ratio=much"], "edit.ratio=much is no number"),
+        (["edit.count=0"], "edit.count=0 is out of range"),
+        (["edit.ratio=0"], "edit.ratio=0 is out of range"),
+        (["edit.ratio=-0.1"], "edit.ratio=-0.1 is out of range"),
+        (["edit.ratio=1.5"], "edit.ratio=1.5 is out of range"),
+        (["edit.ratio=0.1", "edit.count=3"], "both say how much"),
+        (["edit.count=3", "granularity.scope=layer"], "not per layer"),
+        (["edit=uce", "edit.guide=naked person"], "edit=uce has nothing to erase"),
+        (["edit=esd", "edit.prompt='  '"], "edit=esd has nothing to erase"),
+        (["model.erased=['edit.factor=1']"], "model.erased: edit.factor=1"),
+    ],
+)
+def test_edits_of_nothing_are_refused(overrides, why):
+    with pytest.raises(UserError, match=why):
+        settled(*overrides)
+
+
+def test_ordinary_edits_pass():
+    for edit in ("erase", "amplify", "none", "random", "magnitude", "uce", "esd", "cad_public"):
+        first = settled(f"edit={edit}")
+        assert settle(first) == first
+    assert settled("edit.factor=-1", "edit.count=7")["edit"]["factor"] == -1
+
+
+# Nothing to look for
+
+
+@pytest.mark.parametrize(
+    "prompt, base, why",
+    [
+        ("", "a", "concept.prompt is empty"),
+        ("  ", "a", "concept.prompt is empty"),
+        ("a  red\tball", " a red ball", "are both 'a red ball'"),
+    ],
+)
+def test_nothing_to_look_for(prompt, base, why):
+    config = composed("concept=custom", "concept.prompt=x")
+    config["concept"] |= {"prompt": prompt, "base_prompt": base}
+    with pytest.raises(UserError, match=why):
+        settle(config)
+
+
+# Labels
+
+
+def test_a_label_that_the_judge_does_not_know_is_refused():
+    with pytest.raises(UserError, match="judge=mini knows no object 'Church': did you mean 'church'.*tench"):
+        check_label(settled("concept=church", "concept.label=Church"))
+    with pytest.raises(UserError, match="knows no object 'teapot'"):
+        check_label(settled("concept=church", "concept.label=teapot"))
+    with pytest.raises(UserError, match="knows no style 'van Gogh': did you mean 'Van Gogh'"):
+        check_label(settled("concept=van_gogh", "concept.label=van Gogh"))
+    with pytest.raises(UserError, match="needs concept.kind=object or style or nudity, not custom"):
+        check_label(settled("concept=custom", "concept.prompt=church", "concept.label=church"))
+    with pytest.raises(UserError, match="did you mean 'church'.*1,000 ImageNet classes"):
+        check_label(settled("concept=church", "concept.label=Church", "judge=real"))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["concept=church"],
+        ["concept=nudity"],
+        ["concept=van_gogh"],
+        ["concept=church", "judge=real"],
+        ["concept=nudity", "judge=real"],
+        ["concept=custom", "concept.prompt=a red ball"],
+        ["concept=church", "concept.label=null"],
+        ["concept=church", "concept.label=''"],
+        ["concept=church", "concept.label=teapot", "evaluation=none"],
+        ["concept=church", "concept.label=teapot", "judge=none"],
+        ["concept=church", "concept.label=teapot", "judge=real"],
+    ],
+)
+def test_labels_that_nobody_has_to_know_pass(overrides):
+    check_label(settled(*overrides))
+
+
+# Words
+
+
+def test_words_that_the_embedded_models_never_learned(capsys):
+    assert vocabulary.unknown("a photo of a church on a red background") == []
+    assert vocabulary.unknown("A Teapot, by Van Gogh: a tea_pot!") == ["teapot", "tea", "pot"]
+    config = settled("concept=custom", "concept.prompt=a teapot")
+    shots = [Shot("concept", prompt, 0, "", "") for prompt in ("a teapot", "a church", "a red teapot", "a samovar")]
+    vocabulary.warn(config, shots)
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and "mini never learned 'teapot', 'samovar', so 3 of 5 prompts" in said
+    vocabulary.warn(config | {"model": config["model"] | {"path": "somewhere/else"}}, shots)
+    vocabulary.warn(settled("concept=church"), shots[1:2])
+    assert capsys.readouterr().out == ""
+
+
+def test_the_shipped_concepts_are_of_words_that_mini_knows():
+    for concept in ("church", "nudity", "van_gogh", "english_springer", "cassette_player"):
+        own = settled(f"concept={concept}")["concept"]
+        for prompt in (own["prompt"], own["base_prompt"], *own["evaluation_prompts"]):
+            assert vocabulary.unknown(prompt) == []
+
+
+def test_every_learned_word_is_one_token_of_the_shipped_tokenizer():
+    import json
+
+    from cad_exp.mini import PIPELINE
+
+    tokens = json.loads((PIPELINE / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    assert all(f"{word}</w>" in tokens for word in vocabulary.learned() if re.fullmatch("[a-z]+", word))
+
+
+# With the model
+
+
+def test_prompts_that_only_the_model_finds_to_be_the_same(tiny_model):
+    from cad_exp.stages import tell_apart
+
+    tell_apart(tiny_model, "a church", "")
+    for one, other in (("a church", "A  Church"), ("church " * 200 + "red", "church " * 200 + "blue")):
+        with pytest.raises(UserError, match="as the same text"):
+            tell_apart(tiny_model, one, other)
