@@ -10,7 +10,7 @@ from typing import Any
 from cad_exp.errors import UserError
 
 FOLDER = "CAD_EXP_PROMPTS"  # environment variable: a folder with prompt files, so that configs need no paths
-SUFFIXES = (".csv", ".parquet")
+SUFFIXES = (".csv", ".parquet", ".csv.gz", ".tsv")
 PATIENCE = 10  # seconds for the hub's answer
 GROUPS = ("prompts", "others")  # of the config, in which a prompt set may be chosen
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cad_exp import erasing
+from cad_exp import erasing, listed
 from cad_exp.errors import UserError, choose
+from cad_exp.prompts import safety
 
 Config = dict[str, Any]
 JUDGES = ("mini", "real", "none")
@@ -27,6 +28,7 @@ def settle(config: Config, folders: Sequence[Path] = ()) -> Config:
         for group, value in config.items()
         if group != "study"  # an experiment's table is none of the run's business
     }
+    listed.settle(config)
     config["model"]["erased"] = _erased(config, folders)
     concept, granularity, edit = config["concept"], config["granularity"]["name"], config["edit"]
     if edit.get("bare_prompt"):  # the public CAD code's: the concept's name, with no person to keep beside it
@@ -54,6 +56,7 @@ def settle(config: Config, folders: Sequence[Path] = ()) -> Config:
     config["concept"] = {key: value for key, value in concept.items() if key not in DEFAULTS}
     config["evaluation"]["higher_concept_is_better"] = edit["sign"] == "negative"
     _check(config["evaluation"], concept)
+    safety.check(config)
     if config["runtime"]["batch_size"] < 1 or config["probes"]["batch_size"] < 1:
         raise UserError("runtime.batch_size and probes.batch_size must be at least 1")
     return config
