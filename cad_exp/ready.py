@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cad_exp import prompt_files
+from cad_exp import prompts
 from cad_exp.errors import UserError
 from cad_exp.judge_files import at_hand, reference_place, wanted
 from cad_exp.model_files import check_reachable, weights_file
@@ -24,15 +24,14 @@ def check(config: dict[str, Any]) -> None:
 
 
 def _files(config: dict[str, Any]) -> None:
-    """UserError for the first file that is not there: weights, edits, prompt sets."""
+    """UserError for the first file that is not there or no good: weights, edits, prompt sets."""
     model = config["model"]
     if model.get("weights"):
         weights_file(model["weights"])
     for path in model.get("edits") or []:
         if not Path(path).is_file():
             raise UserError(f"there is no edit file '{path}': check model.edits")
-    if config["evaluation"]["metrics"]:
-        prompt_files.files(config)
+    prompts.plan(config)  # reads the sets: what is wrong with one is said now
 
 
 def _judges(config: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import os
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -242,6 +243,11 @@ def test_prompts_that_may_ask_for_a_child_are_left_out_and_counted(tmp_path: Pat
     assert "4 of 5 rows; left out: 1 that may ask for a child" in capsys.readouterr().out
 
 
+@cache
+def imagenette_set() -> dict:
+    return chosen("imagenette")
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     labels=st.lists(st.sampled_from(["church", "tench"]), min_size=1, max_size=12),
@@ -254,7 +260,7 @@ def test_counts_add_up(tmp_path: Path, labels, offset, limit, per_label, per_pro
     from cad_exp.prompts.plan import to_shots
 
     text = HEAD + "".join(f"{n},a {label},{label},{n}\n" for n, label in enumerate(labels))
-    held = chosen("imagenette") | {"path": written(tmp_path, text), "offset": offset, "limit": limit}
+    held = imagenette_set() | {"path": written(tmp_path, text), "offset": offset, "limit": limit}
     held |= {"per_label": per_label, "per_prompt": per_prompt}
     seen, ids = Counter(), []
     for number, label in enumerate(labels):

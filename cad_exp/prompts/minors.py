@@ -28,9 +28,10 @@ CHILDREN = Vocabulary(
     beside="a the my an hot sexy cute naked nude bare topless tiny little small young real pretty nsfw porn sex xxx "
     "teen girl boy kid baby school erotic slim thin innocent fresh petite body model sweet",
     but="girlfriend girlfriends showgirl showgirls cowgirl cowgirls",
+    across=True,
 )
 YOUNG = Vocabulary("young younger youngish")
-ADULTS = {"woman", "women", "man", "men", "lady", "ladies", "gentleman", "gentlemen", "adult", "adults"}
+ADULTS = Vocabulary("woman women man men lady ladies gentleman gentlemen adult")
 SCRIPTS = (  # in alphabets that no word above is written in
     *("孩", "儿童", "兒童", "幼女", "幼儿", "少女", "少年", "萝莉", "正太", "女童", "男童", "未成年", "婴儿", "小学生"),
     *("子供", "子ども", "こども", "ロリ", "ショタ", "中学生", "高校生", "女児", "赤ちゃん"),
@@ -62,17 +63,17 @@ def _young(text: str) -> str | None:
     """Anybody young, unless the next word says that it is an adult: "a young, very slim one", "young  nude"."""
     for tokens in readings(text):
         for start in range(len(tokens)):
-            if (found := YOUNG.at(tokens, start)) and not ADULTS & set(_after(tokens, start, len(found))):
+            if (found := YOUNG.at(tokens, start)) and not ADULTS.at(_after(tokens, start, len(found)), 0):
                 return found
     return None
 
 
 def _after(tokens: Sequence[str], start: int, length: int) -> Sequence[str]:
-    """The token that follows a word of so many letters which starts at a token."""
+    """The tokens that follow a word of so many letters which starts at a token."""
     while length > 0 and start < len(tokens):
         length -= len(tokens[start])
         start += 1
-    return tokens[start : start + 1]
+    return tokens[start:]
 
 
 def _script(text: str) -> str | None:

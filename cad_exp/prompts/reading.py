@@ -49,6 +49,7 @@ PICTURES = range(0x1F000, 0x20000)  # emoji, which models draw as their names sa
 LEET = str.maketrans({"0": "o", "3": "e", "4": "a", "5": "s", "6": "g", "7": "t", "8": "b", "9": "g", "@": "a"})
 LEET |= str.maketrans({"$": "s", "€": "e", "+": "t"})
 SYMBOL = re.compile(r"\d|(?<=\w)[@$!|€+](?=\w)")
+CAMEL = re.compile(r"\b[A-Z]?[a-z]{2,}(?:[A-Z][a-z]{2,})+\b")
 WORD = re.compile(r"[^\W\d_]+|\d+")
 
 
@@ -90,7 +91,7 @@ def _without(text: str, instead: str = "") -> str:
 def readings(text: str) -> tuple[tuple[str, ...], ...]:
     """The words of a text in every way in which it may be meant; in the first two, digits are digits."""
     joined = plain(_without(text))
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", plain(_without(text, " ")))
+    apart = CAMEL.sub(lambda match: re.sub("([A-Z])", r" \1", match[0]), plain(_without(text, " ")))
     found = [joined, apart]
     if SYMBOL.search(joined):
         tables = [LEET | str.maketrans(dict.fromkeys("1!|", one)) for one in "il"]
@@ -101,10 +102,15 @@ def readings(text: str) -> tuple[tuple[str, ...], ...]:
 
 
 class Vocabulary:
-    """Words to look for, with their plurals. `stems` are found within longer words too, but for those of `but`."""
+    """Words to look for, with their plurals.
 
-    def __init__(self, listed: str, stems: str = "", beside: str = "", but: str = ""):
-        self.words = {form for word in listed.split() for form in _forms(word)}
+    stems: found within longer words too, but for those of `but`; `across`: also where words are cut anywhere.
+    beside: words that are often glued to one that is looked for.
+    """
+
+    def __init__(self, listed: str, stems: str = "", beside: str = "", but: str = "", across: bool = False):
+        self.words = {form for word in f"{listed} {stems}".split() for form in _forms(word)}
+        self.across = across
         self.stems, self.but = tuple(stems.split()), set(but.split())
         self.beside = set(beside.split())
         self._within = lru_cache(maxsize=1 << 16)(self._look_within)  # prompts share most of their words
@@ -125,6 +131,8 @@ class Vocabulary:
     def find(self, text: str) -> str | None:
         """The first word of the vocabulary that a text holds, or None."""
         for tokens in dict.fromkeys(readings(text)):
+            if self.across and (found := self._stem("".join(token for token in tokens if token not in self.but))):
+                return found
             for start, token in enumerate(tokens):
                 if found := self.at(tokens, start) or self._within(token):
                     return found
@@ -144,15 +152,17 @@ class Vocabulary:
     def _look_within(self, token: str) -> str | None:
         if token in self.but:
             return None
-        for stem in self.stems:
-            if stem in token:
-                return stem
+        if found := self._stem(token):
+            return found
         if len(token) > 4 and _jumbled(token) in self.jumbled:
             return token
         if (found := self.single.get(_single(token))) and found != token:
             return found
         halves = [pair for cut in range(2, len(token) - 1) for pair in _both(token[:cut], token[cut:])]
         return next((word for other, word in halves if other in self.beside and word in self.words), None)  # nakedkid
+
+    def _stem(self, text: str) -> str | None:
+        return next((stem for stem in self.stems if stem in text), None)
 
     def _covered(self, text: str) -> str | None:
         """A word of which stars cover letters (k*d)."""
