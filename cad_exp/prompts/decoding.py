@@ -74,7 +74,7 @@ def decode(data: bytes, file: Path, encoding: str | None, group: str = "prompts"
 def _known(encoding: str, group: str) -> str:
     try:
         codecs.lookup(encoding)
-        b"".decode(encoding)  # rot13 and base64 are codecs too, but none of text
+        "a".encode(encoding)  # rot13 and base64 are codecs too, but none of text
     except (LookupError, TypeError, ValueError):
         raise UserError(
             f"{group}.encoding: there is no encoding '{encoding}': take utf-8, utf-16, latin-1 or cp1252"

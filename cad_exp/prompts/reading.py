@@ -48,7 +48,7 @@ INVISIBLE = "\u115f\u1160\u3164\uffa0"  # that Unicode counts among letters
 PICTURES = range(0x1F000, 0x20000)  # emoji, which models draw as their names say
 LEET = str.maketrans({"0": "o", "3": "e", "4": "a", "5": "s", "6": "g", "7": "t", "8": "b", "9": "g", "@": "a"})
 LEET |= str.maketrans({"$": "s", "€": "e", "+": "t"})
-SYMBOL = re.compile(r"\d|(?<=\w)[@$!|€+](?=\w)")
+SYMBOL = re.compile(r"(?P<number>\b\d{2,}\b)|\d|(?<=\w)[@$!|€+](?=\w)")
 CAMEL = re.compile(r"\b[A-Z]?[a-z]{2,}(?:[A-Z][a-z]{2,})+\b")
 WORD = re.compile(r"[^\W\d_]+|\d+")
 
@@ -95,7 +95,10 @@ def readings(text: str) -> tuple[tuple[str, ...], ...]:
     found = [joined, apart]
     if SYMBOL.search(joined):
         tables = [LEET | str.maketrans(dict.fromkeys("1!|", one)) for one in "il"]
-        found += [SYMBOL.sub(lambda match, table=table: match[0].translate(table), joined) for table in tables]
+        found += [
+            SYMBOL.sub(lambda match, table=table: match["number"] or match[0].translate(table), joined)
+            for table in tables
+        ]
     if re.search(r"(.)\1\1", joined, re.IGNORECASE):
         found += [re.sub(r"(.)\1{2,}", kept, joined, flags=re.IGNORECASE) for kept in (r"\1", r"\1\1")]
     return tuple(tuple(WORD.findall(each.casefold())) for each in found)
