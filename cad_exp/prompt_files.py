@@ -11,7 +11,7 @@ from cad_exp.errors import UserError
 from cad_exp.inputs import resolve
 
 FOLDER = "CAD_EXP_PROMPTS"  # environment variable: a folder with prompt files, so that configs need no paths
-SUFFIXES = (".csv", ".parquet")
+SUFFIXES = (".csv", ".parquet", ".csv.gz", ".tsv")
 PATIENCE = 10  # seconds for the hub's answer
 GROUPS = ("prompts", "others")  # of the config, in which a prompt set may be chosen
 

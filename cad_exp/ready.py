@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from cad_exp import image_folder, model_folder, prompt_files, terminal
+from cad_exp import image_folder, model_folder, prompts, terminal
 from cad_exp.inputs import find_file
 from cad_exp.judge_files import at_hand, reference_place, wanted
 from cad_exp.labels import check_label
@@ -30,14 +30,13 @@ def check(config: dict[str, Any]) -> None:
 
 
 def _files(config: dict[str, Any]) -> None:
-    """UserError for the first file that is not there: weights, edits, prompt sets."""
+    """UserError for the first file that is not there or no good: weights, edits, prompt sets."""
     model = config["model"]
     if model.get("weights"):
         weights_file(model["weights"])
     for path in model.get("edits") or []:
         find_file(path, "model.edits", "edit file")
-    if config["evaluation"]["metrics"]:
-        prompt_files.files(config)
+    prompts.plan(config)  # reads the sets: what is wrong with one is said now
     for each in runs(config):
         if each["probes"]["images"]:
             _images(each["probes"]["images"], "probes.images")

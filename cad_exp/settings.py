@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cad_exp import erasing
+from cad_exp import erasing, listed
 from cad_exp.checks import check_concept, check_edit
 from cad_exp.errors import UserError, choose
 from cad_exp.inputs import find_file
 from cad_exp.names import check_name
+from cad_exp.prompts import safety
 
 Config = dict[str, Any]
 JUDGES = ("mini", "real", "none")
@@ -32,6 +33,7 @@ def settle(config: Config, folders: Sequence[Path] = ()) -> Config:
     }
     for group in ("concept", "granularity"):
         check_name(config[group]["name"], f"{group}.name")
+    listed.settle(config)
     config["model"]["erased"] = _erased(config, folders)
     concept, granularity, edit = config["concept"], config["granularity"]["name"], config["edit"]
     if edit.get("bare_prompt"):  # the public CAD code's: the concept's name, with no person to keep beside it
@@ -61,6 +63,7 @@ def settle(config: Config, folders: Sequence[Path] = ()) -> Config:
     config["concept"] = {key: value for key, value in concept.items() if key not in DEFAULTS}
     config["evaluation"]["higher_concept_is_better"] = edit["sign"] == "negative"
     _check(config["evaluation"], concept)
+    safety.check(config)
     if config["runtime"]["batch_size"] < 1 or config["probes"]["batch_size"] < 1:
         raise UserError("runtime.batch_size and probes.batch_size must be at least 1")
     return config

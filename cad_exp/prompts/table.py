@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
+from . import parquet
+from .decoding import PARQUET, content, decode
+from .parquet import Cell
 
 SHOWN = 5  # faults of a file that are listed
-BOMS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16
+SEPARATORS = ",\t;"
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Record:
 
     number: int
     where: str
-    cells: dict[str, str]
+    cells: dict[str, Cell]
 
 
 @dataclass
@@ -41,22 +45,34 @@ class Faults:
             raise UserError(f"{len(self.found)} {rows} malformed in '{self.file}':\n  " + "\n  ".join(listed))
 
 
-def read(file: Path, encoding: str | None = None) -> tuple[list[str], list[Record]]:
-    """Column names and records of a file, by its suffix; every cell as text, nothing stripped, blank lines left out.
+def read(
+    file: Path,
+    encoding: str | None = None,
+    used: Collection[str] = (),
+    lists: Collection[str] = (),
+    group: str = "prompts",
+) -> tuple[list[str], list[Record]]:
+    """Column names and records of a file, by its content; every cell as text, nothing stripped, blank lines left out.
 
-    encoding: of a CSV file; None: UTF-8 with or without a byte order mark, or UTF-16 with one.
-    UserError: not readable as this format; no header; a name twice in the header; records of another length.
+    encoding: of a CSV file; None: by its mark, else UTF-8 or UTF-16. used: the columns that a parquet file is read for,
+    of which `lists` may hold lists. group: of the config that names the file, for what is said.
+    UserError: not readable; no header; a name twice in the header; records of another length.
     """
-    header, records = _parquet(file) if file.suffix == ".parquet" else _csv(file, encoding)
+    data = content(file)
+    if data.startswith(PARQUET) or file.name.lower().removesuffix(".gz").endswith((".parquet", ".pq")):
+        header, rows = parquet.read(data, file, used, lists)
+        records = [Record(number, f"row {number + 1}", cells) for number, cells in enumerate(rows)]
+    else:
+        header, records = _csv(decode(data, file, encoding, group), file)
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         raise UserError(f"'{file}' names the column '{twice[0]}' twice in its header: rename one of them")
     return header, records
 
 
-def _csv(file: Path, encoding: str | None) -> tuple[list[str], list[Record]]:
+def _csv(text: str, file: Path) -> tuple[list[str], list[Record]]:
     """By RFC 4180. A record may span several lines of the file; its place is the first of them."""
-    reader = csv.reader(io.StringIO(decode(file, encoding), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=_separator(text))
     faults, records, header, first = Faults(str(file)), [], None, 1
     while True:
         try:
@@ -64,7 +80,8 @@ def _csv(file: Path, encoding: str | None) -> tuple[list[str], list[Record]]:
         except StopIteration:
             break
         except csv.Error as error:  # what follows cannot be told apart any more
-            faults.add(f"line {first}", f"{error} (is a quote missing?)")
+            long = f"a cell of more than {csv.field_size_limit():,} characters"
+            faults.add(f"line {first}", f"{long if 'field limit' in str(error) else error} (is a quote missing?)")
             break
         where, first = f"line {first}", reader.line_num + 1
         if not cells:
@@ -81,38 +98,7 @@ def _csv(file: Path, encoding: str | None) -> tuple[list[str], list[Record]]:
     return header, records
 
 
-def decode(file: Path, encoding: str | None) -> str:
-    """The text of a file without its byte order mark. UserError names the line of the first byte that is no text."""
-    data = file.read_bytes()
-    encoding = encoding or ("utf-16" if data.startswith(BOMS) else "utf-8")
-    try:
-        return data.decode(encoding).removeprefix("\ufeff")
-    except LookupError:
-        raise UserError(f"there is no encoding '{encoding}': take utf-8, utf-16, latin-1 or cp1252") from None
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise UserError(
-            f"'{file}', line {line}: byte {data[error.start]:#04x} is not {encoding}: save the file as UTF-8, "
-            "or name its encoding (prompts.encoding=latin-1)"
-        ) from None
-
-
-def _parquet(file: Path) -> tuple[list[str], list[Record]]:
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"'{file}' is no readable parquet file: fetch it again") from error
-    rows = table.to_pylist()
-    return table.column_names, [
-        Record(number, f"row {number + 1}", {name: _text(value) for name, value in row.items()})
-        for number, row in enumerate(rows)
-    ]
-
-
-def _text(value: object) -> str:
-    """As a CSV file would say it; whole floats (a column of integers with gaps) as integers."""
-    if value is None:
-        return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+def _separator(text: str) -> str:
+    """A comma, unless the header has none: then a tab, or a semicolon, as spreadsheets write it in half of Europe."""
+    header = text.lstrip().partition("\n")[0]
+    return next((each for each in SEPARATORS if each in header), ",")
