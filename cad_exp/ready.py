@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cad_exp import prompt_files
+from cad_exp.cache import Cache
 from cad_exp.errors import UserError
 from cad_exp.judge_files import at_hand, reference_place, wanted
 from cad_exp.model_files import check_reachable, weights_file
@@ -17,6 +18,8 @@ from cad_exp.runs import runs
 
 def check(config: dict[str, Any]) -> None:
     """UserError, of a settled config, for what cannot be had: the model, a file, or else all judges that lack."""
+    if config["runtime"]["cache"]:
+        Cache(config["runtime"]["cache"])  # refuses a folder that is no cache
     check_reachable(config["model"]["path"], config["model"]["revision"])
     _files(config)
     for each in runs(config):
