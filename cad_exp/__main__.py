@@ -42,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
         terminal.error(usage.explain(error, folders))
         return job.MISUSED
     except Exception as error:  # a launcher whose workers died, for example
+        if told := job.unmade(error):
+            terminal.error(told)
+            return job.FAILED
         if job.Sweep.folder is None:
             raise
         what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
@@ -53,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _implied(arguments: list[str]) -> list[str]:
     """Overrides of Hydra's own settings that follow from the command."""
-    implied = [] if parallel.main() else ["hydra.output_subdir=null"]  # the first process keeps the config
+    # the first process keeps the log, once the folder is its own
+    implied = [] if parallel.main() else [f"hydra.job_logging.handlers.file.filename={os.devnull}"]
     if {"-m", "--multirun"} & set(arguments):
         asked = [item for item in arguments if "=" in item and not item.startswith(("-", "hydra"))]
         fixed = [item.partition("=")[0].lstrip("+~") for item in asked if "," not in item]

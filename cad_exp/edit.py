@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cad_exp.attribution import Attribution
 from cad_exp.components import Granularity
 from cad_exp.errors import UserError, choose
-from cad_exp.files import temporary
+from cad_exp.files import permit, temporary
 from cad_exp.identity import digest
 from cad_exp.storage import load_tensors, save_tensors
 from cad_exp.text_encoders import Networks
@@ -145,7 +145,7 @@ class Edit:
 
         UserError if the folder exists and is not empty.
         """
-        folder, pipe = Path(folder), getattr(target, "pipe", target)
+        folder, pipe = Path(folder).resolve(), getattr(target, "pipe", target)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"'{folder}' exists and is not empty: give a new folder for the edited checkpoint")
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -153,6 +153,7 @@ class Edit:
         try:
             with self.apply(pipe):
                 pipe.save_pretrained(draft)
+            permit(draft)
             os.replace(draft, folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)

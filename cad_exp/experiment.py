@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import evaluation, parallel, prompts, ready, report, studies, terminal, verdict, vocabulary
+from . import evaluation, parallel, prompts, ready, report, run_folder, studies, terminal, verdict, vocabulary
 from .attribution import Attribution
 from .edit import Edit, make_edit, random_edit
 from .errors import UserError
@@ -19,39 +19,23 @@ from .shots import Shot
 from .stages import Stages
 from .tracking import Tracker, track
 
-# What a run writes into its folder; cleared when the folder held something else.
-OUTPUTS = ("probes.safetensors", "attribution.safetensors", "components.parquet", "edit.safetensors")
-OUTPUTS += (
-    "edit_random.safetensors",
-    "erased.safetensors",
-    "records.parquet",
-    "attribution.png",
-    "before_after.png",
-    "results.json",
-    "images",
-    "fidelity.parquet",
-    "fidelity.png",
-    "fidelity_curves.png",
-    "fidelity_images.png",
-    "timesteps.parquet",
-    "timesteps.png",
-)
-
 
 def run(config: Config, folder: str | Path) -> dict[str, Any]:
     """Attributes a concept, edits the model, evaluates the edit; returns the content of `folder`/results.json.
 
     `config` is the composed config as plain dicts (see conf/). What an earlier run of the same settings has already
-    made comes out of the stage cache (`runtime.cache`), so a run that was killed continues where it was.
+    made comes out of the stage cache (`runtime.cache`), so a run that was killed continues where it was. Results that
+    lie in `folder` already stay until the new ones are complete; a folder that holds other files is refused.
     """
-    config, folder = settle(config), Path(folder)
+    config, place = settle(config), Path(folder)
     ready.check(config)
-    with parallel.together(config["runtime"]["device"]), track(config, folder) as tracker:
+    together = parallel.together(config["runtime"]["device"])
+    with together, run_folder.attempt(place) as folder, track(config, place) as tracker:
         terminal.quiet_libraries()
         shots = prompts.plan(config)  # first, for it refuses sets that do not fit
         vocabulary.warn(config, shots)
         terminal.stage(f"model: {config['model']['name']}")
-        stages = Stages(config, config["runtime"]["cache"] or folder / ".cache")
+        stages = Stages(config, config["runtime"]["cache"] or place / ".cache")
         results = begin(stages, config, folder)
         if config["model"]["erased"]:
             with results.time("erasing"):
@@ -75,25 +59,20 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
         report.images(stages, shots, pictures, folder)
         report.outcome(results, shots, pictures, config, folder, tracker)
         results.finish()
+        stages.cache.close()
+    report.table(results, place)
     return results.as_dict()
 
 
 def begin(stages: Stages, config: Config, folder: Path) -> Results:
-    """An empty results.json that says what runs; files of another run in this folder are removed first."""
-    if parallel.main():
-        for name in OUTPUTS:
-            place = folder / name
-            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
-        for draft in folder.glob(".*"):  # half-written files of a run that was killed
-            if draft.is_file() and draft.name != ".lock":
-                draft.unlink()
+    """An empty results.json that says what runs; `finish` gives the files of `folder`, the attempt's, their places."""
     named = {group: config[group]["name"] for group in ("concept", "granularity", "objective", "estimator", "edit")}
     facts = run_info(config, config["seed"], stages.device, model=config["model"]["name"], **named)
     facts |= {"identity": run_identity(config), "weights": stages.weights["weights"], "config": config}
     facts |= {"overlay": stages.weights["overlay"]}
     facts |= {"prompt_files": {file.name: file_digest(file) for file in prompt_files(config)}}
     facts |= {"precision": stages.precision, "threads": stages.base["threads"], "processes": parallel.size()}
-    return Results(folder if parallel.main() else None, facts)
+    return Results(folder if parallel.main() else None, facts, partial(run_folder.publish, folder))
 
 
 def erase_first(stages: Stages, results: Results, folder: Path) -> None:

@@ -46,6 +46,18 @@ def effective(config: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def differences(old: Any, new: Any, key: str = "", common: bool = False) -> list[tuple[str, str, str]]:
+    """(dotted key, old value, new value) of what differs, as JSON. common: only of keys that both have."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [(key, json.dumps(old), json.dumps(new))]
+    names = [name for name in dict.fromkeys([*old, *new]) if not common or (name in old and name in new)]
+    return [
+        row
+        for name in names
+        for row in differences(old.get(name), new.get(name), f"{key}.{name}" if key else name, common)
+    ]
+
+
 def asked(config: dict[str, Any]) -> str:
     """Hash of what a settled config asks for, wherever it runs: results of several machines belong to one question."""
     kept = effective(config)

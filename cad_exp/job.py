@@ -3,29 +3,27 @@
 Separate from `__main__` because launchers send it to other processes by name.
 """
 
-import errno
 import json
 import os
 import shlex
 import sys
 import time
 import traceback
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cad_exp import gpus, parallel, ready, terminal, usage
-from cad_exp.cache import alone
+from cad_exp import gpus, parallel, ready, run_folder, terminal, usage
 from cad_exp.errors import UserError, out_of_memory
-from cad_exp.files import write_json
-from cad_exp.identity import run_identity
-from cad_exp.results import finished
+from cad_exp.files import CLOSED, FULL, atomic, plain, system_error, write_json
+from cad_exp.identity import differences, effective, run_identity
+from cad_exp.results import harm, load_results
 from cad_exp.settings import settle
 
 FAILED, MISUSED = 1, 2
@@ -50,57 +48,131 @@ def job(config: DictConfig) -> None:
             time.sleep(GRACE)  # the first process mostly meets the same error, and then the launcher ends this one
         terminal.error(message)
         if parallel.main():
-            with suppress(OSError):  # a full disk is full for this file too
-                write_json(folder / ERROR, {"error": message, "code": code, "command": command})
+            with suppress(OSError, run_folder.Refused):  # a full disk is full for this file too
+                _note(folder, message, code, command)
         if parallel.size() > 1:
             sys.exit(code)  # the others may be waiting for this one: the launcher ends them
 
     try:
-        with alone(folder) if parallel.main() else nullcontext():
-            if parallel.main():
-                write_json(folder / ERROR, {"error": "it did not finish", "code": FAILED, "command": command})
-            perform(OmegaConf.to_container(config, resolve=True, throw_on_missing=True), folder)
-            if parallel.main():
-                (folder / ERROR).unlink(missing_ok=True)
+        if parallel.main():
+            run_folder.check(folder, ignored=runtime.output_subdir)
+        perform(OmegaConf.to_container(config, resolve=True, throw_on_missing=True), folder, config, command)
     except OmegaConfBaseException as error:
         fail(usage.explain(error, [usage.conf_folder()]), MISUSED)
     except UserError as error:
         fail(str(error), FAILED)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            fail(f"the disk of '{folder}' is full: make room and give the same command again, it continues", FAILED)
-            return
-        if advice := out_of_memory(error, OmegaConf.to_container(config, resolve=True)):
-            fail(advice, FAILED)
-            return
-        # a fault of ours or of a library: the trace goes to the log, the sweep goes on
-        with open(folder / "run.log", "a", encoding="utf-8") as log:
-            traceback.print_exc(file=log)
-        fail(f"unexpected {type(error).__name__}: {error} (details in {folder / 'run.log'})", FAILED)
+        advice = out_of_memory(error, OmegaConf.to_container(config, resolve=True)) or unwritten(error, folder)
+        if advice is None:
+            # a fault of ours or of a library: the trace goes to the log, the sweep goes on
+            with open(folder / "run.log", "a", encoding="utf-8") as log:
+                traceback.print_exc(file=log)
+            advice = f"unexpected {type(error).__name__}: {error} (details in {folder / 'run.log'})"
+        fail(advice, FAILED)
 
 
-def perform(config: dict[str, Any], folder: Path) -> None:
+def perform(config: dict[str, Any], folder: Path, composed: DictConfig, command: str) -> None:
     """Run, unless this folder holds the finished run of just these settings, code, weights and versions."""
     places = [Path(each.path) for each in HydraConfig.get().runtime.config_sources if each.schema == "file"]
     config = settle(config, [place for place in places if place != usage.conf_folder()])
+    if shown(config, folder):  # without the folder's lock: a folder that cannot be written can be shown
+        return
+    with _at_work(folder, composed, command) if parallel.main() else nullcontext():
+        if shown(config, folder, aloud=True):  # by another process, which had the lock before
+            return
+        ready.check(config)
+        from cad_exp.experiment import run  # torch takes seconds: only once there is work
+
+        with gpus.own(config["runtime"]["device"]):
+            run(config, folder)
+
+
+@contextmanager
+def _at_work(folder: Path, composed: DictConfig, command: str) -> Iterator[None]:
+    """Hold the folder; meanwhile, and after a failure, it says so (error.json), and which config is at work there."""
+    hydra = HydraConfig.get()
+    with run_folder.alone(folder, hydra.output_subdir):
+        _note(folder, "it did not finish", FAILED, command)
+        content = {"config": composed, "hydra": HydraConfig.instance().cfg, "overrides": hydra.overrides.task}
+        for name, each in content.items():
+            with atomic(folder / "config" / f"{name}.yaml") as draft:
+                OmegaConf.save(each, draft)
+        yield
+    (folder / ERROR).unlink(missing_ok=True)
+
+
+def _note(folder: Path, message: str, code: int, command: str) -> None:
+    """Write error.json, by way of a draft that a kill at this moment leaves where nobody sees it."""
+    draft = run_folder.claim(folder, ignored=HydraConfig.get().output_subdir) / ERROR
+    write_json(draft, {"error": message, "code": code, "command": command})
+    os.replace(draft, folder / ERROR)
+
+
+def shown(config: dict[str, Any], folder: Path, aloud: bool = False) -> bool:
+    """Whether the folder holds this very run, finished: it is shown then. aloud: else say what makes it run again.
+
+    Refused for a finished run of other settings. All processes of a run get one answer.
+    """
     with parallel.together(config["runtime"]["device"]):
-        done = parallel.agree(earlier(config, folder) if parallel.main() else None)
+        done, why = parallel.agree(earlier(config, folder) if parallel.main() else None)
     if done:
         terminal.say("  finished before, nothing to do (delete the folder to run it again)")
         terminal.show_run(done, folder)
+    elif why and aloud:
+        terminal.say(f"  runs again, and what lies there stays until that is done: {why}", style="yellow")
+    return bool(done)
+
+
+def earlier(config: dict[str, Any], folder: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """(the finished run of just these settings, code, weights and versions that the folder holds, or None; why not).
+
+    Refused if it holds a finished run of other settings.
+    """
+    if not run_folder.remains(folder):  # then nothing has to be hashed or asked of the hub
+        return None, None
+    before = run_folder.published(folder)
+    _same_settings(before.get("config"), config, folder)
+    try:
+        content = load_results(folder)
+    except UserError as error:
+        return None, str(error).partition(": ")[0]
+    if content["run"].get("identity") != run_identity(config):
+        return None, "code, versions, weights or files that it reads are not those of the finished run"
+    why = harm(folder, content) if content["run"].get("complete") else "it was not complete"
+    return (None, why) if why else (content, None)
+
+
+def _same_settings(before: Any, now: dict[str, Any], folder: Path) -> None:
+    """Refused if a setting that both configs have, and that can change a number, differs."""
+    if not isinstance(before, dict):
         return
-    ready.check(config)
-    from cad_exp.experiment import run  # torch takes seconds: only once there is work
+    if changed := differences(effective(before), plain(effective(now)), common=True):
+        key, old, new = changed[0]
+        raise run_folder.Refused(
+            f"'{folder}' holds a finished run with other settings ({key} was {old}, now {new}): "
+            "give another hydra.run.dir, or delete that folder yourself"
+        )
 
-    with gpus.own(config["runtime"]["device"]):
-        run(config, folder)
 
-
-def earlier(config: dict[str, Any], folder: Path) -> dict[str, Any] | None:
-    """The finished run of just these settings, code, weights and versions that the folder holds, or None."""
-    if not (folder / "results.json").is_file():  # then nothing has to be hashed or asked of the hub
+def unwritten(error: Exception, folder: Path) -> str | None:
+    """What to do about an error of the operating system on writing; None for another error."""
+    found = system_error(error)
+    if found is None or found.errno not in (*FULL, *CLOSED):
         return None
-    return finished(folder, run_identity(config))
+    if found.errno in FULL:
+        return f"the disk of '{folder}' is full: make room and give the same command again, it continues"
+    return f"'{found.filename or folder}' cannot be written ({found.strerror}): mend that, or give another folder"
+
+
+def unmade(error: Exception) -> str | None:
+    """One line where Hydra could not make the folder of a run or of a sweep; None for another error."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    name = str(error.filename)
+    name = name if len(name) <= 120 else f"{name[:60]}...{name[-40:]}"
+    key = "hydra.sweep.dir" if Sweep.folder else "hydra.run.dir"
+    why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+    return f"the folder '{name}' cannot be made ({why}): give another {key}"
 
 
 class Sweep(Callback):
@@ -110,6 +182,12 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         Sweep.folder = Path(config.hydra.sweep.dir)
+        file = Sweep.folder / "multirun.yaml"  # Hydra is about to write it
+        if os.path.lexists(file) and (file.is_symlink() or b"cad_exp.job.Sweep" not in file.read_bytes()):
+            terminal.error(
+                f"'{file}' is not of a sweep of cad_exp and would be overwritten: give another hydra.sweep.dir"
+            )
+            sys.exit(FAILED)  # Hydra turns every other exception of a callback into a warning
 
 
 def report_failures() -> None:
@@ -118,9 +196,9 @@ def report_failures() -> None:
         return
     failed = []
     for path in sorted(Sweep.folder.glob(f"*/{ERROR}")):
-        if not _held(path.parent):  # else another process is at work there
+        if not run_folder.held(path.parent):  # else another process is at work there
             failed.append(json.loads(path.read_text(encoding="utf-8")))
-    jobs = len(list(Sweep.folder.glob("*/config/overrides.yaml")))
+    jobs = len(list(Sweep.folder.glob(f"*/{run_folder.MARK}")))
     if jobs:
         terminal.say(f"\nsweep folder  {Sweep.folder}  (python -m cad_exp.tables {Sweep.folder})")
     if not failed:
@@ -130,11 +208,3 @@ def report_failures() -> None:
         terminal.error(f"{len(failed)} of {jobs} jobs failed; the same command runs only what is missing")
         for item in failed:
             terminal.error(f"{item['error']}\n       {item['command']}")
-
-
-def _held(folder: Path) -> bool:
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            return False
-    except Timeout:
-        return True

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from cad_exp import image_folder, model_folder, prompts, terminal
+from cad_exp.cache import Cache
 from cad_exp.inputs import find_file
 from cad_exp.judge_files import at_hand, reference_place, wanted
 from cad_exp.labels import check_label
@@ -18,6 +19,8 @@ from cad_exp.runs import runs
 
 def check(config: dict[str, Any]) -> None:
     """UserError, of a settled config, for what cannot be had: the model, a file, or else all judges that lack."""
+    if config["runtime"]["cache"]:
+        Cache(config["runtime"]["cache"])  # refuses a folder that is no cache
     model = config["model"]
     check_reachable(model["path"], model["revision"])
     folder = locate(model["path"])

@@ -149,7 +149,7 @@ def records(found: Records, folder: Path) -> None:
 def outcome(
     results: Results, shots: list[Shot], pictures: dict[str, list[Path]], config: Config, folder: Path, tracker: Tracker
 ) -> None:
-    """The before/after sheet, the metrics to the tracker, and the table on the terminal."""
+    """The before/after sheet, and the metrics to the tracker."""
     if not parallel.main():
         return
     if pictures:
@@ -160,4 +160,9 @@ def outcome(
         title = f"{config['concept']['name']}: before and after"
         tracker.log_images({"before_after": figures.before_after(shown, folder / "before_after.png", title)})
     tracker.log_metrics(results.metrics)
-    terminal.show_run(results.as_dict(), folder)
+
+
+def table(results: Results, folder: Path) -> None:
+    """The table on the terminal, and where everything lies."""
+    if parallel.main():
+        terminal.show_run(results.as_dict(), folder)

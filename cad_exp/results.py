@@ -1,25 +1,30 @@
 """`results.json`: what a run measured, and everything needed to say what the numbers mean.
 
 The file is the truth that tables, reports and Weights & Biases mirror. It is rewritten whole, and atomically, after
-every metric: a run that is stopped leaves the metrics that it had finished and never a broken file.
+every metric: a run that is stopped leaves the metrics that it had finished and never a broken file. It holds its own
+checksum, and in `run.files` the SHA-256 of every other file that the run promises: damage is noticed by whoever reads.
 """
 
+import hashlib
 import json
+import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from cad_exp.errors import UserError
-from cad_exp.files import write_json
-from cad_exp.identity import asked
+from cad_exp.files import inside, plain, write_json
+from cad_exp.identity import asked, file_digest
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+FILE = "results.json"
 VARIANTS = ("unedited", "edited", "random", "attribution")  # the last: facts of the scores, not of images
 FIELDS = ("name", "variant", "value", "low", "high", "n", "higher_is_better", "definition")
 PACKAGES = (
@@ -82,12 +87,14 @@ class Results:
     """The results of one run, mirrored in `folder`/results.json after every change (None: in no file).
 
     `run` is the dict of `run_info`. The attribute `metrics` is the list of metric dicts in the order of their arrival.
+    publish: called by `finish` once the file says complete, to bring the folder's files to where people look for them.
     """
 
-    def __init__(self, folder: Path | str | None, run: dict[str, Any]):
+    def __init__(self, folder: Path | str | None, run: dict[str, Any], publish: Callable[[], Any] | None = None):
         self.folder = None if folder is None else Path(folder)
         self.run = {"seconds": {}, **run, "complete": False}
         self.metrics: list[dict[str, Any]] = []
+        self.publish = publish
         self._write()
 
     def add(self, metric: dict[str, Any]) -> None:
@@ -117,47 +124,93 @@ class Results:
             self._write()
 
     def finish(self) -> None:
-        """Mark the run as complete, with the size of every file that it left: only then is it never run again."""
+        """Mark the run as complete, with the SHA-256 of every file that it left: only then is it never run again.
+
+        May be called again, for files or metrics that came after the first call (pictures): they join the promise.
+        """
         if self.folder is not None:
-            files = sorted(p for p in self.folder.rglob("*") if p.is_file() and _kept(p.relative_to(self.folder)))
-            self.run["files"] = {p.relative_to(self.folder).as_posix(): p.stat().st_size for p in files}
+            names = (path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file())
+            kept = sorted(name.as_posix() for name in names if _kept(name))
+            self.run["files"] = dict(zip(kept, _digests(self.folder, kept), strict=True))
         self.run["complete"] = True
         self._write()
+        if self.publish is not None and self.folder is not None:
+            self.publish()
 
     def as_dict(self) -> dict[str, Any]:
-        return {"schema_version": SCHEMA_VERSION, "run": self.run, "metrics": self.metrics}
+        return signed({"schema_version": SCHEMA_VERSION, "run": self.run, "metrics": self.metrics})
 
     def _write(self) -> None:
         if self.folder is not None:
-            write_json(self.folder / "results.json", self.as_dict())
+            write_json(self.folder / FILE, self.as_dict())
 
 
 def _kept(path: Path) -> bool:
     """Whether a file belongs to what a run promises: not the tracker's, the log, Hydra's, or results.json itself."""
-    return path.parts[0] not in ("wandb", "config", "results.json", "run.log") and not path.parts[0].startswith(".")
+    aside = ("wandb", "config", FILE, "run.log", "error.json")
+    return path.parts[0] not in aside and not any(part.startswith(".") for part in path.parts)
+
+
+def _digests(folder: Path, names: list[str]) -> list[str]:
+    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock
+        return list(pool.map(lambda name: file_digest(folder / name), names))
+
+
+def signed(content: dict[str, Any]) -> dict[str, Any]:
+    """The same content with its own checksum: the SHA-256 of its canonical JSON without the checksum."""
+    content = {key: value for key, value in content.items() if key != "checksum"}
+    canonical = json.dumps(plain(content), sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return content | {"checksum": hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()}
+
+
+def harm(folder: Path | str, content: dict[str, Any]) -> str | None:
+    """Which promised file of a complete run is not what was written, in words; None when all are."""
+    promised = content["run"].get("files")
+    if not isinstance(promised, dict):
+        return f"{FILE} promises no files"
+    for name in promised:
+        path = inside(Path(folder), name)
+        if path is None or not os.path.isfile(path):
+            return f"{name} is missing"
+    try:
+        found = _digests(Path(folder), list(promised))
+    except OSError as error:
+        return f"{error.filename} cannot be read ({error.strerror})"
+    changed = [name for name, digest in zip(promised, found, strict=True) if promised[name] != digest]
+    return f"{changed[0]} is not what was written" if changed else None
 
 
 def finished(folder: Path | str, identity: str) -> dict[str, Any] | None:
-    """The content of results.json, if the run of this identity was completed here and all its files are still there."""
+    """The content of results.json, if the run of this identity was completed here and all its files are unharmed."""
     try:
         content = load_results(folder)
-        run = content["run"]
-        whole = all((Path(folder) / name).stat().st_size == size for name, size in run["files"].items())
-    except (UserError, KeyError, TypeError, OSError):
+    except UserError:
         return None
-    return content if run.get("complete") and run.get("identity") == identity and whole else None
+    run = content["run"]
+    whole = run.get("complete") and run.get("identity") == identity and harm(folder, content) is None
+    return content if whole else None
 
 
 def load_results(folder: Path | str) -> dict[str, Any]:
-    """Read results.json of a run folder; UserError if there is none, or one of another schema."""
-    path = Path(folder) / "results.json"
+    """Read results.json of a run folder.
+
+    Raises UserError if there is none, one of another schema, or one that is not what was written.
+    """
+    path = Path(folder) / FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        whole = version == SCHEMA_VERSION and signed(content)["checksum"] == content.get("checksum")
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read as results ({error.__class__.__name__}): give the folder of a run"
         ) from None
-    version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
         raise UserError(f"{path} has schema version {version}, this cad_exp reads {SCHEMA_VERSION}: run it again")
+    if not whole or not isinstance(content.get("run"), dict) or not isinstance(content.get("metrics"), list):
+        raise UserError(f"{path} is not what was written (its checksum does not fit): run it again")
     return content
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")  # Python would take NaN

@@ -7,21 +7,38 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from cad_exp import terminal
 from cad_exp.errors import UserError
-from cad_exp.files import atomic
+from cad_exp.files import atomic, system_error
 
 _KEY = "cad_exp"
 
 
 def save_tensors(path: str | Path, kind: str, tensors: dict[str, torch.Tensor], meta: dict) -> Path:
-    """Write tensors and JSON-able metadata to a safetensors file of a kind (`edit`, `probes`, `attribution`)."""
+    """Write tensors and JSON-able metadata to a safetensors file of a kind (`edit`, `probes`, `attribution`).
+
+    Raises OSError where the file cannot be written; what was there before stays.
+    """
     with atomic(path) as draft:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            str(draft),
-            metadata={_KEY: json.dumps({"kind": kind, "version": 1, "meta": meta}, sort_keys=True)},
-        )
+        try:
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+                str(draft),
+                metadata={_KEY: json.dumps({"kind": kind, "version": 1, "meta": meta}, sort_keys=True)},
+            )
+        except SafetensorError as error:
+            raise system_error(error) or error from error
     return Path(path)
+
+
+def resumed(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict] | None:
+    """What a stopped stage left in its checkpoint; None, said and with the file gone, where it is damaged."""
+    try:
+        return load_tensors(path, kind)
+    except UserError:
+        terminal.say(f"  what a stopped run left in '{path}' is damaged: starting over", style="yellow")
+        path.unlink(missing_ok=True)
+        return None
 
 
 def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], dict]:

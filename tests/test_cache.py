@@ -133,6 +133,7 @@ def test_prune_and_list(cache: Cache, capsys):
     old = cache.get("images", ("errors",), {"seed": 1}, write)
     new = cache.get("images", ("errors",), {"seed": 2}, write)
     probes = cache.get("probes", ("errors",), {"seed": 1}, write)
+    cache.close()  # what is in use is not pruned
     os.utime(old / ENTRY, (time.time() - 40 * 86400,) * 2)
     assert caching.main([str(cache.folder)]) == 0
     assert "images" in (said := capsys.readouterr().out) and "probes" in said

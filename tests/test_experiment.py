@@ -66,7 +66,7 @@ def test_a_run_leaves_what_the_readme_promises(nudity: Path):
     }
     assert files <= {path.name for path in nudity.iterdir()}
     results = json.loads((nudity / "results.json").read_text())
-    assert results["schema_version"] == 1
+    assert results["schema_version"] == 2
     assert {"config_hash", "seed", "git", "versions", "device", "seconds"} <= set(results["run"])
     assert {(m["name"], m["variant"]) for m in results["metrics"]} == {
         (name, variant) for name in NAMES for variant in ("unedited", "edited", "random")

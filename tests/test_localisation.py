@@ -8,6 +8,7 @@ from matplotlib.image import imread
 
 from cad_exp.errors import UserError
 from cad_exp.files import write_json
+from cad_exp.results import signed
 from cad_exp.tables.__main__ import main
 from cad_exp.tables.collect import collect as collect_runs
 from cad_exp.tables.layout import found_runs
@@ -44,7 +45,8 @@ def run(folder: Path, concept="church", kind="object", scores=BY_HAND, probes=(3
     folder.mkdir(parents=True)
     columns = ["t_high", "t_low", "n_probes", "module", "block", "kind", "component", "score"]
     pd.DataFrame(rows, columns=columns).to_parquet(folder / "timesteps.parquet")
-    write_json(folder / "results.json", {"schema_version": 1, "run": facts | {"complete": True}, "metrics": []})
+    content = {"schema_version": 2, "run": facts | {"complete": True}, "metrics": []}
+    write_json(folder / "results.json", signed(content))
     return folder
 
 

@@ -1,4 +1,7 @@
+import errno
+import hashlib
 import json
+import os
 import subprocess
 import time
 
@@ -10,7 +13,7 @@ from cad_exp import terminal
 from cad_exp.errors import UserError
 from cad_exp.files import atomic, write_json
 from cad_exp.identity import asked, digest, effective
-from cad_exp.results import FIELDS, Results, finished, git_revision, load_results, run_info
+from cad_exp.results import FIELDS, Results, finished, git_revision, load_results, run_info, signed
 
 
 def metric(**changes) -> dict:
@@ -35,7 +38,7 @@ def test_schema(tmp_path):
     results.add(metric())
     content = json.loads((tmp_path / "results.json").read_text())
     assert content == load_results(tmp_path) == results.as_dict()
-    assert set(content) == {"schema_version", "run", "metrics"} and content["schema_version"] == 1
+    assert set(content) == {"schema_version", "run", "metrics", "checksum"} and content["schema_version"] == 2
     assert {"config_hash", "seed", "git", "versions", "device", "seconds"} <= set(content["run"])
     assert content["run"]["seed"] == 3 and content["run"]["device"] == "cpu" and content["run"]["model"] == "abc"
     assert content["run"]["versions"]["torch"] == torch.__version__ and content["run"]["seconds"]["probes"] >= 0.02
@@ -97,7 +100,7 @@ def test_a_finished_run_is_recognised_by_its_identity_and_files(tmp_path):
     assert finished(tmp_path, "a") is None
     results.finish()
     assert finished(tmp_path, "a") == results.as_dict() and finished(tmp_path, "b") is None
-    (tmp_path / "edit.safetensors").write_bytes(b"1")
+    (tmp_path / "edit.safetensors").write_bytes(b"13")
     assert finished(tmp_path, "a") is None and finished(tmp_path / "elsewhere", "a") is None
 
 
@@ -118,7 +121,12 @@ def test_git_revision(tmp_path):
     assert git_revision(tmp_path) == f"{clean}-dirty"
 
 
-@pytest.mark.parametrize("content", [None, "{", '{"schema_version": 99}', "[]"])
+@pytest.mark.parametrize(
+    "content",
+    [None, "{", '{"schema_version": 99}', "[]", '{"schema_version": 2}', "[" * 99999, '{"schema_version": {}}']
+    + ['{"schema_version": 2, "run": NaN}', '{"schema_version": 2, "n": 1' + "0" * 5000 + "}"],
+    ids=range(9),
+)
 def test_a_missing_or_foreign_file_is_explained(tmp_path, content):
     if content is not None:
         (tmp_path / "results.json").write_text(content)
@@ -156,3 +164,59 @@ def test_progress_is_silent_when_quick_and_tells_the_rest_when_slow(capsys, monk
 
 def test_durations():
     assert [terminal.duration(seconds) for seconds in (4.4, 65, 7620)] == ["4 s", "1 min 05 s", "2 h 07 min"]
+
+
+def test_the_checksum_is_of_the_content_not_of_its_layout(tmp_path):
+    """By hand: SHA-256 of the JSON with sorted keys, default separators, without the checksum itself."""
+    content = {"schema_version": 2, "run": {"b": 1, "a": "ü"}, "metrics": []}
+    text = '{"metrics": [], "run": {"a": "ü", "b": 1}, "schema_version": 2}'
+    assert signed(content)["checksum"] == hashlib.sha256(text.encode()).hexdigest()
+    (tmp_path / "results.json").write_text(json.dumps(dict(reversed(signed(content).items())), indent=7))
+    assert load_results(tmp_path) == signed(content)
+    (tmp_path / "results.json").write_text(json.dumps(signed(content)).replace('"b": 1', '"b": 2'))
+    with pytest.raises(UserError, match="checksum"):
+        load_results(tmp_path)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_files_have_the_permissions_of_any_new_file(tmp_path, mask):
+    from cad_exp.files import link
+    from cad_exp.storage import save_tensors
+
+    before = os.umask(mask)
+    try:
+        save_tensors(tmp_path / "edit.safetensors", "edit", {"a": torch.zeros(1)}, {})
+        write_json(tmp_path / "file.json", {})
+        (tmp_path / "private").touch(0o600)
+        link(tmp_path / "private", tmp_path / "linked")
+    finally:
+        os.umask(before)
+    names = ("edit.safetensors", "file.json", "linked")
+    assert {name: (tmp_path / name).stat().st_mode & 0o777 for name in names} == dict.fromkeys(names, 0o666 & ~mask)
+
+
+def test_a_full_disk_under_a_tensor_file_is_the_systems_error(tmp_path, monkeypatch):
+    """/dev/full is a disk without room; safetensors tells it as a SafetensorError."""
+    from safetensors import SafetensorError
+
+    from cad_exp import storage
+
+    def full(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    (tmp_path / "edit.safetensors").write_bytes(b"old")
+    monkeypatch.setattr(storage, "save_file", full)
+    with pytest.raises(OSError) as caught:
+        storage.save_tensors(tmp_path / "edit.safetensors", "edit", {}, {})
+    assert caught.value.errno == errno.ENOSPC and (tmp_path / "edit.safetensors").read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_truncated_checkpoint_is_told_and_starts_over(tmp_path, capsys):
+    from cad_exp.storage import resumed, save_tensors
+
+    path = save_tensors(tmp_path / "state.safetensors", "checkpoint", {"values": torch.ones(9)}, {"n": 9})
+    assert resumed(path, "checkpoint")[1] == {"n": 9}
+    path.write_bytes(path.read_bytes()[:-8])
+    assert resumed(path, "checkpoint") is None and not path.exists()
+    assert "is damaged: starting over" in " ".join(capsys.readouterr().out.split())

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from cad_exp.errors import UserError
 from cad_exp.files import write_json
 from cad_exp.identity import digest, effective, run_hash
-from cad_exp.results import run_info
+from cad_exp.results import run_info, signed
 from cad_exp.settings import settle
 from cad_exp.tables import write
 from cad_exp.tables.__main__ import main
@@ -75,7 +75,7 @@ def leave(folder: Path, done: Job, *metrics: dict | float, complete: bool = True
     facts |= {"weights": "w1", "versions": {"torch": "2.9"}, "device": "cpu", "config": done.config, "threads": 2}
     made = [metric("concept_rate", item) if isinstance(item, (float, int)) else item for item in metrics]
     path = folder / f"{len(list(folder.glob('*')))}" / "results.json"
-    write_json(path, {"schema_version": 1, "run": facts | run, "metrics": made})
+    write_json(path, signed({"schema_version": 2, "run": facts | run, "metrics": made}))
     if written is not None:
         os.utime(path, (written, written))
     return path.parent

@@ -13,7 +13,7 @@ from cad_exp import parallel
 from cad_exp.errors import UserError
 from cad_exp.estimators.base import Estimator
 from cad_exp.game import Game
-from cad_exp.storage import load_tensors, save_tensors
+from cad_exp.storage import resumed, save_tensors
 
 COLUMNS = ("neuron", "head", "layer")  # whose ablations share forward passes
 
@@ -51,7 +51,10 @@ class AblationEstimator(Estimator):
         empty = torch.full((identity["number"],), torch.nan, dtype=torch.float64)
         if parallel.agree(self.checkpoint is None or not Path(self.checkpoint).is_file()):
             return empty
-        tensors, meta = load_tensors(self.checkpoint, "checkpoint")
+        found = resumed(self.checkpoint, "checkpoint") if parallel.main() else None
+        if not (found := parallel.agree(found)):
+            return empty
+        tensors, meta = found
         if meta != identity:
             raise UserError(f"the checkpoint '{self.checkpoint}' belongs to another run: remove it, or name another")
-        return tensors["values"]
+        return tensors.get("values", empty)

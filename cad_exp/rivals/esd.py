@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from cad_exp.errors import UserError, choose
 from cad_exp.families import Condition
 from cad_exp.model import DiffusionModel, Progress
 from cad_exp.rivals.projections import cross_attentions
-from cad_exp.storage import load_tensors, save_tensors
+from cad_exp.storage import resumed, save_tensors
 
 METHODS = ("esd-x", "esd-x-strict", "esd-u", "esd-all")
 AHEAD = 8  # training steps whose latents are sampled together
@@ -144,15 +143,16 @@ def _resume(draft: Path | None, names: list[str], values: list[Tensor], optimize
     """How many steps are done, by the file of a training that was stopped; its state is put in place. 0 without one."""
     if draft is None or not draft.is_file():
         return 0
-    with suppress(UserError):  # a damaged file: from the beginning
-        tensors, meta = load_tensors(draft, KIND)
-        for name, value in zip(names, values, strict=True):
-            value.data.copy_(tensors[f"value:{name}"])
-            state = {
-                key: tensors[f"{key}:{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}:{name}" in tensors
-            }
-            moved = {key: part if key == "step" else part.to(value.device) for key, part in state.items()}
-            if moved:
-                optimizer.state[value] = moved
-        return int(meta["done"])
-    return 0
+    found = resumed(draft, KIND)
+    if found is None:
+        return 0
+    tensors, meta = found
+    for name, value in zip(names, values, strict=True):
+        value.data.copy_(tensors[f"value:{name}"])
+        state = {
+            key: tensors[f"{key}:{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}:{name}" in tensors
+        }
+        moved = {key: part if key == "step" else part.to(value.device) for key, part in state.items()}
+        if moved:
+            optimizer.state[value] = moved
+    return int(meta["done"])

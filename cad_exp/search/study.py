@@ -8,7 +8,6 @@ whatever is still marked as running but not locked was killed, and is claimed ag
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from cad_exp import run_folder
 from cad_exp.errors import UserError
+from cad_exp.identity import differences
 
+MARK = ".cad_exp-search"
 Space = dict[str, tuple[float, float] | list]  # name -> (lowest, highest) on a logarithmic scale, or the values
 Parameters = dict[str, Any]
 
@@ -76,6 +78,7 @@ class Study:
 
         self.folder, self.space, self.seed, self.bound = folder, space, seed, bound
         self.first, self.most = queue(space, default)
+        run_folder.claim(folder, MARK, "folder")
         (folder / "trials").mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(folder / "study.lock")
         path = str(folder / "journal.log")
@@ -204,13 +207,3 @@ def import_optuna() -> Any:
         raise UserError("a search needs Optuna: pip install 'cad-exp[search]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
-
-
-def differences(old: Any, new: Any, key: str = "") -> list[tuple[str, str, str]]:
-    """(dotted key, old value, new value) of what differs, as JSON."""
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return [] if old == new else [(key, json.dumps(old), json.dumps(new))]
-    names = dict.fromkeys([*old, *new])
-    return [
-        row for name in names for row in differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
-    ]

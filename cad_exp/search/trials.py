@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from cad_exp import parallel, terminal
+from cad_exp import parallel, run_folder, terminal
 from cad_exp.errors import UserError, out_of_memory
 from cad_exp.search.plan import BRIEF, Plan, composed
 from cad_exp.search.study import Study, Trial
@@ -54,12 +53,11 @@ def search(plan: Plan, run: Run) -> Study:
 def attempt(plan: Plan, study: Study, trial: Trial, run: Run) -> str:
     """One trial: an ordinary run in a folder of its own, its words in log.txt. Returns its line for the terminal."""
     folder = plan.folder / "trials" / str(trial.number)
-    shutil.rmtree(folder, ignore_errors=True)  # what a killed process left
-    folder.mkdir(parents=True)
     shown = " ".join(f"{name}={value}" for name, value in trial.parameters.items())
     head = f"trial {trial.number}{' again' if trial.again else ''}: {shown}"
     start = time.monotonic()
     try:
+        run_folder.claim(folder)  # a killed process may have begun it
         own = composed("config", [*BRIEF, *plan.arguments(trial.parameters)], plan.config_folders)
         config = settle(own, plan.config_folders[1:])
         with open(folder / "log.txt", "w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):

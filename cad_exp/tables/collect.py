@@ -10,6 +10,7 @@ from typing import Any
 
 from cad_exp.errors import UserError
 from cad_exp.results import FIELDS, load_results
+from cad_exp.run_folder import MARK
 
 Metrics = dict[tuple[str, str], dict[str, Any]]  # by name and variant
 
@@ -58,6 +59,8 @@ def read_all(folders: Iterable[str | Path]) -> tuple[list[Run], list[Path]]:
         if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
             raise UserError(f"there is no folder '{folder}': give one that holds the results of runs")
     for path in sorted({path for folder in folders for path in folder.rglob("results.json")}):
+        if MARK in path.parts and (path.parents[2] / path.name).is_file():
+            continue  # an attempt at a run whose finished results are there
         if run := _read(path):
             runs.append(run)
         else:
@@ -74,6 +77,7 @@ def _read(path: Path) -> Run | None:
         if not all(set(FIELDS) <= set(metric) for metric in listed):
             return None
         metrics = {(metric["name"], metric["variant"]): metric for metric in listed}
-        return Run(path.parent, run, metrics, path.stat().st_mtime)
+        folder = path.parents[2] if MARK in path.parts else path.parent
+        return Run(folder, run, metrics, path.stat().st_mtime)
     except (UserError, OSError, KeyError, TypeError):
         return None
