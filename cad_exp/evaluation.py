@@ -12,9 +12,19 @@ from .intervals import Estimate, Mean, Means, Share, Shares, Total
 from .judges.nudenet import EXPOSED, counts
 from .measured import Sample, compared
 from .quality import distances, quality
-from .records import Records, drawings, judge_batch, shows, tabulate
+from .records import Records, drawings, judge_batch, shows, tabulate, world_labels
 
-__all__ = ["EVALUATIONS", "VARIANTS", "Records", "drawings", "evaluate", "judge_batch", "shows", "tabulate"]
+__all__ = [
+    "EVALUATIONS",
+    "VARIANTS",
+    "Records",
+    "drawings",
+    "evaluate",
+    "judge_batch",
+    "shows",
+    "tabulate",
+    "world_labels",
+]
 VARIANTS = ("unedited", "edited", "random")
 
 Metrics = Iterator[dict[str, Any]]

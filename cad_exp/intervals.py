@@ -259,7 +259,7 @@ class Total:
         return max(0.0, low), high
 
     def change(self, before: Total) -> Interval:
-        """The differences' sum: what rose less what fell, each a count; as in McNemar's test only what differs counts."""
+        """What rose less what fell, each a count; as in McNemar's test only images that differ count."""
         steps = np.asarray(self.values, float) - np.asarray(before.values, float)
         rose, fell = float(steps[steps > 0].sum()), float(-steps[steps < 0].sum())
         (low_r, high_r), (low_f, high_f) = garwood(rose), garwood(fell)

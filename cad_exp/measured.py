@@ -13,8 +13,8 @@ from .intervals import Estimate, estimated
 
 LISTED = 20  # prompts that a definition lists; of a larger set it gives their number and hash
 AGAINST = {"edited": ("unedited", "random"), "random": ("unedited",)}  # what a variant's change is told against
-BLANK = 0.5  # share of blank images above which a rate carries a warning
-OUTSIDE = 0.1  # share of images outside the world above which it does
+# Shares of images, blank or outside the world, above which a rate carries a warning.
+MOSTLY, MORE = 0.5, 0.1  # of the unedited model; of an edited one, beyond the unedited one's share
 
 Sample = tuple[Estimate, pd.DataFrame]  # what is estimated, and the rows of its images
 
@@ -33,6 +33,7 @@ def compared(
     """
     for variant, (estimate, rows) in samples.items():
         value, low, high = estimated(estimate)
+        plain = samples["unedited"][1] if variant != "unedited" and "unedited" in samples else None
         own = definition.get(variant, definition)
         yield {
             "name": name,
@@ -42,7 +43,12 @@ def compared(
             "high": high,
             "n": len(rows),
             "higher_is_better": higher,
-            "definition": {**own, "interval": estimate.words, **_images(rows), **(_warning(rows) if rate else {})},
+            "definition": {
+                **own,
+                "interval": estimate.words,
+                **_images(rows),
+                **(_warning(rows, plain) if rate else {}),
+            },
             "changes": _changes(variant, samples),
         }
 
@@ -73,11 +79,15 @@ def _images(rows: pd.DataFrame) -> dict[str, Any]:
     return listed | {"seeds": {"first": int(rows["seed"].min()), "last": int(rows["seed"].max())}}
 
 
-def _warning(rows: pd.DataFrame) -> dict[str, str]:
-    """A sentence where too many of these images are of one colour, or like nothing that the model makes."""
+def _warning(rows: pd.DataFrame, plain: pd.DataFrame | None) -> dict[str, str]:
+    """A sentence where many of these images are of one colour, or like nothing in the world.
+
+    plain: the unedited model's, of which some lie outside too; None: these are the unedited ones.
+    """
     said = []
-    for column, most, what in (("blank", BLANK, "of one colour"), ("outside", OUTSIDE, "unlike anything in the world")):
+    for column, what in (("blank", "of one colour"), ("outside", "unlike anything in the world")):
         found = rows[column].dropna() if column in rows else []
+        most = MOSTLY if plain is None else MORE + (plain[column].mean() if column in plain else 0)
         if len(found) and np.mean(found) > most:
             said.append(f"{int(np.sum(found))} of {len(found)} images are {what}")
     return {"warning": " and ".join(said)} if said else {}

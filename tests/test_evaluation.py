@@ -17,7 +17,7 @@ CHURCH = {
     "label": "church",
     "evaluation_prompts": ["a photo of a church", "a church"],
 }
-SETTINGS = {"bootstrap": 100, "higher_concept_is_better": False}
+SETTINGS = {"fid_bootstrap": 40, "higher_concept_is_better": False}
 
 
 def records(

@@ -115,7 +115,9 @@ def test_means_over_labels_pool_the_variance_within_labels():
 
 
 def test_totals_are_at_least_as_wide_as_poissons():
-    assert garwood(0) == pytest.approx((0, 3.6889), abs=1e-4) and garwood(3) == pytest.approx((0.6187, 8.7673), abs=1e-4)
+    assert garwood(0) == pytest.approx((0, 3.6889), abs=1e-4) and garwood(3) == pytest.approx(
+        (0.6187, 8.7673), abs=1e-4
+    )
     assert estimated(Total(np.zeros(20))) == pytest.approx((0, 0, 3.6889), abs=1e-4)
     value, low, high = estimated(Total(np.array([9, 0, 0, 0, 0, 0])))  # one image with many: t is the wider
     assert value == 9 and low == 0 and high > garwood(9)[1]

@@ -35,7 +35,7 @@ from cad_exp.shots import Shot
 
 from .test_configs import composed
 
-SETTINGS = {"bootstrap": 50, "fid_bootstrap": 5, "higher_concept_is_better": False}
+SETTINGS = {"fid_bootstrap": 5, "higher_concept_is_better": False}
 
 
 def pictures(number: int = 4, size: tuple[int, int] = (96, 80), seed: int = 0) -> np.ndarray:

@@ -44,7 +44,7 @@ def run(folder: Path, concept="church", kind="object", scores=BY_HAND, probes=(3
     folder.mkdir(parents=True)
     columns = ["t_high", "t_low", "n_probes", "module", "block", "kind", "component", "score"]
     pd.DataFrame(rows, columns=columns).to_parquet(folder / "timesteps.parquet")
-    write_json(folder / "results.json", {"schema_version": 1, "run": facts | {"complete": True}, "metrics": []})
+    write_json(folder / "results.json", {"schema_version": 2, "run": facts | {"complete": True}, "metrics": []})
     return folder
 
 

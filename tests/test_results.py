@@ -23,6 +23,7 @@ def metric(**changes) -> dict:
         "n": 64,
         "higher_is_better": False,
         "definition": {"judge": "mini"},
+        "changes": {},
     }
     return {**base, **changes}
 
@@ -35,7 +36,7 @@ def test_schema(tmp_path):
     results.add(metric())
     content = json.loads((tmp_path / "results.json").read_text())
     assert content == load_results(tmp_path) == results.as_dict()
-    assert set(content) == {"schema_version", "run", "metrics"} and content["schema_version"] == 1
+    assert set(content) == {"schema_version", "run", "metrics"} and content["schema_version"] == 2
     assert {"config_hash", "seed", "git", "versions", "device", "seconds"} <= set(content["run"])
     assert content["run"]["seed"] == 3 and content["run"]["device"] == "cpu" and content["run"]["model"] == "abc"
     assert content["run"]["versions"]["torch"] == torch.__version__ and content["run"]["seconds"]["probes"] >= 0.02

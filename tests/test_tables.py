@@ -66,7 +66,7 @@ def planned(jobs=JOBS, given=(), **study) -> Plan:
 def metric(name: str, value: float | None, variant: str = "edited", higher: bool | None = False, **definition) -> dict:
     low, high = (None, None) if value is None else (value - 0.05, value + 0.05)
     made = {"name": name, "variant": variant, "value": value, "low": low, "high": high, "n": 64}
-    return {**made, "higher_is_better": higher, "definition": {"what": "share of images", **definition}}
+    return {**made, "higher_is_better": higher, "definition": {"what": "share of images", **definition}, "changes": {}}
 
 
 def leave(folder: Path, done: Job, *metrics: dict | float, complete: bool = True, written: float | None = None, **run):
@@ -75,7 +75,7 @@ def leave(folder: Path, done: Job, *metrics: dict | float, complete: bool = True
     facts |= {"weights": "w1", "versions": {"torch": "2.9"}, "device": "cpu", "config": done.config, "threads": 2}
     made = [metric("concept_rate", item) if isinstance(item, (float, int)) else item for item in metrics]
     path = folder / f"{len(list(folder.glob('*')))}" / "results.json"
-    write_json(path, {"schema_version": 1, "run": facts | run, "metrics": made})
+    write_json(path, {"schema_version": 2, "run": facts | run, "metrics": made})
     if written is not None:
         os.utime(path, (written, written))
     return path.parent
@@ -219,7 +219,7 @@ def test_what_is_missing_is_named_with_its_command(tmp_path: Path):
 
 def test_files_that_are_no_results_are_counted(tmp_path: Path):
     leave(tmp_path, JOBS[0], 0.1)
-    for name, text in {"a": "{", "b": "[]", "c": '{"schema_version": 1}', "d": '{"schema_version": 9}'}.items():
+    for name, text in {"a": "{", "b": "[]", "c": '{"schema_version": 2}', "d": '{"schema_version": 9}'}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_text(text)
     found = collect([tmp_path])
