@@ -81,7 +81,7 @@ def _cell(rows: pd.DataFrame) -> str:
         return ""
     n = ", n " + "/".join(dict.fromkeys(f"{size:.0f}" for size in rows["n"].dropna()))
     unedited, edited, random, attribution = (
-        terminal.number(rows["value"].get(variant)) + "*" * (rows["warning"].get(variant) is not None)
+        terminal.number(rows["value"].get(variant)) + "*" * pd.notna(rows["warning"].get(variant))
         for variant in VARIANTS
     )
     if "attribution" in rows.index:
