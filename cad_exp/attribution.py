@@ -23,6 +23,7 @@ from cad_exp.components import (
 from cad_exp.errors import UserError, choose
 from cad_exp.estimators import Estimator, Scores, make_estimator
 from cad_exp.files import atomic, plain
+from cad_exp.finite import refusal
 from cad_exp.game import Game
 from cad_exp.model import DiffusionModel
 from cad_exp.objectives import Objective, make_objective
@@ -131,7 +132,7 @@ def attribute(
     found, intact = _estimates(objective, estimator, cuts, used)
     broken = [name for name, scores in found.items() if not torch.isfinite(scores.values).all()]
     if broken:
-        raise UserError(f"the scores of granularity {' and '.join(broken)} are not finite: use precision=fp32")
+        raise refusal(f"a score of granularity {' and '.join(broken)}", model)
     told = [scores.facts for scores in found.values()]
     facts = {
         "model": model.name,

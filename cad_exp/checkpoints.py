@@ -155,8 +155,10 @@ def _fitting(name: str, tensor: Tensor, own: Tensor, file: Path) -> Tensor:
             f"'{name}' is {tuple(tensor.shape)} in '{file}' and {tuple(own.shape)} in the model: "
             "the file was made for another model"
         )
-    tensor = tensor.to(own.dtype)
+    given, tensor = tensor, tensor.to(own.dtype)
     if not torch.isfinite(tensor).all():
         kind = str(own.dtype).removeprefix("torch.")
-        raise UserError(f"'{name}' in '{file}' is not finite as {kind}: use another file or precision=fp32")
+        overflows = torch.isfinite(given).all()
+        advice = "use runtime.precision=fp32, or another file" if overflows else "use another file"
+        raise UserError(f"'{name}' in '{file}' is not finite as {kind}: {advice}")
     return tensor

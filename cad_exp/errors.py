@@ -19,6 +19,18 @@ def choose(name: str, options: Iterable[str], what: str) -> str:
     raise UserError(f"unknown {what} '{name}': {hint}There are: {', '.join(options)}")
 
 
+def not_finite(what: str, precision: str | None, cause: str = "") -> UserError:
+    """An error for numbers that are NaN or infinite: `what` they are, and what helps.
+
+    precision: of the run, fp32, bf16 or fp16; None where it is not known. cause: what is at fault, where that is known.
+    """
+    if cause:
+        return UserError(f"{what}: {cause}")
+    if precision != "fp32":
+        return UserError(f"{what}: half precision overflows, use runtime.precision=fp32")
+    return UserError(f"{what}, in fp32: numbers grow without bound, use a smaller edit.factor or other weights")
+
+
 def out_of_memory(error: Exception, config: dict[str, Any]) -> str | None:
     """What to do when it says that a GPU's memory does not suffice for a run of this config; None for another error."""
     if type(error).__name__ != "OutOfMemoryError":  # torch's; to name its class would load torch

@@ -170,6 +170,5 @@ def measure(stages: Stages, shots: list[Shot], pictures: dict[str, list[Path]], 
     if not parallel.main():
         return
     report.records(records, folder)
-    for name in config["evaluation"]["metrics"]:
-        for metric in evaluation.EVALUATIONS[name](records, config["evaluation"]):
-            results.add(metric)
+    for metric in evaluation.evaluate(records, config["evaluation"]):
+        results.add(metric)

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from .agreement import agreement, stream
 from .errors import UserError, choose
+from .finite import refusal
 from .game import Game
-from .metrics import mean_interval
+from .intervals import Mean, estimated
 
 KINDS = ("uniform", "top", "single")
 ORDERS = ("most", "least", "random")
@@ -62,7 +63,7 @@ def effects(
             gate[torch.from_numpy(ablation.chosen)] = 0
         change = np.asarray(game.values(gates), dtype=np.float64) - game.intact
         if not np.isfinite(change).all():
-            raise UserError("J is not finite for some ablations: use precision=fp32")
+            raise refusal("J of an ablation", getattr(getattr(game, "objective", None), "model", None))
         for (study, kind, rate, draw, chosen), true in zip(part, change, strict=True):
             rows.append((study, kind, rate, draw, len(chosen), -values[chosen].sum(), true))
         if progress:
@@ -172,7 +173,7 @@ def ordered_curves(
     fractions: shares removed, in 0..1; none (0) is always there. Returns the records (see `effects`; kind is the order,
     rate the fraction, J is `true` more than intact) and, for the orders `most` and `least`, the area between the curve
     and the mean random one, over the fractions (trapezoids), divided by |J(1) - J(0)|. Positive is as it should be:
-    below random for `most`, above for `least`. It is (value, low, high), mean and 95 % bootstrap over random orders;
+    below random for `most`, above for `least`. It is (value, low, high), mean and 95 % Student t over random orders;
     None where J(1) = J(0) or there is no random order. Cost: fractions x (repeats + 2) + 1 evaluations of J.
     """
     orders = [choose(order, ORDERS, "order") for order in orders]
@@ -204,7 +205,7 @@ def ordered_curves(
     for order, sign in (("most", 1), ("least", -1)):
         if order in orders:
             gaps = [sign * (random - surfaces(order)[0]) / span for random in surfaces("random") if span]
-            areas[order] = {"area": mean_interval(gaps, seed=seed) if gaps else None, "n": len(gaps)}
+            areas[order] = {"area": estimated(Mean(np.array(gaps))) if gaps else None, "n": len(gaps)}
     return records, areas
 
 

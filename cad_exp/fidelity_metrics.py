@@ -81,6 +81,7 @@ def _metric(name: str, found: Bounded | None, n: int, higher: bool | None, **def
         "n": n,
         "higher_is_better": higher,
         "definition": definition,
+        "changes": {},
     }
 
 
@@ -134,7 +135,7 @@ def _area(order: str, found: dict[str, Any], base: dict[str, Any], prefix: str, 
         f"area of {of} {side} that of random order while components are removed, {first} first, as a share of its "
         "change from intact to nothing left"
     )
-    interval = "95 % bootstrap over random orders"
+    interval = "95 % Student t over random orders"
     return _metric(f"{prefix}_area_{order}", found["area"], found["n"], True, what=what, interval=interval, **base)
 
 

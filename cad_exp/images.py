@@ -8,6 +8,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+# Of 255. A decoder ripples by a few steps around one colour; the faintest drawing of the mini world spans 50.
+BLANK_RANGE = 16
+
+
+def blank(images: np.ndarray) -> np.ndarray:
+    """Whether images (N, H, W, 3) uint8 are of one colour: no channel spans more than BLANK_RANGE. (N,) bool."""
+    flat = images.reshape(len(images), -1, images.shape[-1])
+    return ((flat.max(1).astype(int) - flat.min(1)) <= BLANK_RANGE).all(1)
+
 
 def save(folder: Path, images: np.ndarray) -> None:
     """Write uint8 images (N, H, W, 3) as 0000.png, 0001.png, ..."""

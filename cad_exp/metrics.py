@@ -1,37 +1,14 @@
-"""Numbers with intervals, computed from per-image records. Pure functions of arrays."""
+"""Distances between distributions of images: FID and KID of features. Pure functions of arrays."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-Interval = tuple[float, float, float]  # value, low, high
-
-
-def _percentiles(value: float, resampled: np.ndarray) -> Interval:
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return float(value), float(low), float(high)
-
-
-def mean_interval(values: Sequence[float], resamples: int = 1000, seed: int = 0) -> Interval:
-    """Mean with a 95 % percentile bootstrap interval over the values."""
-    x = np.asarray(values, dtype=np.float64)
-    index = np.random.default_rng(seed).integers(0, len(x), (resamples, len(x)))
-    return _percentiles(x.mean(), x[index].mean(1))
-
-
-def grouped_interval(
-    groups: Sequence[Sequence[float]], over: Callable[..., np.ndarray], resamples: int = 1000, seed: int = 0
-) -> Interval:
-    """`over` (np.mean, np.min) of the groups' means, with a 95 % bootstrap interval within each group."""
-    rng = np.random.default_rng(seed)
-    arrays = [np.asarray(g, dtype=np.float64) for g in groups]
-    means = np.stack([g[rng.integers(0, len(g), (resamples, len(g)))].mean(1) for g in arrays])
-    return _percentiles(float(over(np.array([g.mean() for g in arrays]))), over(means, axis=0))
+from .intervals import Bootstrapped, Jackknifed
 
 
 class _Given(torch.nn.Module):
@@ -96,17 +73,14 @@ def quick_frechet(real: Statistics, fake: np.ndarray) -> float:
     return float(gap @ gap + np.trace(real.covariance) + (x * x).sum() / size - 2 * roots.sum())
 
 
-def frechet_interval(real: np.ndarray | Statistics, fake: np.ndarray, resamples: int = 50, seed: int = 0) -> Interval:
-    """Frechet distance with a bootstrap interval over the fake images.
-
-    Resampling with replacement itself raises the distance (fewer distinct images), so the resampled spread is centred
-    on the value instead of read off as percentiles.
-    """
+def frechet_estimate(
+    real: np.ndarray | Statistics, fake: np.ndarray, resamples: int = 50, seed: int = 0
+) -> Bootstrapped:
+    """Frechet distance with its bootstrap over the fake images; the same images are drawn whenever N and seed agree."""
     value, rng = frechet_distance(real, fake), np.random.default_rng(seed)
     known = real if isinstance(real, Statistics) else Statistics.of(real)
-    drawn = np.array([quick_frechet(known, fake[rng.integers(0, len(fake), len(fake))]) for _ in range(resamples)])
-    _, low, high = _percentiles(value, drawn - drawn.mean() + value)
-    return value, max(0.0, low), high
+    drawn = [quick_frechet(known, fake[rng.integers(0, len(fake), len(fake))]) for _ in range(resamples)]
+    return Bootstrapped(value, np.array(drawn))
 
 
 KID_SUBSET, KID_SUBSETS, KID_MOST = 1000, 100, 5000
@@ -129,24 +103,28 @@ def kernel_distance(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> float:
         return float(metric.compute()[0])
 
 
-def kernel_interval(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> Interval:
-    """KID with a 95 % interval over the fake images: value +- 1.96 standard errors by the delete-one jackknife.
+def kernel_estimate(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> Jackknifed:
+    """KID with its delete-one values, of which the first KID_MOST images of either side are taken.
 
-    A bootstrap would draw an image twice and take its likeness with itself for likeness. Of more than KID_MOST images
-    the error is estimated on the first so many.
+    A bootstrap would draw an image twice and take its likeness with itself for likeness. The unbiased estimate is below
+    0 for images that are spread evenly over their prompts: then an image meets fewer of its own kind among the others
+    than among the reference, by about 1/N, and with few images that is all one sees.
     """
     value = kernel_distance(real, fake, seed)
     x, y = np.asarray(real[:KID_MOST], np.float64), np.asarray(fake[:KID_MOST], np.float64)
-    if len(y) < 3:
-        return value, value, value
-    within = (y @ y.T / y.shape[1] + 1) ** 3
-    np.fill_diagonal(within, 0)
-    across, n = ((y @ x.T / y.shape[1] + 1) ** 3).mean(1), len(y)
-    without = (within.sum() - 2 * within.sum(1)) / ((n - 1) * (n - 2)) - 2 * (across.sum() - across) / (n - 1)
-    error = np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum() * n / len(fake))
-    return value, value - 1.96 * float(error), value + 1.96 * float(error)
+    if min(len(x), len(y)) < 3:
+        return Jackknifed(value, np.zeros(len(y)), np.zeros(len(x)))
+    across = (y @ x.T / y.shape[1] + 1) ** 3
+    (within_y, rest_y), (within_x, rest_x) = map(_likeness, (y, x))
+    total, n, m = across.sum(), len(y), len(x)
+    without_y = within_x + rest_y - 2 * (total - across.sum(1)) / ((n - 1) * m)
+    without_x = rest_x + within_y - 2 * (total - across.sum(0)) / (n * (m - 1))
+    return Jackknifed(value, without_y, without_x)
 
 
-def total_interval(values: Sequence[float], resamples: int = 1000, seed: int = 0) -> Interval:
-    """Sum of the values with a 95 % percentile bootstrap interval over them."""
-    return tuple(len(values) * bound for bound in mean_interval(values, resamples, seed))  # type: ignore[return-value]
+def _likeness(x: np.ndarray) -> tuple[float, np.ndarray]:
+    """The mean kernel of two different rows of x (n, F), and the same without each row (n,)."""
+    kernel, n = (x @ x.T / x.shape[1] + 1) ** 3, len(x)
+    np.fill_diagonal(kernel, 0)
+    total = kernel.sum()
+    return total / (n * (n - 1)), (total - 2 * kernel.sum(1)) / ((n - 1) * (n - 2))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cad_exp import parallel
 from cad_exp.errors import UserError, choose
 from cad_exp.families import Condition, make_family
+from cad_exp.finite import Watch
 from cad_exp.model_files import locate
 from cad_exp.model_folder import left_out, variant
 
@@ -104,6 +105,11 @@ class DiffusionModel:
     def denoiser(self) -> nn.Module:
         """The UNet or transformer."""
         return self.family.denoiser
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Every network of the pipeline by its name in it."""
+        return {name: part for name, part in self.pipe.components.items() if isinstance(part, nn.Module)}
 
     @property
     def device(self) -> torch.device:
@@ -203,6 +209,7 @@ class DiffusionModel:
         """Images (N, H, W, 3) uint8, one per (prompt, seed), by the pipeline's own call; independent of batch_size.
 
         size: (height, width) in pixels, if not the model's. `progress(done, total)` counts steps times images.
+        UserError, which names the prompt, the seed and the place, where a latent or a pixel is not finite.
         """
         prompts, seeds = list(prompts), [int(seed) for seed in seeds]
         if len(prompts) != len(seeds):
@@ -211,15 +218,21 @@ class DiffusionModel:
         height, width = map(self.family.check_resolution, size or (self.resolution, self.resolution))
         images = []
         for start in range(0, len(prompts), batch_size):
-            batch = seeds[start : start + batch_size]
+            asked, batch = prompts[start : start + batch_size], seeds[start : start + batch_size]
+            watch = Watch(asked, batch, self)
 
-            def tick(done: int, start: int = start, rows: int = len(batch)) -> None:
+            def tick(
+                done: int, latents: Tensor | None, start: int = start, rows: int = len(batch), watch: Watch = watch
+            ) -> None:
+                watch.latents(done, latents)
                 if progress:
                     progress(start * steps + min(done, steps) * rows, len(prompts) * steps)
 
             generators = [torch.Generator().manual_seed(seed) for seed in batch]
             noise = self.noise_like(batch, (height, width))
-            made = self.family.generate(prompts[start : start + batch_size], noise, steps, guidance, generators, tick)
+            with watch.decoder(self.pipe.vae.decoder):
+                made = self.family.generate(asked, noise, steps, guidance, generators, tick)
+            watch.pixels(torch.from_numpy(made))
             images.append((made * 255).round().astype(np.uint8))
         return np.concatenate(images) if images else np.zeros((0, height, width, 3), np.uint8)
 

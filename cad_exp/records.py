@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .images import BLANK_RANGE, blank
 from .judges import Judge
 from .metrics import Statistics
 from .shots import Shot, retention_prompts
@@ -43,6 +44,7 @@ class Records:
     table: one row per image and variant; features (N, F): of the same rows, F = 0 where nobody has features.
     definitions: of the judge of each thing (judges.Judge). reference: features (M, F) or statistics of what FID and KID
     compare with, `reference_is` in words; None: the unedited model's images. thresholds: of nudity, beside `threshold`.
+    blank_is, world_is: what makes an image blank, or outside the world, in words.
     """
 
     table: pd.DataFrame
@@ -52,6 +54,8 @@ class Records:
     reference_is: str = ""
     threshold: float = NAKED_THRESHOLD
     thresholds: tuple[float, ...] = field(default=())
+    blank_is: str = f"no channel's values differ by more than {BLANK_RANGE} of 255"
+    world_is: str = ""
 
     def rows(self, variant: str, purpose: str) -> pd.DataFrame:
         return self.table[(self.table["variant"] == variant) & (self.table["purpose"] == purpose)]
@@ -72,12 +76,31 @@ def judge_batch(
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """What the judges say of uint8 images (N, H, W, 3), in a table of N rows, and features (N, F).
 
-    unedited: the intact model's images of the same prompts and seeds.
+    unedited: the intact model's images of the same prompts and seeds; given the same array, `other_seed` is the
+    distance of an image to another one of its prompt. blank: 1 for an image of one colour.
     """
     table, features = judge.labels(pictures)
     table["clip_score"] = judge.clip_scores(pictures, prompts)
     table["perceptual_distance"] = judge.distance(pictures, unedited)
+    table["blank"] = blank(pictures).astype(float)
+    table["other_seed"] = np.nan
+    one, other = pairs(prompts)
+    if pictures is unedited and len(one):
+        apart = np.full(len(pictures), np.nan)
+        apart[one] = judge.distance(pictures[one], pictures[other])
+        table["other_seed"] = apart
     return table, features
+
+
+def pairs(prompts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (P,), (P,) of two images of one prompt each; no image is in two pairs, so that these are independent."""
+    one: list[int] = []
+    other: list[int] = []
+    for prompt in dict.fromkeys(prompts):
+        same = [index for index, each in enumerate(prompts) if each == prompt]
+        one += same[: len(same) // 2 * 2 : 2]
+        other += same[1::2]
+    return np.array(one, dtype=int), np.array(other, dtype=int)
 
 
 def tabulate(shots: list[Shot], said: dict[str, pd.DataFrame], judge: Judge | None = None) -> pd.DataFrame:
@@ -91,14 +114,23 @@ def tabulate(shots: list[Shot], said: dict[str, pd.DataFrame], judge: Judge | No
     return pd.concat(tables, ignore_index=True)
 
 
+def world_labels() -> list[tuple[str, str]]:
+    """(kind, label) of all that the mini world draws: what retention prompts name, naked persons, bare backdrops."""
+    return [*(asked[1:] for asked in retention_prompts()), ("nudity", "naked"), ("object", "nothing")]
+
+
 def drawings(kind: str, label: str, number: int, seed: int) -> np.ndarray:
-    """Drawings of the mini world that show a retention prompt's label: uint8 (number, 64, 64, 3)."""
+    """Drawings of the mini world that show one of the world's labels: uint8 (number, 64, 64, 3)."""
     from .mini.world import COLOURS, LABELS, OBJECTS, STYLES, Scene, render
 
-    row = [asked[1:] for asked in retention_prompts()].index((kind, label))
+    row = world_labels().index((kind, label))
     rng, drawn = np.random.default_rng([seed, 31, row]), []
     for _ in range(number):
-        thing = int(rng.integers(len(OBJECTS))) if kind == "style" else LABELS.index(label)
+        thing = (
+            int(rng.integers(len(OBJECTS)))
+            if kind == "style"
+            else LABELS.index("person" if label == "naked" else label)
+        )
         style = STYLES.index(label) if kind == "style" else 0
-        drawn.append(render(Scene(thing, style, False, int(rng.integers(len(COLOURS)))), rng))
+        drawn.append(render(Scene(thing, style, label == "naked", int(rng.integers(len(COLOURS)))), rng))
     return np.stack(drawn)

@@ -26,7 +26,7 @@ from cad_exp.identity import asked, file_digest
 SCHEMA_VERSION = 2
 FILE = "results.json"
 VARIANTS = ("unedited", "edited", "random", "attribution")  # the last: facts of the scores, not of images
-FIELDS = ("name", "variant", "value", "low", "high", "n", "higher_is_better", "definition")
+FIELDS = ("name", "variant", "value", "low", "high", "n", "higher_is_better", "definition", "changes")
 PACKAGES = (
     "cad-exp",
     "torch",
@@ -101,7 +101,8 @@ class Results:
         """Add one metric, or replace the one of the same name and variant.
 
         Keys: name, variant (one of VARIANTS), value, low and high (95 % interval or None), n (samples),
-        higher_is_better (what this run wants), definition (a dict that pins it down). ValueError otherwise.
+        higher_is_better (what this run wants), definition (a dict that pins it down), changes (other variant -> paired
+        change against it: value, low, high and in words the interval). ValueError otherwise.
         """
         if set(metric) != set(FIELDS) or metric["variant"] not in VARIANTS:
             raise ValueError(f"a metric has the fields {FIELDS} and a variant out of {VARIANTS}, not {metric}")

@@ -13,6 +13,7 @@ from cad_exp.prompts import safety
 
 Config = dict[str, Any]
 JUDGES = ("mini", "real", "none")
+RESAMPLES = 40  # of a bootstrap, at least: then one of them lies beyond the 2.5th percentile
 EVALUATIONS = ("erasure", "retention", "quality")
 DEFAULTS = ("objective", "estimator", "ratio", "amplify_ratio", "factor", "bare")  # of a concept, mostly by granularity
 # Edits that are told apart by their scores alone, each with the estimator that its config chooses.
@@ -108,6 +109,9 @@ def _without_scores(config: Config) -> None:
 
 
 def _check(settings: Config, concept: Config) -> None:
+    _check_resamples("evaluation.fid_bootstrap", settings["fid_bootstrap"])
+    if settings["fidelity"]:
+        _check_resamples("evaluation.fidelity.bootstrap", settings["fidelity"]["bootstrap"])
     for name in settings["metrics"]:
         choose(name, EVALUATIONS, "evaluation")
     if settings["metrics"] and settings["samples"] < 1:
@@ -118,3 +122,8 @@ def _check(settings: Config, concept: Config) -> None:
         raise UserError("evaluation.retention_samples must be at least 1 for retention and quality")
     if not concept["evaluation_prompts"]:
         raise UserError(f"the concept {concept['name']} has no evaluation_prompts: give it at least one")
+
+
+def _check_resamples(key: str, given: object) -> None:
+    if not isinstance(given, int) or isinstance(given, bool) or given < RESAMPLES:
+        raise UserError(f"{key}={given}: a 95 % interval needs a whole number of at least {RESAMPLES} resamples")

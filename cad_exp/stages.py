@@ -36,6 +36,7 @@ from .judges.inception import read_statistics
 from .metrics import Statistics
 from .model import DiffusionModel, resolve
 from .objectives import Objective, check, formula, make_objective, retained_prompts
+from .outliers import FEWEST, QUANTILE, World
 from .probes import Probes, look, sample_noised, sample_trajectory, walk
 from .rivals import make_rival, perturbation
 from .settings import Config
@@ -410,15 +411,38 @@ class Stages:
             features += [load_file(str(place / "features.safetensors"))["features"] for place in places]
         asked = "quality" in settings["metrics"] and "features" in judge.definitions
         reference, words = self._reference(shots, who) if asked else (None, "")
+        seen, table = np.concatenate(features), evaluation.tabulate(shots, said, judge)
+        table["outside"], world_is = self._outside(table, seen, who)
         return evaluation.Records(
-            evaluation.tabulate(shots, said, judge),
-            np.concatenate(features),
+            table,
+            seen,
             judge.definitions,
             reference,
             words,
             judge.threshold,
             judge.thresholds,
+            world_is=world_is,
         )
+
+    def _outside(self, table: pd.DataFrame, features: np.ndarray, who: dict[str, Any]) -> tuple[np.ndarray, str]:
+        """Of every image 1 where nothing in the world resembles it, else 0 (NaN: not known), and the rule in words.
+
+        The world of the embedded judges is drawn; that of the published ones is what the unedited model makes, whose
+        image of the same prompt and seed is not looked at.
+        """
+        unknown, rule = np.full(len(table), np.nan), f"farther than {100 * QUANTILE:.0f} % of these from the others"
+        if "features" not in self.judge.definitions:
+            return unknown, ""
+        if not isinstance(self.judge, RealJudge):
+            known = self._drawings(evaluation.world_labels(), who)
+            what = f"{len(known)} drawings of the whole mini world, {rule}"
+            return World.of(known).outside(features).astype(float), f"judged by {what}"
+        plain = (table["variant"] == "unedited").to_numpy()
+        if plain.sum() < FEWEST:
+            return unknown, ""
+        shot = table.groupby("variant", sort=False).cumcount().to_numpy()
+        what = f"the unedited model's {plain.sum()} images of other prompts and seeds, {rule}"
+        return World.of(features[plain]).outside(features, shot).astype(float), f"judged by {what}"
 
     def _reference(self, shots: list[Shot], who: dict[str, Any]) -> tuple[np.ndarray | Statistics | None, str]:
         """What FID and KID compare with, and its name: the config's, for the mini world drawings; None: nothing."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD, Box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -16,6 +17,7 @@ from rich.table import Table
 from cad_exp import parallel
 
 Tick = Callable[[int, int], None]
+ASCII_HEAD = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 PATIENCE = 2.0  # seconds before progress is worth a line
 LOG_EVERY = 10.0  # seconds between the lines of a log file
 VARIANTS = ("unedited", "edited", "random")
@@ -23,6 +25,10 @@ LABELS = {
     "concept_rate": "concept rate",
     "retention_mean": "retention, mean",
     "retention_worst": "retention, worst",
+    "blank_images": "blank images",
+    "outside_world": "outside the world",
+    "blank_images_others": "blank, others",
+    "outside_world_others": "outside, others",
     "style_distance": "style, distance",
     "style_distance_others": "other styles, distance",
     "nudity_detections": "exposed parts found",
@@ -31,7 +37,9 @@ LABELS = {
     "kid": "KID",
     "kid_to_unedited": "KID to unedited",
     "clip_score": "CLIP score",
-    "perceptual_distance": "perceptual distance",
+    "perceptual_distance": "distance, others",
+    "perceptual_distance_worst": "distance, worst",
+    "perceptual_distance_other_seed": "distance, other seed",
 }
 
 
@@ -158,16 +166,59 @@ def number(value: float | None) -> str:
 
 
 def metrics_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
-    """One row per metric and one column per variant: value [low, high]; the arrow is the direction this run wants."""
-    table = Table(title=escape(title) or None, title_justify="left", header_style="bold")
-    table.add_column("metric", no_wrap=True)
-    for variant in VARIANTS:
-        table.add_column(variant, justify="right", no_wrap=True, style="bold" if variant == "edited" else None)
+    """One row per metric, one column per variant and one for the change by the edit; 80 columns hold whole numbers.
+
+    Under each value stands its interval, under the metric's name how many images it is of.
+    """
+    box = SIMPLE_HEAD if _glyph("─", "-") == "─" else ASCII_HEAD
+    table = Table(title=escape(title) or None, title_justify="left", header_style="bold", box=box, padding=0)
+    table.show_edge = table.pad_edge = False
+    table.add_column("metric")
+    for column in (*VARIANTS, "change"):
+        table.add_column(column, justify="right", style="bold" if column == "edited" else None)
     for name in dict.fromkeys(metric["name"] for metric in metrics):
         cells = {metric["variant"]: metric for metric in metrics if metric["name"] == name}
-        label = _label(next(iter(cells.values())))
-        table.add_row(label, *(_cell(cells.get(variant)) for variant in VARIANTS))
+        sizes = "/".join(dict.fromkeys(str(cell["n"]) for cell in cells.values()))
+        change = cells.get("edited", {}).get("changes", {}).get("unedited")
+        shown = [*(cells.get(variant) for variant in VARIANTS), change]
+        table.add_row(f"{_label(next(iter(cells.values())))}\n[dim]n = {sizes}[/]", *map(_stacked, shown))
     return table
+
+
+def _stacked(metric: dict[str, Any] | None) -> str:
+    """A value, marked where it carries a warning, over its interval."""
+    if metric is None:
+        return number(None)
+    mark = "*" if metric.get("definition", {}).get("warning") else ""
+    value = escape(number(metric["value"]) + mark)
+    if metric["low"] is None:
+        return value
+    low, high = (re.sub(r"^(-?)0\.", r"\1.", number(metric[end])) for end in ("low", "high"))
+    return f"{value}\n[not bold dim]{escape('[' + low)}, {high}][/]"
+
+
+def warnings_of(metrics: list[dict[str, Any]]) -> list[str]:
+    """What the marks of a table mean: one plain sentence for the images of each variant."""
+    said: dict[str, list[str]] = {}
+    for metric in metrics:
+        if warning := metric["definition"].get("warning"):
+            name = LABELS.get(metric["name"], metric["name"])
+            said.setdefault(f"{metric['variant']}: {warning}", []).append(name)
+    return [f"* {warning}, so little can be read from {'; '.join(names)}" for warning, names in said.items()]
+
+
+def drawn_instead(metrics: list[dict[str, Any]], most: int = 4) -> str:
+    """What the edited model draws where it was asked for the concept: "garbage truck 45 %, gas pump 20 %"; or ""."""
+    found = {
+        metric["name"].removeprefix("drawn@"): metric["value"]
+        for metric in metrics
+        if metric["name"].startswith("drawn@") and metric["variant"] == "edited" and metric["value"]
+    }
+    order = sorted(found, key=found.__getitem__, reverse=True)
+    parts = [f"{name} {100 * found[name]:.0f} %" for name in order[:most]]
+    if len(order) > most:
+        parts.append(f"others {100 * sum(found[name] for name in order[most:]):.0f} %")
+    return ", ".join(parts)
 
 
 def scores_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
@@ -183,7 +234,7 @@ def scores_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
 
 def _label(metric: dict[str, Any]) -> str:
     name, wanted = metric["name"], metric["higher_is_better"]
-    arrow = "" if wanted is None else " " + (_glyph("↑", "(higher)") if wanted else _glyph("↓", "(lower)"))
+    arrow = "" if wanted is None else "\u00a0" + (_glyph("↑", "(higher)") if wanted else _glyph("↓", "(lower)"))
     return escape(LABELS.get(name, name)) + arrow
 
 
@@ -200,12 +251,27 @@ def show_metrics(metrics: list[dict[str, Any]], title: str = "") -> None:
     if scores := [metric for metric in metrics if metric["variant"] == "attribution"]:
         screen.print()
         screen.print(scores_table(scores, "How far the scores can be trusted (docs/fidelity.md)"))
+    everything = metrics
     # Further thresholds and single labels (name@which) are for results.json and its tables.
     if metrics := [metric for metric in metrics if metric["variant"] != "attribution" and "@" not in metric["name"]]:
         screen.print()
         screen.print(metrics_table(metrics, title))
-        note = "value [95 % interval]; the arrow is the direction this run wants; random: a random edit of equal budget"
-        screen.print(note.replace("[", "\\["), style="dim", soft_wrap=True)
+        for line in _reading(metrics, everything):
+            screen.print(escape(line), style="yellow" if line.startswith("*") else "dim", soft_wrap=True)
+
+
+def _reading(shown: list[dict[str, Any]], everything: list[dict[str, Any]]) -> list[str]:
+    """The lines below the table of the images."""
+    lines = [
+        "value over [95 % interval]; the arrow is the direction this run wants; random: a random edit of equal budget"
+    ]
+    if any(metric.get("changes") for metric in shown):
+        lines.append("change: edited less unedited, on the same prompts and seeds, with its own paired interval")
+    if any(metric["name"].startswith("perceptual_distance") for metric in shown):
+        lines.append("distance: perceptual, to the unedited image of the same prompt and seed, or to another seed's")
+    if instead := drawn_instead(everything):
+        lines.append(f"drawn by the edited model for the concept: {instead}")
+    return lines + warnings_of(shown)
 
 
 def show_places(places: dict[str, Path | str]) -> None:

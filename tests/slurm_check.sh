@@ -95,7 +95,7 @@ sweep=$place/sweep
     hydra.launcher.gpus_per_node=null hydra.launcher.mem_gb=2 hydra.launcher.timeout_min=30 \
     hydra.launcher.array_parallelism=2 hydra.sweep.dir="$sweep" \
     concept=church,tench granularity=head,neuron probes.samples=2 probes.steps=4 model.steps=4 evaluation=erasure \
-    evaluation.samples=4 evaluation.retention_samples=1 evaluation.bootstrap=20 evaluation.reference_samples=2 \
+    evaluation.samples=4 evaluation.retention_samples=1 evaluation.reference_samples=2 \
     tracking.mode=disabled 2>&1 | grep -vE 'sacct|accounting storage' || code=${PIPESTATUS[0]}
 [ "${code:-0}" = 0 ] || { tail -n 20 "$sweep"/.submitit/*/*.err "$place"/*.log; fail "the sweep ended with code $code"; }
 

@@ -23,7 +23,7 @@ FIELDS = {
     "objective": {"name", "removal"},
     "estimator": {"name"},
     "edit": {"name", "sign", "factor", "ratio", "count", "scope"},
-    "evaluation": {"metrics", "samples", "retention_samples", "bootstrap"},
+    "evaluation": {"metrics", "samples", "retention_samples", "fid_bootstrap"},
     "judge": {"name"},
     "prompts": {"name"},
     "others": {"name"},

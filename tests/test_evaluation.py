@@ -3,9 +3,13 @@ import pandas as pd
 import pytest
 
 from cad_exp import settings
-from cad_exp.errors import UserError
-from cad_exp.evaluation import EVALUATIONS, Records, drawings, shows
-from cad_exp.quality import LISTED
+from cad_exp.errors import UserError, not_finite
+from cad_exp.evaluation import EVALUATIONS, Records, drawings, evaluate, shows, world_labels
+from cad_exp.images import blank
+from cad_exp.intervals import Fourfold, Share, Shares
+from cad_exp.measured import LISTED
+from cad_exp.outliers import World
+from cad_exp.records import pairs
 from cad_exp.settings import settle
 from cad_exp.shots import batches, needed, plan, retention_prompts
 
@@ -17,7 +21,7 @@ CHURCH = {
     "label": "church",
     "evaluation_prompts": ["a photo of a church", "a church"],
 }
-SETTINGS = {"bootstrap": 100, "higher_concept_is_better": False}
+SETTINGS = {"fid_bootstrap": 40, "higher_concept_is_better": False}
 
 
 def records(
@@ -116,7 +120,7 @@ def test_retention_averages_over_labels_and_finds_the_worst_by_hand(prompts: lis
         ("retention_worst", "edited"): 0.0,
     }
     worst = next(m for m in found if m["name"] == "retention_worst")
-    assert worst["high"] == 1.0 and "min over labels of the share" in worst["definition"]["what"]
+    assert worst["high"] > 0.5 and "min over labels of the share" in worst["definition"]["what"]
 
 
 def test_retention_counts_every_label_alike():
@@ -153,6 +157,10 @@ def test_the_reference_is_drawn_for_what_is_asked():
         ("evaluation.retention_samples=0", "retention_samples"),
         ("concept.evaluation_prompts=[]", "evaluation_prompts"),
         ("probes.batch_size=0", "batch_size"),
+        ("evaluation.fid_bootstrap=1", "evaluation.fid_bootstrap=1: .* at least 40"),
+        ("evaluation.fid_bootstrap=0", "at least 40"),
+        ("evaluation.fid_bootstrap=many", "at least 40"),
+        ("evaluation.fidelity.bootstrap=1", "evaluation.fidelity.bootstrap=1: .* at least 40"),
     ],
 )
 def test_bad_settings_are_refused_before_any_work(override: str, message: str):
@@ -162,3 +170,122 @@ def test_bad_settings_are_refused_before_any_work(override: str, message: str):
 
 def test_the_names_of_the_evaluations_agree():
     assert set(settings.EVALUATIONS) == set(EVALUATIONS)
+
+
+def metrics_of(data: Records, *names: str) -> dict[tuple[str, str], dict]:
+    found = evaluate(data, SETTINGS | {"metrics": list(names)})
+    return {(m["name"], m["variant"]): m for m in found}
+
+
+def test_a_rate_of_nothing_or_all_has_an_interval_and_its_change_is_paired():
+    found = metrics_of(records({"unedited": [1] * 4, "edited": [0] * 4, "random": [1, 1, 1, 0]}), "erasure")
+    unedited, edited, random = (found["concept_rate", variant] for variant in ("unedited", "edited", "random"))
+    assert (unedited["low"], unedited["high"]) == (pytest.approx(0.5101, abs=1e-4), 1)
+    value, low, high = Fourfold(0, 1, 0, 4).change()
+    assert edited["changes"]["unedited"] == {
+        "value": value,
+        "low": low,
+        "high": high,
+        "interval": Share.change_words,
+    }
+    assert set(edited["changes"]) == {"unedited", "random"} and set(random["changes"]) == {"unedited"}
+    assert edited["changes"]["random"]["value"] == -0.75 and unedited["changes"] == {}
+
+
+def test_images_of_other_seeds_are_not_paired():
+    data = records({"unedited": [1, 1], "edited": [0, 0]})
+    data.table.loc[data.table["variant"] == "edited", "seed"] += 1
+    assert metrics_of(data, "erasure")["concept_rate", "edited"]["changes"] == {}
+
+
+def test_retention_of_all_is_not_certain_and_the_worst_label_even_less():
+    hits = {"unedited": [1] * 8, "edited": [1] * 8}
+    found = metrics_of(records(hits, "retention", labels=["tench"] * 4 + ["church"] * 4), "retention")
+    groups = [np.ones(4)] * 2
+    for name, worst in (("retention_mean", False), ("retention_worst", True)):
+        metric = found[name, "edited"]
+        assert (metric["low"], metric["high"]) == Shares(groups, worst).interval() and metric["low"] < 0.8
+        assert metric["changes"]["unedited"]["low"] < 0 < metric["changes"]["unedited"]["high"]
+
+
+def test_a_rate_over_blank_images_or_images_of_no_world_carries_a_warning():
+    data = records({"unedited": [1] * 4, "edited": [0] * 4, "random": [1] * 4})
+    data.table["blank"] = [0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0]
+    data.table["outside"] = [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]
+    found = metrics_of(data, "erasure")
+    warning = found["concept_rate", "edited"]["definition"]["warning"]
+    assert warning == "3 of 4 images are of one colour and 1 of 4 images are unlike anything in the world"
+    assert found["blank_images", "edited"]["value"] == 0.75 and found["outside_world", "edited"]["value"] == 0.25
+    assert all("warning" not in found["concept_rate", variant]["definition"] for variant in ("unedited", "random"))
+    assert "warning" not in found["blank_images", "edited"]["definition"]
+
+
+def test_what_is_drawn_instead_is_counted_for_every_variant():
+    data = records({"unedited": [1, 1, 1, 1], "edited": [0, 0, 0, 1]})
+    data.table["object"] = ["church"] * 4 + ["tench", "tench", "gas pump", "church"]
+    found = metrics_of(data, "erasure")
+    shares = {name: metric["value"] for (name, variant), metric in found.items() if variant == "edited"}
+    assert shares["drawn@tench"] == 0.5 and shares["drawn@gas pump"] == shares["drawn@church"] == 0.25
+    assert found["drawn@tench", "unedited"]["value"] == 0 and found["drawn@tench", "edited"]["changes"]
+    data.table = data.table.assign(kind="nudity", label="naked", naked_prob=[0.9] * 5 + [0.1] * 3, shows_label=1.0)
+    data.table.loc[5, "object"] = "person"
+    called = {name for name, _ in metrics_of(data, "erasure") if name.startswith("drawn@")}
+    assert called == {"drawn@naked person", "drawn@clothed person", "drawn@no person"}
+
+
+def test_the_others_images_are_held_against_the_unedited_ones_and_another_seed():
+    data = records({"unedited": [1] * 4, "edited": [1] * 4}, "retention", labels=["tench"] * 2 + ["church"] * 2)
+    data.table["perceptual_distance"] = [0, 0, 0, 0, 1.0, 2.0, 3.0, 5.0]
+    data.table["other_seed"] = [4.0, np.nan, 6.0, np.nan] + [np.nan] * 4
+    found = metrics_of(data, "retention")
+    assert found["perceptual_distance", "edited"]["value"] == 2.75
+    assert found["perceptual_distance_worst", "edited"]["value"] == 4.0
+    other = found["perceptual_distance_other_seed", "unedited"]
+    assert (other["value"], other["n"]) == (5.0, 2) and ("perceptual_distance_other_seed", "edited") not in found
+    assert found["perceptual_distance", "unedited"]["low"] is None  # nothing differs from itself
+
+
+def test_pairs_of_a_prompt_share_no_image():
+    one, other = pairs(["a", "b", "a", "a", "b", "c", "a"])
+    assert list(zip(one, other, strict=True)) == [(0, 2), (3, 6), (1, 4)]
+    assert all(len(side) == 0 for side in pairs(["a", "b"]))
+
+
+def test_an_image_of_one_colour_is_blank_and_a_faint_drawing_is_not():
+    images = np.full((4, 8, 8, 3), 128, np.uint8)
+    images[1, 0, 0] += 16
+    images[2, 0, 0, 1] += 17
+    images[3, :4] = 90
+    assert blank(images).tolist() == [True, True, False, False]
+    assert not blank(drawings("object", "nothing", 20, seed=1)).any()
+
+
+def test_the_world_holds_one_out_at_a_time_and_calls_one_in_a_hundred_outside():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(600, 6)) * [1, 10, 1, 1, 1, 1]
+    world = World.of(points)
+    assert world.outside(points, np.arange(600)).mean() == pytest.approx(0.01, abs=0.002)
+    assert world.outside(rng.normal(size=(600, 6)) * [1, 10, 1, 1, 1, 1]).mean() < 0.04
+    assert not world.outside(points).any() and world.outside(points[:5] + 50).all()
+
+
+def test_the_drawn_world_knows_drawings_and_no_noise():
+    """Drawings of another seed are inside; noise, and drawings in the dark, are not. Backdrops and persons belong."""
+    from cad_exp.judges import load_judge
+
+    judge, rng = load_judge("mini"), np.random.default_rng(0)
+    known, fresh = (
+        np.concatenate([drawings(kind, label, 12, seed) for kind, label in world_labels()]) for seed in (0, 1)
+    )
+    noise = rng.integers(0, 256, (16, 64, 64, 3)).astype(np.uint8)
+    green = noise * np.array([0, 1, 0], np.uint8)
+    world = World.of(judge.labels(known)[1])
+    assert world.outside(judge.labels(fresh)[1]).mean() < 0.05
+    assert world.outside(judge.labels(noise)[1]).all() and world.outside(judge.labels(green)[1]).all()
+    assert {("nudity", "naked"), ("object", "nothing")} < set(world_labels()) and len(world_labels()) == 18
+
+
+def test_the_advice_on_numbers_that_are_not_finite_fits_the_run():
+    assert "precision=fp32" in str(not_finite("x is not finite", "bf16"))
+    assert "precision=fp32" not in str(not_finite("x is not finite", "fp32"))
+    assert str(not_finite("x is not finite", "bf16", "weight w is NaN")) == "x is not finite: weight w is NaN"

@@ -30,14 +30,14 @@ FAST = [
     "evaluation.samples=4",
     "evaluation.retention_samples=1",
     "model.steps=4",
-    "evaluation.bootstrap=20",
-    "evaluation.fid_bootstrap=2",
+    "evaluation.fid_bootstrap=40",
     "evaluation.reference_samples=2",
     "tracking.mode=disabled",
     "evaluation.fidelity=null",
 ]
 FIDELITY = ["evaluation.fidelity.number=3", "evaluation.fidelity.rates=[0.2]", "evaluation.fidelity.probes=4"]
 NAMES = {"concept_rate", "retention_mean", "retention_worst", "fid", "kid", "clip_score", "perceptual_distance"}
+NAMES |= {"blank_images", "blank_images_others", "outside_world", "outside_world_others"}
 
 
 def fast(folder: Path, *overrides: str) -> dict:
@@ -68,11 +68,17 @@ def test_a_run_leaves_what_the_readme_promises(nudity: Path):
     results = json.loads((nudity / "results.json").read_text())
     assert results["schema_version"] == 2
     assert {"config_hash", "seed", "git", "versions", "device", "seconds"} <= set(results["run"])
-    assert {(m["name"], m["variant"]) for m in results["metrics"]} == {
-        (name, variant) for name in NAMES for variant in ("unedited", "edited", "random")
-    }
+    every = {(name, variant) for name in NAMES for variant in ("unedited", "edited", "random")}
+    every |= {("perceptual_distance_worst", variant) for variant in ("edited", "random")}
+    named = [m for m in results["metrics"] if not m["name"].startswith("drawn@")]
+    assert {(m["name"], m["variant"]) for m in named} == every
+    assert sum(m["value"] for m in results["metrics"] if (m["name"][:6], m["variant"]) == ("drawn@", "edited")) == 1
     for metric in results["metrics"]:
-        assert metric["low"] <= metric["value"] <= metric["high"] or metric["name"] == "fid"
+        assert metric["low"] is None or metric["low"] <= metric["value"] <= metric["high"]
+        against = {"edited": {"unedited", "random"}, "random": {"unedited"}}.get(metric["variant"], set())
+        assert set(metric["changes"]) == against - ({"unedited"} if metric["name"].endswith("_worst") else set()) or (
+            metric["name"] == "retention_worst" and set(metric["changes"]) == against
+        )
         assert {"judge", "weights", "prompts", "seeds", "resolution", "what"} <= set(metric["definition"])
 
 

@@ -150,3 +150,23 @@ def test_noise_and_targets(tiny_model, tiny_v_model):
     assert torch.equal(tiny_model.target(latents, noise, t), noise)
     v = signal.sqrt() * noise - (1 - signal).sqrt() * latents
     torch.testing.assert_close(tiny_v_model.target(latents, noise, t), v)
+
+
+def test_an_image_that_is_not_finite_is_never_returned(tiny_folder):
+    """One NaN in a weight: the run says which image, where, and which weight; an infinite pixel is not white."""
+    model = DiffusionModel.load(tiny_folder, device="cpu", name="tiny", steps=2)
+    with torch.no_grad():
+        model.denoiser.conv_out.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(UserError, match=r"'b' with seed 3 \(latents after step 1.*unet.conv_out.weight") as raised:
+        model.generate(["b", "a"], [3, 4], batch_size=1)
+    assert "fp32" not in str(raised.value)
+    with torch.no_grad():
+        model.denoiser.conv_out.weight[0, 0, 0, 0] = 0
+        model.pipe.vae.decoder.conv_out.bias[:] = float("inf")
+    with pytest.raises(UserError, match=r"with seed 4 \(pixels from the decoder\).*vae.decoder.conv_out.bias"):
+        model.generate(["a"], [4])
+    with torch.no_grad():
+        model.pipe.vae.decoder.conv_out.bias[:] = 3e38
+        model.pipe.vae.decoder.conv_out.weight[:] = 3e38
+    with pytest.raises(UserError, match="in fp32: numbers grow without bound"):
+        model.generate(["a"], [4])

@@ -28,7 +28,7 @@ from .test_judges import inception_states, pictures
 from .test_judges import weights as weights  # the fixture
 from .tiny import build
 
-FEW = ["model.steps=2", "probes.samples=2", "probes.steps=2", "evaluation.bootstrap=20", "evaluation.fid_bootstrap=2"]
+FEW = ["model.steps=2", "probes.samples=2", "probes.steps=2", "evaluation.fid_bootstrap=40"]
 FEW += ["evaluation.samples=6", "evaluation.retention_samples=1", "evaluation.fidelity=null", "tracking=disabled"]
 FEW += ["runtime.device=cpu", "runtime.threads=1"]
 FACTS = {"judge", "library", "weights", "resolution"}  # of every judge's definition

@@ -26,6 +26,7 @@ def metric(**changes) -> dict:
         "n": 64,
         "higher_is_better": False,
         "definition": {"judge": "mini"},
+        "changes": {},
     }
     return {**base, **changes}
 

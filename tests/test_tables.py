@@ -22,7 +22,7 @@ from cad_exp.results import run_info, signed
 from cad_exp.settings import settle
 from cad_exp.tables import write
 from cad_exp.tables.__main__ import main
-from cad_exp.tables.collect import Found, collect, read_all
+from cad_exp.tables.collect import Found, changes, collect, read_all
 from cad_exp.tables.compose import hydra
 from cad_exp.tables.folder import collect as collect_folder
 from cad_exp.tables.folder import summary
@@ -66,7 +66,7 @@ def planned(jobs=JOBS, given=(), **study) -> Plan:
 def metric(name: str, value: float | None, variant: str = "edited", higher: bool | None = False, **definition) -> dict:
     low, high = (None, None) if value is None else (value - 0.05, value + 0.05)
     made = {"name": name, "variant": variant, "value": value, "low": low, "high": high, "n": 64}
-    return {**made, "higher_is_better": higher, "definition": {"what": "share of images", **definition}}
+    return {**made, "higher_is_better": higher, "definition": {"what": "share of images", **definition}, "changes": {}}
 
 
 def leave(folder: Path, done: Job, *metrics: dict | float, complete: bool = True, written: float | None = None, **run):
@@ -219,7 +219,7 @@ def test_what_is_missing_is_named_with_its_command(tmp_path: Path):
 
 def test_files_that_are_no_results_are_counted(tmp_path: Path):
     leave(tmp_path, JOBS[0], 0.1)
-    for name, text in {"a": "{", "b": "[]", "c": '{"schema_version": 1}', "d": '{"schema_version": 9}'}.items():
+    for name, text in {"a": "{", "b": "[]", "c": '{"schema_version": 2}', "d": '{"schema_version": 9}'}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_text(text)
     found = collect([tmp_path])
@@ -307,6 +307,7 @@ def test_latex_shows_what_is_written(tmp_path: Path):
         r"magnitude & 0.100 & 0.500 & 0.100 & 0.500 \\",
         r"\bottomrule",
         r"\end{tabular}",
+        r"\par\smallskip{\footnotesize n of every value: 64 (concept rate $\downarrow$), 64 (whole $\downarrow$).}",
         r"\par\smallskip{\footnotesize \#1\_2}",
         r"\end{table}",
     ]
@@ -327,6 +328,37 @@ def test_a_list_is_shown_by_its_items(tmp_path: Path):
     assert lines(page(planned([done], rows=["edits"]), tmp_path))[2] == "| a, b | 0.100 |"
 
 
+def test_the_change_itself_its_n_and_its_warning_are_shown(tmp_path: Path):
+    """In Markdown, LaTeX and CSV: the paired change against each other variant, as a table of its own."""
+    for each, n in zip(JOBS, (64, 64, 64, 16), strict=True):
+        made = metric("concept_rate", 0.1, warning="9 of 64 images are of one colour") | {"n": n}
+        made["changes"] = {"unedited": {"value": -0.9, "low": -0.95, "high": -0.8, "interval": "paired"}}
+        leave(tmp_path, each, made)
+    found = collect([tmp_path])
+    text = page(planned(), tmp_path)
+    assert "| magnitude | 0.100*, n 64 | 0.100*, n 16 |" in text and "## Change: edited less unedited" in text
+    assert "| first_order | -0.900* [-0.950, -0.800], n 64 |" in text and "less random" not in text
+    assert "9 of 64 images are of one colour: little can be read" in text
+    tex = write.latex(planned(), lay_out(planned(), found), [])
+    assert (
+        tex.count(r"\begin{table}") == 2
+        and r"\label{tab:mine-change1}" in tex
+        and "$-$0.900*" in tex.replace("−", "$-$")
+    )
+    first = next(csv.DictReader(write.long_form(planned(), lay_out(planned(), found), found).splitlines()))
+    assert (first["change_unedited"], first["change_unedited_high"], first["change_random"]) == ("-0.9", "-0.8", "")
+    table, _ = collect_folder(tmp_path)
+    assert "0.100* (-), change -0.900 [-0.950, -0.800], n 64" in summary(table)
+
+
+def test_what_is_drawn_instead_is_a_column_of_text(tmp_path: Path):
+    shares = [metric(f"drawn@{name}", value, higher=None) for name, value in (("tench", 0.75), ("gas pump", 0.25))]
+    leave(tmp_path, JOBS[0], 0.1, *shares)
+    table, _ = collect_folder(tmp_path)
+    text = summary(table)
+    assert "| drawn instead |" in text and "tench 75 %, gas pump 25 %" in text and "drawn@" not in text
+
+
 def test_csv_has_one_line_per_job_and_metric(tmp_path: Path):
     folder = leave(tmp_path, JOBS[0], 0.1, metric("fid", 3.0, "random"))
     made = planned(JOBS[:2])
@@ -342,6 +374,7 @@ def test_csv_has_one_line_per_job_and_metric(tmp_path: Path):
         "low": "0.05",
         "high": "0.15000000000000002",
         "n": "64",
+        **dict.fromkeys(changes({}), ""),
         "folder": str(folder),
         "git": "abc",
         "complete": "True",

@@ -17,7 +17,7 @@ from cad_exp.families.diffusion import Diffusion
 from cad_exp.families.flow import Flow
 from cad_exp.model_folder import not_square
 
-Ticker = Callable[[int], None]  # called with the number of denoising steps done
+Ticker = Callable[[int, Tensor | None], None]  # called with the number of denoising steps done, and the latents then
 
 
 class Family:
@@ -149,7 +149,7 @@ class Family:
         """What else the pipeline's call is told."""
 
         def report(pipe: Any, step: int, t: Any, kwargs: dict) -> dict:
-            tick(step + 1)
+            tick(step + 1, kwargs.get("latents"))
             return kwargs
 
         return {"callback_on_step_end": report}

@@ -50,5 +50,5 @@ class PixArt(Family):
 
     def settings(self, tick: Ticker) -> dict[str, Any]:
         # Prompts are encoded as in `encode`, images keep the size asked for, and the callback is of the old kind.
-        told = {"callback": lambda step, t, latents: tick(step + 1), "callback_steps": 1}
+        told = {"callback": lambda step, t, latents: tick(step + 1, latents), "callback_steps": 1}
         return {**told, "clean_caption": False, "use_resolution_binning": False}

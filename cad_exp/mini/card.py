@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..files import atomic, write_json
-from ..metrics import mean_interval
+from ..intervals import Share, estimated
 from . import CLIP, JUDGE, PIPELINE, PIPELINE_DIT, WEIGHTS
 from .world import OBJECTS, STYLES
 
@@ -47,7 +47,7 @@ def generator(name: str) -> tuple[list[dict], np.ndarray]:
             "style": said["style_prob"].argmax(1) == (STYLES.index(label) if label in STYLES else -1),
             "naked": said["naked_prob"] > 0.5,
         }[head]
-        value, low, high = mean_interval(hit)
+        value, low, high = estimated(Share(hit))
         rows.append(
             {"prompt": prompt, "judged": label if head != "naked" else "naked", "rate": value, "low": low, "high": high}
         )

@@ -68,6 +68,16 @@ def read_all(folders: Iterable[str | Path]) -> tuple[list[Run], list[Path]]:
     return runs, skipped
 
 
+def changes(metric: dict[str, Any]) -> dict[str, Any]:
+    """A metric's paired changes and its warning as columns; empty where there are none."""
+    columns: dict[str, Any] = {}
+    for other in ("unedited", "random"):
+        change = (metric.get("changes") or {}).get(other) or {}
+        ends = {"": "value", "_low": "low", "_high": "high"}
+        columns |= {f"change_{other}{end}": change.get(key) for end, key in ends.items()}
+    return columns | {"warning": (metric.get("definition") or {}).get("warning")}
+
+
 def _read(path: Path) -> Run | None:
     try:
         content = load_results(path.parent)

@@ -10,14 +10,18 @@ import pandas as pd
 from cad_exp import terminal
 from cad_exp.errors import UserError
 from cad_exp.results import VARIANTS
-from cad_exp.tables.collect import Run, read_all
+from cad_exp.tables.collect import Run, changes, read_all
 from cad_exp.tables.plan import lookup
 from cad_exp.tables.write import markdown_table
 
 FACTS, EDIT = ("concept", "granularity", "objective", "estimator", "edit", "seed"), ("factor", "ratio", "count")
 KEYS = (*FACTS[:-1], *EDIT, "seed")
-DETAILS = ("nudity_detections@", "concept_rate@")
-NOTE = "unedited → edited (random edit of equal budget); --csv adds intervals, n, single labels and further thresholds"
+DETAILS = ("nudity_detections@", "concept_rate@", "drawn@")
+DRAWN = "drawn instead"
+NOTE = (
+    "unedited → edited (random edit of equal budget), change edited less unedited [95 % paired interval], n images; "
+    "*: most images show nothing or nothing of the world; --csv adds all intervals, single labels and thresholds"
+)
 
 
 def collect(folder: str | Path) -> tuple[pd.DataFrame, int]:
@@ -34,6 +38,7 @@ def collect(folder: str | Path) -> tuple[pd.DataFrame, int]:
             "complete": run.complete,
             "run": str(run.folder.relative_to(folder)),
             **{key: metric.get(key) for key in ("name", "variant", "value", "low", "high", "n", "higher_is_better")},
+            **changes(metric),
         }
         for run in runs
         for metric in run.metrics.values() or [{}]
@@ -52,7 +57,9 @@ def summary(table: pd.DataFrame) -> str:
     Single labels and further thresholds of what is detected (DETAILS) are left to --csv: they are twenty columns.
     """
     keys = [key for key in KEYS if table[key].notna().any()]
-    names = [name for name in table["name"].dropna().unique() if not name.startswith(DETAILS)]
+    every = table["name"].dropna().unique()
+    names = [name for name in every if not name.startswith(DETAILS)]
+    names += [DRAWN] if any(name.startswith("drawn@") for name in every) else []
     rows = [_row(own, keys, names) for _, own in table.groupby("run", sort=False)]
     return markdown_table([*keys, *names], rows)
 
@@ -63,11 +70,24 @@ def _row(own: pd.DataFrame, keys: list[str], names: list[str]) -> list[str]:
         "-" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value) for value in first[keys]
     ]
     texts[0] += "" if first["complete"] else " (unfinished)"
-    return texts + [_cell(own[own["name"] == name].set_index("variant")["value"]) for name in names]
+    cells = {name: _cell(own[own["name"] == name].set_index("variant")) for name in names if name != DRAWN}
+    if DRAWN in names:
+        cells[DRAWN] = terminal.drawn_instead(own[own["name"].notna()].to_dict("records"))
+    return texts + [cells[name] for name in names]
 
 
-def _cell(values: pd.Series) -> str:
-    unedited, edited, random, attribution = (terminal.number(values.get(variant)) for variant in VARIANTS)
-    if "attribution" in values:
-        return attribution
-    return f"{unedited} → {edited} ({random})" if len(values) else ""
+def _cell(rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return ""
+    n = ", n " + "/".join(dict.fromkeys(f"{size:.0f}" for size in rows["n"].dropna()))
+    unedited, edited, random, attribution = (
+        terminal.number(rows["value"].get(variant)) + "*" * pd.notna(rows["warning"].get(variant))
+        for variant in VARIANTS
+    )
+    if "attribution" in rows.index:
+        return attribution + n
+    change = rows.loc["edited"] if "edited" in rows.index else {}
+    if pd.isna(change.get("change_unedited")):
+        return f"{unedited} → {edited} ({random}){n}"
+    value, low, high = (terminal.number(change[f"change_unedited{end}"]) for end in ("", "_low", "_high"))
+    return f"{unedited} → {edited} ({random}), change {value} [{low}, {high}]{n}"

@@ -62,11 +62,36 @@ class Table:
     notes: list[str] = field(default_factory=list)
     missing: list[Job] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
+    changes: dict[str, Table] = field(default_factory=dict)  # title -> the same table of the paired changes
 
 
 def lay_out(plan: Plan, found: Found) -> Table:
     """The table of a plan's jobs. UserError for a metric that no run has and for a reference that fits no cell."""
-    return _Layout(plan, found).table()
+    table = _Layout(plan, found).table()
+    for other in ("unedited", "random"):
+        changed = _changed(found, other)
+        cells = tuple(replace(each, optional=True) for each in resolve(plan.study.cells, plan, found))
+        cells = tuple(each for each in cells if _has(changed, each))
+        if cells:
+            study = replace(plan.study, cells=cells, intervals=True, baseline=(), reference=(), footnote=(), best=None)
+            title = f"Change: edited less {other}, on the same prompts and seeds"
+            table.changes[title] = _Layout(replace(plan, study=study), changed).table()
+    return table
+
+
+def _changed(found: Found, other: str) -> Found:
+    """The same runs, with the paired changes against another variant as the edited variant's metrics."""
+    runs = {}
+    for key, run in found.runs.items():
+        edited = ((name, metric) for (name, variant), metric in run.metrics.items() if variant == "edited")
+        changes = {name: (metric, metric["changes"].get(other)) for name, metric in edited}
+        metrics = {(name, "edited"): metric | change for name, (metric, change) in changes.items() if change}
+        runs[key] = replace(run, metrics=metrics)
+    return replace(found, runs=runs)
+
+
+def _has(found: Found, metric: Metric) -> bool:
+    return any((metric.metric, metric.variant) in run.metrics for run in found.runs.values())
 
 
 def resolve(metrics: Iterable[Metric], plan: Plan, found: Found) -> list[Metric]:
@@ -137,6 +162,8 @@ class _Layout:
         self.sources = list(dict.fromkeys(reference.source for reference in self.study.reference))
         self.unfit = list(self.study.reference)
         self.notes: list[str] = []
+        self.warnings: dict[str, None] = {}
+        self.sizes = {m: {i["n"] for i in self.found(m, filter(self.has, plan.jobs)) if i["n"]} for m in self.metrics}
 
     def table(self) -> Table:
         study = self.study
@@ -185,10 +212,15 @@ class _Layout:
         if not values:
             return Entry(NOTHING)
         made = Entry(self.text(fmean(values), metric), higher=_direction(found))
+        if warned := [warning for item in found if (warning := item["definition"].get("warning"))]:
+            self.warnings |= dict.fromkeys(warned)
+            made.tail = "*"
         if len(values) > 1:
-            made.tail = f" ({self.text(min(values), metric)}–{self.text(max(values), metric)})"
+            made.tail += f" ({self.text(min(values), metric)}–{self.text(max(values), metric)})"
         elif self.study.intervals and found[0]["low"] is not None:
-            made.tail = f" [{self.text(found[0]['low'], metric)}, {self.text(found[0]['high'], metric)}]"
+            made.tail += f" [{self.text(found[0]['low'], metric)}, {self.text(found[0]['high'], metric)}]"
+        if len(self.sizes.get(metric, ())) > 1:
+            made.tail += f", n {_range(item['n'] for item in found if item['n'])}"
         return made
 
     def text(self, value: float, metric: Metric) -> str:
@@ -283,6 +315,10 @@ class _Layout:
             self.notes.append(f"Bold: the best of each {line}; underlined: the second best, by the digits shown.")
         if study.intervals:
             self.notes.append("[low, high]: 95 % interval of one run.")
+        if alike := [f"{min(n)} ({self.metric_head(m)})" for m, n in self.sizes.items() if len(n) == 1]:
+            self.notes.append(f"n of every value: {', '.join(alike)}.")
+        if self.warnings:
+            self.notes.append(f"*: {'; '.join(self.warnings)}: little can be read from the number.")
         if differ := repeated(self.jobs.values()):
             self.notes.append(f"Value (lowest–highest): mean and range over runs that differ in {', '.join(differ)}.")
         if any(entry.text == MISSING for entry in entries):
@@ -339,6 +375,12 @@ def _direction(found: list[dict[str, Any]]) -> bool | None:
 
 def _tells_apart(keys: Sequence[str]) -> bool:
     return any(key.partition(".")[0] in UNEDITED_DEPENDS_ON for key in keys)
+
+
+def _range(numbers: Iterable[int]) -> str:
+    """ "64", or "12–64" of several."""
+    found = sorted(set(numbers))
+    return f"{found[0]}–{found[-1]}" if len(found) > 1 else "".join(map(str, found)) or NOTHING
 
 
 def _short(value: float) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from cad_exp.errors import UserError
 from cad_exp.files import atomic
-from cad_exp.tables.collect import Found, Run
+from cad_exp.tables.collect import Found, Run, changes
 from cad_exp.tables.layout import Entry, Table, place_of
 from cad_exp.tables.plan import Job, Plan
 
@@ -70,14 +70,21 @@ def markdown_table(heads: list[str], rows: list[list[str]], right: int = 0) -> s
 def markdown(plan: Plan, table: Table, made: list[str], found: Found) -> str:
     """The whole page: title, question, table, notes, how the numbers were made, what is missing."""
     study = plan.study
-    heads = [*table.heads, *(f"{c.group}: {c.head}" if c.group else c.head for c in table.columns)]
-    rows = [[*row.labels, *_cells(row.cells, table.join, str, MARKDOWN_MARKS)] for row in table.rows]
-    parts = [f"# {study.title}", study.question, markdown_table(heads, rows, right=len(table.columns))]
-    parts += ["\n".join(f"{note}  " for note in table.notes).rstrip()]
+    parts = [f"# {study.title}", study.question, *_laid(table)]
+    for title, changed in table.changes.items():
+        parts += [f"## {title}", *_laid(changed)]
     parts += ["## How the numbers were made", "\n".join(f"- {line}" for line in made)]
     if table.missing:
         parts += ["## Missing", _missing(plan, table, found)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _laid(table: Table) -> list[str]:
+    """The table and its notes in Markdown."""
+    heads = [*table.heads, *(f"{c.group}: {c.head}" if c.group else c.head for c in table.columns)]
+    rows = [[*row.labels, *_cells(row.cells, table.join, str, MARKDOWN_MARKS)] for row in table.rows]
+    notes = "\n".join(f"{note}  " for note in table.notes).rstrip()
+    return [markdown_table(heads, rows, right=len(table.columns)), notes]
 
 
 def _missing(plan: Plan, table: Table, found: Found) -> str:
@@ -97,14 +104,22 @@ def _missing(plan: Plan, table: Table, found: Found) -> str:
 
 def latex(plan: Plan, table: Table, made: list[str]) -> str:
     """A floating table for a paper: \\usepackage{booktabs}. What the page says besides stands in comments."""
-    width = len(table.heads)
     comments = [f"python -m cad_exp.tables experiment={plan.name}: needs \\usepackage{{booktabs}}", *made]
     if table.missing:
         comments.append(f"{len(table.missing)} runs are missing: {plan.sweep}")
     lines = [f"% {line}" for comment in comments for line in comment.splitlines()]
     said = [part for part in (plan.study.title, plan.study.question) if part]
     caption = " ".join(part if part[-1] in ".?!" else f"{part}." for part in said)
-    lines += [r"\begin{table}", r"\centering", f"\\caption{{{escaped(caption)}}}", f"\\label{{tab:{plan.name}}}"]
+    lines += _float(table, caption, plan.name)
+    for number, (title, changed) in enumerate(table.changes.items()):
+        lines += ["", *_float(changed, f"{title}.", f"{plan.name}-change{number + 1}")]
+    return "\n".join(lines) + "\n"
+
+
+def _float(table: Table, caption: str, name: str) -> list[str]:
+    """The lines of one floating table."""
+    width = len(table.heads)
+    lines = [r"\begin{table}", r"\centering", f"\\caption{{{escaped(caption)}}}", f"\\label{{tab:{name}}}"]
     lines += [f"\\begin{{tabular}}{{{'l' * width}{'r' * len(table.columns)}}}", r"\toprule", *_groups(table)]
     lines += [_line([*map(escaped, table.heads), *(escaped(column.head) for column in table.columns)]), r"\midrule"]
     lines += [
@@ -112,7 +127,7 @@ def latex(plan: Plan, table: Table, made: list[str]) -> str:
     ]
     lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [f"\\par\\smallskip{{\\footnotesize {escaped(note)}}}" for note in table.notes]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
+    return [*lines, r"\end{table}"]
 
 
 def _groups(table: Table) -> list[str]:
@@ -149,7 +164,7 @@ def long_form(plan: Plan, table: Table, found: Found) -> str:
     """CSV: one line per job, metric and variant with the exact numbers; missing jobs have empty values."""
     keys = plan.study.keys
     out = io.StringIO()
-    names = [*keys, "job", "metric", "variant", "value", "low", "high", "n", "folder", "git", "complete"]
+    names = [*keys, "job", "metric", "variant", "value", "low", "high", "n", *changes({}), "folder", "git", "complete"]
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
     for job in plan.jobs:
@@ -162,7 +177,13 @@ def long_form(plan: Plan, table: Table, found: Found) -> str:
 def _metrics(run: Run) -> list[dict[str, Any]]:
     facts = {"folder": run.folder, "git": run.run.get("git"), "complete": True}
     return [
-        {"metric": name, "variant": variant, **{key: metric[key] for key in ("value", "low", "high", "n")}, **facts}
+        {
+            "metric": name,
+            "variant": variant,
+            **{key: metric[key] for key in ("value", "low", "high", "n")},
+            **changes(metric),
+            **facts,
+        }
         for (name, variant), metric in run.metrics.items()
     ]
 
