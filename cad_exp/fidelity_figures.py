@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from .agreement import agreement
 from .figures import HELPS, INK, PALE, SUPPRESSES, _canvas, _save
 from .image_game import MEASURES
+from .lettering import wrapped
 
 GRID = "#e5e7eb"
 RATES = LinearSegmentedColormap.from_list("rates", ["#f59e0b", HELPS, "#be185d", "#7c3aed", SUPPRESSES])
@@ -128,5 +129,6 @@ def _frame(axes: Any) -> None:
 
 def _title(figure: Any, title: str, text: str) -> None:
     height, width = figure.get_size_inches()[::-1]
+    title = wrapped(title, int(8 * width), 1)
     figure.text(0.15 / width, 1 - 0.14 / height, title, fontsize=14, fontweight="bold", color=INK, va="top")
     figure.text(0.15 / width, 1 - 0.47 / height, text, fontsize=8.8, color=PALE, va="top")

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from cad_exp.files import atomic
+from cad_exp.lettering import letter, wrapped
+from cad_exp.terminal import UNITS
 
 HELPS, SUPPRESSES = "#c2410c", "#1d4ed8"
 KIND_COLOURS = {
@@ -27,7 +29,6 @@ KIND_COLOURS = {
 }
 INK, PALE = "#1f2937", "#6b7280"
 SIGNED = LinearSegmentedColormap.from_list("signed", [SUPPRESSES, "#93b4f5", "#f8f8f7", "#f5b08a", HELPS])
-UNITS = {"weight": "weights", "neuron": "neurons", "head": "attention heads", "layer": "whole layers"}
 PARTS = ("down", "mid", "up")
 STRIP = 200  # cells of a heat strip
 SORTED_EXACTLY = 1_000_000  # longer layers are thinned out before they are sorted for the strip
@@ -211,8 +212,10 @@ def _percent(value: float) -> str:
 
 
 def _head(figure: Figure, title: str, text: str) -> None:
-    height = figure.get_figheight()
-    figure.text(0.012, 1 - 0.14 / height, title, fontsize=14, fontweight="bold", color=INK, va="top")
+    width, height = figure.get_size_inches()
+    figure.text(
+        0.012, 1 - 0.14 / height, wrapped(title, int(8 * width), 1), fontsize=14, fontweight="bold", color=INK, va="top"
+    )
     figure.text(
         0.012, 1 - 0.45 / height, textwrap.fill(text, 185), fontsize=8.8, color=PALE, va="top", linespacing=1.35
     )
@@ -272,7 +275,7 @@ def before_after(images: dict[str, dict[str, np.ndarray]], path: Path | str, tit
     figure.text(
         0.12 / width,
         1 - 0.12 / height,
-        title or "Before and after the edit",
+        wrapped(title or "Before and after the edit", int(8 * width), 1),
         fontsize=13,
         fontweight="bold",
         color=INK,
@@ -311,7 +314,7 @@ def before_after(images: dict[str, dict[str, np.ndarray]], path: Path | str, tit
         figure.text(
             (label - 0.12) / width,
             middle / height,
-            textwrap.fill(textwrap.shorten(prompt, 70, placeholder=" ..."), 18),
+            wrapped(prompt, 18, 5),
             ha="right",
             va="center",
             fontsize=9,
@@ -333,6 +336,7 @@ def _canvas(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: Path | str) -> Path:
+    letter(figure)
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=DPI, format="png")
     return Path(path)

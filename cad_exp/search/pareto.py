@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
-from cad_exp.figures import DPI, HELPS, INK, PALE, SUPPRESSES
+from cad_exp.figures import HELPS, INK, PALE, SUPPRESSES, _canvas, _save
 from cad_exp.files import atomic
 from cad_exp.terminal import number
 
@@ -97,8 +95,8 @@ def draw(
 
     Told apart by shape as well as by colour. Numbers at the front's points are the trials'.
     """
-    figure = Figure(figsize=(8.6, 5.6), facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _canvas(8.6, 5.6)
+    figure.set_layout_engine("constrained")
     axes = figure.subplots()
     axes.axvspan(bound, 2, color="#eef2f7", zorder=0)
     axes.axvline(
@@ -142,9 +140,7 @@ def draw(
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8.8)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, format="png")
-    return path
+    return _save(figure, path)
 
 
 def _bars(rows: list[Row]) -> dict[str, list[list[float]]]:
