@@ -16,7 +16,7 @@ from .runs import alone
 from .settings import REPLACING, Config, settle
 from .shots import Shot
 from .stages import Stages
-from .tracking import Tracker, track
+from .tracking import track
 
 # What a run writes into its folder; cleared when the folder held something else.
 OUTPUTS = ("probes.safetensors", "attribution.safetensors", "components.parquet", "edit.safetensors")
@@ -45,7 +45,7 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
     """
     config, folder = settle(config), Path(folder)
     ready.check(config)
-    with parallel.together(config["runtime"]["device"]), track(config, folder) as tracker:
+    with parallel.together(config["runtime"]["device"]), track(config, folder, run_identity) as tracker:
         terminal.quiet_libraries()
         shots = prompts.plan(config)  # first, for it refuses sets that do not fit
         terminal.stage(f"model: {config['model']['name']}")
@@ -57,9 +57,9 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
         if config["edit"]["name"] in REPLACING:
             with results.time("edit"):
                 edits = stages.rival()
-            report.edits(edits, config, folder, tracker)
+            report.edits(edits, folder)
         else:
-            edits = attributed(stages, results, folder, tracker)
+            edits = attributed(stages, results, folder)
         results.run["changed_weights"] = edits["edited"].meta["changed"] if edits else 0
         with results.time("images"):
             pictures = stages.images(shots, {"unedited": Edit({}), **edits}) if shots else {}
@@ -68,9 +68,7 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
                 measure(stages, shots, pictures, results, folder)
         finally:
             stages.cover(shots, pictures)
-        report.images(stages, shots, pictures, folder)
-        report.outcome(results, shots, pictures, config, folder, tracker)
-        results.finish()
+        report.Show(stages, shots, pictures, results, folder).finish(tracker)
     return results.as_dict()
 
 
@@ -112,7 +110,7 @@ def erase_first(stages: Stages, results: Results, folder: Path) -> None:
         edit.save(folder / "erased.safetensors")
 
 
-def attributed(stages: Stages, results: Results, folder: Path, tracker: Tracker) -> dict[str, Edit]:
+def attributed(stages: Stages, results: Results, folder: Path) -> dict[str, Edit]:
     """The edits that the scores of a concept's components choose, and the studies of these scores."""
     config = stages.config
     with results.time("probes"):
@@ -122,12 +120,12 @@ def attributed(stages: Stages, results: Results, folder: Path, tracker: Tracker)
     with results.time("edit"):
         chosen = attribution.narrow(config["granularity"]["name"], config["granularity"]["kinds"])
         edits = choose_edits(chosen, config)
-    report.attribution(stages, probes, attribution, folder, tracker)
-    report.edits(edits, config, folder, tracker)
+    report.attribution(stages, probes, folder)
+    report.edits(edits, folder)
     with results.time("fidelity"):
-        report.fidelity(*studies.fidelity(stages, probes, chosen), results, config, folder, tracker)
+        report.fidelity(*studies.fidelity(stages, probes, chosen), results, folder)
     with results.time("timesteps"):
-        report.timesteps(studies.timesteps(stages, probes, chosen), config, folder, tracker)
+        report.timesteps(studies.timesteps(stages, probes, chosen), folder)
     return edits
 
 

@@ -27,6 +27,7 @@ from cad_exp.files import write_json
 from cad_exp.identity import run_identity
 from cad_exp.results import finished
 from cad_exp.settings import settle
+from cad_exp.text import safe
 
 FAILED, MISUSED = 1, 2
 GRACE = 10.0  # seconds
@@ -75,7 +76,7 @@ def job(config: DictConfig) -> None:
             return
         # a fault of ours or of a library: the trace goes to the log, the sweep goes on
         with open(folder / "run.log", "a", encoding="utf-8") as log:
-            traceback.print_exc(file=log)
+            log.write(safe(traceback.format_exc()))
         fail(f"unexpected {type(error).__name__}: {error} (details in {folder / 'run.log'})", FAILED)
 
 
@@ -83,11 +84,15 @@ def perform(config: dict[str, Any], folder: Path) -> None:
     """Run, unless this folder holds the finished run of just these settings, code, weights and versions."""
     places = [Path(each.path) for each in HydraConfig.get().runtime.config_sources if each.schema == "file"]
     config = settle(config, [place for place in places if place != usage.conf_folder()])
+    if HydraConfig.get().mode.name == "MULTIRUN":
+        config["tracking"]["sweep"] = Path(HydraConfig.get().sweep.dir).name  # the group of its runs
     with parallel.together(config["runtime"]["device"]):
         done = parallel.agree(earlier(config, folder) if parallel.main() else None)
     if done:
         terminal.say("  finished before, nothing to do (delete the folder to run it again)")
-        terminal.show_run(done, folder)
+        with terminal.harmless("the table"):
+            terminal.show_run(done, folder)
+        terminal.say_left_out(done)
         return
     ready.check(config)
     from cad_exp.experiment import run  # torch takes seconds: only once there is work
@@ -119,7 +124,7 @@ def report_failures() -> None:
     failed = []
     for path in sorted(Sweep.folder.glob(f"*/{ERROR}")):
         if not _held(path.parent):  # else another process is at work there
-            failed.append(json.loads(path.read_text(encoding="utf-8")))
+            failed.append(_failure(path))
     jobs = len(list(Sweep.folder.glob("*/config/overrides.yaml")))
     if jobs:
         terminal.say(f"\nsweep folder  {Sweep.folder}  (python -m cad_exp.tables {Sweep.folder})")
@@ -130,6 +135,15 @@ def report_failures() -> None:
         terminal.error(f"{len(failed)} of {jobs} jobs failed; the same command runs only what is missing")
         for item in failed:
             terminal.error(f"{item['error']}\n       {item['command']}")
+
+
+def _failure(path: Path) -> dict[str, Any]:
+    """What error.json says: error, code and command; of one that cannot be read, that it cannot."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {"error": str(content["error"]), "code": int(content["code"]), "command": str(content["command"])}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {"error": f"{path} cannot be read, so why this job failed is not known", "code": FAILED, "command": ""}
 
 
 def _held(folder: Path) -> bool:

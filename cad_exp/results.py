@@ -4,7 +4,6 @@ The file is the truth that tables, reports and Weights & Biases mirror. It is re
 every metric: a run that is stopped leaves the metrics that it had finished and never a broken file.
 """
 
-import json
 import platform
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cad_exp import result_file
 from cad_exp.errors import UserError
 from cad_exp.files import write_json
 from cad_exp.identity import asked
@@ -152,12 +152,13 @@ def load_results(folder: Path | str) -> dict[str, Any]:
     """Read results.json of a run folder; UserError if there is none, or one of another schema."""
     path = Path(folder) / "results.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = result_file.parsed(path)
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if version != SCHEMA_VERSION:
+            shown = repr(version)[:40]
+            raise UserError(f"{path} has schema version {shown}, this cad_exp reads {SCHEMA_VERSION}: run it again")
+        result_file.check(content, FIELDS, VARIANTS)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read as results ({error.__class__.__name__}): give the folder of a run"
-        ) from None
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UserError(f"{path} has schema version {version}, this cad_exp reads {SCHEMA_VERSION}: run it again")
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path} cannot be read as results ({reason}): give the folder of a run") from None
     return content

@@ -82,13 +82,17 @@ def error(said: str) -> None:
 
 
 @contextmanager
-def harmless(what: str, failed: Callable[[str], None] | None = None) -> Iterator[None]:
+def harmless(
+    what: str, failed: Callable[[str], None] | None = None, passes: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
     """Around what only shows a result: if it cannot be made, a yellow line names it and the reason, and no more.
 
-    failed: is called with the reason.
+    failed: is called with the reason. passes: errors that are not about showing, and go on.
     """
     try:
         yield
+    except passes:
+        raise
     except Exception as error:
         words = text.line(str(error)) or "no reason given"
         reason = words[:200] if isinstance(error, OSError) else f"{type(error).__name__}: {words[:200]}"
@@ -265,6 +269,14 @@ def show_run(content: dict[str, Any], folder: Path) -> None:
     names |= {"edit": "edit.safetensors"}
     places = {what: folder / name for what, name in names.items() if (folder / name).exists()}
     show_places({"run folder": folder, **places})
+
+
+def say_left_out(content: dict[str, Any]) -> None:
+    """Of a finished run, what could not be drawn when it was made, if anything."""
+    if left_out := content["run"].get("left_out"):
+        missing = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
+        again = "delete results.json and give the same command again, its stages come from the cache"
+        say(f"  not drawn then: {missing}; {again}", style="yellow")
 
 
 def _glyph(pretty: str, plain: str) -> str:

@@ -61,8 +61,8 @@ def ascii_only(text: str) -> str:
 
 
 def markdown(text: Any) -> str:
-    """Text of one line that Markdown shows as it is: no HTML, link, picture, code, emphasis or end of a cell."""
-    return inert(re.sub(r"([\\`*|])", r"\\\1", line(text)))
+    """Text of one line that Markdown shows as it is: no HTML, link, picture, code or emphasis."""
+    return inert(re.sub(r"([\\`*])", r"\\\1", line(text)))
 
 
 def inert(text: str) -> str:

@@ -17,12 +17,17 @@ from tests.fakes import fake_attribution
 from tests.test_results import metric
 
 CONFIG = {"seed": 3, "concept": {"name": "church"}, "tracking": {"mode": "offline", "project": "cad_exp"}}
+CONFIG |= {group: {"name": name} for group, name in {"model": "mini", "objective": "erase", "edit": "erase"}.items()}
+CONFIG |= {"granularity": {"name": "head"}}
+RUN = {"git": "abc-dirty", "versions": {"torch": "2.0"}, "seconds": {"images": 1.5}, "identity": "f00", "complete": 1}
+VARIABLES = ("MODE", "PROJECT", "ENTITY", "NAME", "NOTES", "TAGS", "RUN_GROUP", "JOB_TYPE", "DIR", "RUN_ID", "DISABLED")
 
 
 @pytest.fixture(autouse=True)
 def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A home without an account."""
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_IDENTITY_TOKEN_FILE", "NETRC"):
+    own = [f"WANDB_{name}" for name in VARIABLES]
+    for name in (*own, "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "NETRC"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
@@ -38,10 +43,12 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tracker.log_metrics(
             [metric(), metric(variant="unedited", value=1.0), metric(name="fid", low=None, high=None, value=3.5)]
         )
-        tracker.log_attribution(attribution, picture)
-        tracker.log_images({"before_after": grid})
-        tracker.log_artifact(folder / "edit.safetensors", type="edit", name="edit-church-head")
-        tracker.log_artifact(attribution.save(folder / "attribution"), type="attribution", name="attribution-church")
+        tracker.log_facts(RUN)
+        saved = attribution.save(folder)
+        tracker.log_attribution(folder)
+        tracker.log_images({"attribution/map": picture, "before_after": grid})
+        tracker.log_artifact(folder / "edit.safetensors", type="edit")
+        tracker.log_artifact(saved, type="attribution")
     return folder
 
 
@@ -86,8 +93,11 @@ def test_pictures_and_tables_are_logged(logged: Path):
 
 
 def test_attribution_and_edit_are_artifacts(logged: Path):
-    kinds = {artifact.name: artifact.type for artifact in offline.of_kind(offline.records(logged), "artifact")}
-    assert kinds["edit-church-head"] == "edit" and kinds["attribution-church"] == "attribution"
+    found = {artifact.type: artifact for artifact in offline.of_kind(offline.records(logged), "artifact")}
+    for kind in ("edit", "attribution"):
+        facts = json.loads(found[kind].metadata)
+        assert found[kind].name == f"{kind}-mini-church-erase-head"
+        assert facts["identity"] == "f00" and facts["git"] == "abc-dirty" and facts["concept"] == "church"
     assert list((logged / "wandb").rglob("artifacts")), "what waits to be sent lies in the run's folder"
 
 
@@ -111,8 +121,8 @@ def test_disabled_does_not_import_wandb(tmp_path: Path):
     code = (
         "import sys\nfrom cad_exp.tracking import track\n"
         "with track({'tracking': {'mode': 'disabled'}}, '.') as tracker:\n"
-        "    tracker.log_metrics([]); tracker.log_attribution(None, None)\n"
-        "    tracker.log_images({}); tracker.log_artifact('a', 'b', 'c')\n"
+        "    tracker.log_metrics([]); tracker.log_attribution('a')\n"
+        "    tracker.log_images({}); tracker.log_artifact('a', 'b')\n"
         "sys.exit('wandb' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}

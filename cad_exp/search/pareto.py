@@ -12,7 +12,7 @@ from rich.table import Table
 
 from cad_exp.figures import HELPS, INK, PALE, SUPPRESSES, _canvas, _save
 from cad_exp.files import atomic
-from cad_exp.terminal import number
+from cad_exp.terminal import clean, number
 
 Row = dict[str, Any]  # one finished trial: trial, folder, its parameters, concept_rate, retention, *_low, *_high, ...
 TOLERANCE = 1e-9  # a mean of 0.95 may be stored as 0.9499999999999999
@@ -63,7 +63,7 @@ def table(on_front: list[Row], best: Row | None, parameters: Sequence[str], high
         cells += [_interval(row, "concept_rate"), _interval(row, "retention"), row["folder"]]
         is_best = best is not None and row["trial"] == best["trial"]
         cells[0] += " best" if is_best else ""
-        made.add_row(*map(escape, cells), style="bold" if is_best else None)
+        made.add_row(*(escape(clean(each)) for each in cells), style="bold" if is_best else None)
     return made
 
 

@@ -15,6 +15,8 @@ from cad_exp.files import atomic
 from cad_exp.tables.collect import Found, Run
 from cad_exp.tables.layout import Entry, Table, place_of
 from cad_exp.tables.plan import Job, Plan
+from cad_exp.text import cell, inert, line, safe
+from cad_exp.text import markdown as shown_as_it_is
 
 _LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -71,10 +73,12 @@ def markdown(plan: Plan, table: Table, made: list[str], found: Found) -> str:
     """The whole page: title, question, table, notes, how the numbers were made, what is missing."""
     study = plan.study
     heads = [*table.heads, *(f"{c.group}: {c.head}" if c.group else c.head for c in table.columns)]
-    rows = [[*row.labels, *_cells(row.cells, table.join, str, MARKDOWN_MARKS)] for row in table.rows]
+    rows = [
+        [*map(shown_as_it_is, row.labels), *_cells(row.cells, table.join, str, MARKDOWN_MARKS)] for row in table.rows
+    ]
     parts = [f"# {study.title}", study.question, markdown_table(heads, rows, right=len(table.columns))]
     parts += ["\n".join(f"{note}  " for note in table.notes).rstrip()]
-    parts += ["## How the numbers were made", "\n".join(f"- {line}" for line in made)]
+    parts += ["## How the numbers were made", "\n".join(f"- {inert(each)}" for each in made)]
     if table.missing:
         parts += ["## Missing", _missing(plan, table, found)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -135,7 +139,7 @@ def _line(cells: list[str]) -> str:
 
 def escaped(text: str) -> str:
     """Text that LaTeX shows as it is."""
-    return "".join(_LATEX.get(char, char) for char in _NUMBER.sub("−", text))
+    return "".join(_LATEX.get(char, char) for char in _NUMBER.sub("−", line(text)))
 
 
 def _cells(cells: list[list[Entry]], join: str, escape: Callable[[str], str], marks: tuple[str, str, str]) -> list[str]:
@@ -155,7 +159,8 @@ def long_form(plan: Plan, table: Table, found: Found) -> str:
     for job in plan.jobs:
         facts = {**dict(zip(keys, place_of(job, keys), strict=True)), "job": " ".join(job.overrides)}
         run = found.runs.get(job.hash)
-        writer.writerows({**facts, **line} for line in (_metrics(run) if run else _empty(job, table, found)))
+        lines = _metrics(run) if run else _empty(job, table, found)
+        writer.writerows({key: cell(value) for key, value in (facts | each).items()} for each in lines)
     return out.getvalue()
 
 
@@ -184,5 +189,5 @@ def folder(path: Path) -> Path:
 
 def save(text: str, path: Path) -> Path:
     with atomic(path) as draft:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_text(safe(text), encoding="utf-8")
     return path
