@@ -56,7 +56,7 @@ def wrapped(words: str, width: int, lines: int) -> str:
     """
     rows: list[str] = []
     for word in readable(text.line(words)).split() or ["(no", "words)"]:
-        for part in chop_cells(word, width * 2 // 3) if cell_len(word) > width else [word]:  # capitals are wide
+        for part in chop_cells(word, width // 2) if cell_len(word) > width else [word]:  # capitals are wide
             if rows and cell_len(rows[-1]) + 1 + cell_len(part) <= width:
                 rows[-1] += f" {part}"
             else:

@@ -41,6 +41,10 @@ def parsed(path: Path) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     _shallow(content)
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("it holds half a character") from None
     return content
 
 
