@@ -115,11 +115,10 @@ class WandbTracker(Tracker):
             files = [Path()] * len(table)
         there = [number for number, file in enumerate(files) if file.is_file()]
         chosen = set(there[:: -(-len(there) // MAX_IMAGES)] if there else [])
-        rows = [
-            [self._image(files[number]) if number in chosen else None, *map(_plain, row)]
-            for number, row in enumerate(table.head(MAX_ROWS).itertuples(index=False, name=None))
-        ]
-        self._log({"images": self._table(["image", *table.columns], rows)})
+        shown = [self._image(file) if number in chosen else None for number, file in enumerate(files)]
+        columns = [shown, *(_of_one_type(table[name]) for name in table.columns)]
+        rows = [list(row) for row in zip(*columns, strict=True)][:MAX_ROWS]
+        self._log({"images": self._table(["image", *table.columns], rows, mixed=False)})
 
     @_harmless
     def log_artifact(self, path: Path | str, type: str) -> None:
@@ -148,10 +147,10 @@ class WandbTracker(Tracker):
         table = table.loc[sorted(strongest), ["name", "block", "kind", "score"]]
         return self._table(list(table.columns), table.to_numpy(dtype=object).tolist())
 
-    def _table(self, columns: list[str], rows: list[list[Any]]) -> Any:
+    def _table(self, columns: list[str], rows: list[list[Any]], mixed: bool = True) -> Any:
         import wandb
 
-        return wandb.Table(columns=columns, data=rows, allow_mixed_types=True)
+        return wandb.Table(columns=columns, data=rows, allow_mixed_types=mixed)
 
     def _image(self, path: Path | str) -> Any:
         import wandb
@@ -182,11 +181,11 @@ def _name(config: dict[str, Any], group: str) -> str | None:
     return str(content["name"]) if isinstance(content, dict) and content.get("name") is not None else None
 
 
-def _plain(value: Any) -> Any:
-    """A table's cell in types that W&B can write: numpy's numbers as Python's, arrays and tuples as text."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+def _of_one_type(column: Any) -> list[Any]:
+    """A column in types that W&B can write: numbers as they are, everything else as text; None for nothing."""
+    if column.dtype.kind in "bifu":
+        return column.tolist()
+    return [None if value is None or value != value else str(value) for value in column.tolist()]
 
 
 @contextmanager
@@ -256,8 +255,8 @@ def _start(config: dict[str, Any], settings: dict[str, Any], mode: str, folder: 
         x_disable_machine_info=True,
     )
 
-    def open_(name: str, variable: str, otherwise: Any = None) -> Any:  # None: wandb reads the variable itself
-        return settings.get(name) or (None if os.environ.get(variable) else otherwise)
+    def open_(name: str, variable: str, otherwise: Any = None) -> Any:  # wandb itself reads them once a process
+        return settings.get(name) or os.environ.get(variable) or otherwise
 
     concept, granularity, edit = (_name(config, group) or "none" for group in ("concept", "granularity", "edit"))
     return wandb.init(
@@ -268,7 +267,8 @@ def _start(config: dict[str, Any], settings: dict[str, Any], mode: str, folder: 
         entity=open_("entity", "WANDB_ENTITY"),
         group=open_("group", "WANDB_RUN_GROUP", settings.get("sweep")),
         job_type=open_("job_type", "WANDB_JOB_TYPE", edit if granularity == "none" else f"{concept}-{granularity}"),
-        tags=open_("tags", "WANDB_TAGS"),
+        tags=settings.get("tags")
+        or [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()],
         notes=open_("notes", "WANDB_NOTES"),
         name=open_("name", "WANDB_NAME", settings.get("folder")),
         # The jobs of a sweep are runs of their own, whatever one variable says of them all.
