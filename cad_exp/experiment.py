@@ -17,7 +17,7 @@ from .runs import alone
 from .settings import REPLACING, Config, settle
 from .shots import Shot
 from .stages import Stages
-from .tracking import Tracker, track
+from .tracking import track
 
 
 def run(config: Config, folder: str | Path) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
     config, place = settle(config), Path(folder)
     ready.check(config)
     together = parallel.together(config["runtime"]["device"])
-    with together, run_folder.attempt(place) as folder, track(config, place) as tracker:
+    with together, run_folder.attempt(place) as folder, track(config, place, run_identity) as tracker:
         terminal.quiet_libraries()
         shots = prompts.plan(config)  # first, for it refuses sets that do not fit
         vocabulary.warn(config, shots)
@@ -43,9 +43,9 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
         if config["edit"]["name"] in REPLACING:
             with results.time("edit"):
                 edits = stages.rival()
-            report.edits(edits, config, folder, tracker)
+            report.edits(edits, folder)
         else:
-            edits = attributed(stages, results, folder, tracker)
+            edits = attributed(stages, results, folder)
         results.run["changed_weights"] = edits["edited"].meta["changed"] if edits else 0
         results.run["changed_weights_random"] = edits["random"].meta["changed"] if edits else 0
         with results.time("images"):
@@ -56,9 +56,7 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
         finally:
             stages.cover(shots, pictures)
         results.run["verdict"] = verdict.of(results.metrics)
-        report.images(stages, shots, pictures, folder)
-        report.outcome(results, shots, pictures, config, folder, tracker)
-        results.finish()
+        report.Show(stages, shots, pictures, results, folder).finish(tracker)
         stages.cache.close()
     report.table(results, place)
     return results.as_dict()
@@ -95,7 +93,7 @@ def erase_first(stages: Stages, results: Results, folder: Path) -> None:
         edit.save(folder / "erased.safetensors")
 
 
-def attributed(stages: Stages, results: Results, folder: Path, tracker: Tracker) -> dict[str, Edit]:
+def attributed(stages: Stages, results: Results, folder: Path) -> dict[str, Edit]:
     """The edits that the scores of a concept's components choose, and the studies of these scores."""
     config = stages.config
     with results.time("probes"):
@@ -106,13 +104,12 @@ def attributed(stages: Stages, results: Results, folder: Path, tracker: Tracker)
         chosen = attribution.narrow(config["granularity"]["name"], config["granularity"]["kinds"])
         check_scores(chosen, config)
         edits = choose_edits(chosen, config)
-    report.attribution(stages, probes, folder, tracker)
-    report.edits(edits, config, folder, tracker)
+    report.attribution(stages, probes, folder)
+    report.edits(edits, folder)
     with results.time("fidelity"):
-        report.fidelity(*studies.fidelity(stages, probes, chosen), results, config, folder, tracker)
-    report.attribution_map(attribution, results, config, folder, tracker)
+        report.fidelity(*studies.fidelity(stages, probes, chosen), results, folder)
     with results.time("timesteps"):
-        report.timesteps(studies.timesteps(stages, probes, chosen), config, folder, tracker)
+        report.timesteps(studies.timesteps(stages, probes, chosen), folder)
     return edits
 
 

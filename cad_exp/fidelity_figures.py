@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from .agreement import agreement
 from .figures import HELPS, INK, OKABE_ITO, PALE, SUPPRESSES, _canvas, _save
 from .image_game import MEASURES
+from .lettering import wrapped
 
 GRID = "#e5e7eb"
 MARKERS = ("o", "^", "s", "D", "v", "P", "X")  # a rate has a colour and a mark: either is enough to tell it
@@ -139,6 +140,7 @@ def _frame(axes: Any) -> None:
 
 def _title(figure: Any, title: str, text: str, verdict: str = "") -> None:
     height, width = figure.get_size_inches()[::-1]
+    title = wrapped(title, int(8 * width), 1)
     figure.text(0.15 / width, 1 - 0.14 / height, title, fontsize=14, fontweight="bold", color=INK, va="top")
     figure.text(0.15 / width, 1 - 0.47 / height, text, fontsize=8.8, color=PALE, va="top")
     if verdict:

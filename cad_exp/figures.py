@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from cad_exp.files import atomic
+from cad_exp.lettering import letter, wrapped
+from cad_exp.terminal import UNITS
 
 HELPS, SUPPRESSES = "#c2410c", "#1d4ed8"
 KIND_COLOURS = {
@@ -30,7 +32,6 @@ KIND_COLOURS = {
 OKABE_ITO = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#000000", "#f0e442")
 INK, PALE = "#1f2937", "#6b7280"
 SIGNED = LinearSegmentedColormap.from_list("signed", [SUPPRESSES, "#93b4f5", "#f8f8f7", "#f5b08a", HELPS])
-UNITS = {"weight": "weights", "neuron": "neurons", "head": "attention heads", "layer": "whole layers"}
 PARTS = ("down", "mid", "up")
 STRIP = 200  # cells of a heat strip
 SORTED_EXACTLY = 1_000_000  # longer layers are thinned out before they are sorted for the strip
@@ -228,8 +229,9 @@ def _percent(value: float) -> str:
 
 
 def _head(figure: Figure, title: str, text: str, verdict: list[str]) -> None:
-    height = figure.get_figheight()
-    figure.text(0.012, 1 - 0.14 / height, title, fontsize=14, fontweight="bold", color=INK, va="top")
+    width, height = figure.get_size_inches()
+    name = wrapped(title, int(8 * width), 1)
+    figure.text(0.012, 1 - 0.14 / height, name, fontsize=14, fontweight="bold", color=INK, va="top")
     look = {"color": INK, "va": "top", "linespacing": 1.35}
     figure.text(0.012, 1 - 0.47 / height, "\n".join(verdict), fontsize=9.5, fontweight="bold", **look)
     below = 0.45 + 0.2 * len(verdict)
@@ -290,7 +292,7 @@ def before_after(images: dict[str, dict[str, np.ndarray]], path: Path | str, tit
     figure.text(
         0.12 / width,
         1 - 0.12 / height,
-        title or "Before and after the edit",
+        wrapped(title or "Before and after the edit", int(8 * width), 1),
         fontsize=13,
         fontweight="bold",
         color=INK,
@@ -329,7 +331,7 @@ def before_after(images: dict[str, dict[str, np.ndarray]], path: Path | str, tit
         figure.text(
             (label - 0.12) / width,
             middle / height,
-            textwrap.fill(textwrap.shorten(prompt, 70, placeholder=" ..."), 18),
+            wrapped(prompt, 18, 5),
             ha="right",
             va="center",
             fontsize=9,
@@ -351,6 +353,7 @@ def _canvas(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: Path | str) -> Path:
+    letter(figure)
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=DPI, format="png")
     return Path(path)

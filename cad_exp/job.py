@@ -25,6 +25,7 @@ from cad_exp.files import CLOSED, FULL, atomic, plain, system_error, write_json
 from cad_exp.identity import differences, effective, run_identity
 from cad_exp.results import harm, load_results
 from cad_exp.settings import settle
+from cad_exp.text import safe
 
 FAILED, MISUSED = 1, 2
 GRACE = 10.0  # seconds
@@ -66,7 +67,7 @@ def job(config: DictConfig) -> None:
         if advice is None:
             # a fault of ours or of a library: the trace goes to the log, the sweep goes on
             with open(folder / "run.log", "a", encoding="utf-8") as log:
-                traceback.print_exc(file=log)
+                log.write(safe(traceback.format_exc()))
             advice = f"unexpected {type(error).__name__}: {error} (details in {folder / 'run.log'})"
         fail(advice, FAILED)
 
@@ -75,6 +76,8 @@ def perform(config: dict[str, Any], folder: Path, composed: DictConfig, command:
     """Run, unless this folder holds the finished run of just these settings, code, weights and versions."""
     places = [Path(each.path) for each in HydraConfig.get().runtime.config_sources if each.schema == "file"]
     config = settle(config, [place for place in places if place != usage.conf_folder()])
+    if HydraConfig.get().mode.name == "MULTIRUN":
+        config["tracking"]["sweep"] = Path(HydraConfig.get().sweep.dir).name  # the group of its runs
     if shown(config, folder):  # without the folder's lock: a folder that cannot be written can be shown
         return
     with _at_work(folder, composed, command) if parallel.main() else nullcontext():
@@ -117,7 +120,9 @@ def shown(config: dict[str, Any], folder: Path, aloud: bool = False) -> bool:
         done, why = parallel.agree(earlier(config, folder) if parallel.main() else None)
     if done:
         terminal.say("  finished before, nothing to do (delete the folder to run it again)")
-        terminal.show_run(done, folder)
+        with terminal.harmless("the table"):
+            terminal.show_run(done, folder)
+        terminal.say_left_out(done)
     elif why and aloud:
         terminal.say(f"  runs again, and what lies there stays until that is done: {why}", style="yellow")
     return bool(done)
@@ -197,7 +202,7 @@ def report_failures() -> None:
     failed = []
     for path in sorted(Sweep.folder.glob(f"*/{ERROR}")):
         if not run_folder.held(path.parent):  # else another process is at work there
-            failed.append(json.loads(path.read_text(encoding="utf-8")))
+            failed.append(_failure(path))
     jobs = len(list(Sweep.folder.glob(f"*/{run_folder.MARK}")))
     if jobs:
         terminal.say(f"\nsweep folder  {Sweep.folder}  (python -m cad_exp.tables {Sweep.folder})")
@@ -208,3 +213,12 @@ def report_failures() -> None:
         terminal.error(f"{len(failed)} of {jobs} jobs failed; the same command runs only what is missing")
         for item in failed:
             terminal.error(f"{item['error']}\n       {item['command']}")
+
+
+def _failure(path: Path) -> dict[str, Any]:
+    """What error.json says: error, code and command; of one that cannot be read, that it cannot."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {"error": str(content["error"]), "code": int(content["code"]), "command": str(content["command"])}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {"error": f"{path} cannot be read, so why this job failed is not known", "code": FAILED, "command": ""}

@@ -1,17 +1,21 @@
-"""What a run leaves for people: files with names in its folder, pictures, the tracker's mirror, the table at the end.
+"""What a run leaves for people: files with names in its folder; then, once its results are complete, what shows them.
 
-With several processes only the first writes.
+With several processes only the first writes. Pictures, the tracker's mirror and the table at the end come after
+`results.json` is complete, and none of them can cost it: what cannot be made is named on one line, and in `left_out`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from . import fidelity_figures, figures, parallel, sheet, terminal, timestep_figure, verdict
 from . import images as pngs
+from . import parallel, sheet, terminal, verdict
 from .attribution import FILE, TABLE, Attribution
 from .edit import Edit
 from .explicit import is_explicit
@@ -23,14 +27,17 @@ from .results import Results
 from .settings import Config
 from .shots import Shot
 from .stages import Stages
+from .terminal import UNITS, harmless
 from .tracking import Tracker
+
+Drawings = dict[str, Callable[[], Any]]  # file name in the run's folder -> what makes it
 
 
 def budget(edit: Edit, attribution: Attribution, granularity: str) -> None:
     """How much of what the edit asked for was there to take."""
     made, name = edit.meta, edit.meta["edit"]
     terminal.stage(
-        f"edit: {name}, {made['achieved']:,} of {made['requested']:,} {figures.UNITS[granularity]} "
+        f"edit: {name}, {made['achieved']:,} of {made['requested']:,} {UNITS[granularity]} "
         f"asked for ({made['achieved'] / len(attribution.scores[granularity]):.1%} of all)"
     )
 
@@ -43,93 +50,36 @@ def control(edit: Edit, random: Edit) -> None:
         terminal.say(f"  {what}", style="yellow")
 
 
-def edits(made: dict[str, Edit], config: Config, folder: Path, tracker: Tracker) -> None:
+def edits(made: dict[str, Edit], folder: Path) -> None:
     """The edits as files."""
     if not parallel.main():
         return
     for variant, edit in made.items():
         edit.save(folder / ("edit.safetensors" if variant == "edited" else f"edit_{variant}.safetensors"))
-    if made:
-        name = f"edit-{config['concept']['name']}-{config['granularity']['name']}"
-        tracker.log_artifact(folder / "edit.safetensors", "edit", name)
 
 
-def attribution(stages: Stages, probes: Probes, folder: Path, tracker: Tracker) -> None:
+def attribution(stages: Stages, probes: Probes, folder: Path) -> None:
     """The probes and scores as files."""
     if not parallel.main():
         return
     probes.save(folder / "probes.safetensors")
     for name in (FILE, TABLE):
         link(stages.scores / name, folder / name)
-    tracker.log_artifact(folder / FILE, "attribution", f"attribution-{stages.config['concept']['name']}")
 
 
-def attribution_map(scored: Attribution, results: Results, config: Config, folder: Path, tracker: Tracker) -> None:
-    """The picture of the chosen granularity, with what the studies of the scores found; after these."""
-    if not parallel.main():
-        return
-    granularity, kinds = config["granularity"]["name"], config["granularity"]["kinds"]
-    picture = figures.attribution_map(
-        scored.narrow(granularity, kinds),
-        granularity,
-        folder / "attribution.png",
-        f"Where {config['concept']['name']} sits in {config['model']['name']}: {figures.UNITS[granularity]}",
-        verdict.scores(results.metrics),
-        verdict.stable(results.metrics),
-    )
-    tracker.log_attribution(scored, picture)
-
-
-def fidelity(
-    metrics: list[dict[str, Any]],
-    records: Path | None,
-    results: Results,
-    config: Config,
-    folder: Path,
-    tracker: Tracker,
-) -> None:
-    """The metrics of the scores' fidelity, the ablations behind them, and their pictures."""
+def fidelity(metrics: list[dict[str, Any]], records: Path | None, results: Results, folder: Path) -> None:
+    """The metrics of the scores' fidelity, and the ablations behind them."""
     if records is None or not parallel.main():
         return
     for metric in metrics:
         results.add(metric)
     link(records, folder / "fidelity.parquet")
-    table, settings = pd.read_parquet(records), config["evaluation"]["fidelity"]
-    what = f"{config['concept']['name']}, {config['granularity']['name']}, {config['estimator']['name']}"
-    sentence, place = verdict.scores(results.metrics), folder / "fidelity.png"
-    pictures = {"fidelity": fidelity_figures.scatter(table, place, f"Fidelity: {what}", verdict=sentence)}
-    intact = {metric["definition"].get("measure", "J"): metric["definition"]["intact"] for metric in reversed(metrics)}
-    shown = [("J", intact["J"], f"J ({config['objective']['name']})")] if settings["fractions"] else []
-    if settings["images"] and settings["images"]["fractions"]:
-        shown.append(("rate", intact["rate"], MEASURES["rate"]))
-    if shown:
-        pictures["fidelity_curves"] = fidelity_figures.curves(table, folder / "fidelity_curves.png", what, shown)
-    if settings["images"] and settings["images"]["number"]:
-        title = f"Do the scores tell what images show? {what}"
-        place = folder / "fidelity_images.png"
-        pictures["fidelity_images"] = fidelity_figures.scatter(table, place, title, "log_odds")
-    tracker.log_images(pictures)
 
 
-def timesteps(table: Path | None, config: Config, folder: Path, tracker: Tracker) -> None:
-    """The scores per bin of timesteps as a file, and their picture."""
-    if table is None or not parallel.main():
-        return
-    link(table, folder / "timesteps.parquet")
-    title = f"When and where {config['concept']['name']} is made: {figures.UNITS[config['granularity']['name']]}"
-    picture = timestep_figure.timestep_map(pd.read_parquet(table), folder / "timesteps.png", title)
-    tracker.log_images({"timesteps": picture})
-
-
-def images(stages: Stages, shots: list[Shot], pictures: dict[str, list[Path]], folder: Path) -> None:
-    """`folder`/images/variant/purpose/prompt-seed.png for every image but explicit ones that are not kept."""
-    if not parallel.main():
-        return
-    for variant, files in pictures.items():
-        for shot, file in zip(shots, files, strict=True):
-            if stages.explicit == "dropped" and is_explicit(shot, stages.config["concept"]):
-                continue
-            link(file, folder / "images" / variant / sheet.file_name(shot))
+def timesteps(table: Path | None, folder: Path) -> None:
+    """The scores per bin of timesteps as a file."""
+    if table is not None and parallel.main():
+        link(table, folder / "timesteps.parquet")
 
 
 def no_judge() -> None:
@@ -146,23 +96,142 @@ def records(found: Records, folder: Path) -> None:
         found.table.to_parquet(draft)
 
 
-def outcome(
-    results: Results, shots: list[Shot], pictures: dict[str, list[Path]], config: Config, folder: Path, tracker: Tracker
-) -> None:
-    """The before/after sheet, and the metrics to the tracker."""
+@dataclass(frozen=True)
+class Show:
+    """A run whose results are complete, and what shows it. pictures: variant -> files in the order of the shots."""
+
+    stages: Stages
+    shots: list[Shot]
+    pictures: dict[str, list[Path]]
+    results: Results
+    folder: Path
+
+    @property
+    def config(self) -> Config:
+        return self.stages.config
+
+    def drawings(self) -> Drawings:
+        """What is to be drawn: it follows from the files that the run has left. Only the first process draws."""
+        if not parallel.main():
+            return {}
+        planned: Drawings = {"images": self._images} if self.pictures else {}
+        if (self.folder / FILE).exists():
+            planned["attribution.png"] = self._attribution
+        if (self.folder / "fidelity.parquet").exists():
+            planned |= self._fidelity()
+        if (self.folder / "timesteps.parquet").exists():
+            planned["timesteps.png"] = self._timesteps
+        return planned | ({"before_after.png": self._before_after} if self.pictures else {})
+
+    def finish(self, tracker: Tracker) -> None:
+        """Complete the results; then draw, and mirror them to the tracker."""
+        drawings, results = self.drawings(), self.results
+        left_out = results.run["left_out"] = dict.fromkeys(drawings, "the run was stopped before it was made")
+        results.finish()
+        if not parallel.main():
+            return
+        for name, draw in drawings.items():
+            with harmless(name, partial(left_out.__setitem__, name)):
+                draw()
+                del left_out[name]
+        with harmless("the list of the pictures in results.json"):
+            results.finish()
+        self._mirror(tracker, [name for name in drawings if name.endswith(".png") and name not in left_out])
+
+    def _images(self) -> None:
+        images(self.stages, self.shots, self.pictures, self.folder)
+
+    def _attribution(self) -> None:
+        from . import figures
+
+        granularity, concept = self.config["granularity"], self.config["concept"]["name"]
+        scored = Attribution.load(self.folder).narrow(granularity["name"], granularity["kinds"])
+        title = f"Where {concept} sits in {self.config['model']['name']}: {UNITS[granularity['name']]}"
+        told = (verdict.scores(self.results.metrics), verdict.stable(self.results.metrics))
+        figures.attribution_map(scored, granularity["name"], self.folder / "attribution.png", title, *told)
+
+    def _fidelity(self) -> Drawings:
+        settings = self.config["evaluation"]["fidelity"]
+        planned: Drawings = {"fidelity.png": self._scatter}
+        if settings["fractions"] or (settings["images"] and settings["images"]["fractions"]):
+            planned["fidelity_curves.png"] = self._curves
+        if settings["images"] and settings["images"]["number"]:
+            planned["fidelity_images.png"] = partial(self._scatter, "fidelity_images.png", "log_odds")
+        return planned
+
+    def _scatter(self, name: str = "fidelity.png", measure: str = "J") -> None:
+        from . import fidelity_figures
+
+        asked = "Fidelity:" if measure == "J" else "Do the scores tell what images show?"
+        table = pd.read_parquet(self.folder / "fidelity.parquet")
+        told = verdict.scores(self.results.metrics) if measure == "J" else ""
+        fidelity_figures.scatter(table, self.folder / name, f"{asked} {self._scored()}", measure, told)
+
+    def _curves(self) -> None:
+        from . import fidelity_figures
+
+        settings = self.config["evaluation"]["fidelity"]
+        facts = [metric["definition"] for metric in reversed(self.results.metrics) if "intact" in metric["definition"]]
+        intact = {each.get("measure", "J"): each["intact"] for each in facts}
+        shown = [("J", intact["J"], f"J ({self.config['objective']['name']})")] if settings["fractions"] else []
+        if settings["images"] and settings["images"]["fractions"]:
+            shown.append(("rate", intact["rate"], MEASURES["rate"]))
+        table = pd.read_parquet(self.folder / "fidelity.parquet")
+        fidelity_figures.curves(table, self.folder / "fidelity_curves.png", self._scored(), shown)
+
+    def _scored(self) -> str:
+        return ", ".join(self.config[group]["name"] for group in ("concept", "granularity", "estimator"))
+
+    def _timesteps(self) -> None:
+        from . import timestep_figure
+
+        title = f"When and where {self.config['concept']['name']} is made: {UNITS[self.config['granularity']['name']]}"
+        table = pd.read_parquet(self.folder / "timesteps.parquet")
+        timestep_figure.timestep_map(table, self.folder / "timesteps.png", title)
+
+    def _before_after(self) -> None:
+        from . import figures
+
+        shown = {
+            variant: {prompt: pngs.load([files[i] for i in rows]) for prompt, rows in sheet.choice(self.shots).items()}
+            for variant, files in self.pictures.items()
+        }
+        title = f"{self.config['concept']['name']}: before and after"
+        figures.before_after(shown, self.folder / "before_after.png", title)
+
+    def _mirror(self, tracker: Tracker, drawn: list[str]) -> None:
+        """Everything to the tracker, whose failures cost nothing."""
+        tracker.log_facts(self.results.run)
+        tracker.log_metrics(self.results.metrics)
+        titles = {"attribution.png": "attribution/map"}  # beside the tables of scores
+        tracker.log_images({titles.get(name, Path(name).stem): self.folder / name for name in drawn})
+        if (self.folder / FILE).exists():
+            tracker.log_attribution(self.folder)
+        if (self.folder / "records.parquet").exists():
+            places = {v: [self.folder / image_name(v, shot) for shot in self.shots] for v in self.pictures}
+            tracker.log_records(self.folder / "records.parquet", places)
+        for type, name in (("attribution", FILE), ("edit", "edit.safetensors"), ("results", "results.json")):
+            if (self.folder / name).exists():
+                tracker.log_artifact(self.folder / name, type)
+
+
+def images(stages: Stages, shots: list[Shot], pictures: dict[str, list[Path]], folder: Path) -> None:
+    """`folder`/images/variant/purpose/prompt-seed.png for every image but explicit ones that are not kept."""
     if not parallel.main():
         return
-    if pictures:
-        shown = {
-            variant: {prompt: pngs.load([files[i] for i in rows]) for prompt, rows in sheet.choice(shots).items()}
-            for variant, files in pictures.items()
-        }
-        title = f"{config['concept']['name']}: before and after"
-        tracker.log_images({"before_after": figures.before_after(shown, folder / "before_after.png", title)})
-    tracker.log_metrics(results.metrics)
+    for variant, files in pictures.items():
+        for shot, file in zip(shots, files, strict=True):
+            if stages.explicit == "dropped" and is_explicit(shot, stages.config["concept"]):
+                continue
+            link(file, folder / image_name(variant, shot))
+
+
+def image_name(variant: str, shot: Shot) -> str:
+    return f"images/{variant}/{sheet.file_name(shot)}"
 
 
 def table(results: Results, folder: Path) -> None:
     """The table on the terminal, and where everything lies."""
     if parallel.main():
-        terminal.show_run(results.as_dict(), folder)
+        with harmless("the table"):
+            terminal.show_run(results.as_dict(), folder)

@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cad_exp import result_file
 from cad_exp.errors import UserError
 from cad_exp.files import inside, plain, write_json
 from cad_exp.identity import asked, file_digest
@@ -199,19 +200,15 @@ def load_results(folder: Path | str) -> dict[str, Any]:
     """
     path = Path(folder) / FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        content = result_file.parsed(path)
         version = content.get("schema_version") if isinstance(content, dict) else None
-        whole = version == SCHEMA_VERSION and signed(content)["checksum"] == content.get("checksum")
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} cannot be read as results ({error.__class__.__name__}): give the folder of a run"
-        ) from None
-    if version != SCHEMA_VERSION:
-        raise UserError(f"{path} has schema version {version}, this cad_exp reads {SCHEMA_VERSION}: run it again")
-    if not whole or not isinstance(content.get("run"), dict) or not isinstance(content.get("metrics"), list):
-        raise UserError(f"{path} is not what was written (its checksum does not fit): run it again")
+        if version != SCHEMA_VERSION:
+            shown = repr(version)[:40]
+            raise UserError(f"{path} has schema version {shown}, this cad_exp reads {SCHEMA_VERSION}: run it again")
+        if signed(content)["checksum"] != content.get("checksum"):
+            raise UserError(f"{path} is not what was written (its checksum does not fit): run it again")
+        result_file.check(content, FIELDS, VARIANTS)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path} cannot be read as results ({reason}): give the folder of a run") from None
     return content
-
-
-def _refuse(word: str) -> None:
-    raise ValueError(f"{word} is no JSON")  # Python would take NaN

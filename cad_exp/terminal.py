@@ -2,9 +2,10 @@
 
 import logging
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from cad_exp import parallel
+from cad_exp import parallel, text
 
 Tick = Callable[[int, int], None]
 ASCII_HEAD = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
@@ -41,30 +43,71 @@ LABELS = {
     "perceptual_distance_worst": "distance, worst",
     "perceptual_distance_other_seed": "distance, other seed",
 }
+UNITS = {"weight": "weights", "neuron": "neurons", "head": "attention heads", "layer": "whole layers"}
 
 
 def console(stderr: bool = False) -> Console:
-    """A console on the stream of this moment (tests and notebooks replace it); a log file gets 110 columns."""
-    made = Console(stderr=stderr, highlight=False, quiet=not stderr and not parallel.main())
+    """A console on the stream of this moment (tests and notebooks replace it); a log file gets 110 columns.
+
+    The stream is told to show a stand-in for what it cannot encode (`text.prepare`).
+    """
+    text.prepare(sys.stderr if stderr else sys.stdout)
+    made = Console(stderr=stderr, highlight=False, emoji=False, quiet=not stderr and not parallel.main())
     if made.is_terminal or made.quiet:
         return made
-    return Console(stderr=stderr, highlight=False, width=110, soft_wrap=True)
+    return Console(stderr=stderr, highlight=False, emoji=False, width=110, soft_wrap=True)
 
 
-def say(text: str, style: str | None = None) -> None:
+def clean(said: Any) -> str:
+    """Text from users and files as the terminal can show it: no control characters, and ASCII where it must be.
+
+    To be printed without markup, or through `escape`.
+    """
+    shown = text.safe(said)
+    return text.ascii_only(shown) if text.wants_ascii(sys.stdout) else shown
+
+
+def say(said: str, style: str | None = None, stderr: bool = False) -> None:
     """One plain line; square brackets are text, not markup."""
-    console().print(escape(text), style=style, soft_wrap=True)
+    console(stderr).print(clean(said), style=style, markup=False, soft_wrap=True)
+
+
+def page(said: str, end: str = "\n") -> None:
+    """Text of many lines as it is, for people or for a pipe; only control characters are written out."""
+    text.prepare(sys.stdout)
+    print(clean(said), end=end)
 
 
 def stage(name: str) -> None:
     """Announce what is being done now."""
-    console().print(f"[bold cyan]{_glyph('▸', '>')}[/] {escape(name)}", soft_wrap=True)
+    console().print(Text.assemble((_glyph("▸", ">"), "bold cyan"), f" {clean(name)}"), soft_wrap=True)
 
 
-def error(text: str) -> None:
+def error(said: str) -> None:
     """One message for a person, in red, on stderr."""
     process = "" if parallel.main() else f"process {parallel.rank()}: "
-    console(stderr=True).print(f"[bold red]error:[/] {process}{escape(text)}", soft_wrap=True)
+    console(stderr=True).print(Text.assemble(("error:", "bold red"), f" {process}{clean(said)}"), soft_wrap=True)
+
+
+@contextmanager
+def harmless(
+    what: str, failed: Callable[[str], None] | None = None, passes: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Around what only shows a result: if it cannot be made, a yellow line names it and the reason, and no more.
+
+    failed: is called with the reason. passes: errors that are not about showing, and go on.
+    """
+    try:
+        yield
+    except passes:
+        raise
+    except Exception as error:
+        words = text.line(str(error)) or "no reason given"
+        reason = words[:200] if isinstance(error, OSError) else f"{type(error).__name__}: {words[:200]}"
+        with suppress(Exception):  # the terminal itself may be what fails
+            say(f"  {what} is left out: it cannot be made ({reason})", style="yellow", stderr=True)
+        if failed:
+            failed(reason)
 
 
 @contextmanager
@@ -74,14 +117,14 @@ def progress(total: int, description: str) -> Iterator[Tick]:
     Work of less than two seconds shows nothing. `total` may be a guess: the total of each call counts.
     """
     screen = console()
-    with _bar(screen, total, description) if screen.is_terminal else _lines(screen, description) as tick:
+    with _bar(screen, total, description) if screen.is_terminal else _lines(description) as tick:
         yield tick
 
 
 @contextmanager
 def _bar(screen: Console, total: int, description: str) -> Iterator[Tick]:
     columns = (
-        TextColumn("  {task.description}"),
+        TextColumn("  {task.description}", markup=False),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -89,7 +132,7 @@ def _bar(screen: Console, total: int, description: str) -> Iterator[Tick]:
         TimeRemainingColumn(),
     )
     start, bar = time.monotonic(), Progress(*columns, console=screen, transient=True)
-    task = bar.add_task(escape(description), total=total)
+    task = bar.add_task(clean(description), total=total)
 
     def tick(done: int, total: int) -> None:
         bar.update(task, completed=done, total=total)
@@ -104,7 +147,7 @@ def _bar(screen: Console, total: int, description: str) -> Iterator[Tick]:
 
 
 @contextmanager
-def _lines(screen: Console, description: str) -> Iterator[Tick]:
+def _lines(description: str) -> Iterator[Tick]:
     start = time.monotonic()
     said = start + PATIENCE - LOG_EVERY
 
@@ -113,7 +156,7 @@ def _lines(screen: Console, description: str) -> Iterator[Tick]:
         now = time.monotonic()
         if 0 < done < total and now - said >= LOG_EVERY:
             said, left = now, (now - start) * (total - done) / done
-            screen.print(f"  {escape(description)}: {done}/{total}, ETA {duration(left)}", soft_wrap=True)
+            say(f"  {description}: {done}/{total}, ETA {duration(left)}")
 
     yield tick
 
@@ -147,12 +190,12 @@ class _Cut(logging.Filter):
     told = False
 
     def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        if "input was truncated" in text and not self.told:
+        said = record.getMessage()
+        if "input was truncated" in said and not self.told:
             self.told = True
-            length = re.search(r"(\d+) tokens", text)
+            length = re.search(r"(\d+) tokens", said)
             say(f"  prompts of more than {length[1] if length else 'so many'} tokens are cut", style="yellow")
-        return "input was truncated" not in text and "Token indices sequence length is longer" not in text
+        return "input was truncated" not in said and "Token indices sequence length is longer" not in said
 
 
 _cut = _Cut()
@@ -171,7 +214,7 @@ def metrics_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
     Under each value stands its interval, under the metric's name how many images it is of.
     """
     box = SIMPLE_HEAD if _glyph("─", "-") == "─" else ASCII_HEAD
-    table = Table(title=escape(title) or None, title_justify="left", header_style="bold", box=box, padding=0)
+    table = Table(title=escape(clean(title)) or None, title_justify="left", header_style="bold", box=box, padding=0)
     table.show_edge = table.pad_edge = False
     table.add_column("metric")
     for column in (*VARIANTS, "change"):
@@ -223,7 +266,7 @@ def drawn_instead(metrics: list[dict[str, Any]], most: int = 4) -> str:
 
 def scores_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
     """One row per metric of the scores themselves: value [low, high] and n."""
-    table = Table(title=escape(title) or None, title_justify="left", header_style="bold")
+    table = Table(title=escape(clean(title)) or None, title_justify="left", header_style="bold")
     table.add_column("metric", no_wrap=True)
     for column in ("value", "n"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -235,7 +278,7 @@ def scores_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
 def _label(metric: dict[str, Any]) -> str:
     name, wanted = metric["name"], metric["higher_is_better"]
     arrow = "" if wanted is None else "\u00a0" + (_glyph("↑", "(higher)") if wanted else _glyph("↓", "(lower)"))
-    return escape(LABELS.get(name, name)) + arrow
+    return escape(clean(LABELS.get(name, name))) + arrow
 
 
 def _cell(metric: dict[str, Any] | None) -> str:
@@ -281,7 +324,7 @@ def show_places(places: dict[str, Path | str]) -> None:
     for what, place in places.items():
         path = Path(place).absolute()
         shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-        screen.print(f"{escape(what):<{width}}  [cyan]{escape(str(shown))}[/]", soft_wrap=True)
+        screen.print(Text.assemble(f"{clean(what):<{width}}  ", (clean(text.line(shown)), "cyan")), soft_wrap=True)
 
 
 def show_run(content: dict[str, Any], folder: Path) -> None:
@@ -303,6 +346,14 @@ def show_verdict(sentences: dict[str, str]) -> None:
         if not number:
             screen.print()
         screen.print(f"[bold]{escape(what):<{width}}[/]  {escape(sentence)}", soft_wrap=True)
+
+
+def say_left_out(content: dict[str, Any]) -> None:
+    """Of a finished run, what could not be drawn when it was made, if anything."""
+    if left_out := content["run"].get("left_out"):
+        missing = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
+        again = "delete results.json and give the same command again, its stages come from the cache"
+        say(f"  not drawn then: {missing}; {again}", style="yellow")
 
 
 def _glyph(pretty: str, plain: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .figures import HELPS, INK, KIND_COLOURS, PALE, SIGNED, SUPPRESSES, _canvas, _layers, _save, _separate
+from .lettering import wrapped
 
 GRID = "#e5e7eb"
 
@@ -41,7 +42,8 @@ def timestep_map(table: pd.DataFrame, path: Path | str, title: str = "") -> Path
     bar.ax.tick_params(labelsize=8, length=2)
     bar.outline.set_visible(False)
     _totals(line, cells.sum(0), table, names)
-    figure.text(0.15 / width, 1 - 0.14 / height, title or "When and where the concept is made", fontsize=13)
+    title = wrapped(title or "When and where the concept is made", int(8 * width), 1)
+    figure.text(0.15 / width, 1 - 0.14 / height, title, fontsize=13)
     figure.texts[-1].set(fontweight="bold", color=INK, va="top")
     figure.text(0.15 / width, 1 - 0.42 / height, _takeaway(layers, cells, names), fontsize=8.8, color=PALE, va="top")
     return _save(figure, path)

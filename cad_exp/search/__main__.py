@@ -74,7 +74,9 @@ def report(plan: Plan, study: Study) -> None:
     if not rows:
         raise UserError(f"no trial gave numbers, so there is no front: {folder / 'search.json'} says why")
     title = f"{config['concept']['name']} · {config['granularity']['name']}: {len(rows)} edits"
-    picture = pareto.draw(rows, on_front, best, plan.bound, plan.higher, folder / "pareto.png", title)
+    picture = folder / "pareto.png"
+    with terminal.harmless("pareto.png"):
+        pareto.draw(rows, on_front, best, plan.bound, plan.higher, picture, title)
     table = pareto.save_csv(rows, on_front, best, plan.bound, folder / "pareto.csv")
     columns = ["ratio", "scope", "estimator", *(name for name in ("factor", "objective") if name in plan.space)]
     screen = terminal.console()
@@ -87,7 +89,8 @@ def report(plan: Plan, study: Study) -> None:
     terminal.say(f"  {commands['repeat']}")
     terminal.say("It was chosen on these images, which flatters it. Before you report it, on images it has not seen:")
     terminal.say(f"  {commands['evaluate']}")
-    terminal.show_places({"study": folder, "front": table, "picture": picture, "settings": folder / "search.json"})
+    places = {"study": folder, "front": table, "picture": picture, "settings": folder / "search.json"}
+    terminal.show_places({what: place for what, place in places.items() if place.exists()})
 
 
 def verdict(plan: Plan, best: dict[str, Any] | None, closest: dict[str, Any] | None, count: int) -> str:

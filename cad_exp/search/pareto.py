@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
-from cad_exp.figures import DPI, HELPS, INK, PALE, SUPPRESSES
+from cad_exp.figures import HELPS, INK, PALE, SUPPRESSES, _canvas, _save
 from cad_exp.files import atomic
-from cad_exp.terminal import number
+from cad_exp.terminal import clean, number
 
 Row = dict[str, Any]  # one finished trial: trial, folder, its parameters, concept_rate, retention, *_low, *_high, ...
 TOLERANCE = 1e-9  # a mean of 0.95 may be stored as 0.9499999999999999
@@ -65,7 +63,7 @@ def table(on_front: list[Row], best: Row | None, parameters: Sequence[str], high
         cells += [_interval(row, "concept_rate"), _interval(row, "retention"), row["folder"]]
         is_best = best is not None and row["trial"] == best["trial"]
         cells[0] += " best" if is_best else ""
-        made.add_row(*map(escape, cells), style="bold" if is_best else None)
+        made.add_row(*(escape(clean(each)) for each in cells), style="bold" if is_best else None)
     return made
 
 
@@ -97,8 +95,8 @@ def draw(
 
     Told apart by shape as well as by colour. Numbers at the front's points are the trials'.
     """
-    figure = Figure(figsize=(8.6, 5.6), facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _canvas(8.6, 5.6)
+    figure.set_layout_engine("constrained")
     axes = figure.subplots()
     axes.axvspan(bound, 2, color="#eef2f7", zorder=0)
     axes.axvline(
@@ -142,9 +140,7 @@ def draw(
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8.8)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, format="png")
-    return path
+    return _save(figure, path)
 
 
 def _bars(rows: list[Row]) -> dict[str, list[list[float]]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cad_exp import terminal
 from cad_exp.errors import UserError
+from cad_exp.text import cell, line
 
 if TYPE_CHECKING:
     from cad_exp.tables.collect import Found
@@ -27,6 +28,7 @@ Builds the table of a study from the results.json files of its runs; nothing is 
 Cells of runs that are missing show a dot; below the table stand the commands that make them. How the table of a study
 looks is said in its file in experiments/, in the section study: (docs/tables.md)."""
 OUTPUTS = Path("outputs")
+NAMED = 5  # of the files that are left out
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,7 +72,7 @@ def any_runs(folder: Path, csv: bool) -> int:
     from cad_exp.tables.folder import NOTE, collect, summary
 
     table, skipped = collect(folder)
-    print(table.to_csv(index=False) if csv else f"{summary(table)}\n\n{NOTE}")
+    terminal.page(table.map(cell).to_csv(index=False) if csv else f"{summary(table)}\n\n{NOTE}")
     _tell_skipped(skipped)
     return 0
 
@@ -98,10 +100,10 @@ def study(
     places["LaTeX"] = write.save(write.latex(made, table, facts), folder / f"{made.name}.tex")
     places["numbers"] = write.save(numbers, folder / f"{made.name}.csv")
     places |= {"picture": picture} if picture else {}
-    print(numbers if csv else page, end="")
+    terminal.page(numbers if csv else page, end="")
     if not csv:
         terminal.show_places(places)
-    _tell_skipped(len(found.skipped))
+    _tell_skipped(found.skipped)
     if len(table.missing) == len(made.jobs):
         terminal.error(f"none of the {len(made.jobs)} runs is there: {made.sweep}")
         return 1
@@ -129,13 +131,16 @@ def _drawn(made: Plan, found: Found, path: Path) -> Path | None:
         from cad_exp.tables.localisation_figure import draw
     else:
         return None
-    return draw(made, found, path)
+    with terminal.harmless("the picture", passes=(UserError,)):
+        return draw(made, found, path)
+    return None
 
 
-def _tell_skipped(number: int) -> None:
-    if number:
-        files = "1 results.json" if number == 1 else f"{number} results.json files"
-        terminal.console(stderr=True).print(f"{files} left out: not to be read, or not of this cad_exp", soft_wrap=True)
+def _tell_skipped(skipped: dict[Path, str]) -> None:
+    """One line that names what was left out, and why."""
+    if skipped:
+        more = f"; and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
+        terminal.say(f"left out: {'; '.join(map(line, list(skipped.values())[:NAMED]))}{more}", stderr=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cad_exp.errors import UserError
-from cad_exp.results import FIELDS, load_results
+from cad_exp.results import load_results
 from cad_exp.run_folder import MARK
 
 Metrics = dict[tuple[str, str], dict[str, Any]]  # by name and variant
@@ -33,12 +33,12 @@ class Run:
 class Found:
     """Of each config_hash the newest complete run, and the newest of those that did not finish.
 
-    skipped: files that are no results of this cad_exp, or cannot be read.
+    skipped: files that are no results of this cad_exp, or cannot be read, and why.
     """
 
     runs: dict[str, Run] = field(default_factory=dict)
     unfinished: dict[str, Run] = field(default_factory=dict)
-    skipped: list[Path] = field(default_factory=list)
+    skipped: dict[Path, str] = field(default_factory=dict)
 
 
 def collect(folders: Iterable[str | Path]) -> Found:
@@ -50,10 +50,10 @@ def collect(folders: Iterable[str | Path]) -> Found:
     return found
 
 
-def read_all(folders: Iterable[str | Path]) -> tuple[list[Run], list[Path]]:
-    """(every run below the folders, in the order of their paths; the results.json files that cannot be understood)."""
+def read_all(folders: Iterable[str | Path]) -> tuple[list[Run], dict[Path, str]]:
+    """(every run below the folders, in the order of their paths; the results.json that are none, each with why)."""
     runs: list[Run] = []
-    skipped: list[Path] = []
+    skipped: dict[Path, str] = {}
     folders = [Path(folder) for folder in folders]
     for folder in folders:
         if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
@@ -61,10 +61,10 @@ def read_all(folders: Iterable[str | Path]) -> tuple[list[Run], list[Path]]:
     for path in sorted({path for folder in folders for path in folder.rglob("results.json")}):
         if MARK in path.parts and (path.parents[2] / path.name).is_file():
             continue  # an attempt at a run whose finished results are there
-        if run := _read(path):
-            runs.append(run)
-        else:
-            skipped.append(path)
+        try:
+            runs.append(_read(path))
+        except UserError as error:
+            skipped[path] = str(error)
     return runs, skipped
 
 
@@ -78,16 +78,12 @@ def changes(metric: dict[str, Any]) -> dict[str, Any]:
     return columns | {"warning": (metric.get("definition") or {}).get("warning")}
 
 
-def _read(path: Path) -> Run | None:
-    try:
-        content = load_results(path.parent)
-        run, listed = content["run"], content["metrics"]
-        if not isinstance(run["config_hash"], str) or not isinstance(run["config"], dict):
-            return None
-        if not all(set(FIELDS) <= set(metric) for metric in listed):
-            return None
-        metrics = {(metric["name"], metric["variant"]): metric for metric in listed}
-        folder = path.parents[2] if MARK in path.parts else path.parent
-        return Run(folder, run, metrics, path.stat().st_mtime)
-    except (UserError, OSError, KeyError, TypeError):
-        return None
+def _read(path: Path) -> Run:
+    """One run. UserError for a file that is no results.json, and for one that does not say what ran."""
+    content = load_results(path.parent)
+    run = content["run"]
+    if not isinstance(run.get("config_hash"), str) or not isinstance(run.get("config"), dict):
+        raise UserError(f"{path} does not say what ran")
+    metrics = {(metric["name"], metric["variant"]): metric for metric in content["metrics"]}
+    folder = path.parents[2] if MARK in path.parts else path.parent
+    return Run(folder, run, metrics, path.stat().st_mtime)

@@ -13,19 +13,21 @@ from cad_exp.results import VARIANTS
 from cad_exp.tables.collect import Run, changes, read_all
 from cad_exp.tables.plan import lookup
 from cad_exp.tables.write import markdown_table
+from cad_exp.text import markdown
 
 FACTS, EDIT = ("concept", "granularity", "objective", "estimator", "edit", "seed"), ("factor", "ratio", "count")
 KEYS = (*FACTS[:-1], *EDIT, "seed")
 DETAILS = ("nudity_detections@", "concept_rate@", "drawn@")
 DRAWN = "drawn instead"
+_SCALARS = (str, int, float, type(None))
 NOTE = (
     "unedited → edited (random edit of equal budget), change edited less unedited [95 % paired interval], n images; "
     "*: most images show nothing or nothing of the world; --csv adds all intervals, single labels and thresholds"
 )
 
 
-def collect(folder: str | Path) -> tuple[pd.DataFrame, int]:
-    """(one row per metric and variant of every run below `folder`, with what the run was; how many files were skipped).
+def collect(folder: str | Path) -> tuple[pd.DataFrame, dict[Path, str]]:
+    """(one row per metric and variant of every run below `folder`, with what the run was; the files skipped, and why).
 
     A run without a metric has one row, without name and value. Raises UserError if no run lies there.
     """
@@ -43,12 +45,12 @@ def collect(folder: str | Path) -> tuple[pd.DataFrame, int]:
         for run in runs
         for metric in run.metrics.values() or [{}]
     ]
-    return pd.DataFrame(rows), len(skipped)
+    return pd.DataFrame(rows), skipped
 
 
 def _facts(run: Run) -> dict[str, Any]:
     facts = {key: run.run.get(key) for key in FACTS} | {key: lookup(run.run["config"], f"edit.{key}") for key in EDIT}
-    return {key: facts[key] for key in KEYS}
+    return {key: value if isinstance(value := facts[key], _SCALARS) else str(value) for key in KEYS}
 
 
 def summary(table: pd.DataFrame) -> str:
@@ -61,13 +63,14 @@ def summary(table: pd.DataFrame) -> str:
     names = [name for name in every if not name.startswith(DETAILS)]
     names += [DRAWN] if any(name.startswith("drawn@") for name in every) else []
     rows = [_row(own, keys, names) for _, own in table.groupby("run", sort=False)]
-    return markdown_table([*keys, *names], rows)
+    return markdown_table([*keys, *map(markdown, names)], rows)
 
 
 def _row(own: pd.DataFrame, keys: list[str], names: list[str]) -> list[str]:
     first = own.iloc[0]
     texts = [
-        "-" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value) for value in first[keys]
+        "-" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else markdown(value)
+        for value in first[keys]
     ]
     texts[0] += "" if first["complete"] else " (unfinished)"
     cells = {name: _cell(own[own["name"] == name].set_index("variant")) for name in names if name != DRAWN}

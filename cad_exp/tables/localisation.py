@@ -87,7 +87,7 @@ def _scores(run: Run) -> pd.DataFrame:
     path = run.folder / "timesteps.parquet"
     try:
         return _effects(run.run, pd.read_parquet(path))
-    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors
+    except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's errors are ValueErrors
         raise UserError(f"{path} cannot be read ({type(error).__name__}): run that concept again") from error
 
 

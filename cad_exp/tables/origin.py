@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cad_exp.tables.collect import Run
-from cad_exp.tables.plan import Plan
+from cad_exp.tables.plan import Plan, lookup
 from cad_exp.tables.study import Metric
+from cad_exp.text import line
 
 SHARED = 3  # words that texts must have in common for these to be said once
 
@@ -24,8 +25,8 @@ def origin(plan: Plan, runs: Sequence[Run], metrics: Sequence[Metric]) -> list[s
     models = _all(f"{run.run.get('model')} (weights {run.run.get('weights')})" for run in runs)
     lines.append(f"Model: {models}.")
     lines.append(f"Seed: {_all(run.run.get('seed') for run in runs)}.")
-    settings = [run.run["config"].get("probes") or {} for run in runs]
-    probes = _all(f"{item.get('samples')} samples x {item.get('steps')} steps" for item in settings)
+    asked = [[lookup(run.run["config"], f"probes.{key}") for key in ("samples", "steps")] for run in runs]
+    probes = _all(f"{samples} samples x {steps} steps" for samples, steps in asked)
     lines.append(f"Probes: {probes}.")
     lines.append(f"Code: git {_all(run.run.get('git') or 'unknown' for run in runs)}.")
     return lines + _differences(runs)
@@ -63,7 +64,7 @@ def _differing(what: str, values: list[Any]) -> list[str]:
 
 def _all(values: Iterable[Any]) -> str:
     """The different values, each once; what they begin and end with is said once too."""
-    return joined(list(dict.fromkeys(map(str, values))))
+    return joined(list(dict.fromkeys(map(line, values))))
 
 
 def joined(texts: list[str]) -> str:

@@ -15,6 +15,7 @@ from cad_exp.files import atomic
 from cad_exp.tables.collect import Found, Run, changes
 from cad_exp.tables.layout import Entry, Table, place_of
 from cad_exp.tables.plan import Job, Plan
+from cad_exp.text import cell, inert, line, safe
 
 _LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -73,7 +74,7 @@ def markdown(plan: Plan, table: Table, made: list[str], found: Found) -> str:
     parts = [f"# {study.title}", study.question, *_laid(table)]
     for title, changed in table.changes.items():
         parts += [f"## {title}", *_laid(changed)]
-    parts += ["## How the numbers were made", "\n".join(f"- {line}" for line in made)]
+    parts += ["## How the numbers were made", "\n".join(f"- {inert(each)}" for each in made)]
     if table.missing:
         parts += ["## Missing", _missing(plan, table, found)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -150,7 +151,7 @@ def _line(cells: list[str]) -> str:
 
 def escaped(text: str) -> str:
     """Text that LaTeX shows as it is."""
-    return "".join(_LATEX.get(char, char) for char in _NUMBER.sub("−", text))
+    return "".join(_LATEX.get(char, char) for char in _NUMBER.sub("−", line(text)))
 
 
 def _cells(cells: list[list[Entry]], join: str, escape: Callable[[str], str], marks: tuple[str, str, str]) -> list[str]:
@@ -170,7 +171,8 @@ def long_form(plan: Plan, table: Table, found: Found) -> str:
     for job in plan.jobs:
         facts = {**dict(zip(keys, place_of(job, keys), strict=True)), "job": " ".join(job.overrides)}
         run = found.runs.get(job.hash)
-        writer.writerows({**facts, **line} for line in (_metrics(run) if run else _empty(job, table, found)))
+        lines = _metrics(run) if run else _empty(job, table, found)
+        writer.writerows({key: cell(value) for key, value in (facts | each).items()} for each in lines)
     return out.getvalue()
 
 
@@ -205,5 +207,5 @@ def folder(path: Path) -> Path:
 
 def save(text: str, path: Path) -> Path:
     with atomic(path) as draft:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_text(safe(text), encoding="utf-8")
     return path
