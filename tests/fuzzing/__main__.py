@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.fuzzing import files, overrides, shell
-from tests.fuzzing.command import call, remember_yaml, stubbed
+from tests.fuzzing.command import call, hasten, stubbed
 from tests.fuzzing.overrides import Case
 from tests.fuzzing.sandbox import Sandbox
 from tests.fuzzing.verdict import LATER, STRICT, Finding, judge, printed_commands
@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kind", help="only cases of this kind, or files of this class")
     parser.add_argument("--verbose", action="store_true")
     given = parser.parse_args(arguments)
-    remember_yaml()
+    hasten()
     wanted = _chosen(overrides.generate(given.overrides, given.seed), given)
     hostile = _chosen(files.generate(given.files, given.seed), given)
     scripts = _chosen(shell.generate(given.shell), given)

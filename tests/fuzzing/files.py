@@ -820,7 +820,7 @@ def linked_images(place, rng):
 
 @hostile("runs")
 def damaged_results(place, rng):
-    odd = [b"", b"{", b"[]", b"null", b'{"schema_version": 1}', b"\xff\xfe", b"[" * 90_000]
+    odd = [b"", b"{", b"[]", b"null", b'{"mine": 1}', b"\xff\xfe", b"[" * 90_000]
     (place / "results.json").write_bytes(rng.choice(odd))
     return _run_in(place)
 
@@ -830,6 +830,7 @@ def hostile_manifest(place, rng):
     good = _good()
     good["run"]["files"] = rng.choice([{"../../project/notes.txt": 5}, ["../notes.txt"], None, {"/etc/passwd": 1}, 3])
     (place / "results.json").write_text(json.dumps(good))
+    _OURS[place] = [place / "results.json"]
     return _run_in(place)
 
 

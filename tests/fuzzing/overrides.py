@@ -379,7 +379,7 @@ TAKEN = (
     ["concept.prompt=':church:'"],
     ["concept.prompt='[red]x[/red]'"],
     ["evaluation=default", "concept.evaluation_prompts='a photo of a naked person'"],
-    ["evaluation=default", "prompts=templates", "others=none", "prompts.without=child"],
+    ["prompts=i2p", "others=none", "judge=none", "evaluation.metrics=[erasure]", "prompts.without=child"],
     ["tracking=disabled", "tracking.tags=mine"],
     ["hydra.run.dir=new/folder"],
     ["-m", "seed=1,2"],

@@ -78,7 +78,7 @@ def _sentences(answer: Answer) -> list[Finding]:
     several = "jobs failed" in answer.err
     if "--experimental-rerun" in answer.err:
         return [Finding("usage", f"Hydra's own usage, {len(lines)} lines: {lines[-1]}")]
-    if answer.code in (1, 2) and not errors:
+    if answer.code in (1, 2, 130, 143) and not errors:
         return [Finding("silent", f"exit {answer.code} without an error: {lines[:1]}")]
     if (len(errors) > 1 and not several) or (stray and "left out" not in stray[0]):
         return [Finding("sentences", " / ".join(errors[1:2] + stray[:2]))]
