@@ -786,6 +786,13 @@ def option_is_a_folder(place, rng):
     return ["--config-dir", str(place / "own"), "concept=teapot"]
 
 
+@hostile("options")
+def pickled_rerun(place, rng):
+    """Hydra's --experimental-rerun unpickles what it is given."""
+    (place / "config.pickle").write_bytes(pickle.dumps(Evil(place / "ran")))
+    return ["--experimental-rerun", str(place / "config.pickle")]
+
+
 # Folders of runs
 
 

@@ -176,7 +176,7 @@ FLAGS = (
     ["model.edits.0=x"],
     ["-m", "experiment=nope"],
     ["experiment=fidelity"],
-    ["-m", "experiment=[fidelity,dose]"],
+    ["-m", "experiment=[nope,dose]"],
 )
 HYDRA = (
     "hydra.mode=nope",
