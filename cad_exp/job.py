@@ -42,12 +42,12 @@ def job(config: DictConfig) -> None:
     if runtime.mode.name == "MULTIRUN":
         terminal.say(f"\njob {runtime.job.num + 1}: {runtime.job.override_dirname or 'defaults'}", style="bold")
 
-    def fail(message: str, code: int) -> None:
+    def fail(message: str, code: int, noted: bool = True) -> None:
         codes.append(code)
         if not parallel.main():
             time.sleep(GRACE)  # the first process mostly meets the same error, and then the launcher ends this one
         terminal.error(message)
-        if parallel.main():
+        if parallel.main() and noted:
             with suppress(OSError, run_folder.Refused):  # a full disk is full for this file too
                 _note(folder, message, code, command)
         if parallel.size() > 1:
@@ -60,7 +60,7 @@ def job(config: DictConfig) -> None:
     except OmegaConfBaseException as error:
         fail(usage.explain(error, [usage.conf_folder()]), MISUSED)
     except UserError as error:
-        fail(str(error), FAILED)
+        fail(str(error), FAILED, noted=not isinstance(error, run_folder.Refused))
     except Exception as error:
         advice = out_of_memory(error, OmegaConf.to_container(config, resolve=True)) or unwritten(error, folder)
         if advice is None:
