@@ -21,8 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cad_exp import gpus, parallel, ready, run_folder, terminal, usage
 from cad_exp.errors import UserError, out_of_memory
-from cad_exp.files import CLOSED, FULL, atomic, plain, system_error, write_json
-from cad_exp.identity import differences, effective, run_identity
+from cad_exp.files import CLOSED, FULL, atomic, system_error, write_json
+from cad_exp.identity import run_identity
 from cad_exp.results import harm, load_results
 from cad_exp.settings import settle
 
@@ -130,8 +130,7 @@ def earlier(config: dict[str, Any], folder: Path) -> tuple[dict[str, Any] | None
     """
     if not run_folder.remains(folder):  # then nothing has to be hashed or asked of the hub
         return None, None
-    before = run_folder.published(folder)
-    _same_settings(before.get("config"), config, folder)
+    run_folder.check_settings(folder, config)
     try:
         content = load_results(folder)
     except UserError as error:
@@ -140,18 +139,6 @@ def earlier(config: dict[str, Any], folder: Path) -> tuple[dict[str, Any] | None
         return None, "code, versions, weights or files that it reads are not those of the finished run"
     why = harm(folder, content) if content["run"].get("complete") else "it was not complete"
     return (None, why) if why else (content, None)
-
-
-def _same_settings(before: Any, now: dict[str, Any], folder: Path) -> None:
-    """Refused if a setting that both configs have, and that can change a number, differs."""
-    if not isinstance(before, dict):
-        return
-    if changed := differences(effective(before), plain(effective(now)), common=True):
-        key, old, new = changed[0]
-        raise run_folder.Refused(
-            f"'{folder}' holds a finished run with other settings ({key} was {old}, now {new}): "
-            "give another hydra.run.dir, or delete that folder yourself"
-        )
 
 
 def unwritten(error: Exception, folder: Path) -> str | None:
