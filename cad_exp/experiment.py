@@ -25,9 +25,12 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
 
     `config` is the composed config as plain dicts (see conf/). What an earlier run of the same settings has already
     made comes out of the stage cache (`runtime.cache`), so a run that was killed continues where it was. Results that
-    lie in `folder` already stay until the new ones are complete; a folder that holds other files is refused.
+    lie in `folder` already stay until the new ones are complete. UserError for a folder that holds other files, or a
+    finished run of other settings.
     """
     config, place = settle(config), Path(folder)
+    run_folder.check(place)
+    run_folder.check_settings(place, config)
     ready.check(config)
     together = parallel.together(config["runtime"]["device"])
     with together, run_folder.attempt(place) as folder, track(config, place, run_identity) as tracker:

@@ -21,8 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cad_exp import gpus, parallel, ready, run_folder, terminal, usage
 from cad_exp.errors import UserError, out_of_memory
-from cad_exp.files import CLOSED, FULL, atomic, plain, system_error, write_json
-from cad_exp.identity import differences, effective, run_identity
+from cad_exp.files import CLOSED, FULL, atomic, system_error, write_json
+from cad_exp.identity import run_identity
 from cad_exp.results import harm, load_results
 from cad_exp.settings import settle
 from cad_exp.text import safe
@@ -43,12 +43,12 @@ def job(config: DictConfig) -> None:
     if runtime.mode.name == "MULTIRUN":
         terminal.say(f"\njob {runtime.job.num + 1}: {runtime.job.override_dirname or 'defaults'}", style="bold")
 
-    def fail(message: str, code: int) -> None:
+    def fail(message: str, code: int, noted: bool = True) -> None:
         codes.append(code)
         if not parallel.main():
             time.sleep(GRACE)  # the first process mostly meets the same error, and then the launcher ends this one
         terminal.error(message)
-        if parallel.main():
+        if parallel.main() and noted:
             with suppress(OSError, run_folder.Refused):  # a full disk is full for this file too
                 _note(folder, message, code, command)
         if parallel.size() > 1:
@@ -61,7 +61,7 @@ def job(config: DictConfig) -> None:
     except OmegaConfBaseException as error:
         fail(usage.explain(error, [usage.conf_folder()]), MISUSED)
     except UserError as error:
-        fail(str(error), FAILED)
+        fail(str(error), FAILED, noted=not isinstance(error, run_folder.Refused))
     except Exception as error:
         advice = out_of_memory(error, OmegaConf.to_container(config, resolve=True)) or unwritten(error, folder)
         if advice is None:
@@ -135,8 +135,7 @@ def earlier(config: dict[str, Any], folder: Path) -> tuple[dict[str, Any] | None
     """
     if not run_folder.remains(folder):  # then nothing has to be hashed or asked of the hub
         return None, None
-    before = run_folder.published(folder)
-    _same_settings(before.get("config"), config, folder)
+    run_folder.check_settings(folder, config)
     try:
         content = load_results(folder)
     except UserError as error:
@@ -145,18 +144,6 @@ def earlier(config: dict[str, Any], folder: Path) -> tuple[dict[str, Any] | None
         return None, "code, versions, weights or files that it reads are not those of the finished run"
     why = harm(folder, content) if content["run"].get("complete") else "it was not complete"
     return (None, why) if why else (content, None)
-
-
-def _same_settings(before: Any, now: dict[str, Any], folder: Path) -> None:
-    """Refused if a setting that both configs have, and that can change a number, differs."""
-    if not isinstance(before, dict):
-        return
-    if changed := differences(effective(before), plain(effective(now)), common=True):
-        key, old, new = changed[0]
-        raise run_folder.Refused(
-            f"'{folder}' holds a finished run with other settings ({key} was {old}, now {new}): "
-            "give another hydra.run.dir, or delete that folder yourself"
-        )
 
 
 def unwritten(error: Exception, folder: Path) -> str | None:

@@ -20,8 +20,8 @@ from filelock import FileLock, Timeout
 
 from cad_exp import parallel, terminal
 from cad_exp.errors import UserError
-from cad_exp.files import inside, link, read_json, write_json
-from cad_exp.identity import file_digest
+from cad_exp.files import inside, link, plain, read_json, write_json
+from cad_exp.identity import differences, effective, file_digest
 from cad_exp.results import FILE, harm, load_results
 
 MARK = ".cad_exp-run"
@@ -54,6 +54,22 @@ def claim(folder: Path, mark: str = MARK, key: str = "hydra.run.dir", ignored: s
     except OSError as error:
         raise Refused(f"nothing can be written into '{folder}' ({error.strerror}): give another {key}") from None
     return folder / mark
+
+
+def check_settings(folder: Path, config: dict[str, Any]) -> None:
+    """Refused if a finished run lies there, and a setting that both have and that can change a number differs.
+
+    A setting that only one of them knows is the code's, which may change.
+    """
+    before = published(folder).get("config") if remains(folder) else None
+    if not isinstance(before, dict):
+        return
+    if changed := differences(effective(before), plain(effective(config)), common=True):
+        key, old, new = changed[0]
+        raise Refused(
+            f"'{folder}' holds a finished run with other settings ({key} was {old}, now {new}): "
+            "give another hydra.run.dir, or delete that folder yourself"
+        )
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import types
-from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -216,9 +216,9 @@ def test_other_settings_are_refused_and_erase_nothing(place: Path):
         if harmed:
             (place / "work" / "a" / "results.json").write_text("{")
             before = state(place / "work" / "a")
-        answer = cad(place, "hydra.run.dir=a", "edit.ratio=0.3")
+        answer = cad(place, "hydra.run.dir=a", "edit.ratio=0.25")
         assert answer.returncode == 1 and answer.stderr.count("\n") == 1
-        assert "finished run with other settings (edit.ratio was 0.1, now 0.3)" in answer.stderr
+        assert "finished run with other settings (edit.ratio was 0.3, now 0.25)" in answer.stderr
         assert state(place / "work" / "a") == before and not (place / "work" / "a" / "error.json").exists()
 
 
@@ -470,3 +470,48 @@ def test_a_kill_at_any_moment_leaves_a_folder_that_goes_on(place: Path):
 def finished_now(folder: Path) -> bool:
     content = load_results(folder)
     return content["run"]["complete"] and harm(folder, content) is None
+
+
+@pytest.mark.parametrize("kind", [".md", ".tex", ".csv", ".png"])
+def test_a_table_overwrites_no_file_but_an_earlier_table(tmp_path: Path, kind: str):
+    from cad_exp.tables import write
+
+    assert write.folder(tmp_path / "new", "mine") == tmp_path / "new"
+    (tmp_path / f"fidelity{kind}").write_text("# My own page")
+    with pytest.raises(UserError, match=f"fidelity{kind}' is no table.*--to"):
+        write.folder(tmp_path, "fidelity")
+    (tmp_path / "fidelity.md").write_text(f"# A table\n\n{write.MADE}\n")
+    assert write.folder(tmp_path, "fidelity") == tmp_path
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (OSError(28, "No space left on device"), "is full: make room"),
+        (type("SafetensorError", (Exception,), {})("I/O error: No space left on device (os error 28)"), "is full"),
+        (PermissionError(13, "Permission denied", "x/edit.safetensors"), "'x/edit.safetensors' cannot be written"),
+        (OSError(30, "Read-only file system"), "cannot be written (Read-only file system)"),
+    ],
+)
+def test_a_disk_that_takes_nothing_is_one_sentence(place: Path, monkeypatch, error: Exception, said: str):
+    def fail(config: dict, folder: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(sys.modules["cad_exp.experiment"], "run", fail)
+    answer = cad(place, "hydra.run.dir=a")
+    assert answer.returncode == 1 and answer.stderr.count("\n") == 1 and said in answer.stderr, answer.stderr
+    assert said in json.loads((place / "work" / "a" / "error.json").read_text())["error"]
+
+
+def test_tables_skip_an_attempt_whose_finished_results_are_there(tmp_path: Path):
+    from cad_exp.tables.collect import read_all
+
+    facts = {"config_hash": "h", "config": {}}
+    for count, (identity_, done) in enumerate([("a", True), ("b", False)]):
+        folder = tmp_path / str(count)
+        with suppress(ZeroDivisionError), attempt(folder) as work:
+            results = Results(work, facts | {"identity": identity_}, lambda work=work: publish(work))
+            results.finish() if done else None
+            raise ZeroDivisionError
+    runs, skipped = read_all([tmp_path])
+    assert [(run.folder.name, run.complete) for run in runs] == [("0", True), ("1", False)] and not skipped

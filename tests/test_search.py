@@ -183,7 +183,16 @@ def test_a_killed_trial_is_run_again(tmp_path: Path):
     assert (tmp_path / "trials" / "0" / "half").exists()
     run = Fake()
     assert main(["trials=2", f"folder={tmp_path}"], run) == 0
-    assert len(run.calls) == 2 and run.tried[0][0] == 0.3 and not (tmp_path / "trials" / "0" / "half").exists()
+    assert len(run.calls) == 2 and run.tried[0][0] == 0.3
+    assert (tmp_path / "trials" / "0" / "half").exists()  # no run says that it made this file, so no run removes it
+
+
+def test_a_search_is_refused_where_other_files_lie(tmp_path: Path, capsys):
+    (tmp_path / "trials" / "0").mkdir(parents=True)
+    (tmp_path / "trials" / "0" / "notes.txt").write_text("mine")
+    assert main(["trials=1", f"folder={tmp_path}"], Fake()) == 1
+    assert "holds other files ('trials')" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["notes.txt"]
 
 
 def test_two_processes_share_a_study(tmp_path: Path):

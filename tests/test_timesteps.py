@@ -119,7 +119,8 @@ def test_a_run_keeps_them_when_asked(tmp_path, capsys):
     run(composed(*FAST, *contrast, "evaluation.timesteps=2"), tmp_path / "again")
     assert "timesteps: from the cache" in capsys.readouterr().out
     pd.testing.assert_frame_equal(table, pd.read_parquet(tmp_path / "again" / "timesteps.parquet"))
-    run(composed(*FAST, *contrast), tmp_path / "two")
-    assert not list((tmp_path / "two").glob("timesteps.*")), "what is not of this run is removed"
+    with pytest.raises(UserError, match=r"other settings \(evaluation.timesteps was 2, now null\)"):
+        run(composed(*FAST, *contrast), tmp_path / "two")
+    assert len(list((tmp_path / "two").glob("timesteps.*"))) == 2
     with pytest.raises(UserError, match="the probes have 4 timesteps"):
         run(composed(*FAST, *contrast, "evaluation.timesteps=5"), tmp_path / "five")

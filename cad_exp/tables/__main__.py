@@ -93,7 +93,7 @@ def study(
     table, numbers = _laid_out(made, found)
     facts = origin(made, found_runs(made, found), table.metrics)
     page = write.markdown(made, table, facts, found)
-    folder = write.folder(to or OUTPUTS / "tables" / made.name)
+    folder = write.folder(to or OUTPUTS / "tables" / made.name, made.name)
     # Before anything is saved: an axis that no run has is an error.
     picture = _drawn(made, found, folder / f"{made.name}.png")
     places = {"table": write.save(page, folder / f"{made.name}.md")}

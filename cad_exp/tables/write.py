@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections.abc import Callable
 from itertools import groupby
@@ -57,6 +58,8 @@ _GREEK = "αalpha βbeta γgamma δdelta εvarepsilon ζzeta ηeta θtheta ιiot
 _GREEK += "τtau υupsilon φvarphi χchi ψpsi ωomega ΓGamma ΔDelta ΘTheta ΛLambda ΞXi ΠPi ΣSigma ΦPhi ΨPsi ΩOmega"
 _LATEX |= {word[0]: f"$\\{word[1:]}$" for word in _GREEK.split()}
 _NUMBER = re.compile(r"(?<![\w.-])-(?=[\d.])")  # a hyphen that is a minus
+MADE = "## How the numbers were made"  # a heading of every page
+KINDS = (".md", ".tex", ".csv", ".png")
 MARKDOWN_MARKS = ("{}", "**{}**", "<u>{}</u>")
 LATEX_MARKS = ("{}", "\\textbf{{{}}}", "\\underline{{{}}}")
 
@@ -74,7 +77,7 @@ def markdown(plan: Plan, table: Table, made: list[str], found: Found) -> str:
     parts = [f"# {study.title}", study.question, *_laid(table)]
     for title, changed in table.changes.items():
         parts += [f"## {title}", *_laid(changed)]
-    parts += ["## How the numbers were made", "\n".join(f"- {inert(each)}" for each in made)]
+    parts += [MADE, "\n".join(f"- {inert(each)}" for each in made)]
     if table.missing:
         parts += ["## Missing", _missing(plan, table, found)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -83,7 +86,9 @@ def markdown(plan: Plan, table: Table, made: list[str], found: Found) -> str:
 def _laid(table: Table) -> list[str]:
     """The table and its notes in Markdown."""
     heads = [*table.heads, *(f"{c.group}: {c.head}" if c.group else c.head for c in table.columns)]
-    rows = [[*row.labels, *_cells(row.cells, table.join, str, MARKDOWN_MARKS)] for row in table.rows]
+    rows = [
+        [*map(shown_as_it_is, row.labels), *_cells(row.cells, table.join, str, MARKDOWN_MARKS)] for row in table.rows
+    ]
     notes = "\n".join(f"{note}  " for note in table.notes).rstrip()
     return [markdown_table(heads, rows, right=len(table.columns)), notes]
 
@@ -196,8 +201,21 @@ def _empty(job: Job, table: Table, found: Found) -> list[dict[str, Any]]:
     return [{"metric": metric.metric, "variant": metric.variant, **facts} for metric in table.metrics]
 
 
-def folder(path: Path) -> Path:
-    """The folder, made if need be; UserError where there can be none."""
+def folder(path: Path, name: str) -> Path:
+    """The folder for a study's files, made if need be.
+
+    UserError where there can be none, and where files of these names lie that are no earlier table of cad_exp.
+    """
+    page, taken = (
+        path / f"{name}.md",
+        [path / f"{name}{kind}" for kind in KINDS if os.path.lexists(path / f"{name}{kind}")],
+    )
+    try:
+        ours = not taken or MADE in page.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        ours = False
+    if not ours:
+        raise UserError(f"'{taken[0]}' is no table of cad_exp and would be overwritten: give another folder (--to)")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
