@@ -211,7 +211,7 @@ def test_a_pipeline_for_another_task_gives_its_text_to_image_pipeline(kind, tiny
 
 def test_another_familys_image_to_image_pipeline(tmp_path):
     pipe = sdxl(_tokenizer(tmp_path))
-    other = StableDiffusionXLImg2ImgPipeline.from_pipe(pipe, torch_dtype=None)
+    other = StableDiffusionXLImg2ImgPipeline.from_pipe(pipe)
     model = DiffusionModel(other, steps=1, resolution=16)
     assert type(model.pipe) is type(pipe)
     assert np.array_equal(model.generate(["a"], [0]), DiffusionModel(pipe, steps=1, resolution=16).generate(["a"], [0]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import cached_property
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -47,8 +48,12 @@ class Family:
         """The pipeline itself if it makes images of text, else one that does, of the same components."""
         if isinstance(pipe, cls.pipelines):
             return pipe
-        # Without a type diffusers would turn the components to fp32.
-        return cls.pipelines[0].from_pipe(pipe, torch_dtype=None)
+        # Not by diffusers' `from_pipe`, which turns the components to fp32.
+        asked = {name: each.default for name, each in signature(cls.pipelines[0]).parameters.items()}
+        given = dict(pipe.config) | pipe.components
+        return cls.pipelines[0](
+            **{name: given.get(name, None if value is Parameter.empty else value) for name, value in asked.items()}
+        )
 
     def make_schedule(self) -> Diffusion | Flow:
         return Diffusion(self.pipe.scheduler.config, self.name)
