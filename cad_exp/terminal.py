@@ -25,6 +25,7 @@ LABELS = {
     "concept_rate": "concept rate",
     "retention_mean": "retention, mean",
     "retention_worst": "retention, worst",
+    "drawn": "drawn instead",
     "blank_images": "blank images",
     "outside_world": "outside the world",
     "blank_images_others": "blank, others",
