@@ -33,7 +33,7 @@ from .judges.inception import read_statistics
 from .metrics import Statistics
 from .model import DiffusionModel, resolve
 from .objectives import Objective, check, formula, make_objective, retained_prompts
-from .outliers import FEWEST, QUANTILE, World
+from .outliers import FEWEST, QUANTILE, World, spread
 from .probes import Probes, load_folder, look, sample_noised, sample_trajectory, walk
 from .rivals import make_rival, perturbation
 from .settings import Config
@@ -433,8 +433,10 @@ class Stages:
         if plain.sum() < FEWEST:
             return unknown, ""
         shot = table.groupby("variant", sort=False).cumcount().to_numpy()
-        what = f"the unedited model's {plain.sum()} images of other prompts and seeds, {rule}"
-        return World.of(features[plain]).outside(features, shot).astype(float), f"judged by {what}"
+        kept, own = spread(int(plain.sum())), np.full(plain.sum(), -1)
+        own[kept] = np.arange(len(kept))
+        what = f"{len(kept)} of the unedited model's images of other prompts and seeds, {rule}"
+        return World.of(features[plain][kept]).outside(features, own[shot]).astype(float), f"judged by {what}"
 
     def _reference(self, shots: list[Shot], who: dict[str, Any]) -> tuple[np.ndarray | Statistics | None, str]:
         """What FID and KID compare with, and its name: the config's, for the mini world drawings; None: nothing."""

@@ -157,6 +157,7 @@ def test_the_reference_is_drawn_for_what_is_asked():
         ("evaluation.retention_samples=0", "retention_samples"),
         ("concept.evaluation_prompts=[]", "evaluation_prompts"),
         ("probes.batch_size=0", "batch_size"),
+        ("evaluation.reference_samples=0", "reference_samples"),
         ("evaluation.fid_bootstrap=1", "evaluation.fid_bootstrap=1: .* at least 40"),
         ("evaluation.fid_bootstrap=0", "at least 40"),
         ("evaluation.fid_bootstrap=many", "at least 40"),
