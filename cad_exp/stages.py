@@ -404,7 +404,7 @@ class Stages:
         asked = "quality" in settings["metrics"] and "features" in judge.definitions
         reference, words = self._reference(shots, who) if asked else (None, "")
         seen, table = np.concatenate(features), evaluation.tabulate(shots, said, judge)
-        table["outside"], world_is = self._outside(table, seen, who)
+        table["outside"], world_is = self._outside(table, seen)
         return evaluation.Records(
             table,
             seen,
@@ -416,7 +416,7 @@ class Stages:
             world_is=world_is,
         )
 
-    def _outside(self, table: pd.DataFrame, features: np.ndarray, who: dict[str, Any]) -> tuple[np.ndarray, str]:
+    def _outside(self, table: pd.DataFrame, features: np.ndarray) -> tuple[np.ndarray, str]:
         """Of every image 1 where nothing in the world resembles it, else 0 (NaN: not known), and the rule in words.
 
         The world of the embedded judges is drawn; that of the published ones is what the unedited model makes, whose
@@ -426,7 +426,9 @@ class Stages:
         if "features" not in self.judge.definitions:
             return unknown, ""
         if not isinstance(self.judge, RealJudge):
-            known = self._drawings(evaluation.world_labels(), who)
+            known = self.judge.world()
+            if known is None:
+                return unknown, ""
             what = f"{len(known)} drawings of the whole mini world, {rule}"
             return World.of(known).outside(features).astype(float), f"judged by {what}"
         plain = (table["variant"] == "unedited").to_numpy()
