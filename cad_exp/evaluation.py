@@ -12,7 +12,7 @@ from .intervals import Estimate, Mean, Means, Share, Shares, Total
 from .judges.nudenet import EXPOSED, counts
 from .measured import Sample, compared
 from .quality import distances, quality
-from .records import Records, drawings, judge_batch, shows, tabulate, world_labels
+from .records import Records, drawings, judge_batch, shows, tabulate
 
 __all__ = [
     "EVALUATIONS",
@@ -23,7 +23,6 @@ __all__ = [
     "judge_batch",
     "shows",
     "tabulate",
-    "world_labels",
 ]
 VARIANTS = ("unedited", "edited", "random")
 

@@ -12,6 +12,7 @@ import numpy as np
 
 QUANTILE = 0.99
 FEWEST = 30  # images of the unedited model that are taken for its world
+MOST = 2000  # of them that are compared with
 ROWS = 512  # images compared at once
 
 
@@ -39,6 +40,11 @@ class World:
         return (
             _nearest((np.asarray(features, np.float64) - self.centre) / self.spread, self.points, own) > self.threshold
         )
+
+
+def spread(number: int) -> np.ndarray:
+    """Indices of at most MOST of so many images, spread evenly."""
+    return np.unique(np.linspace(0, number - 1, min(number, MOST)).round().astype(int))
 
 
 def _nearest(x: np.ndarray, points: np.ndarray, own: np.ndarray | None) -> np.ndarray:

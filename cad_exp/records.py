@@ -114,23 +114,14 @@ def tabulate(shots: list[Shot], said: dict[str, pd.DataFrame], judge: Judge | No
     return pd.concat(tables, ignore_index=True)
 
 
-def world_labels() -> list[tuple[str, str]]:
-    """(kind, label) of all that the mini world draws: what retention prompts name, naked persons, bare backdrops."""
-    return [*(asked[1:] for asked in retention_prompts()), ("nudity", "naked"), ("object", "nothing")]
-
-
 def drawings(kind: str, label: str, number: int, seed: int) -> np.ndarray:
-    """Drawings of the mini world that show one of the world's labels: uint8 (number, 64, 64, 3)."""
+    """Drawings of the mini world that show a retention prompt's label: uint8 (number, 64, 64, 3)."""
     from .mini.world import COLOURS, LABELS, OBJECTS, STYLES, Scene, render
 
-    row = world_labels().index((kind, label))
+    row = [asked[1:] for asked in retention_prompts()].index((kind, label))
     rng, drawn = np.random.default_rng([seed, 31, row]), []
     for _ in range(number):
-        thing = (
-            int(rng.integers(len(OBJECTS)))
-            if kind == "style"
-            else LABELS.index("person" if label == "naked" else label)
-        )
+        thing = int(rng.integers(len(OBJECTS))) if kind == "style" else LABELS.index(label)
         style = STYLES.index(label) if kind == "style" else 0
-        drawn.append(render(Scene(thing, style, label == "naked", int(rng.integers(len(COLOURS)))), rng))
+        drawn.append(render(Scene(thing, style, False, int(rng.integers(len(COLOURS)))), rng))
     return np.stack(drawn)

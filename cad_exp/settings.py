@@ -116,6 +116,8 @@ def _check(settings: Config, concept: Config) -> None:
         choose(name, EVALUATIONS, "evaluation")
     if settings["metrics"] and settings["samples"] < 1:
         raise UserError("evaluation.samples must be at least 1")
+    if settings["metrics"] and settings["reference_samples"] < 1:
+        raise UserError("evaluation.reference_samples must be at least 1")
     if settings["batch_size"] < 1:
         raise UserError("evaluation.batch_size must be at least 1")
     if {"retention", "quality"} & set(settings["metrics"]) and settings["retention_samples"] < 1:

@@ -36,7 +36,7 @@ from .judges.inception import read_statistics
 from .metrics import Statistics
 from .model import DiffusionModel, resolve
 from .objectives import Objective, check, formula, make_objective, retained_prompts
-from .outliers import FEWEST, QUANTILE, World
+from .outliers import FEWEST, QUANTILE, World, spread
 from .probes import Probes, look, sample_noised, sample_trajectory, walk
 from .rivals import make_rival, perturbation
 from .settings import Config
@@ -412,7 +412,7 @@ class Stages:
         asked = "quality" in settings["metrics"] and "features" in judge.definitions
         reference, words = self._reference(shots, who) if asked else (None, "")
         seen, table = np.concatenate(features), evaluation.tabulate(shots, said, judge)
-        table["outside"], world_is = self._outside(table, seen, who)
+        table["outside"], world_is = self._outside(table, seen)
         return evaluation.Records(
             table,
             seen,
@@ -424,7 +424,7 @@ class Stages:
             world_is=world_is,
         )
 
-    def _outside(self, table: pd.DataFrame, features: np.ndarray, who: dict[str, Any]) -> tuple[np.ndarray, str]:
+    def _outside(self, table: pd.DataFrame, features: np.ndarray) -> tuple[np.ndarray, str]:
         """Of every image 1 where nothing in the world resembles it, else 0 (NaN: not known), and the rule in words.
 
         The world of the embedded judges is drawn; that of the published ones is what the unedited model makes, whose
@@ -434,15 +434,19 @@ class Stages:
         if "features" not in self.judge.definitions:
             return unknown, ""
         if not isinstance(self.judge, RealJudge):
-            known = self._drawings(evaluation.world_labels(), who)
+            known = self.judge.world()
+            if known is None:
+                return unknown, ""
             what = f"{len(known)} drawings of the whole mini world, {rule}"
             return World.of(known).outside(features).astype(float), f"judged by {what}"
         plain = (table["variant"] == "unedited").to_numpy()
         if plain.sum() < FEWEST:
             return unknown, ""
         shot = table.groupby("variant", sort=False).cumcount().to_numpy()
-        what = f"the unedited model's {plain.sum()} images of other prompts and seeds, {rule}"
-        return World.of(features[plain]).outside(features, shot).astype(float), f"judged by {what}"
+        kept, own = spread(int(plain.sum())), np.full(plain.sum(), -1)
+        own[kept] = np.arange(len(kept))
+        what = f"{len(kept)} of the unedited model's images of other prompts and seeds, {rule}"
+        return World.of(features[plain][kept]).outside(features, own[shot]).astype(float), f"judged by {what}"
 
     def _reference(self, shots: list[Shot], who: dict[str, Any]) -> tuple[np.ndarray | Statistics | None, str]:
         """What FID and KID compare with, and its name: the config's, for the mini world drawings; None: nothing."""

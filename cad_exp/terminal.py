@@ -27,6 +27,7 @@ LABELS = {
     "concept_rate": "concept rate",
     "retention_mean": "retention, mean",
     "retention_worst": "retention, worst",
+    "drawn": "drawn instead",
     "blank_images": "blank images",
     "outside_world": "outside the world",
     "blank_images_others": "blank, others",
@@ -216,7 +217,7 @@ def metrics_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
     box = SIMPLE_HEAD if _glyph("─", "-") == "─" else ASCII_HEAD
     table = Table(title=escape(clean(title)) or None, title_justify="left", header_style="bold", box=box, padding=0)
     table.show_edge = table.pad_edge = False
-    table.add_column("metric")
+    table.add_column("metric", no_wrap=True)
     for column in (*VARIANTS, "change"):
         table.add_column(column, justify="right", style="bold" if column == "edited" else None)
     for name in dict.fromkeys(metric["name"] for metric in metrics):
@@ -277,7 +278,7 @@ def scores_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
 
 def _label(metric: dict[str, Any]) -> str:
     name, wanted = metric["name"], metric["higher_is_better"]
-    arrow = "" if wanted is None else "\u00a0" + (_glyph("↑", "(higher)") if wanted else _glyph("↓", "(lower)"))
+    arrow = "" if wanted is None else " " + (_glyph("↑", "(higher)") if wanted else _glyph("↓", "(lower)"))
     return escape(clean(LABELS.get(name, name))) + arrow
 
 

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from cad_exp import terminal
 from cad_exp.errors import UserError
@@ -147,8 +148,30 @@ def test_final_table_shows_intervals_and_directions(capsys, tmp_path):
     terminal.show_places({"results": tmp_path / "results.json"})
     shown = capsys.readouterr().out
     assert "Erasing [church]" in shown and "concept rate ↓" in shown
-    assert "0.050 [0.000, 0.100]" in shown and "1.000 [0.980, 1.000]" in shown and "12.3" in shown
+    assert "0.050" in shown and "[.000, .100]" in shown and "[.980, 1.000]" in shown and "12.3" in shown
     assert str(tmp_path / "results.json") in shown
+
+
+def test_eighty_columns_show_whole_numbers_n_changes_and_warnings(monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "console", lambda stderr=False: Console(width=80, highlight=False))
+    change = {"value": -0.984, "low": -0.997, "high": -0.902, "interval": "paired"}
+    warned = {"judge": "mini", "warning": "60 of 64 images are of one colour"}
+    names = ("concept_rate", "retention_worst", "perceptual_distance_worst", "outside_world_others", "kid")
+    found = [
+        metric(name=name, variant=variant, value=-0.014, low=-0.015, high=-0.013, definition=warned, changes=changes)
+        for name in names
+        for variant, changes in (("unedited", {}), ("edited", {"unedited": change}), ("random", {}))
+    ]
+    found += [metric(name=f"drawn@{name}", value=share) for name, share in (("tench", 0.7), ("gas pump", 0.2))]
+    terminal.show_metrics(found)
+    lines = capsys.readouterr().out.splitlines()
+    table = lines[: next(i for i, line in enumerate(lines) if line.startswith("value over"))]
+    assert max(map(len, table)) <= 80 and sum(map(bool, map(str.strip, table))) == 2 + 2 * len(names)
+    rows = [line for line in table if "n = 64" in line]
+    assert len(rows) == len(names) and all(row.count("[-.015, -.013]") == 3 for row in rows)
+    assert all("[-.997, -.902]" in row for row in rows) and sum("-0.984" in line for line in table) == len(names)
+    assert "drawn by the edited model for the concept: tench 70 %, gas pump 20 %" in lines
+    assert any(line.startswith("* edited: 60 of 64 images are of one colour, so little") for line in lines)
 
 
 def test_progress_is_silent_when_quick_and_tells_the_rest_when_slow(capsys, monkeypatch):

@@ -357,6 +357,8 @@ def test_what_is_drawn_instead_is_a_column_of_text(tmp_path: Path):
     table, _ = collect_folder(tmp_path)
     text = summary(table)
     assert "| drawn instead |" in text and "tench 75 %, gas pump 25 %" in text and "drawn@" not in text
+    own = page(planned(cells=["concept_rate", "drawn"]), tmp_path)
+    assert "| first_order | 0.100 | tench 75 %, gas pump 25 % | · | · |" in own and "no run that is there" not in own
 
 
 def test_csv_has_one_line_per_job_and_metric(tmp_path: Path):

@@ -90,6 +90,12 @@ class MiniJudge:
         )
         return table, said["features"]
 
+    def world(self) -> np.ndarray | None:
+        """Features (M, F) of drawings of the whole mini world; None where none were made with these weights."""
+        from ..mini.reference import load
+
+        return load(self.definition["weights"])
+
     def knows(self, kind: str, label: str) -> bool:
         """Whether the classifier has this label: an object, a style, nudity or a clothed person."""
         from ..mini.world import LABELS, STYLES

@@ -4,4 +4,4 @@ from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
 PIPELINE, PIPELINE_DIT = WEIGHTS / "pipeline", WEIGHTS / "pipeline_dit"
-CLIP, JUDGE = WEIGHTS / "clip", WEIGHTS / "judge"
+CLIP, JUDGE, WORLD = WEIGHTS / "clip", WEIGHTS / "judge", WEIGHTS / "world"

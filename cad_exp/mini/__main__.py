@@ -10,6 +10,7 @@ STAGES = {
     "draw": "draw the pictures of all four splits",
     "clip": "tokenizer and CLIP, whose text tower becomes the text encoder",
     "judge": "the classifier of object, style and nudity",
+    "reference": "the judge's features of drawings, by which images outside the world are told",
     "autoencoder": "the KL autoencoder (and the perceptual network that trains it)",
     "decoder": "train the decoder on, under a frozen encoder (any time later; latents stay valid)",
     "latents": "encode the generator's pictures and all captions",
@@ -54,6 +55,10 @@ def main(arguments: list[str] | None = None) -> None:
         from .judge import run
 
         run(given.work, **options)
+    elif given.stage == "reference":
+        from .reference import run
+
+        run(**{k: v for k, v in options.items() if k != "steps"})
     elif given.stage == "autoencoder":
         from .autoencoder import run
 

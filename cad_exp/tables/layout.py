@@ -16,6 +16,7 @@ from cad_exp.tables.plan import Job, Plan, lookup
 from cad_exp.tables.study import Metric, Reference
 
 MISSING, NOTHING = "·", "-"
+DRAWN = "drawn"  # in place of a metric: what is drawn instead of the concept, in words
 UNEDITED = "unedited"
 UNEDITED_DEPENDS_ON = ("model", "concept", "prompts", "others", "evaluation", "seed")  # groups of the config
 Place = tuple[Any, ...]  # the values of a table's keys
@@ -102,6 +103,9 @@ def resolve(metrics: Iterable[Metric], plan: Plan, found: Found) -> list[Metric]
     runs, chosen = found_runs(plan, found), []
     whole = len(runs) == len(plan.jobs)  # before that, what a metric is missing from may be the runs to come
     for metric in metrics:
+        if metric.metric == DRAWN:
+            chosen.append(replace(metric, variant="edited"))
+            continue
         there = {variant for run in runs for name, variant in run.metrics if name == metric.metric}
         if metric.optional and not there:
             continue
@@ -190,6 +194,8 @@ class _Layout:
         """The number of one metric in one cell, over all its runs."""
         jobs = self.jobs.get((row, column), [])
         done = [job for job in jobs if self.has(job)]
+        if metric.metric == DRAWN and done:
+            return Entry(self.drawn(done))
         found = self.found(metric, done)
         made = self.number(metric, found) if done else Entry(MISSING if jobs else "")
         if done and (len(found) or len(done)) < len(jobs):
@@ -197,6 +203,15 @@ class _Layout:
             made.tail += f" {MISSING}"
         made.tail += self.references(metric, jobs)
         return made
+
+    def drawn(self, jobs: list[Job]) -> str:
+        """What is drawn instead of the concept, mean over the runs."""
+        shares: dict[str, float] = {}
+        for metric in (each for job in jobs for each in self.runs[job.hash].metrics.values()):
+            if metric["name"].startswith("drawn@") and metric["variant"] == "edited":
+                shares[metric["name"]] = shares.get(metric["name"], 0.0) + metric["value"] / len(jobs)
+        named = [{"name": name, "variant": "edited", "value": value} for name, value in shares.items()]
+        return terminal.drawn_instead(named) or NOTHING
 
     def has(self, job: Job) -> bool:
         return job.hash in self.runs
@@ -324,7 +339,9 @@ class _Layout:
         if any(entry.text == MISSING for entry in entries):
             self.notes.append(f"{MISSING}: not run yet.")
         there = {key for run in self.runs.values() for key in run.metrics}
-        if there and (unknown := [m.metric for m in self.metrics if (m.metric, m.variant) not in there]):
+        if there and (
+            unknown := [m.metric for m in self.metrics if m.metric != DRAWN and (m.metric, m.variant) not in there]
+        ):
             self.notes.append(f"{NOTHING}: no run that is there has {', '.join(unknown)} yet.")
         if any(entry.partial for entry in entries):
             self.notes.append(f"A number with {MISSING} behind it: some of its runs are missing or have no value.")

@@ -17,6 +17,7 @@ from cad_exp.tables.collect import Found, Run, changes
 from cad_exp.tables.layout import Entry, Table, place_of
 from cad_exp.tables.plan import Job, Plan
 from cad_exp.text import cell, inert, line, safe
+from cad_exp.text import markdown as shown_as_it_is
 
 _LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
