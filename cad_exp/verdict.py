@@ -174,7 +174,9 @@ def _concept(edited: _Found, unedited: _Found, random: _Found) -> str:
         few = "hardly showed the concept before" if not more else "always showed the concept before"
         return f"the model {few} (rate {_number(before)}), so the edit proves little (now {_number(after)})"
     change = f"rate from {_number(before)} to {_number(after)}" if _known(before) else f"rate {_number(after)}"
-    return f"{_word(after, before, more)} ({change}{_reach(after, more)}){_beside(after, control, more)}"
+    word = _word(after, before, more)
+    beside = "" if word.startswith("no ") else _beside(after, control, more)
+    return f"{word} ({change}{_reach(after, more)}){beside}"
 
 
 def _word(after: Metric, before: Metric | None, more: bool) -> str:
@@ -210,7 +212,8 @@ def _beside(after: Metric, control: Metric | None, more: bool) -> str:
     if not _known(control):
         return ""
     better = _differs(after, control, "random", more)
-    return f", {'unlike' if better else 'no more than'} by a random edit ({_number(control)})"
+    words = "unlike by a random edit" if better else "but not certainly more so than by a random edit"
+    return f", {words} ({_number(control)})"
 
 
 def _kept(edited: _Found) -> str:

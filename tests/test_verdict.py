@@ -121,10 +121,16 @@ def moved(edited, random=None, seed=None):
         (rates(ALL, (0.094, 0.04, 0.19)), "The concept is almost gone (rate from 1.00 to 0.09, at most 0.19)."),
         (rates(ALL, (0.0, 0.0, 0.49)), "almost gone (rate from 1.00 to 0.00, at most 0.49)"),
         (rates(ALL, (0.4, 0.3, 0.5)), "weaker but not gone"),
-        (rates(ALL, (0.97, 0.9, 0.99)), "No erasure can be told from chance"),
+        (
+            rates(ALL, (0.97, 0.9, 0.99), ALL),
+            "No erasure can be told from chance (rate from 1.00 to 0.97, at most 0.99).",
+        ),
         # overlapping intervals, but a paired change that is certain
         (rates(ALL, (0.97, 0.9, 0.99), unedited={"low": -0.06, "high": -0.01}), "weaker but not gone"),
-        (rates(ALL, NONE, (0.02, 0.0, 0.08)), "no more than by a random edit (0.02)"),
+        (
+            rates(ALL, NONE, (0.02, 0.0, 0.08)),
+            "gone (rate from 1.00 to 0.00, at most 0.06), but not certainly more so than by a random edit (0.02)",
+        ),
         (
             rates((0.1, 0.05, 0.2), NONE),
             "The model hardly showed the concept before (rate 0.10), so",
