@@ -115,7 +115,7 @@ def test_the_offline_run_can_be_read_back(nudity: Path):
         assert part in text
     found = {artifact.type: artifact.name for artifact in offline.of_kind(records, "artifact")}
     assert {found[kind] for kind in ("attribution", "edit", "results")} == {
-        f"{kind}-mini-nudity-projection-neuron" for kind in ("attribution", "edit", "results")
+        f"{kind}-mini-nudity-erase-neuron" for kind in ("attribution", "edit", "results")
     }
     assert found["run_table"].endswith("-images") and b"secon" in text
     [run] = offline.of_kind(records, "run")
