@@ -84,7 +84,7 @@ def perform(config: dict[str, Any], folder: Path) -> None:
     """Run, unless this folder holds the finished run of just these settings, code, weights and versions."""
     places = [Path(each.path) for each in HydraConfig.get().runtime.config_sources if each.schema == "file"]
     config = settle(config, [place for place in places if place != usage.conf_folder()])
-    if HydraConfig.get().mode.name == "MULTIRUN":
+    if HydraConfig.get().mode.name == "MULTIRUN" and config.get("tracking"):
         config["tracking"]["sweep"] = Path(HydraConfig.get().sweep.dir).name  # the group of its runs
     with parallel.together(config["runtime"]["device"]):
         done = parallel.agree(earlier(config, folder) if parallel.main() else None)
