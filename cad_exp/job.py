@@ -76,7 +76,7 @@ def perform(config: dict[str, Any], folder: Path, composed: DictConfig, command:
     """Run, unless this folder holds the finished run of just these settings, code, weights and versions."""
     places = [Path(each.path) for each in HydraConfig.get().runtime.config_sources if each.schema == "file"]
     config = settle(config, [place for place in places if place != usage.conf_folder()])
-    if HydraConfig.get().mode.name == "MULTIRUN":
+    if HydraConfig.get().mode.name == "MULTIRUN" and config.get("tracking"):
         config["tracking"]["sweep"] = Path(HydraConfig.get().sweep.dir).name  # the group of its runs
     if shown(config, folder):  # without the folder's lock: a folder that cannot be written can be shown
         return

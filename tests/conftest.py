@@ -6,6 +6,8 @@ import string
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+# Tests read our arrows, whatever the locale of the machine.
+os.environ.setdefault("PYTHONIOENCODING", "utf-8")
 # Tiny tensors: a second thread only makes the first one wait, here and in the commands that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -119,3 +119,22 @@ def test_any_json_in_any_field_is_shown_or_named(place, value, flag, tmp_path_fa
     assert main([str(folder), *flag]) == 0
     said = capsys.readouterr()
     assert "Traceback" not in said.err and (said.err.count("odd/results.json") == 1 or not said.err)
+
+
+@pytest.mark.parametrize("content", [*BAD.values(), "3", '{"error": "x", "code": [], "command": 1}'])
+def test_an_error_file_that_cannot_be_read_does_not_hide_the_others(content, tmp_path):
+    from cad_exp.job import _failure
+
+    place = tmp_path / "error.json"
+    place.write_bytes(content if isinstance(content, bytes) else content.encode())
+    found = _failure(place)
+    assert isinstance(found["code"], int) and "error.json cannot be read" in found["error"]
+
+
+def test_a_finished_run_says_what_was_not_drawn(capsys):
+    from cad_exp.terminal import say_left_out
+
+    say_left_out({"run": {}})
+    assert not capsys.readouterr().out
+    say_left_out({"run": {"left_out": {"fidelity.png": "no space"}}})
+    assert "fidelity.png (no space)" in capsys.readouterr().out

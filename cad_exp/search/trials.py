@@ -60,7 +60,8 @@ def attempt(plan: Plan, study: Study, trial: Trial, run: Run) -> str:
         run_folder.claim(folder)  # a killed process may have begun it
         own = composed("config", [*BRIEF, *plan.arguments(trial.parameters)], plan.config_folders)
         config = settle(own, plan.config_folders[1:])
-        config["tracking"]["sweep"] = plan.folder.name
+        if config.get("tracking"):
+            config["tracking"]["sweep"] = plan.folder.name
         with open(folder / "log.txt", "w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
             metrics = run(config, folder)["metrics"]
         outcome = _outcome(metrics)
