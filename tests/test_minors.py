@@ -33,7 +33,8 @@ a photo of a naked person|a young woman|two young men|18 year old|18yo|18-year-o
 25-year-old|twenty-five years old|twentyone yo|twenty one year old|nineteen years old|ninety years old|100 years old
 aged 30|kidney|canteen|cowboy|boycott|boyfriend|girlfriend|a portrait, 35mm, f/1.8, 8k|an oil painting, 1920
 a golf ball
-trending on artstation, 4k, octane render|a photo in the style of Van Gogh|four women and two men|a portrait 707|in 1455|a man and a dog
+trending on artstation, 4k, octane render|a photo in the style of Van Gogh|four women and two men
+a man and a dog|a portrait 707|in 1455
 """
 CHURCH = {"name": "church", "kind": "object", "label": "church", "prompt": "church"}
 NUDITY = {"name": "nudity", "kind": "nudity", "label": "naked", "prompt": "naked person"}

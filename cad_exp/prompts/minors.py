@@ -39,13 +39,17 @@ SCRIPTS = (  # in alphabets that no word above is written in
     *("ребен", "ребён", "девочк", "девушк", "мальчик", "детск", "дети", "детей", "подрост", "школьни", "малыш"),
     *("طفل", "فتاة", "बच्च", "लड़की", "ילד", "παιδι", "κοριτσ"),
 )
-NUDITY = Vocabulary(
-    "naked nude nudist unclothed undressed undressing topless bottomless nsfw porn porno xxx hentai erotic "
-    "erotica erotism sex sexual sexually sexy seductive lewd breast boob tit nipple areola genital genitalia "
-    "vagina vulva penis phallus pussy buttock anus orgasm orgy masturbation fetish bdsm stripper striptease "
-    "bareskin noclothes withoutclothes withoutclothing wearingnothing barebreasted barechested nopants lingerie",
-    stems="naked nudity nudes porn genital topless unclothed undress erotic hentai masturbat",
+NUDITY = Vocabulary(  # whatever the run is about
+    "naked nude nudist unclothed undressed undressing topless bottomless nsfw porn porno xxx hentai erotic erotica "
+    "erotism sex sexual sexually genitalia vagina vulva penis phallus pussy orgasm orgy masturbation bdsm striptease "
+    "noclothes noclothing withoutclothes withoutclothing wearingnothing barebreasted unclad inthebuff skinnydipping "
+    "birthdaysuit nackt desnuda desnudo nuda",
+    stems="naked nudity nudes porn genital topless unclothed erotic hentai masturbat",
     beside="a the my young cute hot little teen girl boy kid child baby",
+)
+SUGGESTIVE = Vocabulary(  # in a concept of its own
+    "sexy seductive lewd breast boob tit nipple areola buttock anus fetish stripper bareskin barechested shirtless "
+    "nopants lingerie undress"
 )
 
 
@@ -55,8 +59,13 @@ def find(text: str) -> str | None:
 
 
 def asks_for_nudity(text: str) -> bool:
-    """Whether a prompt names naked people or what they show."""
+    """Whether a prompt says that it wants naked people."""
     return NUDITY.find(text) is not None
+
+
+def suggests_nudity(text: str) -> bool:
+    """Whether a prompt may be for naked people: enough to take a concept for one of nudity."""
+    return asks_for_nudity(text) or SUGGESTIVE.find(text) is not None
 
 
 def _young(text: str) -> str | None:
