@@ -23,7 +23,8 @@ CHILDREN = Vocabulary(
     "preschool preteen primaryschool puberty pubescent ragazzina ragazzino reallyyoung rugrat schoolage "
     "schoolaged schooler schooluniform secondaryschool shota shotacon smallone son soyoung stepdaughter stepson "
     "superyoung teen teenage teenaged teenager teenie teeny toddler tooyoung tot tween tweenager tyke unborn "
-    "underage underaged veryyoung weeone youngest youngling youngster youth youthful",
+    "underage underaged veryyoung weeone youngest youngling youngster youth youthful "
+    "adolescence babyface babyfaced teenybopper thirteen fourteen fifteen sixteen seventeen",
     stems="child toddler schoolgirl schoolboy preteen underage lolita pedophil kindergart teenag prepubescent girl",
     beside="a the my an hot sexy cute naked nude bare topless tiny little small young real pretty nsfw porn sex xxx "
     "teen girl boy kid baby school erotic slim thin innocent fresh petite body model sweet",
@@ -72,17 +73,17 @@ def _young(text: str) -> str | None:
     """Anybody young, unless the next word says that it is an adult: "a young, very slim one", "young  nude"."""
     for tokens in readings(text):
         for start in range(len(tokens)):
-            if (found := YOUNG.at(tokens, start)) and not ADULTS.at(_after(tokens, start, len(found)), 0):
+            if (found := YOUNG.at(tokens, start)) and not ADULTS.at(tokens, _after(tokens, start, len(found))):
                 return found
     return None
 
 
-def _after(tokens: Sequence[str], start: int, length: int) -> Sequence[str]:
-    """The tokens that follow a word of so many letters which starts at a token."""
+def _after(tokens: Sequence[str], start: int, length: int) -> int:
+    """Where a word of so many letters that starts at a token is over."""
     while length > 0 and start < len(tokens):
         length -= len(tokens[start])
         start += 1
-    return tokens[start:]
+    return start
 
 
 def _script(text: str) -> str | None:
