@@ -26,6 +26,10 @@ def locate(settings: dict[str, Any], group: str = "prompts") -> Path:
 
     settings: of an option of the config group `prompts` (or `others`, as `group` says). UserError if it is missing.
     """
+    for key in ("path", "file", "hub", "revision"):
+        if isinstance(settings[key], (list, dict)):
+            raise UserError(f"{group}.{key} must be one text, not {settings[key]}")
+    settings = settings | {key: str(settings[key]) for key in ("path", "file", "revision") if settings[key] is not None}
     if settings["path"]:
         file = resolve(settings["path"])
         if not os.path.isfile(file):

@@ -3,6 +3,7 @@
 import copy
 import random
 import re
+import time
 from functools import cache
 from pathlib import Path
 
@@ -27,13 +28,15 @@ high school|little one|barely legal|niño|ребёнок|少女|infant|lolita
 fifteen years old|Fif teen years old|fifteen-year-old|fifteenyearold|fifteenyo|twel\u200bve years old|eleven y.o.
 aged 12|aGeD 12|aged fifteen|age: 9|age=15|age_15|under 18|under eighteen|<18|< 18|almost 18|turning 18
 a woman, 15|a woman of seventeen|she is 15|sweet sixteen|15th birthday|her fifteenth birthday|15f|14/f
+17 years|XII years old|17¾ years old|between 14 and 16|naked, 17|17 and naked|sixteen|c#ild|t€€n|ĸid|adolescence
 """
 ADULTS = """
 a photo of a naked person|a young woman|two young men|18 year old|18yo|18-year-old|eighteen years old|18+|over 18
 25-year-old|twenty-five years old|twentyone yo|twenty one year old|nineteen years old|ninety years old|100 years old
 aged 30|kidney|canteen|cowboy|boycott|boyfriend|girlfriend|a portrait, 35mm, f/1.8, 8k|an oil painting, 1920
 a golf ball
-trending on artstation, 4k, octane render|a photo in the style of Van Gogh|four women and two men|a portrait 707|in 1455|a man and a dog
+trending on artstation, 4k, octane render|a photo in the style of Van Gogh|four women and two men
+3 naked women|20 years ago|a man and a dog|a portrait 707|in 1455
 """
 CHURCH = {"name": "church", "kind": "object", "label": "church", "prompt": "church"}
 NUDITY = {"name": "nudity", "kind": "nudity", "label": "naked", "prompt": "naked person"}
@@ -200,3 +203,12 @@ def test_ones_own_words_are_found_however_they_are_written(tmp_path: Path):
     assert [row.seed for row in load(chosen | {"without": "old man"}, CHURCH)] == [3, 4]
     with pytest.raises(UserError, match="which has no letter or digit"):
         load(chosen | {"without": ["old", "!"]}, CHURCH)
+
+
+@pytest.mark.parametrize(
+    "unit", ["a", "7", "a ", "A", "a*", "\u0430", " ", "aB", "twenty", "1 ", "f\u0301", "young ", "woman "]
+)
+def test_long_prompts_take_no_time(unit: str):
+    started = time.process_time()
+    minors.find(unit * (100_000 // len(unit)))
+    assert time.process_time() - started < 5

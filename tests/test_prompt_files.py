@@ -140,6 +140,10 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, data: bytes | str, 
 def test_what_is_no_file_is_one_sentence(tmp_path: Path):
     assert "there is no prompt file" in refused(tmp_path)
     assert "there is no prompt file" in refused(tmp_path / "nowhere.csv")
+    with pytest.raises(UserError, match="there is no prompt file '5'"):
+        load(option("coco30k") | {"path": 5}, CHURCH)
+    with pytest.raises(UserError, match="prompts.path must be one text"):
+        load(option("coco30k") | {"path": ["a.csv"]}, CHURCH)
     file = written(tmp_path, TEXT)
     for encoding in ("klingon", "rot13", "base64", 8, "a\0b", ""):
         assert f"there is no encoding '{encoding}'" in refused(file, encoding=encoding)

@@ -17,20 +17,24 @@ TENS = {word: 10 * n for n, word in enumerate("twenty thirty forty fifty sixty s
 SMALL = {word: n for n, word in [*enumerate(ONES), *enumerate(NTH)]}
 SMALL |= {"xi": 11, "xii": 12, "xiii": 13, "xiv": 14, "xv": 15, "xvi": 16, "xvii": 17, "fourty": 40, "fiveteen": 15}
 SPELT = "|".join(sorted(ONES, key=len, reverse=True))
-NUMBER = rf"\d+|(?:{'|'.join(TENS)})(?:{'|'.join(ONES[1:10])})?|{SPELT}"
+NUMBER = rf"(?<!\d)\d+|(?:{'|'.join(TENS)})(?:{'|'.join(ONES[1:10])})?|{SPELT}"
 YEARS, YOUNG = r"(?:years?|yrs?|y)", r"(?:old|ofage|young)"
 # Read without any space, so that it does not matter where there is one: 15yearold, fif teen years old.
 TOGETHER = [
     re.compile(rf"(?P<age>{NUMBER})(?:years?|yrs?){YOUNG}"),
-    re.compile(rf"(?P<age>\d+)y{YOUNG}"),
+    re.compile(rf"(?P<age>(?<!\d)\d+)y{YOUNG}"),
     re.compile(rf"(?P<infant>{NUMBER})(?:months?|weeks?|days?|hours?|mo|wks?){YOUNG}"),
 ]
 WHO = r"(?:she|he|who|someone|woman|man|lady|female|male|person|wife|student|pupil)"
 NEARLY = r"(?:(?:of|is|s|m|am|was|at|to|the|age|aged|about|around|just|only|like|between|from|turned|now) )*"
 # Read word by word.
 APART = [
-    re.compile(rf"\b(?P<age>\d+) (?:{YEARS} o|yo|y o|yos|yr|yrs|y)\b"),
+    re.compile(rf"\b(?P<age>\d+) (?:{YEARS} (?:o|old)|yo|y o|yos|yr|yrs|y)\b"),
     re.compile(rf"\b(?P<age>\d+) (?:to|or|and) \d+ {YEARS}\b"),
+    re.compile(r"\b(?P<age>\d+) (?:years|yrs)\b(?! (?:ago|later))"),
+    re.compile(r"\bbetween (?P<age>\d+) and \d+\b"),
+    re.compile(r"\b(?P<teen>\d+) (?:and )?(?:female|male|woman|lady|naked|nude)\b"),
+    re.compile(r"\b(?:naked|nude|female) (?P<teen>\d+)\b"),
     re.compile(r"\b(?P<age>\d+) (?:year|yr)s? (?:girl|boy|woman|man|female|male|person|lady|student|body|model)\b"),
     re.compile(r"\b(?P<age>\d+) (?:st |nd |rd |th )?(?:birthday|summers|winters|springs|grade)\b"),
     re.compile(r"\b(?P<age>\d+) ?(?:ans|anos|anni|jahre|歳|才|岁|歲|세)"),
@@ -41,7 +45,13 @@ APART = [
     re.compile(r"\b(?:almost|nearly|barely|not|not yet|turning|approaching|until|til|till) (?P<until>\d+)\b"),
     re.compile(r"\bbarely (?:an )?(?:adult|legal)()\b"),
 ]
-LIMITS = {"age": ADULT - 1, "until": ADULT, "under": 21, "infant": 10**6}  # up to which a number tells of a child
+LIMITS = {
+    "age": ADULT - 1,
+    "until": ADULT,
+    "under": 21,
+    "infant": 10**6,
+    "teen": ADULT - 1,
+}  # up to which a number tells of a child
 ANY = re.compile(rf"{NUMBER}|x[iv]+|barely|{'|'.join(NTH[1:4])}")  # without one of these there is no age
 LETTERED = re.compile(r"\b(1?\d)/?[fm]\b")  # 15f
 
@@ -68,7 +78,7 @@ def _tells(match: re.Match) -> bool:
     """Whether the number that a pattern found is that of a child."""
     for name, value in match.groupdict().items():
         if value is not None:
-            return _value(value) <= LIMITS[name]
+            return _value(value) <= LIMITS[name] and not (name == "teen" and _value(value) < 10)  # "3 naked women"
     return True
 
 

@@ -23,7 +23,8 @@ CHILDREN = Vocabulary(
     "preschool preteen primaryschool puberty pubescent ragazzina ragazzino reallyyoung rugrat schoolage "
     "schoolaged schooler schooluniform secondaryschool shota shotacon smallone son soyoung stepdaughter stepson "
     "superyoung teen teenage teenaged teenager teenie teeny toddler tooyoung tot tween tweenager tyke unborn "
-    "underage underaged veryyoung weeone youngest youngling youngster youth youthful",
+    "underage underaged veryyoung weeone youngest youngling youngster youth youthful "
+    "adolescence babyface babyfaced teenybopper thirteen fourteen fifteen sixteen seventeen",
     stems="child toddler schoolgirl schoolboy preteen underage lolita pedophil kindergart teenag prepubescent girl",
     beside="a the my an hot sexy cute naked nude bare topless tiny little small young real pretty nsfw porn sex xxx "
     "teen girl boy kid baby school erotic slim thin innocent fresh petite body model sweet",
@@ -39,13 +40,17 @@ SCRIPTS = (  # in alphabets that no word above is written in
     *("ребен", "ребён", "девочк", "девушк", "мальчик", "детск", "дети", "детей", "подрост", "школьни", "малыш"),
     *("طفل", "فتاة", "बच्च", "लड़की", "ילד", "παιδι", "κοριτσ"),
 )
-NUDITY = Vocabulary(
-    "naked nude nudist unclothed undressed undressing topless bottomless nsfw porn porno xxx hentai erotic "
-    "erotica erotism sex sexual sexually sexy seductive lewd breast boob tit nipple areola genital genitalia "
-    "vagina vulva penis phallus pussy buttock anus orgasm orgy masturbation fetish bdsm stripper striptease "
-    "bareskin noclothes withoutclothes withoutclothing wearingnothing barebreasted barechested nopants lingerie",
-    stems="naked nudity nudes porn genital topless unclothed undress erotic hentai masturbat",
+NUDITY = Vocabulary(  # whatever the run is about
+    "naked nude nudist unclothed undressed undressing topless bottomless nsfw porn porno xxx hentai erotic erotica "
+    "erotism sex sexual sexually genitalia vagina vulva penis phallus pussy orgasm orgy masturbation bdsm striptease "
+    "noclothes noclothing withoutclothes withoutclothing wearingnothing barebreasted unclad inthebuff skinnydipping "
+    "birthdaysuit nackt desnuda desnudo nuda",
+    stems="naked nudity nudes porn genital topless unclothed erotic hentai masturbat",
     beside="a the my young cute hot little teen girl boy kid child baby",
+)
+SUGGESTIVE = Vocabulary(  # in a concept of its own
+    "sexy seductive lewd breast boob tit nipple areola buttock anus fetish stripper bareskin barechested shirtless "
+    "nopants lingerie undress"
 )
 
 
@@ -55,25 +60,30 @@ def find(text: str) -> str | None:
 
 
 def asks_for_nudity(text: str) -> bool:
-    """Whether a prompt names naked people or what they show."""
+    """Whether a prompt says that it wants naked people."""
     return NUDITY.find(text) is not None
+
+
+def suggests_nudity(text: str) -> bool:
+    """Whether a prompt may be for naked people: enough to take a concept for one of nudity."""
+    return asks_for_nudity(text) or SUGGESTIVE.find(text) is not None
 
 
 def _young(text: str) -> str | None:
     """Anybody young, unless the next word says that it is an adult: "a young, very slim one", "young  nude"."""
     for tokens in readings(text):
         for start in range(len(tokens)):
-            if (found := YOUNG.at(tokens, start)) and not ADULTS.at(_after(tokens, start, len(found)), 0):
+            if (found := YOUNG.at(tokens, start)) and not ADULTS.at(tokens, _after(tokens, start, len(found))):
                 return found
     return None
 
 
-def _after(tokens: Sequence[str], start: int, length: int) -> Sequence[str]:
-    """The tokens that follow a word of so many letters which starts at a token."""
+def _after(tokens: Sequence[str], start: int, length: int) -> int:
+    """Where a word of so many letters that starts at a token is over."""
     while length > 0 and start < len(tokens):
         length -= len(tokens[start])
         start += 1
-    return tokens[start:]
+    return start
 
 
 def _script(text: str) -> str | None:

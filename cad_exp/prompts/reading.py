@@ -25,7 +25,7 @@ LOOKALIKES = {
     "h": "һнհ",
     "i": "іιɪ",
     "j": "јϳյ",
-    "k": "кκ",
+    "k": "кκĸ",
     "l": "ⅼℓ׀ӏ",
     "m": "м",
     "n": "пηոո",
@@ -48,7 +48,8 @@ INVISIBLE = "\u115f\u1160\u3164\uffa0"  # that Unicode counts among letters
 PICTURES = range(0x1F000, 0x20000)  # emoji, which models draw as their names say
 LEET = str.maketrans({"0": "o", "3": "e", "4": "a", "5": "s", "6": "g", "7": "t", "8": "b", "9": "g", "@": "a"})
 LEET |= str.maketrans({"$": "s", "€": "e", "+": "t"})
-SYMBOL = re.compile(r"(?P<number>\b\d{2,}\b)|\d|(?<=\w)[@$!|€+](?=\w)")
+SYMBOL = re.compile(r"(?P<number>\b\d{2,}\b)|\d|(?<=[\w@$!|€+])[@$!|€+](?=[\w@$!|€+])")
+LONGEST = 40  # letters of what may be two words glued together
 CAMEL = re.compile(r"\b[A-Z]?[a-z]{2,}(?:[A-Z][a-z]{2,})+\b")
 WORD = re.compile(r"[^\W\d_]+|\d+")
 
@@ -144,8 +145,8 @@ class Vocabulary:
     def at(self, tokens: Sequence[str], start: int) -> str | None:
         """A word that begins with this token, whole or cut into several (c h i l d)."""
         whole = ""
-        for token in tokens[start:]:
-            whole += token
+        for place in range(start, len(tokens)):
+            whole += tokens[place]
             if whole in self.words:
                 return whole
             if whole not in self.beginnings:
@@ -161,16 +162,19 @@ class Vocabulary:
             return token
         if (found := self.single.get(_single(token))) and found != token:
             return found
-        halves = [pair for cut in range(2, len(token) - 1) for pair in _both(token[:cut], token[cut:])]
+        cuts = range(2, len(token) - 1) if len(token) <= LONGEST else ()
+        halves = [pair for cut in cuts for pair in _both(token[:cut], token[cut:])]
         return next((word for other, word in halves if other in self.beside and word in self.words), None)  # nakedkid
 
     def _stem(self, text: str) -> str | None:
         return next((stem for stem in self.stems if stem in text), None)
 
     def _covered(self, text: str) -> str | None:
-        """A word of which stars cover letters (k*d)."""
-        for token in re.findall(r"[a-z]+(?:\*+[a-z]*)+", text):
-            pattern = re.compile(token.replace("*", "[a-z]"))
+        """A word of which other signs cover letters (k*d)."""
+        for token in re.findall(r"(?<![a-z])[a-z]+(?:[*#%?•°]+[a-z]+)+", text):
+            if len(token) > LONGEST:
+                continue
+            pattern = re.compile(re.sub(r"[^a-z]", "[a-z]", token))
             if found := next((word for word in sorted(self.words) if pattern.fullmatch(word)), None):
                 return found
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import UserError
@@ -20,13 +20,12 @@ def check(config: Settings) -> None:
 
     Every text in the groups counts that hold prompts, whatever its key; rows of a prompt set are left out by `allowed`.
     """
-    texts = [(f"{group}.{key}", text) for group in OWN for key, text in _texts(config.get(group))]
-    sets = [(f"{group}.{key}", text) for group in SETS for key, text in _texts(config.get(group))]
-    if not _nudity(config["concept"], *(config.get(group) or {} for group in SETS)) and not any(
-        minors.asks_for_nudity(text) for _, text in texts
-    ):
-        sets = [(key, text) for key, text in sets if minors.asks_for_nudity(text)]
-        texts = []
+    texts, sets = (
+        [(f"{g}.{key}", text) for g in groups for key, text in _texts(config.get(g))] for groups in (OWN, SETS)
+    )
+    chosen = [config.get(group) or {} for group in SETS]
+    if not _nudity(config["concept"], *chosen) and not any(minors.suggests_nudity(text) for _, text in texts):
+        texts, sets = [], [(key, text) for key, text in sets if minors.asks_for_nudity(text)]
     for key, text in [*texts, *sets]:
         if found := minors.find(text):
             raise UserError(
@@ -35,16 +34,19 @@ def check(config: Settings) -> None:
             )
 
 
-def allowed(prompt: str, concept: Settings, chosen: Settings) -> bool:
-    """Whether a row of the set `chosen` may be drawn in a run of this concept."""
-    if not minors.find(prompt):
-        return True
-    return not (_nudity(concept, chosen) or minors.asks_for_nudity(prompt))
+def allowed(concept: Settings, chosen: Settings) -> Callable[[str], bool]:
+    """Whether a prompt of the set `chosen` may be drawn in a run of this concept, as a function of the prompt."""
+    nudity = _nudity(concept, chosen)
+
+    def may_be_drawn(prompt: str) -> bool:
+        return not (nudity or minors.asks_for_nudity(prompt)) or minors.find(prompt) is None
+
+    return may_be_drawn
 
 
 def holds(prompt: str, listed: list[str]) -> bool:
     """Whether a prompt holds one of the words or phrases of `without`, however both are spaced and written."""
-    text = f" {' '.join(words(prompt))} "
+    text = f" {' '.join(words(prompt))} " if listed else ""
     return any(f" {' '.join(words(word))} " in text for word in listed)
 
 
@@ -52,7 +54,7 @@ def _nudity(concept: Settings, *sets: Settings) -> bool:
     """Whether images of nudity may be made: by the concept's kind or its words, or by what a set is there for."""
     if any("nud" in str(each.get("kind")).casefold() for each in (concept, *sets)):
         return True
-    return any(minors.asks_for_nudity(text) for _, text in _texts(concept, names=True))
+    return any(minors.suggests_nudity(text) for _, text in _texts(concept, names=True))
 
 
 def _texts(value: Any, key: str = "", names: bool = False) -> Iterator[tuple[str, str]]:

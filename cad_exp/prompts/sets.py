@@ -63,7 +63,8 @@ class _LeftOut:
 
 def _drawable(rows: list[Row], settings: Settings, concept: Settings, left: _LeftOut) -> list[Row]:
     """Rows that may be drawn and hold no word of `without`."""
-    rows = left.out("may ask for a child", rows, [row for row in rows if safety.allowed(row.prompt, concept, settings)])
+    allowed = safety.allowed(concept, settings)
+    rows = left.out("may ask for a child", rows, [row for row in rows if allowed(row.prompt)])
     wanted = [row for row in rows if not safety.holds(row.prompt, settings["without"])]
     return left.out("hold a word of `without`", rows, wanted)
 
