@@ -10,14 +10,21 @@ import pytest
 from tests.fuzzing import files, overrides
 from tests.fuzzing.command import Answer
 from tests.fuzzing.sandbox import Sandbox
+from tests.fuzzing.shell import SCRIPTS
 from tests.fuzzing.verdict import judge, printed_commands
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_a_tenth_of_the_fuzz():
+@pytest.mark.parametrize(
+    "overrides, files, scripts",
+    [(50, 6, 2), pytest.param(500, 60, len(SCRIPTS), marks=pytest.mark.slow)],
+    ids=["a tenth", "whole"],
+)
+def test_the_fuzz_finds_nothing(overrides: int, files: int, scripts: int):
     """In a process of its own: Hydra, the logging module and torch leave nothing behind in the other tests'."""
-    command = [sys.executable, "-m", "tests.fuzzing", "--overrides", "50", "--files", "6", "--shell", "2"]
+    sizes = ["--overrides", str(overrides), "--files", str(files), "--shell", str(scripts)]
+    command = [sys.executable, "-m", "tests.fuzzing", *sizes]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     answer = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stdout[-6000:] + answer.stderr[-2000:]

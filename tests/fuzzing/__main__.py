@@ -48,7 +48,7 @@ def run(case: Case, folder: Path) -> tuple[list[Finding], str]:
         found.append(Finding("ran", "code of a file was run"))
     if case.refused and answer.code == 0:
         found.append(Finding("accepted", "exit 0"))
-    if case.kind == "taken" and answer.code != 0 and not answer.late:
+    if case.kind in ("taken", "results") and answer.code != 0 and not answer.late:
         found.append(Finding("refused", answer.err.strip()))
     return found, (answer.err.strip() or answer.out.strip())[-300:]
 

@@ -65,8 +65,8 @@ def call(module: str, arguments: list[str], work: Path, home: Path, limit: float
 
 
 def _main(module: str, arguments: list[str]) -> int:
-    name = module if module == "cad_exp.cache" or module == "cad_exp.memory" else f"{module}.__main__"
-    return importlib.import_module(name).main(list(arguments))
+    package = hasattr(importlib.import_module(module), "__path__")
+    return importlib.import_module(f"{module}.__main__" if package else module).main(list(arguments))
 
 
 def _forget() -> None:

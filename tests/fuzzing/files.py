@@ -536,10 +536,20 @@ def odd_tokenizer(place, rng):
 def _results(place: Path, content: object) -> list[str]:
     for name in ("good", "bad"):
         (place / name).mkdir()
-    (place / "good" / "results.json").write_text(json.dumps(_good()))
-    text = content if isinstance(content, bytes) else json.dumps(content).encode()
+    (place / "good" / "results.json").write_text(json.dumps(_signed(_good())))
+    text = content if isinstance(content, bytes) else json.dumps(_signed(content)).encode()
     (place / "bad" / "results.json").write_bytes(text)
     return [str(place)]
+
+
+def _signed(content: object) -> object:
+    """With the checksum that fits, so that what is wrong is met behind it; as it is where none can be made."""
+    from cad_exp import results
+
+    try:
+        return results.signed(content)
+    except (AttributeError, TypeError, ValueError):
+        return content
 
 
 def _good() -> dict:
@@ -561,8 +571,8 @@ def deep_json(place, rng):
 @hostile("results")
 def integer_of_400_digits(place, rng):
     good = _good()
-    good["metrics"][0]["value"] = "DIGITS"
-    return _results(place, json.dumps(good).replace('"DIGITS"', "9" * 400).encode())
+    good["metrics"][0]["value"] = 10**399
+    return _results(place, good)
 
 
 @hostile("results")
@@ -836,7 +846,7 @@ def damaged_results(place, rng):
 def hostile_manifest(place, rng):
     good = _good()
     good["run"]["files"] = rng.choice([{"../../project/notes.txt": 5}, ["../notes.txt"], None, {"/etc/passwd": 1}, 3])
-    (place / "results.json").write_text(json.dumps(good))
+    (place / "results.json").write_text(json.dumps(_signed(good)))
     _OURS[place] = [place / "results.json"]
     return _run_in(place)
 

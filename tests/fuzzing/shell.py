@@ -34,7 +34,7 @@ SCRIPTS = {
     "ascii tables": (f"PYTHONIOENCODING=ascii {CAD}.tables café", (1,)),
     "C locale": (f"LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 {CAD} concept=é", (2,)),
     "narrow": (f"COLUMNS=20 {CAD} concept=nudty", (2,)),
-    "no home": (f'env -u HOME {CAD} probes.images="~nobody_here/x" concept=nudty', (2,)),
+    "no home": (f"""env -u HOME {CAD} "probes.images='~nobody_here/x'" concept=nudty""", (2,)),
     "folder is gone": (f"mkdir gone && cd gone && rmdir ../gone && {CAD} concept=nudty", (1, 2)),
     "folder is gone, sweep": (f"mkdir gone && cd gone && rmdir ../gone && {CAD} -m concept=nudty,church", (1, 2)),
     "prompts folder is a file": (f"CAD_EXP_PROMPTS=notes.txt {CAD} prompts=i2p tracking=disabled", (1,)),

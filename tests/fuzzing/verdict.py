@@ -76,7 +76,7 @@ def _sentences(answer: Answer) -> list[Finding]:
         if line not in errors and not line.startswith((" ", "usage: ", "without them: ", "warning: "))
     ]
     several = "jobs failed" in answer.err
-    if "--experimental-rerun" in answer.err:
+    if "[overrides ...]" in answer.err:
         return [Finding("usage", f"Hydra's own usage, {len(lines)} lines: {lines[-1]}")]
     if answer.code in (1, 2, 130, 143) and not errors:
         return [Finding("silent", f"exit {answer.code} without an error: {lines[:1]}")]
