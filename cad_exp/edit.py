@@ -229,9 +229,10 @@ def random_edit(like: Edit, attribution: Attribution, granularity: str | None = 
     taken = torch.zeros(len(attribution.scores[name]), dtype=torch.bool)
     taken[cut.components(sites, like.indices)] = True
     segments, sizes = cut.segments(sites, scope), cut.weights(sites)
+    of_size = [taken[sizes == size] for size in sizes.unique()]
+    if all(own.all() or not own.any() for own in of_size):  # then only `like` itself has these sizes
+        sizes = torch.zeros_like(sizes)
     chosen = _drawn(taken, sizes, segments, seed)
-    if taken[chosen].all():
-        chosen = _drawn(taken, torch.zeros_like(sizes), segments, seed)
     meta = {"edit": "random", "sign": None, "requested": like.meta["achieved"], "random_seed": seed}
     return _edit(attribution, cut, chosen, scope, like.factor, meta)
 

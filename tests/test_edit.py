@@ -92,8 +92,6 @@ def test_random_edit_has_as_many_weights(seed, count, name):
     like = select(attribution, name, count=count)
     other = random_edit(like, attribution, name, seed)
     assert other.meta["achieved"] == like.meta["achieved"]
-    same = cut.components(sites, other.indices).tolist() == cut.components(sites, like.indices).tolist()
-    assert other.meta["changed"] == like.meta["changed"] or same is False
     sizes = cut.weights(sites)
     if other.meta["changed"] != like.meta["changed"]:  # then nothing else of these sizes was there to draw
         mine = torch.zeros(len(sizes), dtype=torch.bool)
