@@ -7,6 +7,7 @@ A W&B that fails costs one line, never the run.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -282,8 +283,9 @@ def _start(config: dict[str, Any], settings: dict[str, Any], mode: str, folder: 
 def _remove_earlier(run: Any, folder: Path) -> None:
     """Earlier attempts of the very same run, offline: what they hold stands in this one, and `wandb sync` sends one."""
     current = Path(run.settings.sync_dir)
-    for earlier in (folder / "wandb").glob(f"offline-run-*-{run.id}"):
-        if earlier.name != current.name and not earlier.is_symlink():
+    own = re.compile(rf"offline-run-\d{{8}}_\d{{6}}-{re.escape(run.id)}")  # an id may hold dashes and stars
+    for earlier in (folder / "wandb").iterdir():
+        if own.fullmatch(earlier.name) and earlier.name != current.name and not earlier.is_symlink():
             shutil.rmtree(earlier, ignore_errors=True)
 
 

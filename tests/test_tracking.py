@@ -207,6 +207,15 @@ def test_a_run_that_is_repeated_is_the_same_run(tmp_path: Path):
     )
 
 
+def test_an_earlier_run_of_another_id_stays(tmp_path: Path, monkeypatch):
+    other = tmp_path / "wandb" / "offline-run-20200101_000000-a-b"
+    other.mkdir(parents=True)
+    monkeypatch.setenv("WANDB_RUN_ID", "b")
+    with track(CONFIG, tmp_path):
+        pass
+    assert other.is_dir()
+
+
 def test_a_sweep_is_one_group_with_job_types(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("WANDB_RUN_ID", "one-for-all")
     for name in ("church", "tench"):
