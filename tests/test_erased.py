@@ -121,9 +121,8 @@ def test_wrong_overrides_are_refused_with_a_reason(overrides: list[str], said: s
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_one_override_without_its_list_is_refused():
-    with pytest.raises(UserError, match=r"must be a list of overrides.*\['edit=uce'"):
-        settle(composed("model.erased='edit=uce'"))
+def test_one_override_is_a_list_of_one_and_a_mapping_is_refused():
+    assert settle(composed("model.erased='edit=uce'")) == settle(composed(erased("edit=uce")))
     with pytest.raises(UserError, match=r"must be a list of overrides.*\['edit=uce'"):
         settle(composed("model.erased={edit:uce}"))
 
