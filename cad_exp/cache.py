@@ -324,4 +324,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from cad_exp import entry
+
+    sys.exit(entry.run(main))

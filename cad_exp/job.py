@@ -6,7 +6,6 @@ Separate from `__main__` because launchers send it to other processes by name.
 import errno
 import json
 import os
-import shlex
 import sys
 import time
 import traceback
@@ -20,7 +19,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cad_exp import gpus, parallel, ready, terminal, usage
+from cad_exp import commands, complete, config_folders, entry, gpus, parallel, ready, terminal, usage
 from cad_exp.cache import alone
 from cad_exp.errors import UserError, out_of_memory
 from cad_exp.files import write_json
@@ -36,13 +35,14 @@ codes: list[int] = []  # of the jobs that failed in this process
 
 def job(config: DictConfig) -> None:
     """One run in Hydra's output folder. An error is shown, kept in error.json, and lets other jobs of a sweep go on."""
+    entry.begin()
     runtime = HydraConfig.get()
     if Path(runtime.runtime.cwd).is_dir():  # a cluster's worker may have started elsewhere
         os.chdir(runtime.runtime.cwd)
-    folder, overrides = Path(runtime.runtime.output_dir), list(runtime.overrides.task)
-    command = shlex.join(["python", "-m", "cad_exp", *overrides, f"hydra.run.dir={folder}"])
+    folder, command = Path(runtime.runtime.output_dir), _again(runtime)
     if runtime.mode.name == "MULTIRUN":
-        terminal.say(f"\njob {runtime.job.num + 1}: {runtime.job.override_dirname or 'defaults'}", style="bold")
+        changed = OmegaConf.to_container(runtime.job, resolve=False)["override_dirname"]
+        terminal.say(f"\njob {runtime.job.num + 1}: {changed or 'defaults'}", style="bold")
 
     def fail(message: str, code: int) -> None:
         codes.append(code)
@@ -62,6 +62,12 @@ def job(config: DictConfig) -> None:
             perform(OmegaConf.to_container(config, resolve=True, throw_on_missing=True), folder)
             if parallel.main():
                 (folder / ERROR).unlink(missing_ok=True)
+    except KeyboardInterrupt as error:
+        code = entry.code_of(error)
+        if parallel.main():
+            with suppress(OSError):
+                write_json(folder / ERROR, {"error": entry.SENTENCES[code], "code": code, "command": command})
+        raise
     except OmegaConfBaseException as error:
         fail(usage.explain(error, [usage.conf_folder()]), MISUSED)
     except UserError as error:
@@ -79,10 +85,25 @@ def job(config: DictConfig) -> None:
         fail(f"unexpected {type(error).__name__}: {error} (details in {folder / 'run.log'})", FAILED)
 
 
+def start() -> None:
+    """Forget the failures of an earlier command of this process."""
+    codes.clear()
+    Sweep.folder = None
+
+
+def _again(runtime: Any) -> str:
+    """What to type to run this job alone, in its folder."""
+    # as they were written: ${...} in them is not for Hydra's own config to resolve
+    written = OmegaConf.to_container(runtime.overrides.task, resolve=False)
+    overrides = [*written, commands.override("hydra.run.dir", runtime.runtime.output_dir)]
+    return commands.shell("cad_exp", overrides, config_folders.of(runtime.runtime.config_sources))
+
+
 def perform(config: dict[str, Any], folder: Path) -> None:
     """Run, unless this folder holds the finished run of just these settings, code, weights and versions."""
-    places = [Path(each.path) for each in HydraConfig.get().runtime.config_sources if each.schema == "file"]
-    config = settle(config, [place for place in places if place != usage.conf_folder()])
+    folders = config_folders.of(HydraConfig.get().runtime.config_sources)
+    complete.check(config, folders)
+    config = settle(config, folders)
     with parallel.together(config["runtime"]["device"]):
         done = parallel.agree(earlier(config, folder) if parallel.main() else None)
     if done:
@@ -109,6 +130,7 @@ class Sweep(Callback):
     folder: Path | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        entry.begin()
         Sweep.folder = Path(config.hydra.sweep.dir)
 
 
@@ -122,10 +144,12 @@ def report_failures() -> None:
             failed.append(json.loads(path.read_text(encoding="utf-8")))
     jobs = len(list(Sweep.folder.glob("*/config/overrides.yaml")))
     if jobs:
-        terminal.say(f"\nsweep folder  {Sweep.folder}  (python -m cad_exp.tables {Sweep.folder})")
+        again = commands.shell("cad_exp.tables", [str(Sweep.folder)])
+        terminal.say(f"\nsweep folder  {Sweep.folder}  ({again})")
     if not failed:
         return
-    codes.extend(item["code"] for item in failed)
+    # one that was stopped in an earlier sweep has not stopped this one
+    codes.extend(item["code"] if item["code"] in (FAILED, MISUSED) else FAILED for item in failed)
     if jobs > 1:
         terminal.error(f"{len(failed)} of {jobs} jobs failed; the same command runs only what is missing")
         for item in failed:

@@ -56,6 +56,7 @@ _GREEK = "αalpha βbeta γgamma δdelta εvarepsilon ζzeta ηeta θtheta ιiot
 _GREEK += "τtau υupsilon φvarphi χchi ψpsi ωomega ΓGamma ΔDelta ΘTheta ΛLambda ΞXi ΠPi ΣSigma ΦPhi ΨPsi ΩOmega"
 _LATEX |= {word[0]: f"$\\{word[1:]}$" for word in _GREEK.split()}
 _NUMBER = re.compile(r"(?<![\w.-])-(?=[\d.])")  # a hyphen that is a minus
+SINGLE = 10  # commands of single runs on a page
 MARKDOWN_MARKS = ("{}", "**{}**", "<u>{}</u>")
 LATEX_MARKS = ("{}", "\\textbf{{{}}}", "\\underline{{{}}}")
 
@@ -81,15 +82,16 @@ def markdown(plan: Plan, table: Table, made: list[str], found: Found) -> str:
 
 
 def _missing(plan: Plan, table: Table, found: Found) -> str:
+    """The command that makes all missing runs, and those of single ones, as long as they can be read."""
     lines = [
         f"{len(table.missing)} of {len(plan.jobs)} runs. All of them:",
         "",
         f"    {plan.sweep}",
         "",
-        "One by one:",
+        "One by one:" if len(table.missing) <= SINGLE else f"One by one, the first {SINGLE}:",
         "",
     ]
-    for job in table.missing:
+    for job in table.missing[:SINGLE]:
         started = found.unfinished.get(job.hash)
         lines.append(f"    {plan.command(job)}" + (f"  # did not finish: {started.folder}" if started else ""))
     return "\n".join(lines)
