@@ -114,7 +114,11 @@ def track(config: dict[str, Any], folder: Path | str) -> Iterator[Tracker]:
         yield Tracker()
         return
     folder = Path(folder)
-    (folder / "wandb").mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "wandb").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        told = f"'{folder / 'wandb'}' cannot be the folder of Weights & Biases ({error.strerror})"
+        raise UserError(f"{told}: move it away, or give tracking=disabled") from error
     # Artifacts are staged until they are sent: in the run's folder, not in the user's home.
     places = {
         "WANDB_DATA_DIR": str(folder / "wandb"),
