@@ -96,7 +96,9 @@ def _together(given: Any) -> None:
 
 def _flags(given: Any) -> list[str]:
     """The flags as Hydra takes them."""
-    flags = [f"--{name.replace('_', '-')}" for name in ("hydra_help", "resolve", "run", "multirun") if vars(given)[name]]
+    flags = [
+        f"--{name.replace('_', '-')}" for name in ("hydra_help", "resolve", "run", "multirun") if vars(given)[name]
+    ]
     for name in ("cfg", "info", "package"):
         if getattr(given, name):
             flags.append(f"--{name}={getattr(given, name)}")

@@ -38,7 +38,9 @@ def check(config: dict[str, Any], folders: Sequence[Path] = ()) -> None:
     choose(granularity, usage.options("granularity", [usage.conf_folder()]), "granularity")
     for key in ("ratio", "factor", "objective"):
         if not isinstance(concept[key], dict) or granularity not in concept[key]:
-            raise UserError(f"concept.{key} has no value for {granularity}: add {key}: {{{granularity}: ...}} to its file")
+            raise UserError(
+                f"concept.{key} has no value for {granularity}: add {key}: {{{granularity}: ...}} to its file"
+            )
 
 
 def _lacks(group: str, key: str, own: dict[str, Any]) -> str:

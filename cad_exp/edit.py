@@ -76,7 +76,9 @@ def _matrix(denoiser: nn.Module | Networks, name: str) -> Tensor:
         raise UserError(f"the model has no module '{name}': the edit was made for another model") from error
     if weight.dim() != 2:
         shape = tuple(weight.shape)
-        raise UserError(f"the weight of '{name}' has shape {shape}, and an edit changes matrices: leave this module out")
+        raise UserError(
+            f"the weight of '{name}' has shape {shape}, and an edit changes matrices: leave this module out"
+        )
     return weight
 
 
@@ -176,7 +178,9 @@ def _fault(edit: Edit) -> str | None:
     for name, indices in edit.indices.items():
         if indices.dtype not in (torch.int32, torch.int64) or indices.dim() != 1:
             kind = str(indices.dtype).removeprefix("torch.")
-            return f"has indices of '{name}' of type {kind} and shape {tuple(indices.shape)}, not a list of whole numbers"
+            return (
+                f"has indices of '{name}' of type {kind} and shape {tuple(indices.shape)}, not a list of whole numbers"
+            )
         edit.indices[name] = indices = indices.long()
         if len(indices) and int(indices.min()) < 0:
             return f"has a negative index of '{name}'"

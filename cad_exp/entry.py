@@ -1,4 +1,4 @@
-"""How every command starts and ends: Ctrl-C, SIGTERM and a reader that closes the pipe. Light: nothing else is imported.
+"""How every command starts and ends: Ctrl-C, SIGTERM and a reader that closes the pipe.
 
 Until the work begins, a signal ends the process at once, because there is nothing to clean up and an exception could
 be lost in somebody's import. From then on it is an exception, so that locks are released and drafts removed.

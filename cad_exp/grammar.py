@@ -85,7 +85,8 @@ def _unreadable(item: str) -> str:
         return f"the texts in the list {match[2]} stand in quotes: {_typed(match, f'[{parts}]')}"
     called = re.fullmatch(r"(\w+)\(.*\)", match[3], re.DOTALL)
     if called:
-        return f"{called[1]}(...) of '{item}' is no function with such values; as a text it stands in quotes: {quote(match)}"
+        told = f"{called[1]}(...) of '{item}' is no function with such values"
+        return f"{told}; a text stands in quotes: {quote(match)}"
     return f"the value of {match[2]} holds signs with a meaning of their own; a text stands in quotes: {quote(match)}"
 
 

@@ -21,8 +21,19 @@ from cad_exp.errors import UserError
 
 from .test_cli import ROOT, fake, fake_run  # noqa: F401
 
-WORDS_OF_OTHERS = ("Traceback", "unexpected", "mismatched", "extraneous", "no viable", "Lexer", "DictConfig", "full_key")
-TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0")) | st.text("ab'\"\\${}[](),=: ~#!%&|;\n")
+WORDS_OF_OTHERS = (
+    "Traceback",
+    "unexpected",
+    "mismatched",
+    "extraneous",
+    "no viable",
+    "Lexer",
+    "DictConfig",
+    "full_key",
+)
+TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0")) | st.text(
+    "ab'\"\\${}[](),=: ~#!%&|;\n"
+)
 
 
 def back(command: str) -> list[tuple[str, object]]:
@@ -145,7 +156,9 @@ def test_an_odd_command_gets_one_sentence(arguments: list[str], expected: str, t
 
 
 def test_keys_may_be_left_out_and_added(typed):
-    assert "label" not in typed("+concept.new=1", "~concept.bare", "concept=nudity").done[0][0]["concept"].get("bare", {})
+    assert "label" not in typed("+concept.new=1", "~concept.bare", "concept=nudity").done[0][0]["concept"].get(
+        "bare", {}
+    )
     sentence(typed("~concept.label"), "concept.label is missing", "~concept.label", code=1)
 
 
@@ -164,7 +177,9 @@ def test_every_form_of_a_sweep_is_one(flags: list[str], swept: str, typed):
 
 
 def test_a_glob_is_a_sweep_and_tracking_does_not_rename_it(typed):
-    first, second = (typed("-m", "concept=glob(g*)", *more) for more in ([], ["tracking.project=x", "tracking=disabled"]))
+    first, second = (
+        typed("-m", "concept=glob(g*)", *more) for more in ([], ["tracking.project=x", "tracking=disabled"])
+    )
     assert [config["concept"]["name"] for config, _ in first.done] == ["garbage_truck", "gas_pump", "golf_ball"]
     assert [folder for _, folder in first.done] == [folder for _, folder in second.done]
 
@@ -213,6 +228,10 @@ def test_the_repeat_command_of_a_failed_job_runs_it(fake_run: Path):  # noqa: F8
 # ---------------------------------------------------------------------------------------------- configs of the user
 
 
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n"
+BOMB += "".join(f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in ("ab", "bc", "cd", "de"))
+
+
 @pytest.mark.parametrize(
     "content, expected",
     [
@@ -228,8 +247,7 @@ def test_the_repeat_command_of_a_failed_job_runs_it(fake_run: Path):  # noqa: F8
         ("name:\tx\n\ty: 2", "cannot start any token"),
         ("name: a\0b", "no YAML"),
         ("a: &a [*a]\nname: x\n", "aliases"),
-        ("a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{y}: &{y} [{','.join([f'*{x}'] * 9)}]\n" for x, y in ("ab", "bc", "cd", "de")),
-         "aliases"),
+        (BOMB, "aliases"),
         ("a: " + "[" * 5000, "no YAML"),
         ("defaults: 3\nname: x", "must be a list"),
         ("defaults: [nothing, _self_]", "unknown concept 'nothing'"),

@@ -31,9 +31,7 @@ OUTPUTS = Path("outputs")
 
 
 def parser() -> argparse.ArgumentParser:
-    made = Parser(
-        "python -m cad_exp.tables", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = Parser("python -m cad_exp.tables", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("what", nargs="*", help="experiment=NAME and overrides, or one folder")
     made.add_argument(
         "--from", dest="sources", nargs="+", action="extend", metavar="FOLDER", help="where the runs lie (outputs)"

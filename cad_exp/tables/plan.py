@@ -28,7 +28,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs of a study, in the order of the sweep. given: what the command adds to experiment=NAME; planned: combinations."""
+    """The jobs of a study, in the order of the sweep.
+
+    given: what the command adds to experiment=NAME; planned: how many combinations the sweep has.
+    """
 
     name: str
     study: Study
@@ -55,7 +58,7 @@ class Plan:
 def plan(arguments: list[str], config_folders: list[Path] | None = None, most: int | None = None) -> Plan:
     """The plan of `experiment=NAME` and overrides as a sweep takes them; UserError for anything misspelt.
 
-    config_folders: further folders with configs (`--config-dir`). most: only so many jobs, where their number is enough.
+    config_folders: further folders with configs (`--config-dir`). most: only so many jobs.
     """
     folders = [usage.conf_folder(), *(config_folders or [])]
     usage.exist(folders)
