@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cad_exp import parallel
+from cad_exp import entry, parallel
 
 Tick = Callable[[int, int], None]
 PATIENCE = 2.0  # seconds before progress is worth a line
@@ -35,12 +35,18 @@ LABELS = {
 }
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Go on in silence: who closed the pipe has seen enough, and a run's results are in its folder."""
+        entry.silence(self.file)
+
+
 def console(stderr: bool = False) -> Console:
     """A console on the stream of this moment (tests and notebooks replace it); a log file gets 110 columns."""
-    made = Console(stderr=stderr, highlight=False, quiet=not stderr and not parallel.main())
+    made = _Console(stderr=stderr, highlight=False, quiet=not stderr and not parallel.main())
     if made.is_terminal or made.quiet:
         return made
-    return Console(stderr=stderr, highlight=False, width=110, soft_wrap=True)
+    return _Console(stderr=stderr, highlight=False, width=110, soft_wrap=True)
 
 
 def say(text: str, style: str | None = None) -> None:
