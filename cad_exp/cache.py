@@ -500,4 +500,6 @@ def _opened(folder: Path) -> Cache:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from cad_exp import entry
+
+    sys.exit(entry.run(main))

@@ -34,7 +34,7 @@ class AppliedEdit:
 
     def __init__(self, denoiser: nn.Module | Networks, edit: "Edit"):
         self._saved: list[tuple[Tensor, tuple, Tensor]] = []
-        targets = [(_weight(denoiser, name), indices.long()) for name, indices in edit.indices.items()]
+        targets = [(_matrix(denoiser, name), indices.long()) for name, indices in edit.indices.items()]
         whole = [(_parameter(denoiser, name, new), new) for name, new in edit.replaced.items()]
         for name, (weight, indices) in zip(edit.indices, targets, strict=True):
             limit = weight.shape[1] if edit.unit == "column" else weight.numel()
@@ -69,11 +69,17 @@ class AppliedEdit:
         self.undo()
 
 
-def _weight(denoiser: nn.Module | Networks, name: str) -> Tensor:
+def _matrix(denoiser: nn.Module | Networks, name: str) -> Tensor:
     try:
-        return denoiser.get_submodule(name).weight.data
+        weight = denoiser.get_submodule(name).weight.data
     except AttributeError as error:
         raise UserError(f"the model has no module '{name}': the edit was made for another model") from error
+    if weight.dim() != 2:
+        shape = tuple(weight.shape)
+        raise UserError(
+            f"the weight of '{name}' has shape {shape}, and an edit changes matrices: leave this module out"
+        )
+    return weight
 
 
 def _parameter(denoiser: nn.Module, name: str, new: Tensor) -> Tensor:
@@ -134,11 +140,15 @@ class Edit:
         tensors, meta = load_tensors(path, "edit")
         try:
             unit = choose(meta["unit"], ("column", "entry"), "edit unit")
-            indices = {name: idx.long() for name, idx in tensors.items() if not name.startswith(_REPLACED)}
+            indices = {name: idx for name, idx in tensors.items() if not name.startswith(_REPLACED)}
             whole = {name[len(_REPLACED) :]: new for name, new in tensors.items() if name.startswith(_REPLACED)}
-            return cls(indices, unit, float(meta["factor"]), meta["meta"], whole)
+            made = cls(indices, unit, meta["factor"], meta["meta"], whole)
         except KeyError as error:
             raise UserError(f"the edit file '{path}' lacks the entry {error}: write it again") from error
+        if fault := _fault(made):
+            raise UserError(f"the edit file '{path}' {fault}: write it again with Edit.save")
+        made.factor = float(made.factor)
+        return made
 
     def export(self, target: Any, folder: str | Path) -> Path:
         """Save the edited pipeline as an ordinary diffusers folder; the pipeline in memory stays unedited.
@@ -158,6 +168,29 @@ class Edit:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return folder
+
+
+def _fault(edit: Edit) -> str | None:
+    """What keeps the content of a file from being an edit; None where nothing does."""
+    if type(edit.factor) not in (int, float) or not abs(edit.factor) < 1e30:
+        return f"has the factor {str(edit.factor)[:40]}, which is no number of a sensible size"
+    if not isinstance(edit.meta, dict):
+        return "holds no metadata where its settings belong"
+    for name, indices in edit.indices.items():
+        if indices.dtype not in (torch.int32, torch.int64) or indices.dim() != 1:
+            kind = str(indices.dtype).removeprefix("torch.")
+            return (
+                f"has indices of '{name}' of type {kind} and shape {tuple(indices.shape)}, not a list of whole numbers"
+            )
+        edit.indices[name] = indices = indices.long()
+        if len(indices) and int(indices.min()) < 0:
+            return f"has a negative index of '{name}'"
+        if len(indices.unique()) < len(indices):
+            return f"names an index of '{name}' twice"
+    for name, new in edit.replaced.items():
+        if not new.is_floating_point() or not new.isfinite().all():
+            return f"replaces '{name}' by values that are no finite numbers"
+    return None
 
 
 def _denoiser(target: Any) -> nn.Module:

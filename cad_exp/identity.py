@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -201,11 +201,21 @@ def run_hash(*, _root_: Any) -> str:
     return digest([effective(config), code_version("experiment"), versions()])[:8]
 
 
-def sweep_name(asked: list[str]) -> str:
-    """The name of a sweep's folder: by what it sweeps over, and a hash of its overrides, the code and versions."""
-    values = [item.partition("=")[2] for item in asked if "," in item]
-    words = re.sub(r"[^\w.,-]+", "_", "-".join(values))[:60].strip("-_,")
-    return f"{words or 'sweep'}-{digest([asked, code_version('experiment'), versions()])[:8]}"
+def sweep_name(asked: Sequence[str], swept: Sequence[str]) -> str:
+    """The name of a sweep's folder: by what it sweeps over, and a hash of its overrides, the code and versions.
+
+    asked: all overrides, as written; swept: those that name several values. What changes no number renames nothing.
+    """
+    words = re.sub(r"[^\w.,-]+", "_", "-".join(item.partition("=")[2] for item in swept if _counts(item)))
+    parts = [[item for item in asked if _counts(item)], code_version("experiment"), versions()]
+    return f"{words[:60].strip('-_,') or 'sweep'}-{digest(parts)[:8]}"
+
+
+def _counts(override: str) -> bool:
+    """Whether what an override changes can change a number."""
+    group, _, key = override.partition("=")[0].lstrip("+~").partition(".")
+    ignored = _NO_EFFECT.get(group, ())
+    return ignored is not None and key not in ignored
 
 
 def model_identity(settings: dict[str, Any]) -> dict[str, Any]:

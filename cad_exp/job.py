@@ -5,7 +5,6 @@ Separate from `__main__` because launchers send it to other processes by name.
 
 import json
 import os
-import shlex
 import sys
 import time
 import traceback
@@ -19,7 +18,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cad_exp import gpus, parallel, ready, run_folder, terminal, usage
+from cad_exp import commands, complete, config_folders, entry, gpus, parallel, ready, run_folder, terminal, usage
 from cad_exp.errors import UserError, out_of_memory
 from cad_exp.files import CLOSED, FULL, atomic, system_error, write_json
 from cad_exp.identity import run_identity
@@ -35,13 +34,14 @@ codes: list[int] = []  # of the jobs that failed in this process
 
 def job(config: DictConfig) -> None:
     """One run in Hydra's output folder. An error is shown, kept in error.json, and lets other jobs of a sweep go on."""
+    entry.begin()
     runtime = HydraConfig.get()
     if Path(runtime.runtime.cwd).is_dir():  # a cluster's worker may have started elsewhere
         os.chdir(runtime.runtime.cwd)
-    folder, overrides = Path(runtime.runtime.output_dir), list(runtime.overrides.task)
-    command = shlex.join(["python", "-m", "cad_exp", *overrides, f"hydra.run.dir={folder}"])
+    folder, command = Path(runtime.runtime.output_dir), _again(runtime)
     if runtime.mode.name == "MULTIRUN":
-        terminal.say(f"\njob {runtime.job.num + 1}: {runtime.job.override_dirname or 'defaults'}", style="bold")
+        changed = OmegaConf.to_container(runtime.job, resolve=False)["override_dirname"]
+        terminal.say(f"\njob {runtime.job.num + 1}: {changed or 'defaults'}", style="bold")
 
     def fail(message: str, code: int, noted: bool = True) -> None:
         codes.append(code)
@@ -58,6 +58,12 @@ def job(config: DictConfig) -> None:
         if parallel.main():
             run_folder.check(folder, ignored=runtime.output_subdir)
         perform(OmegaConf.to_container(config, resolve=True, throw_on_missing=True), folder, config, command)
+    except KeyboardInterrupt as error:
+        code = entry.code_of(error)
+        if parallel.main():
+            with suppress(OSError, UserError):
+                _note(folder, entry.SENTENCES[code], code, command)
+        raise
     except OmegaConfBaseException as error:
         fail(usage.explain(error, [usage.conf_folder()]), MISUSED)
     except UserError as error:
@@ -72,10 +78,25 @@ def job(config: DictConfig) -> None:
         fail(advice, FAILED)
 
 
+def start() -> None:
+    """Forget the failures of an earlier command of this process."""
+    codes.clear()
+    Sweep.folder = None
+
+
+def _again(runtime: Any) -> str:
+    """What to type to run this job alone, in its folder."""
+    # as they were written: ${...} in them is not for Hydra's own config to resolve
+    written = OmegaConf.to_container(runtime.overrides.task, resolve=False)
+    overrides = [*written, commands.override("hydra.run.dir", runtime.runtime.output_dir)]
+    return commands.shell("cad_exp", overrides, config_folders.of(runtime.runtime.config_sources))
+
+
 def perform(config: dict[str, Any], folder: Path, composed: DictConfig, command: str) -> None:
     """Run, unless this folder holds the finished run of just these settings, code, weights and versions."""
-    places = [Path(each.path) for each in HydraConfig.get().runtime.config_sources if each.schema == "file"]
-    config = settle(config, [place for place in places if place != usage.conf_folder()])
+    folders = config_folders.of(HydraConfig.get().runtime.config_sources)
+    complete.check(config, folders)
+    config = settle(config, folders)
     if HydraConfig.get().mode.name == "MULTIRUN" and config.get("tracking"):
         config["tracking"]["sweep"] = Path(HydraConfig.get().sweep.dir).name  # the group of its runs
     if shown(config, folder):  # without the folder's lock: a folder that cannot be written can be shown
@@ -173,6 +194,7 @@ class Sweep(Callback):
     folder: Path | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        entry.begin()
         Sweep.folder = Path(config.hydra.sweep.dir)
         file = Sweep.folder / "multirun.yaml"  # Hydra is about to write it
         if os.path.lexists(file) and (file.is_symlink() or b"cad_exp.job.Sweep" not in file.read_bytes()):
@@ -192,10 +214,12 @@ def report_failures() -> None:
             failed.append(_failure(path))
     jobs = len(list(Sweep.folder.glob(f"*/{run_folder.MARK}")))
     if jobs:
-        terminal.say(f"\nsweep folder  {Sweep.folder}  (python -m cad_exp.tables {Sweep.folder})")
+        again = commands.shell("cad_exp.tables", [str(Sweep.folder)])
+        terminal.say(f"\nsweep folder  {Sweep.folder}  ({again})")
     if not failed:
         return
-    codes.extend(item["code"] for item in failed)
+    # one that was stopped in an earlier sweep has not stopped this one
+    codes.extend(item["code"] if item["code"] in (FAILED, MISUSED) else FAILED for item in failed)
     if jobs > 1:
         terminal.error(f"{len(failed)} of {jobs} jobs failed; the same command runs only what is missing")
         for item in failed:

@@ -104,20 +104,24 @@ def show(needs: list[Need]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line: 0, or 2 when the command is wrong."""
-    from cad_exp import usage
+    from cad_exp import grammar, usage
+    from cad_exp.arguments import without_flags
     from cad_exp.search.plan import composed
 
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(arguments):
         print(HELP)
         return 0
-    asked = [item.partition("=")[2] for item in arguments if item.startswith("model=")]
-    names = asked[-1].split(",") if asked else meta.names()
-    rest = [item for item in arguments if not item.startswith("model=")]
     try:
+        own, given = without_flags(arguments, "python -m cad_exp.memory")
+        folders = [usage.conf_folder(), *own]
+        parsed = grammar.parse(given, folders)
+        models = [item for item in parsed if item.key_or_group == "model" and not item.is_delete()]
+        grammar.one_value_each([item for item in parsed if item not in models])
+        names = list(models[-1].sweep_string_iterator()) if models else meta.names()
+        rest = [str(item.input_line) for item in parsed if item not in models]
         # A hub model's own config may be missing or its path open; sizes come from the facts, settings from any model.
-        settings = ["model=mini", "objective=erase", "runtime.batch_size=1", *rest]
-        config = composed("config", settings, [usage.conf_folder()])
+        config = composed("config", ["model=mini", "objective=erase", "runtime.batch_size=1", *rest], folders)
         show([need(name, config) for name in names])
     except UserError as error:
         terminal.error(str(error))
@@ -126,4 +130,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from cad_exp import entry
+
+    sys.exit(entry.run(main))

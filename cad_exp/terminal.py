@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from cad_exp import parallel, text
+from cad_exp import entry, parallel, text
 
 Tick = Callable[[int, int], None]
 ASCII_HEAD = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
@@ -47,16 +47,22 @@ LABELS = {
 UNITS = {"weight": "weights", "neuron": "neurons", "head": "attention heads", "layer": "whole layers"}
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Go on in silence: who closed the pipe has seen enough, and a run's results are in its folder."""
+        entry.silence(self.file)
+
+
 def console(stderr: bool = False) -> Console:
     """A console on the stream of this moment (tests and notebooks replace it); a log file gets 110 columns.
 
     The stream is told to show a stand-in for what it cannot encode (`text.prepare`).
     """
     text.prepare(sys.stderr if stderr else sys.stdout)
-    made = Console(stderr=stderr, highlight=False, emoji=False, quiet=not stderr and not parallel.main())
+    made = _Console(stderr=stderr, highlight=False, emoji=False, quiet=not stderr and not parallel.main())
     if made.is_terminal or made.quiet:
         return made
-    return Console(stderr=stderr, highlight=False, emoji=False, width=110, soft_wrap=True)
+    return _Console(stderr=stderr, highlight=False, emoji=False, width=110, soft_wrap=True)
 
 
 def clean(said: Any) -> str:

@@ -1,6 +1,7 @@
 """The command line in a person's words: the help text, and one line for each way to misspell a command."""
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -63,14 +64,11 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).resolve().parents[1] / "conf"
 
 
-def user_folders(arguments: list[str]) -> list[Path]:
-    """The folder of --config-dir or -cd, if given."""
-    found = []
-    for flag, value in zip(arguments, [*arguments[1:], ""], strict=False):
-        name, _, own = flag.partition("=")
-        if name in ("--config-dir", "-cd"):
-            found.append(Path(own or value))
-    return found
+def exist(folders: Iterable[Path]) -> None:
+    """UserError for a folder of --config-dir that is not there."""
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise UserError(f"there is no folder '{folder}' with options of your own (--config-dir)")
 
 
 def options(group: str, folders: Iterable[Path]) -> dict[str, str]:
@@ -119,23 +117,83 @@ def explain(error: BaseException, folders: list[Path]) -> str:
     if own := next((link for link in chain if isinstance(link, UserError)), None):  # of a resolver of ours
         return str(own)
     text = "\n".join(str(link) for link in chain)
-    missing = re.search(r"(?:Could not find|Could not load) '([\w/]+)/([^'/]+)'", text)
-    if missing and missing[1] == "hydra/launcher" and missing[2] in LAUNCHERS:
+    if isinstance(error, OSError) and error.strerror:
+        return f"'{error.filename}' cannot be used: {error.strerror}"
+    for look in (_unknown_option, _unknown_setting, _no_value, _reference, _several, _misfit):
+        if told := look(text, chain, folders):
+            return told
+    # without the lines in which OmegaConf tells its own state
+    said = next((line.strip() for line in str(chain[-1]).splitlines() if line.strip()), "no reason given")
+    if type(error).__module__.partition(".")[0] in ("hydra", "omegaconf"):
+        return f"{said} (--help shows the options)"
+    return f"Hydra cannot work with this command ({type(error).__name__}: {said}): leave out its hydra settings"
+
+
+def _unknown_option(text: str, chain: list[BaseException], folders: list[Path]) -> str | None:
+    missing = re.search(r"(?:Could not find|Could not load) '((?:hydra/)?\w+)/([^']*)'", text)
+    if not missing:
+        return None
+    if missing[1] == "hydra/launcher" and missing[2] in LAUNCHERS:
         return f"hydra/launcher={LAUNCHERS[missing[2]]} is not installed: pip install 'cad-exp[launchers]'"
-    if missing:
-        return unknown(missing[2], list(options(missing[1], folders)), missing[1])
+    return unknown(missing[2], list(options(missing[1], folders)), missing[1])
+
+
+def _unknown_setting(text: str, chain: list[BaseException], folders: list[Path]) -> str | None:
+    gone = re.search(r"Could not delete (?:from config\. )?'([^']*)'", text)
+    if gone:
+        return f"'~{gone[1]}' finds nothing to leave out: {_unknown_key(gone[1].partition('=')[0], folders)}"
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
-    if key and ("not in struct" in text or "Could not override" in text):
-        if key[1].startswith("hydra."):
-            return f"unknown setting '{key[1]}': --cfg hydra (and your hydra/launcher=...) shows them all"
-        return _unknown_key(key[1], folders)
-    if "Missing mandatory value" in text:
-        empty = next((str(link.full_key) for link in chain if getattr(link, "full_key", None)), "a setting")
-        return f'{empty} has no value: add {empty}="..." to the command'
-    several = re.search(r"Ambiguous value for argument '([^']+)'", text)
+    if not key or not ("not in struct" in text or "Could not override" in text):
+        return None
+    if key[1].startswith("hydra"):
+        return f"unknown setting '{key[1]}': --cfg hydra (and your hydra/launcher=...) shows them all"
+    return _unknown_key(key[1], folders)
+
+
+def _no_value(text: str, chain: list[BaseException], folders: list[Path]) -> str | None:
+    if "Missing mandatory value" not in text:
+        return None
+    empty = next((str(link.full_key) for link in chain if getattr(link, "full_key", None)), "a setting")
+    return f'{empty} has no value: add {empty}="..." to the command'
+
+
+def _reference(text: str, chain: list[BaseException], folders: list[Path]) -> str | None:
+    """References ${...} to what is not there, and those that cannot be read."""
+    key = next((str(link.full_key) for link in chain if getattr(link, "full_key", None)), "a setting")
+    as_text = "for the text ${ itself write \\${"
+    absent = re.search(r"Interpolation key '([^']*)' not found", text)
+    group, _, name = absent[1].partition(".") if absent else ("", "", "")
+    if key.startswith("hydra.") and group in GROUPS and name:
+        return f"{group}.{name} is missing, which names the run's folder: add '{name}: ...' to the file of your {group}"
+    if absent and key.startswith("hydra."):
+        return f"a name refers to '{absent[1]}', and there is no such setting (hydra.run.dir, concept.name)"
+    if absent:
+        return f"{key} refers to '{absent[1]}', and there is no such setting; {as_text}"
+    unset = re.search(r"Environment variable '([^']*)' not found", text)
+    if unset:
+        return f"{key} refers to the environment variable {unset[1]}, which is not set"
+    if re.search(r"nterpolation|GrammarParseError|resolver", text) or any(
+        type(link).__name__ in ("GrammarParseError", "RecursionError", "UnsupportedInterpolationType") for link in chain
+    ):
+        return f"{key} holds a reference with ${{ that leads nowhere; {as_text}"
+    return None
+
+
+def _several(text: str, chain: list[BaseException], folders: list[Path]) -> str | None:
+    several = re.search(r"Ambiguous value for argument '([^']+)'", text, re.DOTALL)
     if several:
         return f"'{several[1]}' names several values: add -m to run them one after the other"
-    return re.sub(r"\s+", " ", str(error)).strip() + " (--help shows the options)"
+    return None
+
+
+def _misfit(text: str, chain: list[BaseException], folders: list[Path]) -> str | None:
+    if absent := re.search(r"path=(.*) is not available", text):
+        return f"there is no folder '{absent[1]}' with options (hydra.searchpath)"
+    override = re.search(r"Error merging override (.*)", text)
+    if not override:
+        return None
+    allowed = re.search(r"expected one of \[([^\]]*)\]", text)
+    return f"'{override[1]}' is no value that this setting takes" + (f": use {allowed[1]}" if allowed else "")
 
 
 def refused(error: BaseException) -> str | None:
@@ -163,7 +221,7 @@ def unknown(name: str, known: list[str], what: str) -> str:
     return (
         f"unknown {what} '{name}'"
         + (f": did you mean {close[0]}?" if close else ".")
-        + f" There are: {', '.join(known)}"
+        + (f" There are: {', '.join(known)}" if known else " There are none")
     )
 
 

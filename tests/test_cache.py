@@ -180,9 +180,12 @@ def test_the_code_of_edits_counts_where_a_model_starts_from_some(tmp_path: Path,
 
 
 def test_a_sweep_keeps_its_folder():
-    assert sweep_name(["concept=church,tench", "seed=1"]) == sweep_name(["concept=church,tench", "seed=1"])
-    assert sweep_name(["concept=church,tench", "seed=1"]) != sweep_name(["concept=church,tench", "seed=2"])
-    assert sweep_name(["a=[1,2]/../x,y"]).count("/") == 0
+    swept = ["concept=church,tench"]
+    assert sweep_name([*swept, "seed=1"], swept) == sweep_name([*swept, "seed=1"], swept)
+    assert sweep_name([*swept, "seed=1"], swept) != sweep_name([*swept, "seed=2"], swept)
+    for nothing in ("tracking.project=x", "tracking=disabled", "++runtime.cache=y", "+runtime.offload=none"):
+        assert sweep_name([*swept, nothing], [*swept, nothing]) == sweep_name(swept, swept)
+    assert sweep_name(["a=[1,2]/../x,y"], ["a=[1,2]/../x,y"]).count("/") == 0
 
 
 # ---------------------------------------------------------------------------------------------- whole stages

@@ -94,7 +94,7 @@ def test_import_is_light():
         (["concept=church,tench"], ["add -m"]),
         (["concept=custom"], ['concept.prompt="..."']),
         (["model=local"], ['model.path="..."']),
-        (["concept"], ["concept", "--help"]),
+        (["concept"], ["write concept=VALUE"]),
     ],
 )
 def test_a_wrong_command_gets_one_line(arguments: list[str], expected: list[str], fake_run: Path):

@@ -154,7 +154,7 @@ def test_the_same_command_goes_on_and_repeats_nothing(tmp_path: Path, capsys):
     assert main(["trials=12", f"folder={tmp_path / 'a'}"], whole) == 0
     command = [f"folder={tmp_path / 'b'}"]
     assert main(["trials=6", *command], stopped) == 130
-    assert "the same command goes on from here" in capsys.readouterr().err
+    assert "stopped; the same command continues where it was" in capsys.readouterr().err
     assert main(["trials=6", *command], rest) == 0
     assert "trial 3 again:" in capsys.readouterr().out
     assert main(["trials=12", *command], more) == 0
@@ -355,8 +355,11 @@ def test_the_queue_starts_with_the_default_where_the_space_holds_it():
         (["edit=none"], "edit=erase"),
         (["evaluation.metrics=[erasure]"], "name both"),
         (["hydra.run.dir=here"], "folder="),
-        (["-m"], "--help"),
-        (["church"], "name=value"),
+        (["-m"], "unknown flag '-m'"),
+        (["church"], "church=VALUE"),
+        (["concept.prompt=it's"], """'concept.prompt="it'"'"'s"'"""),
+        (["--config-dir", "nowhere"], "no folder 'nowhere'"),
+        (["--config-dir"], "expected one argument"),
     ],
 )
 def test_a_wrong_command_gets_one_line(arguments: list[str], expected: str, capsys):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cad_exp import ready, terminal
+from cad_exp import entry, ready, terminal
 from cad_exp.errors import UserError
 from cad_exp.files import write_json
 from cad_exp.results import run_info
@@ -39,7 +39,7 @@ Of a run, as in python -m cad_exp --help; a value that is given here is not sear
   evaluation.samples=16 evaluation.retention_samples=4    fewer images: faster, and wider intervals
 
   --config-dir FOLDER          your own options, as for a run"""
-STOPPED, FAILED, MISUSED = 130, 1, 2
+FAILED, MISUSED = 1, 2
 
 
 def report(plan: Plan, study: Study) -> None:
@@ -116,6 +116,7 @@ def main(arguments: list[str] | None = None, run: Run | None = None) -> int:
     if {"-h", "--help"} & set(arguments):
         print(HELP)
         return 0
+    entry.begin()
     code = MISUSED
     try:
         plan, code = read(arguments), FAILED
@@ -126,11 +127,8 @@ def main(arguments: list[str] | None = None, run: Run | None = None) -> int:
     except UserError as error:
         terminal.error(str(error))
         return code
-    except KeyboardInterrupt:
-        terminal.error("stopped; the same command goes on from here")
-        return STOPPED
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry.run(main))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cad_exp import usage
+from cad_exp import commands, config_folders, grammar, usage
+from cad_exp.arguments import without_flags
 from cad_exp.errors import UserError, choose
 from cad_exp.identity import digest, effective
 from cad_exp.search.study import Parameters, Space
@@ -59,7 +59,7 @@ class Plan:
 
     def arguments(self, parameters: Parameters) -> list[str]:
         """The command-line arguments of the ordinary run with these parameters."""
-        return [*self.overrides, *(f"{OVERRIDES[name]}={value}" for name, value in parameters.items())]
+        return [*self.overrides, *(commands.override(OVERRIDES[name], value) for name, value in parameters.items())]
 
     def command(self, parameters: Parameters, fresh: bool = False) -> str:
         """What to type to run these parameters; fresh: the same edit on images of another seed."""
@@ -67,51 +67,43 @@ class Plan:
         if fresh:
             arguments = [a for a in arguments if a.partition("=")[0] != "evaluation.seed"]
             arguments.append(f"evaluation.seed={self.config['evaluation']['seed'] + 1}")
-        own = [f"--config-dir={folder}" for folder in self.config_folders[1:]]
-        return shlex.join(["python", "-m", "cad_exp", *own, *arguments])
+        return commands.shell("cad_exp", arguments, self.config_folders[1:])
 
 
 def read(arguments: list[str]) -> Plan:
     """The plan of a command line. UserError for anything misspelt or contradictory, before anything heavy is loaded."""
-    folders = [usage.conf_folder(), *usage.user_folders([*arguments, ""])]
-    given = _without_config_dir(arguments)
+    own_folders, given = without_flags(arguments, "cad_exp.search")
+    folders = [usage.conf_folder(), *own_folders]
     defaults = OmegaConf.to_container(OmegaConf.load(folders[0] / "search.yaml"))
     run_keys = [*OmegaConf.load(folders[0] / "config.yaml"), *usage.GROUPS]
     known = [*defaults, *(key for key in run_keys if key not in ("defaults", "hydra"))]
-    own, overrides = [], []
-    for argument in given:
-        key, equals, _ = argument.partition("=")
-        first, _, second = key.partition(".")
-        if argument.startswith("-") or not equals:
-            raise UserError(f"a search does not understand '{argument}': give name=value, --config-dir or --help")
-        if first == "hydra":
-            raise UserError(f"'{key}' means nothing to a search: folder=... says where its files go")
-        if first.lstrip("+~") not in known:
+    own, asked = [], []
+    for item in grammar.parse(given, folders):
+        first, _, second = item.key_or_group.partition(".")
+        if first.partition("/")[0] == "hydra":
+            raise UserError(f"'{item.key_or_group}' means nothing to a search: folder=... says where its files go")
+        if first not in known:
             raise UserError(usage.unknown(first, known, "setting"))
         if first == "space" and second not in defaults["space"]:
             raise UserError(usage.unknown(second, list(defaults["space"]), "setting in space"))
-        (own if first in defaults else overrides).append(argument)
+        if item.is_sweep_override():
+            raise UserError(
+                "a search takes one value of each setting; choices stand in brackets, as in space.scope=[global,layer]"
+            )
+        (own if first in defaults else asked).append(str(item.input_line))
     wanted = composed("search", own, folders)
     trials, bound = _number(wanted, "trials"), _number(wanted, "retention")
     if trials < 1 or trials != int(trials):
         raise UserError(f"trials={wanted['trials']} is no number of trials: use 1 or more")
     if not 0 <= bound <= 1:
         raise UserError(f"retention={wanted['retention']} is out of range: it is a share, 0 to 1, such as 0.95")
-    config = composed("config", [*BRIEF, *overrides], folders)
-    space = _space(wanted["space"], [a.partition("=")[0] for a in own], overrides, config, folders)
+    config = composed("config", [*BRIEF, *asked], folders)
+    space = _space(wanted["space"], [a.partition("=")[0] for a in own], asked, config, folders)
     config = _settled(config, folders[1:])
     name = f"{config['concept']['name']}-{config['granularity']['name']}"
     own_hash = digest(_settings(config, space, bound))[:10]
     folder = Path(wanted["folder"] or Path("outputs") / "search" / f"{name}-{own_hash}")
-    return Plan(overrides, folders, config, space, int(trials), bound, folder)
-
-
-def _without_config_dir(arguments: list[str]) -> list[str]:
-    left = list(arguments)
-    for flag in ("--config-dir", "-cd"):
-        while flag in left:
-            del left[left.index(flag) : left.index(flag) + 2]
-    return [a for a in left if not a.startswith(("--config-dir=", "-cd="))]
+    return Plan(asked, folders, config, space, int(trials), bound, folder)
 
 
 def _number(wanted: dict[str, Any], key: str) -> float:
@@ -123,16 +115,11 @@ def _number(wanted: dict[str, Any], key: str) -> float:
 
 def composed(name: str, overrides: list[str], folders: list[Path]) -> dict[str, Any]:
     """A config as Hydra composes it, as plain dicts. UserError in a person's words."""
-    search_path = [f"hydra.searchpath=[{','.join(f'file://{f.absolute()}' for f in folders[1:])}]"]
     try:
-        with initialize_config_dir(str(folders[0]), version_base="1.3"):
-            config = compose(name, [*(search_path if folders[1:] else []), *overrides])
+        with config_folders.searched(folders[1:]), initialize_config_dir(str(folders[0]), version_base="1.3"):
+            config = compose(name, overrides)
             return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException) as error:
-        if "Ambiguous value" in str(error):
-            raise UserError(
-                "a search takes one value of each setting; choices stand in brackets, as in space.scope=[global,layer]"
-            ) from error
         raise UserError(usage.explain(error, folders)) from error
 
 

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cad_exp import terminal
+from cad_exp import entry, terminal
+from cad_exp.arguments import Parser
 from cad_exp.errors import UserError
 from cad_exp.text import cell, line
 
@@ -32,9 +33,7 @@ NAMED = 5  # of the files that are left out
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        "python -m cad_exp.tables", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = Parser("python -m cad_exp.tables", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("what", nargs="*", help="experiment=NAME and overrides, or one folder")
     made.add_argument(
         "--from", dest="sources", nargs="+", action="extend", metavar="FOLDER", help="where the runs lie (outputs)"
@@ -52,19 +51,23 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code is 0, 1 for an error or a table without any number, 2 for a wrong flag."""
-    given = parser().parse_intermixed_args(arguments)
-    # People write `--from A experiment=NAME`: what names a setting is no folder, unless there is one of that name.
-    folders = [name for name in given.sources or [] if "=" not in name or os.path.exists(name)]
-    overrides = [*given.what, *(name for name in given.sources or [] if name not in folders)]
     try:
-        if len(overrides) == 1 and ("=" not in overrides[0] or os.path.isdir(overrides[0])):
-            if given.sources or given.to:
-                raise UserError("a folder alone is shown as it is: --from and --to belong to experiment=NAME")
-            return any_runs(Path(overrides[0]), given.csv)
-        return study(overrides, folders or [OUTPUTS], given.to, given.config_dir, given.csv)
+        return build(parser().parse_intermixed_args(arguments))
     except UserError as error:
         terminal.error(str(error))
         return 1
+
+
+def build(given: argparse.Namespace) -> int:
+    """Do what the parsed arguments ask for; UserError where they make no sense."""
+    # People write `--from A experiment=NAME`: what names a setting is no folder, unless there is one of that name.
+    folders = [name for name in given.sources or [] if "=" not in name or os.path.exists(name)]
+    overrides = [*given.what, *(name for name in given.sources or [] if name not in folders)]
+    if len(overrides) == 1 and ("=" not in overrides[0] or os.path.isdir(overrides[0])):
+        if given.sources or given.to:
+            raise UserError("a folder alone is shown as it is: --from and --to belong to experiment=NAME")
+        return any_runs(Path(overrides[0]), given.csv)
+    return study(overrides, folders or [OUTPUTS], given.to, given.config_dir, given.csv)
 
 
 def any_runs(folder: Path, csv: bool) -> int:
@@ -87,10 +90,14 @@ def study(
     from cad_exp.tables.origin import origin
     from cad_exp.tables.plan import plan
 
-    made = plan(overrides, config_folders)
-    # Before the first run of all there is no outputs/: then everything is missing, which the table says.
+    # Before the first run of all there is no outputs/, and nothing is found.
     found = Found() if folders == [OUTPUTS] and not OUTPUTS.exists() else collect(folders)
+    some = bool(found.runs or found.unfinished)
+    made = plan(overrides, config_folders, None if some else 1)
     table, numbers = _laid_out(made, found)
+    if not some:  # a table of dots says nothing
+        _tell_skipped(found.skipped)
+        return _nothing(made)
     facts = origin(made, found_runs(made, found), table.metrics)
     page = write.markdown(made, table, facts, found)
     folder = write.folder(to or OUTPUTS / "tables" / made.name, made.name)
@@ -104,10 +111,13 @@ def study(
     if not csv:
         terminal.show_places(places)
     _tell_skipped(found.skipped)
-    if len(table.missing) == len(made.jobs):
-        terminal.error(f"none of the {len(made.jobs)} runs is there: {made.sweep}")
-        return 1
-    return 0
+    return _nothing(made) if len(table.missing) == len(made.jobs) else 0
+
+
+def _nothing(made: Plan) -> int:
+    """Say that no run of a study is there, and what makes them; the exit code."""
+    terminal.error(f"none of the {made.planned} runs of experiment={made.name} is there: {made.sweep}")
+    return 1
 
 
 def _laid_out(made: Plan, found: Found) -> tuple[Table, str]:
@@ -144,4 +154,4 @@ def _tell_skipped(skipped: dict[Path, str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry.run(main))

@@ -7,7 +7,6 @@ fifth. The steps are those of Hydra's ConfigLoaderImpl (1.3); a test holds the r
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,9 +23,8 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from cad_exp import usage
+from cad_exp import config_folders, usage
 from cad_exp.errors import UserError
 
 NAME = "config"
@@ -40,31 +38,21 @@ def hydra(folders: list[Path]) -> Iterator[Composer]:
     """
     around = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
-    path = [f"hydra.searchpath=[{','.join(map(_quoted, folders[1:]))}]"]
     try:
-        with initialize_config_dir(str(folders[0]), version_base="1.3"):
-            yield Composer(path if folders[1:] else [])
+        with config_folders.searched(folders[1:]), initialize_config_dir(str(folders[0]), version_base="1.3"):
+            yield Composer()
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(usage.explain(error, folders)) from error
-    except YAMLError as error:
-        raise UserError(f"a config is no YAML: {' '.join(str(error).split())}") from error
     finally:
         GlobalHydra.instance().hydra = around
 
 
-def _quoted(folder: Path) -> str:
-    """A config folder as one word of Hydra's override grammar, whatever characters its name has."""
-    path = re.sub(r"(\\*)(')", r"\1\1\\\2", str(folder.absolute()))  # a backslash before a quote counts twice
-    return f"'file://{path}'"
-
-
 class Composer:
-    """Composes sweeps and jobs. search_path: the override that adds further config folders, if any."""
+    """Composes sweeps and jobs."""
 
-    def __init__(self, search_path: list[str]):
-        self._path = search_path
+    def __init__(self) -> None:
         self._loader: Any = GlobalHydra.instance().config_loader()
-        _, self._repository = self._loader._parse_overrides_and_create_caching_repo(NAME, search_path)
+        _, self._repository = self._loader._parse_overrides_and_create_caching_repo(NAME, [])
         self._fresh = _Fresh(self._repository)
 
     def sweep(self, arguments: list[str]) -> tuple[list[list[str]], Any]:
@@ -72,7 +60,7 @@ class Composer:
         state = GlobalHydra.instance().hydra
         assert state is not None
         config = state.compose_config(
-            NAME, [*self._path, *arguments], run_mode=RunMode.MULTIRUN, from_shell=False, with_log_configuration=False
+            NAME, list(arguments), run_mode=RunMode.MULTIRUN, from_shell=False, with_log_configuration=False
         )
         params = OmegaConf.to_container(config.hydra.sweeper, resolve=True).get("params") or {}  # type: ignore[union-attr]
         asked = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cad_exp import usage
+from cad_exp import commands, grammar, usage
 from cad_exp.errors import UserError, choose
 from cad_exp.identity import asked
 from cad_exp.settings import Config, settle
@@ -30,13 +28,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs of a study, in the order of the sweep. given: what the command adds to experiment=NAME."""
+    """The jobs of a study, in the order of the sweep.
+
+    given: what the command adds to experiment=NAME; planned: how many combinations the sweep has.
+    """
 
     name: str
     study: Study
     jobs: tuple[Job, ...]
     given: tuple[str, ...]
     config_folders: tuple[Path, ...]
+    planned: int = 0
 
     def command(self, job: Job) -> str:
         """What to type to run this job alone."""
@@ -48,25 +50,24 @@ class Plan:
         return self._command(["-m"], self.given)
 
     def _command(self, flags: list[str], overrides: tuple[str, ...]) -> str:
-        own = [f"--config-dir={folder}" for folder in self.config_folders[1:]]
         kept = [item for item in overrides if _key(item) not in ("experiment", "study")]
-        return shlex.join(["python", "-m", "cad_exp", *flags, *own, f"experiment={self.name}", *kept])
+        arguments = [*flags, commands.override("experiment", self.name), *kept]
+        return commands.shell("cad_exp", arguments, self.config_folders[1:])
 
 
-def plan(arguments: list[str], config_folders: list[Path] | None = None) -> Plan:
+def plan(arguments: list[str], config_folders: list[Path] | None = None, most: int | None = None) -> Plan:
     """The plan of `experiment=NAME` and overrides as a sweep takes them; UserError for anything misspelt.
 
-    config_folders: further folders with configs (`--config-dir`).
+    config_folders: further folders with configs (`--config-dir`). most: only so many jobs.
     """
     folders = [usage.conf_folder(), *(config_folders or [])]
-    for folder in folders:
-        if not os.path.isdir(folder):
-            raise UserError(f"there is no folder '{folder}' with options of your own (--config-dir)")
+    usage.exist(folders)
     for argument in arguments:
         if argument.startswith("-") or not ("=" in argument or argument.startswith("~")):
             raise UserError(
                 f"a table does not understand '{argument}': give experiment=NAME and overrides as the sweep's"
             )
+    grammar.parse(arguments, folders)
     names = [item.partition("=")[2] for item in arguments if _key(item) == "experiment"]
     if not names:
         raise UserError("which study? give experiment=NAME, or the folder of a run or sweep (--help)")
@@ -75,11 +76,11 @@ def plan(arguments: list[str], config_folders: list[Path] | None = None) -> Plan
         # Launchers and folders of a pasted command mean nothing here, and their plugins may not be installed.
         overrides, section = composer.sweep([item for item in arguments if not _elsewhere(item)])
         study = read(section, name)
-        jobs = _different(_job(item, settle(composer.job(item), folders[1:])) for item in overrides)
+        jobs = _different(_job(item, settle(composer.job(item), folders[1:])) for item in overrides[:most])
     given = tuple(item for item in arguments if _key(item) not in ("experiment", "study"))
-    for key in () if given else study.keys:  # the command may have left out the only option that has a key
+    for key in () if given or most else study.keys:  # the command may have left out the only option that has a key
         _exists(key, jobs, name)
-    return Plan(name, study, jobs, given, tuple(folders))
+    return Plan(name, study, jobs, given, tuple(folders), len(overrides))
 
 
 def _different(jobs: Iterable[Job]) -> tuple[Job, ...]:

@@ -61,6 +61,7 @@ _LATEX |= {word[0]: f"$\\{word[1:]}$" for word in _GREEK.split()}
 _NUMBER = re.compile(r"(?<![\w.-])-(?=[\d.])")  # a hyphen that is a minus
 MADE = "## How the numbers were made"  # a heading of every page
 KINDS = (".md", ".tex", ".csv", ".png")
+SINGLE = 10  # commands of single runs on a page
 MARKDOWN_MARKS = ("{}", "**{}**", "<u>{}</u>")
 LATEX_MARKS = ("{}", "\\textbf{{{}}}", "\\underline{{{}}}")
 
@@ -95,15 +96,16 @@ def _laid(table: Table) -> list[str]:
 
 
 def _missing(plan: Plan, table: Table, found: Found) -> str:
+    """The command that makes all missing runs, and those of single ones, as long as they can be read."""
     lines = [
         f"{len(table.missing)} of {len(plan.jobs)} runs. All of them:",
         "",
         f"    {plan.sweep}",
         "",
-        "One by one:",
+        "One by one:" if len(table.missing) <= SINGLE else f"One by one, the first {SINGLE}:",
         "",
     ]
-    for job in table.missing:
+    for job in table.missing[:SINGLE]:
         started = found.unfinished.get(job.hash)
         lines.append(f"    {plan.command(job)}" + (f"  # did not finish: {started.folder}" if started else ""))
     return "\n".join(lines)
