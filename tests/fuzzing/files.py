@@ -881,7 +881,7 @@ def sweep_with_odd_errors(place, rng):
 
 # What a file of each class is given to.
 COMMANDS: dict[str, dict] = {
-    "images": {"arguments": SMALL, "real": True},
+    "images": {"arguments": (*SMALL, "objective=amplify"), "real": True},
     "prompts": {"arguments": PLANNED},
     "edits": {"arguments": SMALL, "real": True},
     "weights": {"arguments": SMALL, "real": True},
