@@ -22,7 +22,7 @@ from cad_exp import commands, complete, config_folders, entry, gpus, parallel, r
 from cad_exp.errors import UserError, out_of_memory
 from cad_exp.files import CLOSED, FULL, atomic, system_error, write_json
 from cad_exp.identity import run_identity
-from cad_exp.results import harm, load_results
+from cad_exp.results import STOPPED, harm, load_results
 from cad_exp.settings import settle
 from cad_exp.text import safe
 
@@ -164,6 +164,8 @@ def earlier(config: dict[str, Any], folder: Path) -> tuple[dict[str, Any] | None
     if content["run"].get("identity") != run_identity(config):
         return None, "code, versions, weights or files that it reads are not those of the finished run"
     why = harm(folder, content) if content["run"].get("complete") else "it was not complete"
+    if STOPPED in (content["run"].get("left_out") or {}).values():
+        why = "it was stopped before its images and pictures had their places"
     return (None, why) if why else (content, None)
 
 

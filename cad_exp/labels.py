@@ -1,4 +1,8 @@
-"""Whether a judge knows a concept's label, asked before any judge or torch is loaded."""
+"""Whether a judge knows a concept's label, asked before any judge or torch is loaded.
+
+A label like a known one is a slip, which would silently cost the concept rate, and is refused. Any other label may be
+meant: then the run says that nobody can judge it.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from cad_exp import terminal
 from cad_exp.errors import UserError
 
 KINDS = ("object", "style", "nudity", "clothed")  # what a label can be of
 SHOWN = 20  # labels that a message lists
+ALIKE = 0.8  # of difflib's ratio: "chruch" is a slip of "church", "teapot" is not one of "parachute"
 
 
 def check_label(config: dict[str, Any]) -> None:
-    """UserError, of a settled config, for a label that its judge has to find in images and does not know."""
+    """UserError, of a settled config, for a misspelt label; says so where its judge does not know what is asked for."""
     concept, judge = config["concept"], config["judge"]["name"]
     label, kind = concept["label"], concept["kind"]
     if not label or judge is None or not _asked(config):
@@ -25,12 +31,20 @@ def check_label(config: dict[str, Any]) -> None:
         raise UserError(f"concept.label={label} needs concept.kind={kinds}, not {kind}: set it, or concept.label=null")
     known = _mini(kind) if judge == "mini" else _imagenet() if kind == "object" else None
     if known and label not in known:
-        close = get_close_matches(str(label), known, n=1, cutoff=0.5)
-        hint = f"did you mean '{close[0]}'? " if close else ""
         what = ", ".join(known) if len(known) <= SHOWN else f"the {len(known):,} ImageNet classes of torchvision"
-        raise UserError(
-            f"concept.label: judge={judge} knows no {kind} '{label}': {hint}It knows {what} (null: no label)"
-        )
+        told = f"judge={judge} knows no {kind} '{label}'"
+        if like := _like(str(label), known):
+            raise UserError(f"concept.label: {told}: did you mean '{like}'? It knows {what} (null: no label)")
+        if config["objective"]["name"] == "judge" or (config["evaluation"]["fidelity"] or {}).get("images"):
+            raise UserError(f"concept.label: {told}, and the run needs its answer: it knows {what}")
+        terminal.say(f"  {told}, so there is no concept rate: it knows {what}", style="yellow")
+
+
+def _like(label: str, known: list[str]) -> str | None:
+    """The known label that this one is a slip of: other capitals, a letter or two."""
+    lower = {name.lower(): name for name in known}
+    close = get_close_matches(label.strip().lower().replace("_", " "), lower, n=1, cutoff=ALIKE)
+    return lower[close[0]] if close else None
 
 
 def _asked(config: dict[str, Any]) -> bool:

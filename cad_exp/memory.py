@@ -16,10 +16,13 @@ Probes and scores lie in the machine's own memory. Generating images needs no gr
 
 import sys
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cad_exp import meta, terminal
 from cad_exp.errors import UserError, choose
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 GIB = 2**30
 OFFLOADS = ("none", "model", "sequential")
@@ -102,6 +105,11 @@ def show(needs: list[Need]) -> None:
     terminal.console().print(table)
 
 
+def _values(asked: "Override") -> list[str]:
+    """What `model=mini` or `model=sd14,sd15` names."""
+    return list(asked.sweep_string_iterator()) if asked.is_sweep_override() else [str(asked.value())]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line: 0, or 2 when the command is wrong."""
     from cad_exp import grammar, usage
@@ -118,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
         parsed = grammar.parse(given, folders)
         models = [item for item in parsed if item.key_or_group == "model" and not item.is_delete()]
         grammar.one_value_each([item for item in parsed if item not in models])
-        names = list(models[-1].sweep_string_iterator()) if models else meta.names()
+        names = _values(models[-1]) if models else meta.names()
         rest = [str(item.input_line) for item in parsed if item not in models]
         # A hub model's own config may be missing or its path open; sizes come from the facts, settings from any model.
         config = composed("config", ["model=mini", "objective=erase", "runtime.batch_size=1", *rest], folders)

@@ -33,7 +33,7 @@ def locate(settings: dict[str, Any], group: str = "prompts") -> Path:
     if settings["path"]:
         file = resolve(settings["path"])
         if not os.path.isfile(file):
-            raise UserError(f"there is no prompt file '{file}': give {group}.path=FILE (CSV or parquet)")
+            raise UserError(f"there is no prompt file '{settings['path']}': give {group}.path=FILE (CSV or parquet)")
         return file
     folder, names = os.environ.get(FOLDER), [settings["file"], *(settings["name"] + suffix for suffix in SUFFIXES)]
     for name in names if folder else ():

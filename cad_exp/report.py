@@ -23,7 +23,7 @@ from .files import atomic, link
 from .image_game import MEASURES
 from .probes import Probes
 from .records import Records
-from .results import Results
+from .results import STOPPED, Results
 from .settings import Config
 from .shots import Shot
 from .stages import Stages
@@ -126,7 +126,7 @@ class Show:
     def finish(self, tracker: Tracker) -> None:
         """Complete the results; then draw, and mirror them to the tracker."""
         drawings, results = self.drawings(), self.results
-        left_out = results.run["left_out"] = dict.fromkeys(drawings, "the run was stopped before it was made")
+        left_out = results.run["left_out"] = dict.fromkeys(drawings, STOPPED)
         results.finish()
         if not parallel.main():
             return

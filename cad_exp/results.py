@@ -26,6 +26,7 @@ from cad_exp.identity import asked, file_digest
 
 SCHEMA_VERSION = 2
 FILE = "results.json"
+STOPPED = "the run was stopped before it was made"  # of a picture, in `run.left_out`
 VARIANTS = ("unedited", "edited", "random", "attribution")  # the last: facts of the scores, not of images
 FIELDS = ("name", "variant", "value", "low", "high", "n", "higher_is_better", "definition", "changes")
 PACKAGES = (
@@ -180,17 +181,6 @@ def harm(folder: Path | str, content: dict[str, Any]) -> str | None:
         return f"{error.filename} cannot be read ({error.strerror})"
     changed = [name for name, digest in zip(promised, found, strict=True) if promised[name] != digest]
     return f"{changed[0]} is not what was written" if changed else None
-
-
-def finished(folder: Path | str, identity: str) -> dict[str, Any] | None:
-    """The content of results.json, if the run of this identity was completed here and all its files are unharmed."""
-    try:
-        content = load_results(folder)
-    except UserError:
-        return None
-    run = content["run"]
-    whole = run.get("complete") and run.get("identity") == identity and harm(folder, content) is None
-    return content if whole else None
 
 
 def load_results(folder: Path | str) -> dict[str, Any]:

@@ -140,8 +140,10 @@ def test_nothing_to_look_for(prompt, base, why):
 def test_a_label_that_the_judge_does_not_know_is_refused():
     with pytest.raises(UserError, match="judge=mini knows no object 'Church': did you mean 'church'.*tench"):
         check_label(settled("concept=church", "concept.label=Church"))
-    with pytest.raises(UserError, match="knows no object 'teapot'"):
-        check_label(settled("concept=church", "concept.label=teapot"))
+    with pytest.raises(UserError, match="did you mean 'cassette player'"):
+        check_label(settled("concept=church", "concept.label=casette_player"))
+    with pytest.raises(UserError, match="knows no object 'teapot', and the run needs its answer"):
+        check_label(settled("concept=church", "concept.label=teapot", "objective=judge"))
     with pytest.raises(UserError, match="knows no style 'van Gogh': did you mean 'Van Gogh'"):
         check_label(settled("concept=van_gogh", "concept.label=van Gogh"))
     with pytest.raises(UserError, match="needs concept.kind=object or style or nudity, not custom"):
@@ -168,6 +170,11 @@ def test_a_label_that_the_judge_does_not_know_is_refused():
 )
 def test_labels_that_nobody_has_to_know_pass(overrides):
     check_label(settled(*overrides))
+
+
+def test_a_label_that_is_no_slip_is_said(capsys):
+    check_label(settled("concept=church", "concept.label=teapot"))
+    assert "judge=mini knows no object 'teapot', so there is no concept rate" in capsys.readouterr().out
 
 
 # Words

@@ -101,7 +101,11 @@ def judged(shots: list, found: dict[str, list[list[str]]]) -> Records:
 def table(folder: Path, command: list[str], capsys: pytest.CaptureFixture) -> list[dict[str, str]]:
     """The study's table as the terminal shows it: one dict per row."""
     assert main([*command, "--from", str(folder / "runs"), "--to", str(folder / "table")]) == 0
-    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    rows = [
+        line.strip("| ").split(" | ")
+        for line in capsys.readouterr().out.partition("\n## ")[0].splitlines()
+        if line.startswith("|")
+    ]
     return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
 
 

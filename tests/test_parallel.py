@@ -85,7 +85,7 @@ def test_a_dead_process_ends_the_run(tmp_path: Path):
 def test_an_error_is_told_once(tmp_path: Path):
     run = start(tmp_path, 2, "probes.images=nowhere", "objective=amplify")
     said = finish(run, 60)
-    assert run.returncode != 0 and said.count("there is no folder of images at 'nowhere'") == 1
+    assert run.returncode != 0 and said.count("there is no folder of images 'nowhere'") == 1
 
 
 def test_shares_cover_a_list_without_overlap(monkeypatch):

@@ -24,7 +24,7 @@ from cad_exp import gpus, identity, job
 from cad_exp.__main__ import main
 from cad_exp.errors import UserError
 from cad_exp.identity import run_identity
-from cad_exp.results import FIELDS, Results, finished, harm, load_results, signed
+from cad_exp.results import FIELDS, Results, harm, load_results, signed
 from cad_exp.run_folder import MARK, Refused, alone, attempt, check, held, publish
 
 ROOT = Path(cad_exp.__file__).resolve().parents[1]
@@ -346,17 +346,22 @@ def finish(folder: Path, files: dict[str, bytes], identity: str = "a") -> Result
     return results
 
 
+def whole(folder: Path) -> bool:
+    """Whether the folder holds a complete run with all its files unharmed."""
+    content = load_results(folder)
+    return content["run"]["complete"] and harm(folder, content) is None
+
+
 def test_finish_may_be_called_again_for_pictures(tmp_path: Path):
     with attempt(tmp_path) as work:
         results = Results(work, {"identity": "a"}, lambda: publish(work))
         (work / "edit").write_bytes(b"1")
         results.finish()
-        assert finished(tmp_path, "a") and list(load_results(tmp_path)["run"]["files"]) == ["edit"]
+        assert whole(tmp_path) and list(load_results(tmp_path)["run"]["files"]) == ["edit"]
         (work / "picture.png").write_bytes(b"2")
         results.finish()
         results.finish()
-    assert list(load_results(tmp_path)["run"]["files"]) == ["edit", "picture.png"] and finished(tmp_path, "a")
-    assert finished(tmp_path, "b") is None
+    assert list(load_results(tmp_path)["run"]["files"]) == ["edit", "picture.png"] and whole(tmp_path)
 
 
 def test_a_picture_that_fails_costs_no_result(tmp_path: Path):
@@ -365,7 +370,7 @@ def test_a_picture_that_fails_costs_no_result(tmp_path: Path):
         (work / "edit").write_bytes(b"1")
         results.finish()
         raise ZeroDivisionError
-    assert finished(tmp_path, "a")
+    assert whole(tmp_path)
 
 
 def test_a_run_killed_while_it_gives_files_their_places_is_brought_to_its_end(tmp_path: Path, monkeypatch):

@@ -22,5 +22,8 @@ def perturbation(like: Edit, model: DiffusionModel, seed: int = 0) -> Edit:
         size = torch.linalg.vector_norm(new.float() - old) / torch.linalg.vector_norm(noise)
         noisy[name] = (old + size * noise).to(new.dtype)
     kept = {key: like.meta[key] for key in ("model", "fingerprint", "matrices", "weights") if key in like.meta}
+    kept["changed"] = sum(
+        int((new != model.denoiser.get_parameter(name).detach().cpu()).sum()) for name, new in noisy.items()
+    )
     meta = {**kept, "edit": "random", "like": like.meta.get("edit"), "random_seed": seed, "note": NOTE}
     return Edit({}, meta=meta, replaced=noisy)
