@@ -44,9 +44,8 @@ def test_every_experiment_runs_to_its_table(name: str, tmp_path: Path, capsys):
     said = capsys.readouterr().out
     assert code == 0, said
     assert (tmp_path / "table" / f"{name}.md").read_text(encoding="utf-8") in said
-    head, _, *rows = [
-        line.strip("| ").split(" | ") for line in said.partition("\n## ")[0].splitlines() if line[:1] == "|"
-    ]
+    page = said.partition("\n## ")[0]  # the tables of changes come after it
+    head, _, *rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|")]
     empty = {title for row in rows for title, cell in zip(head, row, strict=True) if set(cell) <= set("- ·")}
     assert rows and empty <= KNOWN, said
     table = pd.read_csv(tmp_path / "table" / f"{name}.csv")

@@ -224,7 +224,7 @@ def test_images_that_are_not_square_are_refused_or_asked_to_be(folder, capsys):
     for refuse in (lambda: DiffusionModel.load(folder, device="cpu"), lambda: model_folder.check(folder)):
         with pytest.raises(UserError, match="images of 16 x 24 pixels .*give model.resolution=16"):
             refuse()
-    assert memory.main(["model=local", f"model.path={folder}"]) == 2 and "16 x 24" in capsys.readouterr().out
+    assert memory.main(["model=local", f"model.path={folder}"]) == 2 and "16 x 24" in capsys.readouterr().err
     model_folder.check(folder, 16)
     assert DiffusionModel.load(folder, device="cpu", resolution=16).generate(["a"], [0], steps=1).shape == (
         1,

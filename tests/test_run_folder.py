@@ -392,7 +392,7 @@ def test_a_run_killed_while_it_gives_files_their_places_is_brought_to_its_end(tm
     monkeypatch.undo()
     assert (tmp_path / "a").read_bytes() == b"2" and (tmp_path / "b").read_bytes() == b"1"
     with run_folder.alone(tmp_path):
-        assert finished(tmp_path, "second")
+        assert whole(tmp_path)
     names = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file() and MARK not in p.parts}
     assert names == {"a", "b", "new/d", "results.json"} and not (tmp_path / "old").exists()
 
@@ -405,7 +405,7 @@ def test_a_file_of_a_person_in_the_way_is_never_replaced(tmp_path: Path):
     for name in ("b", "c", "b/below"):
         with pytest.raises(UserError, match="not of this run.*move it away"):
             finish(folder, {"a": b"2", name: b"2"})
-        assert (folder / "a").read_bytes() == b"1" and (folder / "b").read_bytes() == b"mine" and finished(folder, "a")
+        assert (folder / "a").read_bytes() == b"1" and (folder / "b").read_bytes() == b"mine" and whole(folder)
 
 
 def test_links_are_never_followed_out_of_the_folder(tmp_path: Path):

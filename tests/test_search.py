@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
+from cad_exp import entry
 from cad_exp.errors import UserError
 from cad_exp.results import load_results
 
@@ -153,7 +154,7 @@ def test_the_same_command_goes_on_and_repeats_nothing(tmp_path: Path, capsys):
     whole, stopped, rest, more = Fake(), Fake(_3=KeyboardInterrupt()), Fake(), Fake()
     assert main(["trials=12", f"folder={tmp_path / 'a'}"], whole) == 0
     command = [f"folder={tmp_path / 'b'}"]
-    assert main(["trials=6", *command], stopped) == 130
+    assert entry.run(lambda: main(["trials=6", *command], stopped)) == 130
     assert "stopped; the same command continues where it was" in capsys.readouterr().err
     assert main(["trials=6", *command], rest) == 0
     assert "trial 3 again:" in capsys.readouterr().out
