@@ -160,9 +160,21 @@ def _check_denoiser(folder: Path, name: str, resolution: int | None) -> None:
             "another task, give a text-to-image model"
         )
     size = config.get("sample_size")
+    needed = name == "unet" or "sample_size" in config  # a FLUX transformer has none
+    if resolution is None and needed and not _is_size(size):
+        raise UserError(
+            f"'{folder / name / 'config.json'}' does not say for which size it was made (sample_size={size!r}): "
+            "give model.resolution=..."
+        )
     if resolution is None and isinstance(size, list) and len(set(size)) > 1:
         scale = 2 ** (len(autoencoder.get("block_out_channels", [1])) - 1)
         raise not_square(size, scale, str(folder))
+
+
+def _is_size(size: Any) -> bool:
+    """Whether it is a side, or height and width, in latent pixels."""
+    sides = size if isinstance(size, list) and len(size) == 2 else [size]
+    return all(type(side) is int and side > 0 for side in sides)
 
 
 def _json(file: Path) -> dict[str, Any]:

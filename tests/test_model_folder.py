@@ -59,6 +59,15 @@ def test_variants_are_loaded_where_there_is_nothing_else(parts, folder, tiny_fol
             model_folder.check(folder)
 
 
+@pytest.mark.parametrize("size", [None, 0, "8", [8], [8, 8, 8], True])
+def test_a_network_without_a_size_asks_for_one(size, folder):
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"sample_size": size}))
+    with pytest.raises(UserError, match="does not say for which size.*model.resolution"):
+        model_folder.check(folder)
+    model_folder.check(folder, 16)
+
+
 def test_weights_without_a_variant_go_first(folder, tiny_folder):
     before = weights(folder)
     other = next((folder / "unet").glob("*.safetensors")).with_suffix(".fp16.safetensors")

@@ -150,14 +150,14 @@ def test_the_commands_name_the_best_edit_and_other_images(tmp_path: Path):
     assert config["evaluation"]["seed"] == 3 and other["evaluation"]["seed"] == 4
 
 
-def test_the_same_command_goes_on_and_repeats_nothing(tmp_path: Path, capsys):
+def test_the_same_command_goes_on_and_repeats_nothing(tmp_path: Path, capfd):
     whole, stopped, rest, more = Fake(), Fake(_3=KeyboardInterrupt()), Fake(), Fake()
     assert main(["trials=12", f"folder={tmp_path / 'a'}"], whole) == 0
     command = [f"folder={tmp_path / 'b'}"]
     assert entry.run(lambda: main(["trials=6", *command], stopped)) == 130
-    assert "stopped; the same command continues where it was" in capsys.readouterr().err
+    assert "stopped; the same command continues where it was" in capfd.readouterr().err
     assert main(["trials=6", *command], rest) == 0
-    assert "trial 3 again:" in capsys.readouterr().out
+    assert "trial 3 again:" in capfd.readouterr().out
     assert main(["trials=12", *command], more) == 0
     assert stopped.tried[:3] + rest.tried + more.tried == whole.tried and stopped.tried[3] == rest.tried[0]
     assert main(["trials=12", *command], nothing := Fake()) == 0 and nothing.calls == []
