@@ -14,7 +14,7 @@ from cad_exp import terminal
 from cad_exp.errors import UserError
 from cad_exp.files import atomic, write_json
 from cad_exp.identity import asked, digest, effective
-from cad_exp.results import FIELDS, Results, finished, git_revision, load_results, run_info, signed
+from cad_exp.results import FIELDS, Results, git_revision, harm, load_results, run_info, signed
 
 
 def metric(**changes) -> dict:
@@ -96,14 +96,16 @@ def test_what_was_asked_is_the_same_on_every_machine():
     assert asked({"edit": {"factor": -1}, "rates": [1]}) == asked({"edit": {"factor": -1.0}, "rates": [1.0]})
 
 
-def test_a_finished_run_is_recognised_by_its_identity_and_files(tmp_path):
+def test_harm_to_a_promised_file_is_named(tmp_path):
     results = Results(tmp_path, {"identity": "a"})
     (tmp_path / "edit.safetensors").write_bytes(b"12")
-    assert finished(tmp_path, "a") is None
     results.finish()
-    assert finished(tmp_path, "a") == results.as_dict() and finished(tmp_path, "b") is None
+    content = load_results(tmp_path)
+    assert content == results.as_dict() and content["run"]["complete"] and harm(tmp_path, content) is None
     (tmp_path / "edit.safetensors").write_bytes(b"13")
-    assert finished(tmp_path, "a") is None and finished(tmp_path / "elsewhere", "a") is None
+    assert harm(tmp_path, content) == "edit.safetensors is not what was written"
+    (tmp_path / "edit.safetensors").unlink()
+    assert harm(tmp_path, content) == "edit.safetensors is missing"
 
 
 def test_git_revision(tmp_path):
