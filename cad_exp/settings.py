@@ -14,6 +14,7 @@ from cad_exp.prompts import safety
 Config = dict[str, Any]
 JUDGES = ("mini", "real", "none")
 RESAMPLES = 40  # of a bootstrap, at least: then one of them lies beyond the 2.5th percentile
+SEEDED = ("probes", "evaluation")  # groups with a seed of their own
 EVALUATIONS = ("erasure", "retention", "quality")
 DEFAULTS = ("objective", "estimator", "ratio", "amplify_ratio", "factor", "bare")  # of a concept, mostly by granularity
 # Edits that are told apart by their scores alone, each with the estimator that its config chooses.
@@ -32,6 +33,9 @@ def settle(config: Config, folders: Sequence[Path] = ()) -> Config:
         for group, value in config.items()
         if group != "study"  # an experiment's table is none of the run's business
     }
+    for key, seed in (("seed", config["seed"]), *((f"{g}.seed", config[g].get("seed", 0)) for g in SEEDED)):
+        if type(seed) is not int or seed < 0:
+            raise UserError(f"{key} must be a whole number of at least 0, not {seed!r}")
     for group in ("concept", "granularity"):
         check_name(config[group]["name"], f"{group}.name")
     listed.settle(config)

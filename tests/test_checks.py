@@ -172,6 +172,12 @@ def test_labels_that_nobody_has_to_know_pass(overrides):
     check_label(settled(*overrides))
 
 
+@pytest.mark.parametrize("given", ["seed=x", "seed=1.5", "seed=true", "seed=-1", "evaluation.seed=-1", "probes.seed=x"])
+def test_a_seed_is_a_whole_number(given):
+    with pytest.raises(UserError, match=given.partition("=")[0] + " must be a whole number"):
+        settled(given)
+
+
 def test_a_label_that_is_no_slip_is_said(capsys):
     check_label(settled("concept=church", "concept.label=teapot"))
     assert "judge=mini knows no object 'teapot', so there is no concept rate" in capsys.readouterr().out
