@@ -87,7 +87,11 @@ def _hydra(asked: Arguments, folders: list[Path]) -> int:
 
 
 def _told(error: SystemExit) -> int:
-    """The exit code of a flag of Hydra's own."""
+    """The exit code of a flag of Hydra's own. UserError where Hydra refused it in words of its own."""
+    from cad_exp import job
+
+    if error.code and not job.codes and job.Sweep.folder is None:
+        raise UserError("Hydra cannot work with the flags of this command: --help shows ours, --hydra-help all")
     return error.code if isinstance(error.code, int) else MISUSED if error.code else 0
 
 

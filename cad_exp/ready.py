@@ -10,11 +10,13 @@ from typing import Any
 
 from cad_exp import image_folder, model_folder, prompts, terminal
 from cad_exp.cache import Cache
+from cad_exp.errors import UserError
 from cad_exp.inputs import find_file
 from cad_exp.judge_files import at_hand, reference_place, wanted
 from cad_exp.labels import check_label
 from cad_exp.model_files import check_reachable, locate, weights_file
 from cad_exp.runs import runs
+from cad_exp.tensor_header import kind_of
 
 
 def check(config: dict[str, Any]) -> None:
@@ -38,7 +40,8 @@ def _files(config: dict[str, Any]) -> None:
     if model.get("weights"):
         weights_file(model["weights"])
     for path in model.get("edits") or []:
-        find_file(path, "model.edits", "edit file")
+        if kind_of(find_file(path, "model.edits", "edit file")) != "edit":
+            raise UserError(f"model.edits='{path}' is damaged or no edit file: give the edit.safetensors of a run")
     prompts.plan(config)  # reads the sets: what is wrong with one is said now
     for each in runs(config):
         if each["probes"]["images"]:

@@ -10,8 +10,7 @@ from safetensors.torch import save_file
 from cad_exp import terminal
 from cad_exp.errors import UserError
 from cad_exp.files import atomic, system_error
-
-_KEY = "cad_exp"
+from cad_exp.tensor_header import KEY
 
 
 def save_tensors(path: str | Path, kind: str, tensors: dict[str, torch.Tensor], meta: dict) -> Path:
@@ -24,7 +23,7 @@ def save_tensors(path: str | Path, kind: str, tensors: dict[str, torch.Tensor], 
             save_file(
                 {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
                 str(draft),
-                metadata={_KEY: json.dumps({"kind": kind, "version": 1, "meta": meta}, sort_keys=True)},
+                metadata={KEY: json.dumps({"kind": kind, "version": 1, "meta": meta}, sort_keys=True)},
             )
         except SafetensorError as error:
             raise system_error(error) or error from error
@@ -48,7 +47,7 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], 
         raise UserError(f"there is no {kind} file at '{path}': check the path, or run the stage that writes it")
     try:
         with safe_open(str(path), framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            header = json.loads((file.metadata() or {}).get(KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, ValueError, OSError) as error:
         raise UserError(f"'{path}' is damaged or no safetensors file ({error}): write it again") from error

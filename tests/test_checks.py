@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cad_exp import vocabulary
+from cad_exp import ready, vocabulary
 from cad_exp.errors import UserError
 from cad_exp.labels import check_label
 from cad_exp.names import check_name
@@ -176,6 +176,25 @@ def test_labels_that_nobody_has_to_know_pass(overrides):
 def test_a_seed_is_a_whole_number(given):
     with pytest.raises(UserError, match=given.partition("=")[0] + " must be a whole number"):
         settled(given)
+
+
+def test_a_file_that_is_no_edit_is_refused_before_torch(tmp_path):
+    """By its header: text, an empty file, a header that is too large, another kind of tensor file."""
+    import torch
+
+    from cad_exp.edit import Edit
+    from cad_exp.storage import save_tensors
+    from cad_exp.tensor_header import kind_of
+
+    Edit({"a": torch.tensor([1])}).save(tmp_path / "edit.safetensors")
+    save_tensors(tmp_path / "probes.safetensors", "probes", {"x": torch.zeros(1)}, {})
+    assert kind_of(tmp_path / "edit.safetensors") == "edit" and kind_of(tmp_path / "probes.safetensors") == "probes"
+    (tmp_path / "text").write_text("hi")
+    (tmp_path / "empty").touch()
+    (tmp_path / "large").write_bytes(b"\xff" * 64)
+    for name in ("probes.safetensors", "text", "empty", "large"):
+        with pytest.raises(UserError, match="model.edits=.* is damaged or no edit file"):
+            ready.check(settled(f"model.edits=[{tmp_path / name}]"))
 
 
 def test_a_label_that_is_no_slip_is_said(capsys):

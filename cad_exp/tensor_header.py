@@ -1,0 +1,21 @@
+"""What a tensor file of cad_exp says of itself, read from its header alone: no tensors, no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+LARGEST = 100_000_000  # bytes of a header: the limit of the safetensors format
+KEY = "cad_exp"  # of our entry in the header's metadata
+
+
+def kind_of(file: Path) -> str | None:
+    """Return the kind of a file (`edit`, `probes`, `attribution`); None for any other file, damaged ones too."""
+    try:
+        with open(file, "rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(size)) if size <= LARGEST else {}
+        kind = json.loads(header["__metadata__"][KEY])["kind"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return kind if isinstance(kind, str) else None
