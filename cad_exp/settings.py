@@ -14,6 +14,9 @@ from cad_exp.prompts import safety
 Config = dict[str, Any]
 JUDGES = ("mini", "real", "none")
 RESAMPLES = 40  # of a bootstrap, at least: then one of them lies beyond the 2.5th percentile
+SEEN = ("samples", "number", "kinds", "fractions", "repeats", "draws")  # of the same study with images
+FIDELITY = ("number", "rates", "kinds", "probes", "held_out", "stability", "growth", "sanity", "fractions", "repeats")
+FIDELITY += ("negative", "draws", "images", "bootstrap")
 SEEDED = ("probes", "evaluation")  # groups with a seed of their own
 EVALUATIONS = ("erasure", "retention", "quality")
 DEFAULTS = ("objective", "estimator", "ratio", "amplify_ratio", "factor", "bare")  # of a concept, mostly by granularity
@@ -115,6 +118,9 @@ def _without_scores(config: Config) -> None:
 def _check(settings: Config, concept: Config) -> None:
     _check_resamples("evaluation.fid_bootstrap", settings["fid_bootstrap"])
     if settings["fidelity"]:
+        _check_study("evaluation.fidelity", settings["fidelity"], FIDELITY)
+        if settings["fidelity"]["images"]:
+            _check_study("evaluation.fidelity.images", settings["fidelity"]["images"], SEEN)
         _check_resamples("evaluation.fidelity.bootstrap", settings["fidelity"]["bootstrap"])
     for name in settings["metrics"]:
         choose(name, EVALUATIONS, "evaluation")
@@ -128,6 +134,13 @@ def _check(settings: Config, concept: Config) -> None:
         raise UserError("evaluation.retention_samples must be at least 1 for retention and quality")
     if not concept["evaluation_prompts"]:
         raise UserError(f"the concept {concept['name']} has no evaluation_prompts: give it at least one")
+
+
+def _check_study(key: str, given: object, wanted: tuple[str, ...]) -> None:
+    """UserError unless all settings of a study of the scores are there, as in conf/evaluation/fidelity.yaml."""
+    lacking = [name for name in wanted if not isinstance(given, dict) or name not in given]
+    if lacking:
+        raise UserError(f"{key} lacks {', '.join(lacking)}: evaluation=fidelity has them all, null asks for no study")
 
 
 def _check_resamples(key: str, given: object) -> None:

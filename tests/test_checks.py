@@ -172,6 +172,18 @@ def test_labels_that_nobody_has_to_know_pass(overrides):
     check_label(settled(*overrides))
 
 
+@pytest.mark.parametrize(
+    "given, key",
+    [
+        ("+evaluation.fidelity.number=3", "evaluation.fidelity lacks rates"),
+        ("evaluation.fidelity=[1]", "evaluation.fidelity lacks number"),
+    ],
+)
+def test_half_a_study_is_refused(given, key):
+    with pytest.raises(UserError, match=key):
+        settled("evaluation=none", given)
+
+
 @pytest.mark.parametrize("given", ["seed=x", "seed=1.5", "seed=true", "seed=-1", "evaluation.seed=-1", "probes.seed=x"])
 def test_a_seed_is_a_whole_number(given):
     with pytest.raises(UserError, match=given.partition("=")[0] + " must be a whole number"):

@@ -67,7 +67,7 @@ def _without(line: str, given: str) -> str:
 
 
 def _sentences(answer: Answer) -> list[Finding]:
-    """One sentence for a failure, nothing else on stderr; a list may follow it, indented."""
+    """One sentence for a failure, nothing else on stderr; a list may follow it, and jobs of a sweep may repeat it."""
     lines = [line for line in answer.err.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"(error|[\w .-]+: error): ", line)]
     stray = [
@@ -80,7 +80,7 @@ def _sentences(answer: Answer) -> list[Finding]:
         return [Finding("usage", f"Hydra's own usage, {len(lines)} lines: {lines[-1]}")]
     if answer.code in (1, 2, 130, 143) and not errors:
         return [Finding("silent", f"exit {answer.code} without an error: {lines[:1]}")]
-    if (len(errors) > 1 and not several) or (stray and "left out" not in stray[0]):
+    if (len(set(errors)) > 1 and not several) or (stray and "left out" not in stray[0]):
         return [Finding("sentences", " / ".join(errors[1:2] + stray[:2]))]
     return []
 
