@@ -710,7 +710,7 @@ def test_the_whole_command(tmp_path: Path, monkeypatch, capsys):
     assert main(command) == 1
     said = capsys.readouterr()
     assert said.err.count("\n") == 1 and "none of the 8 runs of experiment=own is there" in said.err
-    assert f"--config-dir={tmp_path / 'conf'} experiment=own" in said.err
+    assert f"--config-dir={tmp_path / 'conf'} -m experiment=own" in said.err
     assert not said.out and not (tmp_path / "to").exists()
     for each in plan(["experiment=own"], [tmp_path / "conf"]).jobs[1:]:
         rate = each.config["edit"]["ratio"]
@@ -766,7 +766,7 @@ def test_any_folder_becomes_one_row_per_run(tmp_path: Path, capsys):
         lines(text)[0]
         == "| concept | granularity | objective | estimator | edit | factor | ratio | seed | concept_rate |"
     )
-    assert "| church | head | erase | a | erase | -1 | 0.1 | 0 | 1.000 → 0.250 (0.500) |" in text
+    assert "| church | head | erase | a | erase | -1 | 0.1 | 0 | 1.000 → 0.250 (0.500), n 64 |" in text
     assert main([str(tmp_path)]) == 0
     said = capsys.readouterr()
     assert "| tench | head |" in said.out and said.err.count("results.json") == 1 and "left out" in said.err
@@ -781,7 +781,7 @@ def test_runs_without_an_edit_a_seed_or_a_value_have_rows_too(tmp_path: Path):
         "| concept | ratio | seed | fid | faith |",
         "| --- | --- | --- | --- | --- |",
         "| church | - | - | - → - (-) |  |",
-        "| tench (unfinished) | 0.1 | 0 |  | 0.500 |",
+        "| tench (unfinished) | 0.1 | 0 |  | 0.500, n 64 |",
         "| nudity (unfinished) | 0.1 | 0 |  |  |",
     ]
 

@@ -82,7 +82,8 @@ def _row(own: pd.DataFrame, keys: list[str], names: list[str]) -> list[str]:
 def _cell(rows: pd.DataFrame) -> str:
     if rows.empty:
         return ""
-    n = ", n " + "/".join(dict.fromkeys(f"{size:.0f}" for size in rows["n"].dropna()))
+    sizes = rows["n"][rows["value"].notna()].dropna()
+    n = f", n {'/'.join(dict.fromkeys(f'{size:.0f}' for size in sizes))}" if len(sizes) else ""
     unedited, edited, random, attribution = (
         terminal.number(rows["value"].get(variant)) + "*" * pd.notna(rows["warning"].get(variant))
         for variant in VARIANTS

@@ -77,9 +77,14 @@ def plan(arguments: list[str], config_folders: list[Path] | None = None, most: i
         overrides, section = composer.sweep([item for item in arguments if not _elsewhere(item)])
         study = read(section, name)
         jobs = _different(_job(item, settle(composer.job(item), folders[1:])) for item in overrides[:most])
-    given = tuple(item for item in arguments if _key(item) not in ("experiment", "study"))
-    for key in () if given or most else study.keys:  # the command may have left out the only option that has a key
-        _exists(key, jobs, name)
+        given = tuple(item for item in arguments if _key(item) not in ("experiment", "study"))
+        keys = () if given else study.keys  # the command may have left out the only option that has a key
+        unknown = [key for key in keys if not _known(key, jobs)]
+        if unknown and most:  # a job that was not asked for may have it
+            every = _different(_job(item, settle(composer.job(item), folders[1:])) for item in overrides)
+            unknown = [key for key in unknown if not _known(key, every)]
+    for key in unknown:
+        _refuse(key, jobs, name)
     return Plan(name, study, jobs, given, tuple(folders), len(overrides))
 
 
@@ -104,11 +109,14 @@ def _find(config: Any, key: str, default: Any) -> Any:
     return config
 
 
-def _exists(key: str, jobs: tuple[Job, ...], name: str) -> None:
-    if all(_find(job.config, key, _NOTHING) is _NOTHING for job in jobs):
-        group = jobs[0].config.get(key.partition(".")[0])
-        known = [f"{key.partition('.')[0]}.{name}" for name in group] if isinstance(group, dict) else jobs[0].config
-        choose(key, known, f"config key in study: of experiments/{name}.yaml")
+def _known(key: str, jobs: tuple[Job, ...]) -> bool:
+    return any(_find(job.config, key, _NOTHING) is not _NOTHING for job in jobs)
+
+
+def _refuse(key: str, jobs: tuple[Job, ...], name: str) -> None:
+    group = jobs[0].config.get(key.partition(".")[0])
+    known = [f"{key.partition('.')[0]}.{name}" for name in group] if isinstance(group, dict) else jobs[0].config
+    choose(key, known, f"config key in study: of experiments/{name}.yaml")
 
 
 def _job(overrides: list[str], config: Config) -> Job:
