@@ -6,6 +6,7 @@ An override is whatever is no flag and no flag's value: `key=value`, `+key=value
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,8 +23,15 @@ REFUSED = {
 }
 
 
+class WrongFlag(UserError):
+    """A flag that is not known, lacks its value or has one that it does not take."""
+
+
 class Parser(argparse.ArgumentParser):
-    """argparse whose complaints are UserErrors of one sentence."""
+    """argparse whose complaints are UserErrors (WrongFlag) of one sentence."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        (file or sys.stderr).write(message)  # argparse would hide that the disk behind the output is full
 
     def error(self, message: str) -> NoReturn:
         wrong = message.removeprefix("unrecognized arguments: ")
@@ -31,8 +39,8 @@ class Parser(argparse.ArgumentParser):
             refused = {f"--{name.replace('_', '-')}" for name in REFUSED}
             flags = sorted(flag for flag in self._option_string_actions if flag[:2] == "--" and flag not in refused)
             first = wrong.split()[0].partition("=")[0]
-            raise UserError(usage.unknown(first, flags, "flag"))
-        raise UserError(f"{message.removeprefix('argument ')} (--help shows the flags)")
+            raise WrongFlag(usage.unknown(first, flags, "flag"))
+        raise WrongFlag(f"{message.removeprefix('argument ')} (--help shows the flags)")
 
 
 @dataclass(frozen=True)

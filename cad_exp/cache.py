@@ -6,7 +6,6 @@ SHA-256 of every file. It appears by one rename, complete, and goes by one renam
 is never removed.
 """
 
-import argparse
 import os
 import re
 import shutil
@@ -22,7 +21,8 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from cad_exp import leases, parallel, terminal
+from cad_exp import entry, leases, parallel, terminal
+from cad_exp.arguments import Parser, WrongFlag
 from cad_exp.errors import UserError, choose
 from cad_exp.files import CLOSED, FULL, atomic, permit, plain, read_json, system_error, write_json
 from cad_exp.identity import code_version, digest, file_digest, versions
@@ -459,7 +459,8 @@ def _prune_one(cache: Cache, place: Path, older_than: float) -> str | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python -m cad_exp.cache", description="List or prune the stage cache.")
+    """Run the command line: 0, 1 for what is no cache, 2 for a wrong flag."""
+    parser = Parser("python -m cad_exp.cache", description="List or prune the stage cache.")
     parser.add_argument("folder", nargs="?", default="outputs/cache", help="the cache (runtime.cache of the runs)")
     parser.add_argument("--prune", action="store_true", help="remove entries; a run that needs one makes it again")
     parser.add_argument("--stage", help="only of this stage, for example images")
@@ -467,8 +468,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--older-than", type=float, default=0.0, metavar="DAYS", help="only what was not used for so long"
     )
     parser.add_argument("--damaged", action="store_true", help="only what fails its checksums")
-    given = parser.parse_args(arguments)
     try:
+        given = parser.parse_args(arguments)
         cache = _opened(Path(given.folder).expanduser())
         stages = sorted({place.parent.name for place, _ in cache.entries()})
         if given.stage and stages:
@@ -487,7 +488,7 @@ def main(arguments: list[str] | None = None) -> int:
             _show(cache)
     except UserError as error:
         terminal.error(str(error))
-        return 1
+        return entry.MISUSED if isinstance(error, WrongFlag) else entry.FAILED
     return 0
 
 
@@ -500,6 +501,4 @@ def _opened(folder: Path) -> Cache:
 
 
 if __name__ == "__main__":
-    from cad_exp import entry
-
     sys.exit(entry.run(main))

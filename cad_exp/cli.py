@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 from cad_exp import __version__, arguments, parallel, terminal, usage
 from cad_exp.arguments import Arguments
+from cad_exp.entry import FAILED, MISUSED
 from cad_exp.errors import UserError
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
-
-MISUSED = 2
 
 
 def main(given: list[str]) -> int:
@@ -77,10 +76,10 @@ def _hydra(asked: Arguments, folders: list[Path]) -> int:
     except Exception as error:
         if told := job.unmade(error):
             terminal.error(told)
-            return job.FAILED
+            return FAILED
         if job.Sweep.folder is None or isinstance(error, (HydraException, OmegaConfBaseException)):
             raise UserError(usage.explain(error, folders)) from error
-        job.codes.append(job.FAILED)  # a launcher whose workers died, for example
+        job.codes.append(FAILED)  # a launcher whose workers died, for example
         terminal.error(usage.refused(error) or f"the sweep stopped: {usage.explain(error, folders)}")
     job.report_failures()
     return max(job.codes, default=0)

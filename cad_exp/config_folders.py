@@ -77,7 +77,7 @@ def _one_sentence(file: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise UserError(f"'{file}' is not in UTF-8: save it in this encoding") from error
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError, OmegaConfBaseException) as error:
-        raise UserError(f"'{file}' is no YAML that can be read: {_fault(error)}") from error
+        raise UserError(f"'{file}' cannot be read as YAML: {_fault(error)}") from error
 
 
 def _check(file: Path) -> None:
@@ -103,6 +103,8 @@ def _fault(error: Exception) -> str:
     where = f" (line {mark.line + 1})" if mark else ""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
+    if isinstance(error, OmegaConfBaseException):
+        return "it holds a reference with ${ that leads nowhere; for the text ${ itself write \\${"
     what = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
     if "could not determine a constructor for the tag" in what:
         return f"the tag {what.rpartition(' ')[2]} is not allowed, values are plain{where}"

@@ -1,4 +1,4 @@
-"""How every command starts and ends: Ctrl-C, SIGTERM and a reader that closes the pipe.
+"""How every command starts and ends: Ctrl-C, SIGTERM, a reader that closes the pipe, an output that is full.
 
 Until the work begins, a signal ends the process at once, because there is nothing to clean up and an exception could
 be lost in somebody's import. From then on it is an exception, so that locks are released and drafts removed.
@@ -9,10 +9,15 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 and the signal's number, as of a shell
+from cad_exp import parallel
+from cad_exp.errors import UserError
+from cad_exp.files import FULL
+
+FAILED, MISUSED = 1, 2  # exit codes
+INTERRUPTED, TERMINATED = 130, 143  # 128 and the signal's number, as of a shell
 SENTENCES = {
     INTERRUPTED: "stopped; the same command continues where it was",
     TERMINATED: "stopped from outside (SIGTERM); the same command continues where it was",
@@ -44,17 +49,47 @@ def code_of(error: KeyboardInterrupt) -> int:
 
 def run(main: Callable[[], int]) -> int:
     """Call a command and return its exit code, or that of the signal which stopped it, said in one sentence."""
+    _open_streams()
+    if wrong := _surroundings():
+        _say(wrong)
+        return MISUSED
     with _watched():
         try:
-            code = main()
-            sys.stdout.flush()  # a closed pipe is met here, and not while the interpreter ends
-            return code
+            try:
+                return main()
+            finally:
+                sys.stdout.flush()  # what is wrong with it is met here, and not while the interpreter ends
         except BrokenPipeError:  # `--help | head`: the reader has seen enough
             silence(sys.stdout)
             return 0
+        except OSError as error:
+            if error.errno not in FULL or error.filename is not None:
+                raise
+            silence(sys.stdout)  # what is left of it would be tried again while the interpreter ends
+            _say(f"what is printed cannot be written ({error.strerror}): make room")
+            return FAILED
         except KeyboardInterrupt as error:
-            _say(code_of(error))
+            _tell(code_of(error))
             return code_of(error)
+
+
+def _surroundings() -> str | None:
+    """What is wrong with the environment that every command needs."""
+    try:
+        parallel.rank()
+        os.getcwd()
+    except UserError as error:
+        return str(error)
+    except FileNotFoundError:
+        return "the current folder is gone: change to one that is there"
+    return None
+
+
+def _open_streams() -> None:
+    """Give a stream that the caller has closed (`>&-`) a place where everything vanishes."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
 
 
 def silence(stream: Any) -> None:
@@ -72,7 +107,7 @@ def _watched() -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
             # torchrun ends its processes by SIGTERM, also one that waits in a collective: that must not be delayed
-            shared = number == signal.SIGTERM and int(os.environ.get("WORLD_SIZE", 1)) > 1
+            shared = number == signal.SIGTERM and parallel.size() > 1
             if signal.getsignal(number) != signal.SIG_IGN and not shared:
                 ours[number] = signal.signal(number, _stop)
     try:
@@ -86,15 +121,19 @@ def _stop(number: int, frame: Any) -> None:
     global _begun
     code = _SIGNALS[signal.Signals(number)]
     if not _begun:
-        _say(code)
+        _tell(code)
         os._exit(code)
     _begun = False  # who asks twice does not want to wait
     raise Stopped(code)
 
 
-def _say(code: int) -> None:
-    if int(os.environ.get("RANK", 0)) == 0:
-        try:
-            os.write(2, f"error: {SENTENCES[code]}\n".encode())
-        except OSError:  # a closed stderr has nobody to read it
-            pass
+def _tell(code: int) -> None:
+    """Say what stopped the command; of several processes the first does."""
+    if parallel.main():
+        _say(SENTENCES[code])
+
+
+def _say(sentence: str) -> None:
+    """Write an error to stderr, by the system's own call: this is also a signal's handler."""
+    with suppress(OSError):  # a closed stderr has nobody to read it
+        os.write(2, f"error: {sentence}\n".encode())

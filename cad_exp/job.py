@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cad_exp import commands, complete, config_folders, entry, gpus, parallel, ready, run_folder, terminal, usage
+from cad_exp.entry import FAILED, MISUSED
 from cad_exp.errors import UserError, out_of_memory
 from cad_exp.files import CLOSED, FULL, atomic, system_error, write_json
 from cad_exp.identity import run_identity
@@ -26,7 +27,6 @@ from cad_exp.results import STOPPED, harm, load_results
 from cad_exp.settings import settle
 from cad_exp.text import safe
 
-FAILED, MISUSED = 1, 2
 GRACE = 10.0  # seconds
 ERROR = "error.json"  # in a job's folder from its start to its success
 codes: list[int] = []  # of the jobs that failed in this process
@@ -211,10 +211,11 @@ def report_failures() -> None:
     if Sweep.folder is None or not parallel.main():
         return
     failed = []
-    for path in sorted(Sweep.folder.glob(f"*/{ERROR}")):
-        if not run_folder.held(path.parent):  # else another process is at work there
-            failed.append(_failure(path))
-    jobs = len(list(Sweep.folder.glob(f"*/{run_folder.MARK}")))
+    folders = sorted(mark.parent for mark in Sweep.folder.glob(f"*/{run_folder.MARK}"))
+    for folder in folders:  # of cad_exp: another program may keep an error.json of its own
+        if (folder / ERROR).exists() and not run_folder.held(folder):  # else another process is at work there
+            failed.append(_failure(folder / ERROR))
+    jobs = len(folders)
     if jobs:
         again = commands.shell("cad_exp.tables", [str(Sweep.folder)])
         terminal.say(f"\nsweep folder  {Sweep.folder}  ({again})")

@@ -83,6 +83,7 @@ class DiffusionModel:
                 # torch_dtype is renamed in new diffusers, and the only name that the older supported ones know.
                 warnings.simplefilter("ignore", FutureWarning)
                 warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks")  # diffusers' own, of load_config
+                warnings.filterwarnings("ignore", message="Detected pickle protocol")  # it is refused, or read safely
                 pipe = DiffusionPipeline.from_pretrained(
                     source,
                     revision=revision,

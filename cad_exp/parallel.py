@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cad_exp.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -20,13 +22,20 @@ PATIENCE = timedelta(days=7)
 
 
 def size() -> int:
-    """Number of processes of this run."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    """Number of processes of this run. UserError if the environment holds no such number."""
+    return _number("WORLD_SIZE", 1)
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
-    return int(os.environ.get("RANK", 0)) if size() > 1 else 0
+    """Number of this process, from 0. UserError if the environment holds no such number."""
+    return _number("RANK", 0) if size() > 1 else 0
+
+
+def _number(variable: str, default: int) -> int:
+    value = os.environ.get(variable, str(default))
+    if not value.isdecimal() or not value.isascii():
+        raise UserError(f"the environment variable {variable} is '{value}', and torchrun sets a number: unset it")
+    return int(value)
 
 
 def main() -> bool:
@@ -57,7 +66,7 @@ def together(device: str = "auto") -> Iterator[None]:
 
 def local_device(kind: str) -> str:
     """The device of this process: with several processes each takes the GPU of its local rank."""
-    return f"{kind}:{os.environ.get('LOCAL_RANK', 0)}" if size() > 1 and kind == "cuda" else kind
+    return f"{kind}:{_number('LOCAL_RANK', 0)}" if size() > 1 and kind == "cuda" else kind
 
 
 def agree(value: T) -> T:

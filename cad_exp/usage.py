@@ -74,7 +74,7 @@ def exist(folders: Iterable[Path]) -> None:
 def options(group: str, folders: Iterable[Path]) -> dict[str, str]:
     """The options of a group, each with the first comment of its file; a leading underscore means shared parts."""
     files = sorted(
-        file for folder in folders for file in (folder / group).glob("*.yaml") if not file.name.startswith("_")
+        file for folder in folders for file in (folder / group).glob("*.yaml") if not file.name.startswith("_") and file.is_file()
     )
     comments = {file.stem: _first_comment(file) for file in files}
 
@@ -85,9 +85,12 @@ def options(group: str, folders: Iterable[Path]) -> dict[str, str]:
 
 
 def _first_comment(file: Path) -> str:
-    first = file.read_text(encoding="utf-8").partition("\n")[0]
-    if first.startswith("# @package"):  # Hydra's own word for where the file's values go; the comment is the next line
-        first = file.read_text(encoding="utf-8").split("\n")[1]
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):  # said when it is used; the others' comments are shown meanwhile
+        return "(cannot be read)"
+    # Hydra's own word for where the file's values go; the comment is the next line
+    first = next((line for line in lines[:2] if not line.startswith("# @package")), "")
     return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 

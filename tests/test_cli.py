@@ -137,6 +137,14 @@ def test_a_failing_job_speaks_and_lets_the_others_run(fake_run: Path):
     assert list((fake_run / "work" / "sweep").glob("church-neuron-*/done"))
 
 
+def test_an_error_file_of_another_program_is_none_of_a_sweeps(fake_run: Path):
+    place = fake_run / "work" / "sweep" / "theirs" / "error.json"
+    place.parent.mkdir(parents=True)
+    place.write_text('{"error": 3}')
+    answer = fake(fake_run, "-m", "concept=church", "hydra.sweep.dir=sweep")
+    assert answer.returncode == 0 and not answer.stderr and place.read_text() == '{"error": 3}'
+
+
 def test_a_sweeps_folder_is_named_by_what_it_asks(fake_run: Path):
     for command in (["-m", "concept=church,van_gogh", "seed=3"], ["concept=church,van_gogh", "-m", "seed=3"]):
         assert fake(fake_run, *command).returncode == 0

@@ -245,11 +245,12 @@ BOMB += "".join(f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in
         ("", "nothing"),
         ("name: a\nname: b\n", "duplicate key"),
         ("name:\tx\n\ty: 2", "cannot start any token"),
-        ("name: a\0b", "no YAML"),
+        ("name: a\0b", "cannot be read as YAML"),
         ("a: &a [*a]\nname: x\n", "aliases"),
         (BOMB, "aliases"),
-        ("a: " + "[" * 5000, "no YAML"),
+        ("a: " + "[" * 5000, "cannot be read as YAML"),
         ("defaults: 3\nname: x", "must be a list"),
+        ("name: ${", "holds a reference with ${"),
         ("defaults: [nothing, _self_]", "unknown concept 'nothing'"),
     ],
 )  # fmt: skip
@@ -278,6 +279,17 @@ def test_a_concept_without_our_defaults_names_what_it_lacks(content: str, expect
     (tmp_path / "own" / "concept" / "mine.yaml").write_text(lines)
     answer = typed("--config-dir", str(tmp_path / "own"), "concept=mine")
     assert answer.code == 0 if expected is None else sentence(answer, expected, code=1) is None
+
+
+@pytest.mark.parametrize("content", [b"# @package _global_", b"", b"name: caf\xe9", None])
+def test_help_shows_the_other_options_beside_a_file_that_is_odd(content: bytes | None, tmp_path: Path, typed):
+    (tmp_path / "own" / "concept" / "folder.yaml").mkdir(parents=True)
+    (tmp_path / "own" / "concept" / "good.yaml").write_text("# object: a teapot\nname: teapot\n")
+    if content is not None:
+        (tmp_path / "own" / "concept" / "odd.yaml").write_bytes(content)
+    answer = typed("--config-dir", str(tmp_path / "own"), "--help")
+    assert answer.code == 0 and "object: a teapot" in answer.out and "folder" not in answer.out.split("good ")[0][-80:]
+    sentence(typed("--config-dir", str(tmp_path / "own"), "concept=folder"), "unknown concept 'folder'")
 
 
 def test_several_config_folders_count_and_the_first_wins(tmp_path: Path, typed):

@@ -1,6 +1,7 @@
 """Model folders as they are: what of them is read, loaded, converted, refused; and that identity says the same."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -204,6 +205,22 @@ def test_a_broken_folder_is_one_sentence_before_the_work(said, folder):
     with pytest.raises(UserError) as error:
         ready(config)
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+class Evil:
+    def __init__(self, place: Path):
+        self.place = place
+
+    def __reduce__(self):
+        return open, (str(self.place), "w")
+
+
+def test_a_pickle_that_would_run_code_is_refused_without_another_word(folder, tmp_path, recwarn):
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Evil(tmp_path / "ran"), protocol=4))
+    with pytest.raises(UserError, match="cannot load the model"):
+        image(folder)
+    assert not recwarn.list and not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,12 @@ Every stage is seeded, caches what it made in the work folder, and continues whe
 """
 
 import argparse
+import sys
 from pathlib import Path
+
+from cad_exp import entry, terminal
+from cad_exp.arguments import Parser, WrongFlag
+from cad_exp.errors import UserError
 
 STAGES = {
     "draw": "draw the pictures of all four splits",
@@ -23,7 +28,7 @@ STAGES = {
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m cad_exp.mini", description=__doc__)
+    parser = Parser("python -m cad_exp.mini", description=__doc__)
     stages = parser.add_subparsers(dest="stage", required=True, metavar="stage")
     for name, text in STAGES.items():
         stage = stages.add_parser(name, help=text, description=text)
@@ -35,8 +40,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    given = parse(arguments)
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line: 0, 1 for an error, 2 for a wrong flag."""
+    entry.begin()
+    try:
+        train(parse(arguments))
+    except UserError as error:
+        terminal.error(str(error))
+        return entry.MISUSED if isinstance(error, WrongFlag) else entry.FAILED
+    return 0
+
+
+def train(given: argparse.Namespace) -> None:
+    """Run the stage that the parsed arguments name."""
     if given.threads:
         import torch
 
@@ -94,11 +110,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from ..errors import UserError
-
-    try:
-        main()
-    except UserError as error:
-        raise SystemExit(str(error)) from None
-    except KeyboardInterrupt:
-        raise SystemExit("stopped; the same command continues from the last checkpoint") from None
+    sys.exit(entry.run(main))

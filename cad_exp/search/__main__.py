@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cad_exp import entry, ready, terminal
+from cad_exp.entry import FAILED, MISUSED
 from cad_exp.errors import UserError
 from cad_exp.files import write_json
 from cad_exp.results import run_info
@@ -39,7 +40,6 @@ Of a run, as in python -m cad_exp --help; a value that is given here is not sear
   evaluation.samples=16 evaluation.retention_samples=4    fewer images: faster, and wider intervals
 
   --config-dir FOLDER          your own options, as for a run"""
-FAILED, MISUSED = 1, 2
 
 
 def report(plan: Plan, study: Study) -> None:

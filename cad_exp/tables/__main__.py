@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cad_exp import entry, terminal
-from cad_exp.arguments import Parser
+from cad_exp.arguments import Parser, WrongFlag
 from cad_exp.errors import UserError
 from cad_exp.text import cell, line
 
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         return build(parser().parse_intermixed_args(arguments))
     except UserError as error:
         terminal.error(str(error))
-        return 1
+        return entry.MISUSED if isinstance(error, WrongFlag) else entry.FAILED
 
 
 def build(given: argparse.Namespace) -> int:
