@@ -5,9 +5,11 @@ Nothing heavy is imported before a run really starts, so `--help` and a misspelt
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
+from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,14 +67,17 @@ def _hydra(asked: Arguments, folders: list[Path]) -> int:
         grammar.one_value_each(parsed)
     OmegaConf.register_new_resolver("run_hash", run_hash, replace=True)
     sys.argv[1:] = [*asked.flags, *asked.overrides, *_implied(parsed, sweep)]
+    said = io.StringIO()  # what Hydra says of flags that only show something
+    shows = not {"--multirun", "--run"}.intersection(asked.flags) and bool(asked.flags)
     try:
         with config_folders.searched(asked.folders), warnings.catch_warnings():
             warnings.filterwarnings("error", module=r"hydra\.")  # of a folder that is not there, for example
-            hydra.main(version_base="1.3", config_path=str(usage.conf_folder()), config_name="config")(job.job)()
+            with redirect_stderr(said) if shows else nullcontext():
+                hydra.main(version_base="1.3", config_path=str(usage.conf_folder()), config_name="config")(job.job)()
     except UserError:
         raise
     except SystemExit as error:  # Hydra's own flags end so
-        return _told(error)
+        return _told(error, said.getvalue())
     except Exception as error:
         if told := job.unmade(error):
             terminal.error(told)
@@ -85,12 +90,13 @@ def _hydra(asked: Arguments, folders: list[Path]) -> int:
     return max(job.codes, default=0)
 
 
-def _told(error: SystemExit) -> int:
-    """The exit code of a flag of Hydra's own. UserError where Hydra refused it in words of its own."""
+def _told(error: SystemExit, said: str) -> int:
+    """The exit code of a flag of Hydra's own. UserError where Hydra refused it, with what it said."""
     from cad_exp import job
 
     if error.code and not job.codes and job.Sweep.folder is None:
-        raise UserError("Hydra cannot work with the flags of this command: --help shows ours, --hydra-help all")
+        reason = " ".join(said.split()) or "Hydra cannot work with the flags of this command"
+        raise UserError(f"{reason} (--help shows our flags, --hydra-help all)")
     return error.code if isinstance(error.code, int) else MISUSED if error.code else 0
 
 

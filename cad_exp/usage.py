@@ -73,9 +73,7 @@ def exist(folders: Iterable[Path]) -> None:
 
 def options(group: str, folders: Iterable[Path]) -> dict[str, str]:
     """The options of a group, each with the first comment of its file; a leading underscore means shared parts."""
-    files = sorted(
-        file for folder in folders for file in (folder / group).glob("*.yaml") if not file.name.startswith("_") and file.is_file()
-    )
+    files = sorted(file for folder in folders for file in (folder / group).glob("[!_]*.yaml") if file.is_file())
     comments = {file.stem: _first_comment(file) for file in files}
 
     def kind(option: str) -> str:  # "object: church" stands with the other objects

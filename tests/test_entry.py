@@ -43,7 +43,8 @@ def test_a_wrong_flag_is_one_sentence(module: str, tmp_path: Path):
 @pytest.mark.parametrize("command", ["-m cad_exp -m seed=1,2", "-m cad_exp seed=1", "-m cad_exp.tables seed=1"])
 def test_a_current_folder_that_is_gone_is_one_sentence(command: str, tmp_path: Path):
     answer = typed(f'mkdir gone && cd gone && rmdir ../gone && "$PYTHON" {command}', tmp_path)
-    assert answer.returncode == 2 and answer.stderr == "error: the current folder is gone: change to one that is there\n"
+    expected = "error: the current folder is gone: change to one that is there\n"
+    assert (answer.returncode, answer.stderr) == (2, expected)
 
 
 @pytest.mark.parametrize("name, value", [("WORLD_SIZE", "x"), ("WORLD_SIZE", ""), ("RANK", "²")])

@@ -611,7 +611,7 @@ def test_a_config_that_is_no_yaml_says_where(tmp_path: Path, capsys):
     (tmp_path / "experiment" / "broken.yaml").write_text("# @package _global_\nstudy: [a\nb: {\n")
     assert main(["experiment=broken", "--config-dir", str(tmp_path)]) == 1
     said = capsys.readouterr().err
-    assert "no YAML" in said and "broken.yaml" in said and said.count("\n") == 1
+    assert "cannot be read as YAML" in said and "broken.yaml" in said and said.count("\n") == 1
 
 
 PICTURE = {"picture": "pareto", "panels": ["concept.name"], "series": ["estimator.name"], "along": "edit.ratio"}

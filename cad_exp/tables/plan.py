@@ -80,9 +80,12 @@ def plan(arguments: list[str], config_folders: list[Path] | None = None, most: i
         given = tuple(item for item in arguments if _key(item) not in ("experiment", "study"))
         keys = () if given else study.keys  # the command may have left out the only option that has a key
         unknown = [key for key in keys if not _known(key, jobs)]
-        if unknown and most:  # a job that was not asked for may have it
-            every = _different(_job(item, settle(composer.job(item), folders[1:])) for item in overrides)
-            unknown = [key for key in unknown if not _known(key, every)]
+        if most:  # a job that was not asked for may have it
+            for item in _new_first(overrides):
+                if not unknown:
+                    break
+                config = settle(composer.job(item), folders[1:])
+                unknown = [key for key in unknown if _find(config, key, _NOTHING) is _NOTHING]
     for key in unknown:
         _refuse(key, jobs, name)
     return Plan(name, study, jobs, given, tuple(folders), len(overrides))
@@ -94,6 +97,16 @@ def _different(jobs: Iterable[Job]) -> tuple[Job, ...]:
     for job in jobs:
         kept.setdefault(job.hash, job)
     return tuple(kept.values())
+
+
+def _new_first(overrides: list[list[str]]) -> list[list[str]]:
+    """The jobs' overrides, those first that hold one which no job before them holds: few of many jobs hold them all."""
+    seen: set[str] = set()
+    new = []
+    for item in overrides:
+        new.append(not seen.issuperset(item))
+        seen.update(item)
+    return [item for _, item in sorted(zip(new, overrides, strict=True), key=lambda pair: not pair[0])]
 
 
 def lookup(config: Config, key: str) -> Any:
