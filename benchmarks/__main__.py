@@ -21,7 +21,7 @@ from rich.table import Table
 from benchmarks.measure import Bench, Row
 from benchmarks.models import MODELS
 from benchmarks.scaling import device_slug
-from cad_exp.errors import UserError
+from cad_exp.utils.errors import UserError
 
 ROWS = ("attribution", "granularities", "ablations", "images", "probes", "scaling", "startup", "sweep")
 RESULTS = Path(__file__).parent / "results"

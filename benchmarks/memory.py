@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from cad_exp.errors import UserError
+from cad_exp.utils.errors import UserError
 
 
 def increase(work: str, model: str, steps: int = 50, batch: int = 1, seeds: int = 1) -> float:

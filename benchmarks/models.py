@@ -8,7 +8,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import cad_exp
 from cad_exp import DiffusionModel
-from cad_exp.errors import choose
+from cad_exp.utils.errors import choose
 
 MODELS = ("mini", "sd14_shape")
 

@@ -15,7 +15,7 @@ from benchmarks.attribution import PROMPT, ours
 from benchmarks.images import PROMPTS
 from benchmarks.measure import Bench, Row, row, seconds
 from cad_exp import DiffusionModel, attribute, sample_trajectory
-from cad_exp.probes import look, walk
+from cad_exp.data.noisy_latents import look, walk
 
 # What makes a run short; the work must be enough that starting Python is not all of it.
 FAST = ("evaluation=none", "tracking=disabled", "model.steps=4", "probes.steps=25", "probes.samples=8")

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.measure import Bench, Row, row, seconds
-from cad_exp.errors import UserError
+from cad_exp.utils.errors import UserError
 
 SMALL = ("model.steps=4", "probes.steps=4", "probes.samples=1", "evaluation.samples=4", "tracking=disabled")
 

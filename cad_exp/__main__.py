@@ -1,20 +1,20 @@
-"""The command line: `python -m cad_exp concept=nudity granularity=neuron`."""
+"""The command line: `python -m cad_exp concept=nudity granularity=neuron`, and `python -m cad_exp tables FOLDER`."""
 
 import sys
+from importlib import import_module
 
-from cad_exp import entry
+from cad_exp.utils import process
+
+COMMANDS = ("cache", "memory", "search", "tables")  # each a module of cad_exp.cli; anything else is a run or a sweep
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line: 0, 1 if a run failed, 2 if the command is wrong, 130 by Ctrl-C, 143 by SIGTERM."""
     given = sys.argv[1:] if arguments is None else arguments
+    name, rest = (given[0], given[1:]) if given and given[0] in COMMANDS else ("run", given)
 
-    def command() -> int:
-        from cad_exp import cli  # once signals are ours
-
-        return cli.main(given)
-
-    return entry.run(command)
+    # imported once signals are ours
+    return process.run(lambda: import_module(f"cad_exp.cli.{name}").main(rest))
 
 
 if __name__ == "__main__":

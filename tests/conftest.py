@@ -116,14 +116,14 @@ def tiny_pipe(tiny_folder):
 @pytest.fixture(scope="session")
 def tiny_model(tiny_folder):
     """The tiny pipeline behind DiffusionModel, on the CPU."""
-    from cad_exp.model import DiffusionModel
+    from cad_exp.models.pipeline import DiffusionModel
 
     return DiffusionModel.load(tiny_folder, device="cpu", name="tiny", steps=4)
 
 
 @pytest.fixture(scope="session")
 def tiny_v_model(tiny_v_folder):
-    from cad_exp.model import DiffusionModel
+    from cad_exp.models.pipeline import DiffusionModel
 
     return DiffusionModel.load(tiny_v_folder, device="cpu", name="tiny_v", steps=4)
 
@@ -131,13 +131,13 @@ def tiny_v_model(tiny_v_folder):
 @pytest.fixture(scope="session")
 def tiny_probes(tiny_model):
     """Two seeded trajectories of five steps."""
-    from cad_exp.probes import sample_trajectory
+    from cad_exp.data.noisy_latents import sample_trajectory
 
     return sample_trajectory(tiny_model, "church", "", seeds=[0, 1], steps=5)
 
 
 @pytest.fixture(scope="session")
 def tiny_attribution(tiny_model, tiny_probes):
-    from cad_exp.attribution import attribute
+    from cad_exp.attribution.attribute import attribute
 
     return attribute(tiny_model, tiny_probes)

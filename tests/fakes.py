@@ -2,8 +2,8 @@
 
 import torch
 
-from cad_exp.attribution import Attribution
-from cad_exp.components import GRANULARITIES, Site, make_granularity
+from cad_exp.attribution.attribute import Attribution
+from cad_exp.interventions.spaces import GRANULARITIES, Site, make_granularity
 
 BLOCKS = (
     "down_blocks.0.attentions.0",

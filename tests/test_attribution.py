@@ -4,13 +4,13 @@ import pandas as pd
 import pytest
 import torch
 
-from cad_exp.attribution import Attribution, attribute
-from cad_exp.components import CROSS, FF, find_sites, make_granularity
-from cad_exp.errors import UserError
-from cad_exp.estimators import FirstOrder, Scores, make_estimator
-from cad_exp.game import Game
-from cad_exp.objectives import make_objective
-from cad_exp.probes import sample_trajectory
+from cad_exp.attribution.attribute import Attribution, attribute
+from cad_exp.attribution.estimators import FirstOrder, Scores, make_estimator
+from cad_exp.attribution.game import Game
+from cad_exp.attribution.objectives.build import make_objective
+from cad_exp.data.noisy_latents import sample_trajectory
+from cad_exp.interventions.spaces import CROSS, FF, find_sites, make_granularity
+from cad_exp.utils.errors import UserError
 
 
 def test_granularities_agree(tiny_attribution):

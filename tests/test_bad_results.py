@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cad_exp.errors import UserError
-from cad_exp.results import FIELDS, SCHEMA_VERSION, load_results, signed
-from cad_exp.tables.__main__ import main
+from cad_exp.cli.tables import main
+from cad_exp.reporting.results import FIELDS, SCHEMA_VERSION, load_results, signed
+from cad_exp.utils.errors import UserError
 
 METRIC = dict.fromkeys(FIELDS) | {"name": "concept_rate", "variant": "edited", "value": 0.5, "n": 4, "definition": {}}
 METRIC |= {"changes": {}}
@@ -132,7 +132,7 @@ def test_any_json_in_any_field_is_shown_or_named(place, value, flag, tmp_path_fa
 
 @pytest.mark.parametrize("content", [*BAD.values(), "3", '{"error": "x", "code": [], "command": 1}'])
 def test_an_error_file_that_cannot_be_read_does_not_hide_the_others(content, tmp_path):
-    from cad_exp.job import _failure
+    from cad_exp.cli.job import _failure
 
     place = tmp_path / "error.json"
     place.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -141,7 +141,7 @@ def test_an_error_file_that_cannot_be_read_does_not_hide_the_others(content, tmp
 
 
 def test_a_finished_run_says_what_was_not_drawn(capsys):
-    from cad_exp.terminal import say_left_out
+    from cad_exp.reporting.summary import say_left_out
 
     say_left_out({"run": {}})
     assert not capsys.readouterr().out

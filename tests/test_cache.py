@@ -14,16 +14,18 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cad_exp import cache as caching
-from cad_exp.cache import ENTRY, Cache, damage, prune
-from cad_exp.edit import Edit
-from cad_exp.errors import UserError
-from cad_exp.experiment import choose_edits, run
-from cad_exp.identity import code_version, model_identity, run_identity, sweep_name
-from cad_exp.model import DiffusionModel
-from cad_exp.settings import settle
-from cad_exp.shots import needed
-from cad_exp.stages import Stages
+from cad_exp.cli.cache import main
+from cad_exp.config.resolve import settle
+from cad_exp.data.requests import needed
+from cad_exp.interventions.edit import Edit
+from cad_exp.models.pipeline import DiffusionModel
+from cad_exp.pipeline import identity as identities
+from cad_exp.pipeline.cache import ENTRY, Cache, damage, prune
+from cad_exp.pipeline.code import code_version
+from cad_exp.pipeline.experiment import choose_edits, run
+from cad_exp.pipeline.identity import model_identity, run_identity, sweep_name
+from cad_exp.pipeline.stages import Stages
+from cad_exp.utils.errors import UserError
 
 from .test_cli import ROOT
 from .test_configs import composed
@@ -44,13 +46,15 @@ def cache(tmp_path: Path) -> Cache:
 
 
 def test_an_entry_is_made_once(cache: Cache):
-    first = cache.get("stage", ("errors",), INPUTS, write)
-    again = cache.get("stage", ("errors",), dict(reversed(INPUTS.items())), lambda draft: pytest.fail("made twice"))
+    first = cache.get("stage", ("utils.errors",), INPUTS, write)
+    again = cache.get(
+        "stage", ("utils.errors",), dict(reversed(INPUTS.items())), lambda draft: pytest.fail("made twice")
+    )
     assert first == again and (first / "data.txt").read_text() == "content"
     assert (cache.made["stage"], cache.reused["stage"]) == (1, 1)
-    other = cache.get("stage", ("errors",), {**INPUTS, "seed": 1}, write)
+    other = cache.get("stage", ("utils.errors",), {**INPUTS, "seed": 1}, write)
     assert other != first and cache.made["stage"] == 2
-    assert cache.get("other", ("errors",), INPUTS, write) != first
+    assert cache.get("other", ("utils.errors",), INPUTS, write) != first
 
 
 def cut(path: Path) -> None:
@@ -81,11 +85,11 @@ def lie(path: Path) -> None:
     ],
 )
 def test_damage_is_noticed_reported_and_mended(name: str, harm, cache: Cache, capsys):
-    place = cache.get("stage", ("errors",), INPUTS, write)
+    place = cache.get("stage", ("utils.errors",), INPUTS, write)
     assert damage(place) is None
     harm(place / name)
     assert damage(place)
-    assert cache.get("stage", ("errors",), INPUTS, write) == place
+    assert cache.get("stage", ("utils.errors",), INPUTS, write) == place
     assert damage(place) is None and cache.made["stage"] == 2
     assert "damaged" in capsys.readouterr().out
 
@@ -96,18 +100,18 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(cache: Cache):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(UserError, match="full.*--prune"):
-        cache.get("stage", ("errors",), INPUTS, fill)
+        cache.get("stage", ("utils.errors",), INPUTS, fill)
     assert not list(cache.folder.glob("[!.]*/*")) and not list((cache.folder / ".drafts").iterdir())
-    assert cache.get("stage", ("errors",), INPUTS, write).is_dir()  # and the lock is free again
+    assert cache.get("stage", ("utils.errors",), INPUTS, write).is_dir()  # and the lock is free again
 
 
 def test_two_processes_make_an_entry_once(cache: Cache, tmp_path: Path):
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom cad_exp.cache import Cache\n"
+        "import sys, time\nfrom pathlib import Path\nfrom cad_exp.pipeline.cache import Cache\n"
         "def make(draft):\n"
         "    with open(sys.argv[2], 'a') as log: log.write('made\\n')\n"
         "    time.sleep(1.5); (draft / 'data').write_text('x')\n"
-        "print((Cache(sys.argv[1]).get('stage', ('errors',), {}, make) / 'data').read_text())\n"
+        "print((Cache(sys.argv[1]).get('stage', ('utils.errors',), {}, make) / 'data').read_text())\n"
     )
     command = [sys.executable, "-c", code, str(cache.folder), str(tmp_path / "log")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -118,43 +122,43 @@ def test_two_processes_make_an_entry_once(cache: Cache, tmp_path: Path):
 
 def test_what_a_killed_process_left_is_cleared_away(cache: Cache):
     code = (
-        "import os, sys\nfrom cad_exp.cache import Cache\n"
+        "import os, sys\nfrom cad_exp.pipeline.cache import Cache\n"
         "def make(draft):\n    (draft / 'half').write_text('x'); os.kill(os.getpid(), 9)\n"
-        "Cache(sys.argv[1]).get('stage', ('errors',), {'seed': 0, 'steps': 4}, make)\n"
+        "Cache(sys.argv[1]).get('stage', ('utils.errors',), {'seed': 0, 'steps': 4}, make)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(cache.folder)], env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert list((cache.folder / ".drafts").iterdir())
     cache.sweep_drafts()
     assert not list((cache.folder / ".drafts").iterdir())
-    assert damage(cache.get("stage", ("errors",), INPUTS, write)) is None
+    assert damage(cache.get("stage", ("utils.errors",), INPUTS, write)) is None
 
 
 def test_prune_and_list(cache: Cache, capsys):
-    old = cache.get("images", ("errors",), {"seed": 1}, write)
-    new = cache.get("images", ("errors",), {"seed": 2}, write)
-    probes = cache.get("probes", ("errors",), {"seed": 1}, write)
+    old = cache.get("images", ("utils.errors",), {"seed": 1}, write)
+    new = cache.get("images", ("utils.errors",), {"seed": 2}, write)
+    probes = cache.get("probes", ("utils.errors",), {"seed": 1}, write)
     cache.close()  # what is in use is not pruned
     os.utime(old / ENTRY, (time.time() - 40 * 86400,) * 2)
-    assert caching.main([str(cache.folder)]) == 0
+    assert main([str(cache.folder)]) == 0
     assert "images" in (said := capsys.readouterr().out) and "probes" in said
     assert prune(cache, "images", older_than=30)[0] == 1 and not old.exists() and new.exists() and probes.exists()
     flip(new / "data.txt")
     assert prune(cache, damaged=True)[0] == 1 and not new.exists() and probes.exists()
-    assert caching.main([str(cache.folder), "--prune", "--stage", "prboes"]) == 1
+    assert main([str(cache.folder), "--prune", "--stage", "prboes"]) == 1
     assert "did you mean 'probes'" in capsys.readouterr().err
-    assert caching.main([str(cache.folder), "--prune"]) == 0 and not probes.exists()
-    assert caching.main([str(cache.folder / "nowhere")]) == 1
+    assert main([str(cache.folder), "--prune"]) == 0 and not probes.exists()
+    assert main([str(cache.folder / "nowhere")]) == 1
 
 
 def test_code_counts_but_comments_do_not(tmp_path: Path, monkeypatch):
-    from cad_exp import identity
+    from cad_exp.pipeline import code as package_code
 
     package = tmp_path / "cad_exp"
     package.mkdir()
     (package / "a.py").write_text("from .b import x\n")
     (package / "b.py").write_text("x = 1\n")
-    monkeypatch.setattr(identity, "PACKAGE", package)
-    version = identity.code_version.__wrapped__
+    monkeypatch.setattr(package_code, "PACKAGE", package)
+    version = package_code.code_version.__wrapped__
     first = version("a")
     (package / "b.py").write_text("# a comment\nx  =  1\n")
     assert version("a") == first
@@ -163,18 +167,26 @@ def test_code_counts_but_comments_do_not(tmp_path: Path, monkeypatch):
 
 
 def test_stages_depend_on_the_modules_that_make_them():
-    whole = [code_version(name) for name in ("model", "probes", "attribution", "evaluation", "experiment")]
+    whole = [
+        code_version(name)
+        for name in (
+            "models.pipeline",
+            "data.noisy_latents",
+            "attribution.game",
+            "evaluation.erasure",
+            "pipeline.experiment",
+        )
+    ]
     assert len(set(whole)) == len(whole)
 
 
 def test_the_code_of_edits_counts_where_a_model_starts_from_some(tmp_path: Path, monkeypatch):
-    from cad_exp import identity
 
     (tmp_path / "edit.safetensors").write_bytes(b"an edit")
     settings = {"path": "mini", "revision": None, "edits": [str(tmp_path / "edit.safetensors")]}
     found = []
     for code in ("old", "new"):
-        monkeypatch.setattr(identity, "code_version", lambda *modules, code=code: f"{modules} {code}")
+        monkeypatch.setattr(identities, "code_version", lambda *modules, code=code: f"{modules} {code}")
         found.append((model_identity(settings), model_identity(settings | {"edits": []})))
     assert found[0][0] != found[1][0] and found[0][1] == found[1][1]
 
@@ -290,9 +302,11 @@ def test_a_cached_run_loads_no_model_and_gives_the_same(tmp_path: Path, monkeypa
         return run(composed(*FAST, f"runtime.cache={tmp_path / 'cache'}", *overrides), tmp_path / folder)
 
     first = go("first", "concept=church")
-    monkeypatch.setattr("cad_exp.stages._last_model", {})
+    monkeypatch.setattr("cad_exp.pipeline.stages._last_model", {})
     monkeypatch.setattr(DiffusionModel, "load", lambda *_, **__: pytest.fail("the model was loaded"))
-    monkeypatch.setattr("cad_exp.judges.MiniJudge.classifier", property(lambda self: pytest.fail("a judge was loaded")))
+    monkeypatch.setattr(
+        "cad_exp.evaluation.judges.MiniJudge.classifier", property(lambda self: pytest.fail("a judge was loaded"))
+    )
     capsys.readouterr()
     second = go("second", "concept=church")
     assert first["metrics"] == second["metrics"] and "all from the cache" in capsys.readouterr().out

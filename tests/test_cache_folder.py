@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 import cad_exp
-from cad_exp import cache as caching
-from cad_exp import leases
-from cad_exp.cache import ASIDE, DRAFTS, ENTRY, TAG, USERS, Cache, damage, foreign, prune
-from cad_exp.errors import UserError
+from cad_exp.cli.cache import main
+from cad_exp.pipeline import cache as stage_cache
+from cad_exp.pipeline import leases
+from cad_exp.pipeline.cache import ASIDE, DRAFTS, ENTRY, TAG, USERS, Cache, damage, foreign, prune
+from cad_exp.utils.errors import UserError
 
 ROOT = Path(cad_exp.__file__).resolve().parents[1]
-MODULES = ("errors",)
+MODULES = ("utils.errors",)
 
 
 def write(draft: Path) -> None:
@@ -60,7 +61,7 @@ def test_what_is_no_cache_is_refused_and_stays(tmp_path: Path, capsys, tag: str 
     if tag is not None:
         (tmp_path / TAG).write_text(tag)
     before = everything(tmp_path)
-    assert caching.main([str(tmp_path), *command]) == 1
+    assert main([str(tmp_path), *command]) == 1
     assert everything(tmp_path) == before and capsys.readouterr().err.count("\n") == 1
     with pytest.raises(UserError, match="runtime.cache"):
         Cache(tmp_path)
@@ -78,7 +79,7 @@ def test_a_cache_that_cannot_be_is_one_sentence(tmp_path: Path, name: str, capsy
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match="runtime.cache"):
         Cache(tmp_path / name)
-    assert caching.main([str(tmp_path / name)]) == 1 and capsys.readouterr().err.count("\n") == 1
+    assert main([str(tmp_path / name)]) == 1 and capsys.readouterr().err.count("\n") == 1
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -109,7 +110,7 @@ def test_odd_entries_are_listed_and_never_removed(cache: Cache, tmp_path: Path, 
     places = odd(cache, tmp_path)
     before = everything(tmp_path / "outside")
     cache.close()
-    assert caching.main([str(cache.folder), *arguments]) == 0
+    assert main([str(cache.folder), *arguments]) == 0
     said = capsys.readouterr().out
     for name, place in places.items():
         assert os.path.lexists(place) and name in said
@@ -172,7 +173,7 @@ def test_prune_counts_only_what_it_removed(cache: Cache, monkeypatch, capsys):
             raise PermissionError(13, "Permission denied")
         os.rename(source, target)
 
-    monkeypatch.setattr(caching.os, "replace", refuse)
+    monkeypatch.setattr(stage_cache.os, "replace", refuse)
     pruned = prune(cache)
     assert pruned.number == 2 and pruned.left == [(places[1], "cannot be removed (Permission denied)")]
     assert [place.exists() for place in places] == [False, True, False]
@@ -205,8 +206,8 @@ def test_what_a_living_process_looked_up_is_not_pruned(cache: Cache):
 
 def test_the_lease_of_a_killed_process_ends_with_it(cache: Cache):
     code = (
-        "import os, sys; from cad_exp.cache import Cache; cache = Cache(sys.argv[1])\n"
-        "cache.get('images', ('errors',), {'number': 1}, lambda draft: (draft / 'a').write_text('a'))\n"
+        "import os, sys; from cad_exp.pipeline.cache import Cache; cache = Cache(sys.argv[1])\n"
+        "cache.get('images', ('utils.errors',), {'number': 1}, lambda draft: (draft / 'a').write_text('a'))\n"
         "print('made', flush=True); sys.stdin.readline(); os.kill(os.getpid(), 9)"
     )
     command = [sys.executable, "-c", code, str(cache.folder)]
@@ -269,7 +270,9 @@ def test_a_cover_is_never_seen_half(cache: Cache):
 
 def read_only(folder: Path, code: str) -> subprocess.CompletedProcess:
     """Run code where nothing below `folder` can be written, also not by the superuser."""
-    head = f"import sys; from pathlib import Path; from cad_exp.cache import *; cache = Cache({str(folder)!r})\n"
+    head = (
+        f"import sys; from pathlib import Path; from cad_exp.pipeline.cache import *; cache = Cache({str(folder)!r})\n"
+    )
     command = [sys.executable, "-c", head + code]
     how = {"capture_output": True, "text": True, "timeout": 60, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
     if os.getuid():
@@ -291,11 +294,11 @@ def test_a_cache_that_holds_everything_can_be_used_read_only(cache: Cache):
     place = put(cache, number=1)
     cache.close()
     code = (
-        "place = cache.get('images', ('errors',), {'number': 1}, None); cache.sweep_drafts()\n"
+        "place = cache.get('images', ('utils.errors',), {'number': 1}, None); cache.sweep_drafts()\n"
         "with cache.hold(place): print((place / 'data.txt').read_text())\n"
         "with cache.scratch() as folder: (folder / 'x').touch()\n"
         "print(prune(cache).left[0][1])\n"
-        "try: cache.get('images', ('errors',), {'number': 2}, None)\n"
+        "try: cache.get('images', ('utils.errors',), {'number': 2}, None)\n"
         "except UserError as error: print(error)\n"
     )
     answer = read_only(cache.folder, code)

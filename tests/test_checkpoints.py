@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cad_exp.checkpoints import overlay, overlay_tensors
-from cad_exp.errors import UserError
-from cad_exp.identity import model_identity, run_identity
-from cad_exp.model import DiffusionModel
-from cad_exp.settings import settle
+from cad_exp.config.resolve import settle
+from cad_exp.models.pipeline import DiffusionModel
+from cad_exp.models.state_dicts import overlay, overlay_tensors
+from cad_exp.pipeline.identity import model_identity, run_identity
+from cad_exp.utils.errors import UserError
 
 
 @pytest.fixture
@@ -208,9 +208,9 @@ def config(folder, path, *overrides: str) -> dict:
 
 def test_an_exported_edit_laid_over_is_the_edited_model(tiny_folder, tmp_path):
     """One run erases; its denoiser, laid over the intact model, gives a second run the same model bit for bit."""
-    from cad_exp.edit import Edit
-    from cad_exp.experiment import run
-    from cad_exp.stages import Stages
+    from cad_exp.interventions.edit import Edit
+    from cad_exp.pipeline.experiment import run
+    from cad_exp.pipeline.stages import Stages
 
     run(config(tmp_path / "cache", tiny_folder), tmp_path / "first")
     intact = DiffusionModel.load(tiny_folder, device="cpu")

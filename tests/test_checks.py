@@ -6,12 +6,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cad_exp import ready, vocabulary
-from cad_exp.errors import UserError
-from cad_exp.labels import check_label
-from cad_exp.names import check_name
-from cad_exp.settings import settle
-from cad_exp.shots import Shot
+from cad_exp.config.names import check_name
+from cad_exp.config.resolve import settle
+from cad_exp.data import vocabulary
+from cad_exp.data.requests import Shot
+from cad_exp.evaluation.labels import check_label
+from cad_exp.pipeline import preflight
+from cad_exp.utils.errors import UserError
 
 from .test_cli import cad
 from .test_configs import composed
@@ -194,9 +195,9 @@ def test_a_file_that_is_no_edit_is_refused_before_torch(tmp_path):
     """By its header: text, an empty file, a header that is too large, another kind of tensor file."""
     import torch
 
-    from cad_exp.edit import Edit
-    from cad_exp.storage import save_tensors
-    from cad_exp.tensor_header import kind_of
+    from cad_exp.interventions.edit import Edit
+    from cad_exp.utils.tensor_header import kind_of
+    from cad_exp.utils.tensors import save_tensors
 
     Edit({"a": torch.tensor([1])}).save(tmp_path / "edit.safetensors")
     save_tensors(tmp_path / "probes.safetensors", "probes", {"x": torch.zeros(1)}, {})
@@ -206,7 +207,7 @@ def test_a_file_that_is_no_edit_is_refused_before_torch(tmp_path):
     (tmp_path / "large").write_bytes(b"\xff" * 64)
     for name in ("probes.safetensors", "text", "empty", "large"):
         with pytest.raises(UserError, match="model.edits=.* is damaged or no edit file"):
-            ready.check(settled(f"model.edits=[{tmp_path / name}]"))
+            preflight.check(settled(f"model.edits=[{tmp_path / name}]"))
 
 
 def test_a_label_that_is_no_slip_is_said(capsys):
@@ -250,7 +251,7 @@ def test_every_learned_word_is_one_token_of_the_shipped_tokenizer():
 
 
 def test_prompts_that_only_the_model_finds_to_be_the_same(tiny_model):
-    from cad_exp.stages import tell_apart
+    from cad_exp.pipeline.stages import tell_apart
 
     tell_apart(tiny_model, "a church", "")
     for one, other in (("a church", "A  Church"), ("church " * 200 + "red", "church " * 200 + "blue")):

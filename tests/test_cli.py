@@ -23,12 +23,12 @@ def cad(*arguments: str, folder: Path, timeout: float = 120) -> subprocess.Compl
 
 @pytest.fixture
 def fake_run(tmp_path: Path) -> Path:
-    """A folder whose sitecustomize replaces `cad_exp.experiment`: the command line alone is tested, without torch."""
+    """A folder whose sitecustomize replaces `pipeline.experiment`: the command line alone is tested, without torch."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys, types\n"
-        "module = types.ModuleType('cad_exp.experiment')\n"
+        "module = types.ModuleType('cad_exp.pipeline.experiment')\n"
         "def run(config, folder):\n"
-        "    from cad_exp.errors import UserError\n"
+        "    from cad_exp.utils.errors import UserError\n"
         "    assert folder.is_dir() and type(config) is dict\n"
         "    if config['concept']['name'] == 'tench':\n"
         "        raise UserError('no [tench] today: take another')\n"
@@ -40,7 +40,7 @@ def fake_run(tmp_path: Path) -> Path:
         "        import time; print('ready', flush=True); time.sleep(60)\n"
         "    (folder / 'done').write_text(config['granularity']['name'])\n"
         "module.run = run\n"
-        "sys.modules['cad_exp.experiment'] = module\n"
+        "sys.modules['cad_exp.pipeline.experiment'] = module\n"
     )
     return tmp_path
 

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from cad_exp import commands, config_folders
 from cad_exp.__main__ import main
-from cad_exp.errors import UserError
+from cad_exp.config import commands, search_path
+from cad_exp.utils.errors import UserError
 
 from .test_cli import ROOT, fake, fake_run  # noqa: F401
 
@@ -58,9 +58,9 @@ def test_plain_values_are_printed_plainly():
 @pytest.fixture
 def typed(tmp_path: Path, monkeypatch, capsys):
     """Type a command in this process, in an empty folder, with a run that only notes its config."""
-    module, done = types.ModuleType("cad_exp.experiment"), []
+    module, done = types.ModuleType("cad_exp.pipeline.experiment"), []
     module.run = lambda config, folder: done.append((config, folder))
-    monkeypatch.setitem(sys.modules, "cad_exp.experiment", module)
+    monkeypatch.setitem(sys.modules, "cad_exp.pipeline.experiment", module)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["cad_exp"])
 
@@ -193,7 +193,7 @@ def test_a_folder_with_signs_is_swept_in_and_repeated(name: str, tmp_path: Path,
     def run(config, folder):
         raise UserError("not today")
 
-    monkeypatch.setattr(sys.modules["cad_exp.experiment"], "run", run)
+    monkeypatch.setattr(sys.modules["cad_exp.pipeline.experiment"], "run", run)
     answer = typed("-m", "concept=church,tench", "concept.label='a, b',c")
     assert answer.code == 1
     told = [line.strip() for line in answer.err.splitlines() if "python -m" in line]
@@ -308,11 +308,11 @@ def test_several_config_folders_count_and_the_first_wins(tmp_path: Path, typed):
 
 
 def test_searched_folders_are_put_back():
-    with config_folders.searched([Path("a")]):
-        with config_folders.searched([]):
-            assert config_folders._searched == []
-        assert config_folders._searched == [Path("a").absolute()]
-    assert config_folders._searched == []
+    with search_path.searched([Path("a")]):
+        with search_path.searched([]):
+            assert search_path._searched == []
+        assert search_path._searched == [Path("a").absolute()]
+    assert search_path._searched == []
 
 
 # ---------------------------------------------------------------------------------------------- signals and pipes
@@ -342,7 +342,7 @@ def stopped(process: subprocess.Popen, number: int) -> str:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("module", ["cad_exp.terminal", "hydra.core.plugins", "cad_exp.settings"])
+@pytest.mark.parametrize("module", ["cad_exp.utils.console", "hydra.core.plugins", "cad_exp.config.resolve"])
 def test_a_signal_during_the_start_is_one_sentence(module: str, number: int, code: int, tmp_path: Path):
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.abc, sys, time\n"
@@ -371,12 +371,12 @@ def test_a_stopped_sweep_says_so_and_starts_no_other_job(number: int, code: int,
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell's pipe")
-@pytest.mark.parametrize("module", ["cad_exp", "cad_exp.tables", "cad_exp.search", "cad_exp.cache", "cad_exp.memory"])
+@pytest.mark.parametrize("module", ["cad_exp", "cad_exp tables", "cad_exp search", "cad_exp cache", "cad_exp memory"])
 def test_a_closed_pipe_is_quiet(module: str, tmp_path: Path):
     reader, writer = os.pipe()
     os.close(reader)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", module, "--help"]
+    command = [sys.executable, "-m", *module.split(), "--help"]
     answer = subprocess.run(command, cwd=tmp_path, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert answer.returncode == 0 and not answer.stderr

@@ -5,8 +5,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from cad_exp.components import CROSS, FF, FF_IN, SELF, Site, find_sites, make_granularity
-from cad_exp.errors import UserError
+from cad_exp.interventions.spaces import CROSS, FF, FF_IN, SELF, Site, find_sites, make_granularity
+from cad_exp.utils.errors import UserError
 
 TOY = [Site("a", "a", FF, (2, 6)), Site("b", "b", SELF, (3, 4), heads=2), Site("c", "c", CROSS, (3, 4), heads=2)]
 

@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from cad_exp.usage import GROUPS, conf_folder, options
+from cad_exp.config.options import GROUPS, conf_folder, options
 
 FOLDER = conf_folder()
 EVERY = [(group, option) for group in GROUPS for option in options(group, [FOLDER])]
@@ -95,11 +95,11 @@ def test_edit_defaults_exist_for_every_granularity():
 
 
 def test_names_agree_with_the_package():
-    from cad_exp.components import GRANULARITIES
-    from cad_exp.edit import EDITS
-    from cad_exp.estimators import ESTIMATORS
-    from cad_exp.objectives import OBJECTIVES
-    from cad_exp.rivals import RIVALS
+    from cad_exp.attribution.estimators import ESTIMATORS
+    from cad_exp.attribution.objectives.build import OBJECTIVES
+    from cad_exp.interventions.methods import RIVALS
+    from cad_exp.interventions.selection import EDITS
+    from cad_exp.interventions.spaces import GRANULARITIES
 
     for group, known in {
         "granularity": GRANULARITIES,

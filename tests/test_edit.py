@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cad_exp.attribution import Attribution
-from cad_exp.components import CROSS, FF, SELF, Site, find_sites, make_granularity
-from cad_exp.edit import Edit, make_edit, no_edit, random_edit, select
-from cad_exp.errors import UserError
+from cad_exp.attribution.attribute import Attribution
+from cad_exp.interventions.edit import Edit
+from cad_exp.interventions.selection import make_edit, no_edit, random_edit, select
+from cad_exp.interventions.spaces import CROSS, FF, SELF, Site, find_sites, make_granularity
+from cad_exp.utils.errors import UserError
 
 SITES = [Site("0", "0", FF, (3, 6)), Site("1", "1", FF, (6, 4)), Site("2", "2", CROSS, (4, 4), heads=2)]
 

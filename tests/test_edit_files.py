@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from cad_exp.edit import Edit
-from cad_exp.errors import UserError
-from cad_exp.storage import save_tensors
+from cad_exp.interventions.edit import Edit
+from cad_exp.utils.errors import UserError
+from cad_exp.utils.tensors import save_tensors
 
 GOOD = {"unit": "column", "factor": 0.0, "meta": {}}
 INDICES = {"0": torch.tensor([0, 1], dtype=torch.int32)}

@@ -9,7 +9,7 @@ import pytest
 
 from .test_cli import ROOT
 
-MODULES = ("cad_exp", "cad_exp.tables", "cad_exp.search", "cad_exp.cache", "cad_exp.memory", "cad_exp.mini")
+MODULES = ("cad_exp", "cad_exp tables", "cad_exp search", "cad_exp cache", "cad_exp memory", "cad_exp.mini")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="written for a POSIX shell")
 
 
@@ -40,7 +40,7 @@ def test_a_wrong_flag_is_one_sentence(module: str, tmp_path: Path):
     assert answer.returncode == 2 and answer.stderr.startswith("error: ") and answer.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["-m cad_exp -m seed=1,2", "-m cad_exp seed=1", "-m cad_exp.tables seed=1"])
+@pytest.mark.parametrize("command", ["-m cad_exp -m seed=1,2", "-m cad_exp seed=1", "-m cad_exp tables seed=1"])
 def test_a_current_folder_that_is_gone_is_one_sentence(command: str, tmp_path: Path):
     answer = typed(f'mkdir gone && cd gone && rmdir ../gone && "$PYTHON" {command}', tmp_path)
     expected = "error: the current folder is gone: change to one that is there\n"

@@ -8,20 +8,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from cad_exp import ready
-from cad_exp.cache import Cache
-from cad_exp.edit import Edit, random_edit
-from cad_exp.errors import UserError
-from cad_exp.experiment import run
-from cad_exp.identity import asked, digest, run_identity
-from cad_exp.judge_files import wanted
+from cad_exp.config.effective import asked
+from cad_exp.config.resolve import settle
+from cad_exp.config.runs import runs
+from cad_exp.data.prompts import plan as shots_of
+from cad_exp.data.prompts.sources import FOLDER
+from cad_exp.evaluation.judge_sources import wanted
+from cad_exp.interventions.edit import Edit
+from cad_exp.interventions.selection import random_edit
 from cad_exp.mini import CLIP
-from cad_exp.prompt_files import FOLDER
-from cad_exp.prompts import plan as shots_of
-from cad_exp.runs import runs
-from cad_exp.settings import settle
-from cad_exp.stages import Stages
-from cad_exp.tables.plan import plan
+from cad_exp.pipeline import preflight
+from cad_exp.pipeline.cache import Cache
+from cad_exp.pipeline.experiment import run
+from cad_exp.pipeline.identity import run_identity
+from cad_exp.pipeline.stages import Stages
+from cad_exp.reporting.tables.plan import plan
+from cad_exp.utils.errors import UserError
+from cad_exp.utils.hashing import digest
 
 from .test_cli import cad
 from .test_configs import composed
@@ -75,12 +78,12 @@ def test_the_erasing_runs_judges_count_and_are_asked_for(tmp_path: Path):
     given = ["judge=real", f"judge.clip.weights={tmp_path / 'clip'}", "evaluation=none", "edit=amplify"]
     config = settle(composed(*given, erased("edit=erase", "objective=clip")))
     assert wanted(config) == [] and [wanted(each) for each in runs(config)] == [[], ["clip"]]
-    ready.check(config)
+    preflight.check(config)
     before = run_identity(config)
     (tmp_path / "clip" / "vocab.json").write_text("{}")
     assert run_identity(config) != before
     (tmp_path / "clip" / "config.json").unlink()
-    for stopped in (ready.check, run_identity):
+    for stopped in (preflight.check, run_identity):
         with pytest.raises(UserError, match=r"judge\.clip\.weights"):
             stopped(config)
 
@@ -89,7 +92,7 @@ def test_how_an_edit_is_made_in_the_model_counts(tmp_path: Path, monkeypatch):
     """Other code of edits makes another model of the same erasing edit, so nothing of it may come from the cache."""
     config, edit, keys = settle(composed("runtime.device=cpu")), Edit({"layer": torch.arange(2)}), []
     for code in ("old", "new"):
-        monkeypatch.setattr("cad_exp.stages.code_version", lambda *modules, code=code: f"{modules} {code}")
+        monkeypatch.setattr("cad_exp.pipeline.stages.code_version", lambda *modules, code=code: f"{modules} {code}")
         made = Stages(config, tmp_path)
         made.start_from(edit)
         keys.append(digest(made.base))
@@ -165,7 +168,7 @@ def test_a_run_that_was_stopped_erases_no_second_time(tmp_path: Path, monkeypatc
     )
     drawn: list[Edit] = []
     monkeypatch.setattr(
-        "cad_exp.experiment.random_edit", lambda edit, *rest: (drawn.append(edit), random_edit(edit, *rest))[1]
+        "cad_exp.pipeline.experiment.random_edit", lambda edit, *rest: (drawn.append(edit), random_edit(edit, *rest))[1]
     )
     again = run(config, tmp_path / "again")
     assert len(drawn) == 1, "a random edit is for comparison, and the erasing run compares nothing"

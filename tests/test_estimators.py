@@ -8,13 +8,13 @@ from captum.attr import FeatureAblation, IntegratedGradients, ShapleyValues
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cad_exp.components import CROSS, FF, Site, find_sites, make_granularity
-from cad_exp.errors import UserError
-from cad_exp.estimators import ESTIMATORS, make_estimator
-from cad_exp.estimators.coar import ridge_regression
-from cad_exp.estimators.patterns import balanced, stratified
-from cad_exp.game import Game
-from cad_exp.objectives import make_objective
+from cad_exp.attribution.estimators import ESTIMATORS, make_estimator
+from cad_exp.attribution.estimators.coar import ridge_regression
+from cad_exp.attribution.estimators.patterns import balanced, stratified
+from cad_exp.attribution.game import Game
+from cad_exp.attribution.objectives.build import make_objective
+from cad_exp.interventions.spaces import CROSS, FF, Site, find_sites, make_granularity
+from cad_exp.utils.errors import UserError
 from tests.test_objectives import leftovers
 
 

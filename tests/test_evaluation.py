@@ -2,17 +2,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cad_exp import settings
-from cad_exp.errors import UserError, not_finite
-from cad_exp.evaluation import EVALUATIONS, Records, drawings, evaluate, shows
-from cad_exp.images import blank
-from cad_exp.intervals import Fourfold, Share, Shares
-from cad_exp.measured import LISTED
+from cad_exp.config import resolve
+from cad_exp.config.resolve import settle
+from cad_exp.data.requests import batches, needed, plan, retention_prompts
+from cad_exp.evaluation.erasure import EVALUATIONS, Records, drawings, evaluate, shows
+from cad_exp.evaluation.intervals import Fourfold, Share, Shares
+from cad_exp.evaluation.measured import LISTED
+from cad_exp.evaluation.outliers import World
+from cad_exp.evaluation.records import pairs
 from cad_exp.mini.world import COLOURS, NOTHING, Scene, draw, render
-from cad_exp.outliers import World
-from cad_exp.records import pairs
-from cad_exp.settings import settle
-from cad_exp.shots import batches, needed, plan, retention_prompts
+from cad_exp.utils.errors import UserError, not_finite
+from cad_exp.utils.images import blank
 
 from .test_configs import composed
 
@@ -171,7 +171,7 @@ def test_bad_settings_are_refused_before_any_work(override: str, message: str):
 
 
 def test_the_names_of_the_evaluations_agree():
-    assert set(settings.EVALUATIONS) == set(EVALUATIONS)
+    assert set(resolve.EVALUATIONS) == set(EVALUATIONS)
 
 
 def metrics_of(data: Records, *names: str) -> dict[tuple[str, str], dict]:
@@ -274,7 +274,7 @@ def test_the_world_holds_one_out_at_a_time_and_calls_one_in_a_hundred_outside():
 
 def test_the_drawn_world_knows_drawings_and_no_noise():
     """Drawings of other seeds are inside; noise, and drawings that are inverted or blurred away, are not."""
-    from cad_exp.judges import load_judge
+    from cad_exp.evaluation.judges import load_judge
     from cad_exp.mini.reference import FIRST
 
     judge, rng = load_judge("mini"), np.random.default_rng(0)

@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cad_exp.attribution import Attribution
-from cad_exp.edit import Edit
-from cad_exp.errors import UserError
-from cad_exp.experiment import run
-from cad_exp.model import DiffusionModel
-from cad_exp.settings import settle
-from cad_exp.usage import options
+from cad_exp.attribution.attribute import Attribution
+from cad_exp.config.options import options
+from cad_exp.config.resolve import settle
+from cad_exp.interventions.edit import Edit
+from cad_exp.models.pipeline import DiffusionModel
+from cad_exp.pipeline.experiment import run
+from cad_exp.utils.errors import UserError
 
 from . import offline
 from .test_cli import ROOT, cad
@@ -90,9 +90,9 @@ def test_a_picture_that_cannot_be_made_costs_one_line(tmp_path: Path, monkeypatc
         assert json.loads((tmp_path / "results.json").read_text())["run"]["complete"]
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cad_exp.figures.attribution_map", fail)
-    monkeypatch.setattr("cad_exp.report.images", fail)
-    monkeypatch.setattr("cad_exp.terminal.show_run", fail)
+    monkeypatch.setattr("cad_exp.reporting.figures.attribution.attribution_map", fail)
+    monkeypatch.setattr("cad_exp.pipeline.report.images", fail)
+    monkeypatch.setattr("cad_exp.reporting.summary.show_run", fail)
     results = fast(tmp_path, "concept=church", "granularity=head", "evaluation=erasure", "probes.samples=1")
     said = [line for line in capsys.readouterr().err.splitlines() if " is left out" in line]
     assert [line.split(" is left out")[0].strip() for line in said] == ["images", "attribution.png", "the table"]
@@ -281,7 +281,7 @@ def test_the_weights_fit_in_40_megabytes():
 @pytest.mark.parametrize("name", ["mini", "mini_dit"])
 def test_the_embedded_models_know_their_concepts(name):
     """A quick look (8 images each); the full measurement is `python -m cad_exp.mini card`."""
-    from cad_exp.judges import load_judge
+    from cad_exp.evaluation.judges import load_judge
 
     model, judge = DiffusionModel.load(name, steps=12, guidance=4.0), load_judge("mini")
     prompts = [

@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cad_exp.experiment import run
-from cad_exp.tables.__main__ import main
-from cad_exp.tables.plan import plan
+from cad_exp.cli.tables import main
+from cad_exp.pipeline.experiment import run
+from cad_exp.reporting.tables.plan import plan
 
 from .test_cli import ROOT
 from .test_configs import composed

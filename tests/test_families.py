@@ -7,16 +7,17 @@ from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline,
 from diffusers.models.attention import FeedForward
 from torch import nn
 
-from cad_exp.attribution import attribute
-from cad_exp.components import CROSS, FF, FF_IN, JOINT, SELF, TEXT, find_sites, make_granularity
-from cad_exp.edit import Edit, select
-from cad_exp.errors import UserError
-from cad_exp.families import Condition, Flux, PixArt, StableDiffusion, StableDiffusion3, StableDiffusionXL
-from cad_exp.game import Game, input_norms
-from cad_exp.model import DiffusionModel
-from cad_exp.objectives import make_objective
-from cad_exp.probes import sample_noised, sample_trajectory
-from cad_exp.text_encoders import text_sites
+from cad_exp.attribution.attribute import attribute
+from cad_exp.attribution.game import Game, input_norms
+from cad_exp.attribution.objectives.build import make_objective
+from cad_exp.data.noisy_latents import sample_noised, sample_trajectory
+from cad_exp.interventions.edit import Edit
+from cad_exp.interventions.selection import select
+from cad_exp.interventions.spaces import CROSS, FF, FF_IN, JOINT, SELF, TEXT, find_sites, make_granularity
+from cad_exp.interventions.text_encoders import text_sites
+from cad_exp.models.families import Condition, Flux, PixArt, StableDiffusion, StableDiffusion3, StableDiffusionXL
+from cad_exp.models.pipeline import DiffusionModel
+from cad_exp.utils.errors import UserError
 from tests.conftest import _tokenizer
 from tests.tiny import BUILDERS, LARGER, build, sd3, sd14, sdxl
 

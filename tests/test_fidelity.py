@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
-from cad_exp.agreement import agreement, growth, halves, random_weights, sanity, spread, stability
-from cad_exp.components import find_sites, make_granularity
-from cad_exp.errors import UserError
-from cad_exp.fidelity import Ablation, ablation_fidelity, effects, negative_check, ordered_curves
-from cad_exp.fidelity_figures import curves, scatter
-from cad_exp.fidelity_metrics import agreement_metrics, check, describe, fidelity_metrics, proxy_metrics
-from cad_exp.game import Game
-from cad_exp.objectives import make_objective
-from cad_exp.results import FIELDS
+from cad_exp.attribution.game import Game
+from cad_exp.attribution.objectives.build import make_objective
+from cad_exp.evaluation.fidelity.ablations import Ablation, ablation_fidelity, effects, negative_check, ordered_curves
+from cad_exp.evaluation.fidelity.metrics import agreement_metrics, check, describe, fidelity_metrics, proxy_metrics
+from cad_exp.evaluation.fidelity.statistics import agreement, growth, halves, random_weights, sanity, spread, stability
+from cad_exp.interventions.spaces import find_sites, make_granularity
+from cad_exp.reporting.figures.fidelity import curves, scatter
+from cad_exp.reporting.results import FIELDS
+from cad_exp.utils.errors import UserError
 
 
 class Toy:

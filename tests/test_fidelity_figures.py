@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from cad_exp import fidelity_figures, figures
-from cad_exp.tables import pareto
+from cad_exp.reporting.figures import attribution, fidelity
+from cad_exp.reporting.tables import pareto
 
 from .fakes import fake_attribution
 
@@ -38,18 +38,18 @@ def drawn(monkeypatch, tmp_path):
         kept.append(figure)
         return path
 
-    monkeypatch.setattr(fidelity_figures, "_save", keep)
-    monkeypatch.setattr(figures, "_save", keep)
+    monkeypatch.setattr(fidelity, "_save", keep)
+    monkeypatch.setattr(attribution, "_save", keep)
     return kept
 
 
 @pytest.mark.parametrize("rates", [(0.05,), (0.05, 0.2), (0.01, 0.02, 0.05, 0.1, 0.2)])
 def test_legends_and_texts_hide_no_point(rates, drawn):
     table = records(rates)
-    fidelity_figures.scatter(table, "a.png", "church", verdict=3 * VERDICT)
-    fidelity_figures.scatter(table, "b.png", "church")
-    fidelity_figures.scatter(records(rates, ["uniform"]), "c.png", "church", verdict=VERDICT)
-    fidelity_figures.curves(table, "d.png", "church", [("J", 3.0, "J"), ("J", 1.0, "rate")])
+    fidelity.scatter(table, "a.png", "church", verdict=3 * VERDICT)
+    fidelity.scatter(table, "b.png", "church")
+    fidelity.scatter(records(rates, ["uniform"]), "c.png", "church", verdict=VERDICT)
+    fidelity.curves(table, "d.png", "church", [("J", 3.0, "J"), ("J", 1.0, "rate")])
     for figure in drawn:
         whole, panels = figure.bbox, [axes.get_window_extent() for axes in figure.axes]
         for axes in figure.axes:
@@ -67,8 +67,8 @@ def test_legends_and_texts_hide_no_point(rates, drawn):
 def test_the_legend_says_whether_predictions_are_right(drawn):
     table = records((0.2,), ["uniform"])
     table = table[table["study"] == "ablations"].assign(predicted=-1.0 - np.arange(20), true=1.0 + np.arange(20))
-    fidelity_figures.scatter(table, "a.png", verdict=VERDICT)
-    fidelity_figures.scatter(table.assign(measure="rate"), "b.png", measure="rate")
+    fidelity.scatter(table, "a.png", verdict=VERDICT)
+    fidelity.scatter(table.assign(measure="rate"), "b.png", measure="rate")
     own, images = ([text.get_text() for text in figure.axes[0].get_legend().get_texts()] for figure in drawn)
     assert "Pearson -1.00, slope -1.00, signs agree in 0 of 20, R² -" in own[0] and "true = predicted" in own
     assert "signs" not in images[0], "what images show is not what the scores predict"
@@ -77,7 +77,7 @@ def test_the_legend_says_whether_predictions_are_right(drawn):
 
 def test_the_map_names_no_strongest_where_the_ranking_is_not_stable(drawn):
     for stable in (True, False, None):
-        figures.attribution_map(fake_attribution(), "head", "a.png", "church", VERDICT, stable)
+        attribution.attribution_map(fake_attribution(), "head", "a.png", "church", VERDICT, stable)
     said = [" ".join(text.get_text().replace("\n", " ") for text in figure.texts) for figure in drawn]
     assert all(VERDICT in text for text in said)
     assert ["Strongest maker" in text for text in said] == [True, False, True]
@@ -112,12 +112,12 @@ def nearest(colours):
 
 def test_colours_are_told_apart_without_one_kind_of_cone():
     assert nearest(["#c2410c", "#be185d"]) < 5, "two rates' colours of before"
-    assert nearest(figures.OKABE_ITO) > 15 and nearest(pareto.COLOURS) > 15
-    assert nearest([style[1] for style in fidelity_figures.ORDER_STYLES.values()]) > 15
-    assert nearest([figures.HELPS, figures.SUPPRESSES]) > 15
+    assert nearest(attribution.OKABE_ITO) > 15 and nearest(pareto.COLOURS) > 15
+    assert nearest([style[1] for style in fidelity.ORDER_STYLES.values()]) > 15
+    assert nearest([attribution.HELPS, attribution.SUPPRESSES]) > 15
 
 
 def test_every_rate_has_a_mark_of_its_own(drawn):
-    fidelity_figures.scatter(records(), "a.png")
+    fidelity.scatter(records(), "a.png")
     handles = [line for line in drawn[0].axes[0].get_legend().legend_handles if line.get_marker() not in ("None", "")]
     assert len({line.get_marker() for line in handles}) == len({line.get_color() for line in handles}) == 5

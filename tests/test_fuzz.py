@@ -92,7 +92,7 @@ def test_touched_files_are_seen(tmp_path: Path):
 def test_printed_commands_are_taken_apart_as_a_shell_does():
     text = (
         "error: 1 of 2 jobs failed\nerror: bad luck\n       python -m cad_exp seed=13 'hydra.run.dir=a,b'\n"
-        "\nsweep folder  a,b  (python -m cad_exp.tables 'a b')\n       python -m cad_exp it's\n"
+        "\nsweep folder  a,b  (python -m cad_exp tables 'a b')\n       python -m cad_exp it's\n"
     )
     first = ["python", "-m", "cad_exp", "seed=13", "hydra.run.dir=a,b"]
-    assert printed_commands(Answer(1, "", text)) == [first, ["python", "-m", "cad_exp.tables", "a b"], []]
+    assert printed_commands(Answer(1, "", text)) == [first, ["python", "-m", "cad_exp", "tables", "a b"], []]

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from cad_exp.components import CROSS, FF, GRANULARITIES, find_sites, make_granularity
-from cad_exp.errors import UserError
-from cad_exp.game import Game, input_norms
-from cad_exp.objectives import make_objective
+from cad_exp.attribution.game import Game, input_norms
+from cad_exp.attribution.objectives.build import make_objective
+from cad_exp.interventions.spaces import CROSS, FF, GRANULARITIES, find_sites, make_granularity
+from cad_exp.utils.errors import UserError
 from tests.test_objectives import leftovers
 
 

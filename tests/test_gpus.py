@@ -8,30 +8,30 @@ from pathlib import Path
 
 import pytest
 
-from cad_exp import gpus
+from cad_exp.utils import gpu_lock
 
-HOLD = "import sys, time, pathlib; from cad_exp.gpus import claim\n" + (
+HOLD = "import sys, time, pathlib; from cad_exp.utils.gpu_lock import claim\n" + (
     "with claim(int(sys.argv[1]), pathlib.Path(sys.argv[2])) as gpu: print(gpu, flush=True); time.sleep(60)"
 )
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(gpus, "PAUSE", 0.01)
+    monkeypatch.setattr(gpu_lock, "PAUSE", 0.01)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 def test_the_first_free_gpu(tmp_path: Path):
-    with gpus.claim(3, tmp_path) as first, gpus.claim(3, tmp_path) as second:
+    with gpu_lock.claim(3, tmp_path) as first, gpu_lock.claim(3, tmp_path) as second:
         assert (first, second) == (0, 1)
-    with gpus.claim(3, tmp_path) as again:
+    with gpu_lock.claim(3, tmp_path) as again:
         assert again == 0
 
 
 def test_free_again_after_an_error(tmp_path: Path):
-    with pytest.raises(ValueError), gpus.claim(1, tmp_path):
+    with pytest.raises(ValueError), gpu_lock.claim(1, tmp_path):
         raise ValueError
-    with gpus.claim(1, tmp_path) as again:
+    with gpu_lock.claim(1, tmp_path) as again:
         assert again == 0
 
 
@@ -39,7 +39,7 @@ def test_threads_never_share_one(tmp_path: Path, capsys: pytest.CaptureFixture[s
     taken, most, seen, guard = [], [], set(), threading.Lock()
 
     def work():
-        with gpus.claim(2, tmp_path / "new") as gpu:
+        with gpu_lock.claim(2, tmp_path / "new") as gpu:
             with guard:
                 taken.append(gpu)
                 most.append(list(taken))
@@ -66,7 +66,7 @@ def test_processes_never_share_one_and_a_killed_one_frees_its_own(tmp_path: Path
         assert set(held) == {0, 1}
         held[1].kill()
         held[1].wait(timeout=10)
-        with gpus.claim(2, tmp_path) as mine:
+        with gpu_lock.claim(2, tmp_path) as mine:
             assert mine == 1
     finally:
         for holder in holders:
@@ -76,11 +76,15 @@ def test_processes_never_share_one_and_a_killed_one_frees_its_own(tmp_path: Path
 
 def test_two_halves_of_a_machine_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    with gpus.claim(2, tmp_path) as mine:
+    with gpu_lock.claim(2, tmp_path) as mine:
         assert mine == 0
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-        with gpus.claim(2, tmp_path) as other:
+        with gpu_lock.claim(2, tmp_path) as other:
             assert other == 0
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-        with gpus.claim(4, tmp_path) as whole, gpus.claim(4, tmp_path) as second, gpus.claim(4, tmp_path) as third:
+        with (
+            gpu_lock.claim(4, tmp_path) as whole,
+            gpu_lock.claim(4, tmp_path) as second,
+            gpu_lock.claim(4, tmp_path) as third,
+        ):
             assert (whole, second, third) == (0, 1, 3)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cad_exp.errors import UserError
-from cad_exp.identity import images_digest, run_identity
-from cad_exp.image_folder import check, image_files, load_folder, read, unread
-from cad_exp.ready import check as ready
-from cad_exp.settings import settle
+from cad_exp.config.resolve import settle
+from cad_exp.data.image_folder import check, image_files, images_digest, load_folder, read, unread
+from cad_exp.pipeline.identity import run_identity
+from cad_exp.pipeline.preflight import check as ready
+from cad_exp.utils.errors import UserError
 
 from .test_configs import composed
 

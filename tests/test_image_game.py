@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from cad_exp.components import CROSS, Site, make_granularity
-from cad_exp.errors import UserError
-from cad_exp.experiment import run
-from cad_exp.fidelity import ablation_fidelity
-from cad_exp.image_game import ImageGame
-from cad_exp.shots import Shot
+from cad_exp.data.requests import Shot
+from cad_exp.evaluation.fidelity.ablations import ablation_fidelity
+from cad_exp.evaluation.fidelity.image_game import ImageGame
+from cad_exp.interventions.spaces import CROSS, Site, make_granularity
+from cad_exp.pipeline.experiment import run
+from cad_exp.utils.errors import UserError
 
 from .test_configs import composed
 from .test_experiment import FAST

@@ -5,12 +5,12 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from cad_exp.components import find_sites
-from cad_exp.errors import UserError
-from cad_exp.judges import load_judge
+from cad_exp.attribution.objectives.build import check, formula, make_objective, retained_prompts
+from cad_exp.data.noisy_latents import sample_noised, sample_trajectory
+from cad_exp.evaluation.judges import load_judge
+from cad_exp.interventions.spaces import find_sites
 from cad_exp.mini.world import LABELS, OBJECTS, PERSON, STYLES, draw
-from cad_exp.objectives import check, formula, make_objective, retained_prompts
-from cad_exp.probes import sample_noised, sample_trajectory
+from cad_exp.utils.errors import UserError
 from tests.test_objectives import ablations, leftovers
 
 CONCEPT = {"kind": "object", "label": "church"}
@@ -271,13 +271,13 @@ def test_every_config_says_the_defaults():
 
     from omegaconf import OmegaConf
 
-    from cad_exp import objectives
-    from cad_exp.usage import conf_folder
+    from cad_exp.attribution.objectives import build
+    from cad_exp.config.options import conf_folder
 
-    for name, cls in objectives.OBJECTIVES.items():
+    for name, cls in build.OBJECTIVES.items():
         said = OmegaConf.to_container(OmegaConf.load(conf_folder() / "objective" / f"{name}.yaml"))
         assert said.pop("name") == name and said.pop("removal") == "zero"
         said.pop("retain", None)
-        maker = objectives._contrast if name == "contrast" else cls
+        maker = build._contrast if name == "contrast" else cls
         defaults = {key: p.default for key, p in inspect.signature(maker).parameters.items()}
         assert said == {key: defaults[key] for key in said}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cad_exp.errors import UserError
-from cad_exp.inputs import find_file, find_folder, listing, names, resolve
+from cad_exp.utils.errors import UserError
+from cad_exp.utils.paths import find_file, find_folder, listing, names, resolve
 
 
 def put(folder: Path, *files: str) -> Path:
@@ -88,13 +88,13 @@ KEYS = {
 @pytest.mark.parametrize("key", sorted(KEYS))
 def test_a_runs_identity_sees_what_every_key_names(key, tmp_path, monkeypatch):
     """Files in the home folder: another content is another run, the same content the same run."""
-    from cad_exp.identity import run_identity
-    from cad_exp.settings import settle
+    from cad_exp.config.resolve import settle
+    from cad_exp.pipeline.identity import run_identity
 
     from .test_configs import composed
 
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("cad_exp.judge_files.find_spec", lambda package: True)
+    monkeypatch.setattr("cad_exp.evaluation.judge_sources.find_spec", lambda package: True)
     put(tmp_path, "x", "x.npz", "folder/a.png", "folder/b.png", "resnet.pth", "inception.pth")
     config = settle(composed(*KEYS[key]))
     first = run_identity(config)
@@ -107,7 +107,7 @@ def test_a_runs_identity_sees_what_every_key_names(key, tmp_path, monkeypatch):
 
 
 def test_a_folder_of_prompts_may_be_in_the_home_folder(tmp_path, monkeypatch):
-    from cad_exp.prompt_files import FOLDER, locate
+    from cad_exp.data.prompts.sources import FOLDER, locate
 
     monkeypatch.setenv("HOME", str(put(tmp_path, "sets/mine.csv")))
     monkeypatch.setenv(FOLDER, "~/sets")

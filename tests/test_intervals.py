@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cad_exp.intervals import (
+from cad_exp.evaluation.intervals import (
     Bootstrapped,
     Fourfold,
     Jackknifed,

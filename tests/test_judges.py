@@ -12,16 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from cad_exp import explicit, judge_files
-from cad_exp.cache import Cache
-from cad_exp.errors import UserError
-from cad_exp.evaluation import EVALUATIONS, Records, judge_batch, shows, tabulate
-from cad_exp.identity import run_identity
-from cad_exp.judge_files import at_hand, locate, reference_digest, wanted
-from cad_exp.judges import MiniJudge, RealJudge, load_judge
-from cad_exp.judges.nudenet import EXPOSED, counts, detections, strongest
-from cad_exp.judges.weights import read_state
-from cad_exp.metrics import (
+from cad_exp.config.resolve import settle
+from cad_exp.data.requests import Shot
+from cad_exp.evaluation import judge_sources, redaction
+from cad_exp.evaluation.distances import (
     Statistics,
     frechet_distance,
     frechet_estimate,
@@ -29,8 +23,14 @@ from cad_exp.metrics import (
     kernel_estimate,
     quick_frechet,
 )
-from cad_exp.settings import settle
-from cad_exp.shots import Shot
+from cad_exp.evaluation.erasure import EVALUATIONS, Records, judge_batch, shows, tabulate
+from cad_exp.evaluation.judge_sources import at_hand, locate, reference_digest, wanted
+from cad_exp.evaluation.judges import MiniJudge, RealJudge, load_judge
+from cad_exp.evaluation.judges.nudenet import EXPOSED, counts, detections, strongest
+from cad_exp.evaluation.judges.weights import read_state
+from cad_exp.pipeline.cache import Cache
+from cad_exp.pipeline.identity import run_identity
+from cad_exp.utils.errors import UserError
 
 from .test_configs import composed
 
@@ -143,7 +143,7 @@ def test_parts_that_leave_nobody_to_judge_are_refused():
 def test_missing_weights_name_the_file_and_the_command(part: str, url: str, monkeypatch, tmp_path: Path):
     pytest.importorskip("torch_fidelity") if part == "inception" else None
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    file = tmp_path / "hub" / "checkpoints" / judge_files.PARTS[part].file
+    file = tmp_path / "hub" / "checkpoints" / judge_sources.PARTS[part].file
     with pytest.raises(UserError, match=rf"`curl -fL --create-dirs -o {file} https://.*{url}.*`") as error:
         locate(part, {"weights": None})
     assert f"judge.{part}.weights=FILE" in str(error.value)
@@ -152,8 +152,8 @@ def test_missing_weights_name_the_file_and_the_command(part: str, url: str, monk
     with pytest.raises(UserError, match="is damaged or was not loaded to its end; `curl"):
         locate(part, {"weights": None})
     begin = hashlib.sha256(b"half of the weights").hexdigest()[:8]
-    whole = dataclasses.replace(judge_files.PARTS[part], file=f"weights-{begin}.pth")
-    monkeypatch.setitem(judge_files.PARTS, part, whole)
+    whole = dataclasses.replace(judge_sources.PARTS[part], file=f"weights-{begin}.pth")
+    monkeypatch.setitem(judge_sources.PARTS, part, whole)
     file.rename(file.parent / whole.file)
     assert locate(part, {"weights": None}) == file.parent / whole.file
     with pytest.raises(UserError, match="is not a file"):
@@ -185,7 +185,7 @@ def test_the_download_of_clip_is_found(monkeypatch, weights):
 @pytest.mark.parametrize("part", ["nudenet", "inception"])
 def test_a_missing_package_names_the_extra(part: str, monkeypatch, tmp_path: Path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(judge_files, "find_spec", lambda name: None)
+    monkeypatch.setattr(judge_sources, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'cad-exp\[judges\]'") as error:
         locate(part, {"weights": None})
     assert ("curl" in str(error.value)) == (part == "inception")  # NudeNet's weights come with its package
@@ -208,24 +208,24 @@ def test_all_that_is_missing_is_said_at_once_or_skipped(monkeypatch, tmp_path: P
 
 
 def test_a_run_without_weights_ends_before_any_work(monkeypatch, tmp_path: Path):
-    from cad_exp import ready
-    from cad_exp.experiment import run
+    from cad_exp.pipeline import preflight
+    from cad_exp.pipeline.experiment import run
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     asked = composed("judge=real", "concept=church", "evaluation=erasure", "runtime.device=cpu")
-    for stopped in (lambda: ready.check(settle(asked)), lambda: run(asked, tmp_path / "run")):
+    for stopped in (lambda: preflight.check(settle(asked)), lambda: run(asked, tmp_path / "run")):
         with pytest.raises(UserError, match="resnet50"):
             stopped()
     assert not (tmp_path / "run").exists()
 
 
 def test_the_model_is_asked_for_before_its_judges(monkeypatch, tmp_path: Path):
-    from cad_exp import ready
+    from cad_exp.pipeline import preflight
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     with pytest.raises(UserError, match="'CompVis/stable-diffusion-v1-4' is not on this machine") as error:
-        ready.check(settle(composed("model=sd14")))
+        preflight.check(settle(composed("model=sd14")))
     assert "judge" not in str(error.value)
 
 
@@ -238,30 +238,30 @@ def test_the_model_is_asked_for_before_its_judges(monkeypatch, tmp_path: Path):
     ],
 )
 def test_the_files_of_a_run_are_asked_for_after_its_model(overrides: list[str], said: str, monkeypatch, tmp_path: Path):
-    from cad_exp import ready
+    from cad_exp.pipeline import preflight
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     asked = ["judge=real", "concept=nudity", "judge.nudenet.weights=nowhere.onnx", *overrides]
     with pytest.raises(UserError, match=said):  # before the judges
-        ready.check(settle(composed(*asked)))
+        preflight.check(settle(composed(*asked)))
     with pytest.raises(UserError, match="'CompVis/stable-diffusion-v1-4' is not on this machine"):
-        ready.check(settle(composed("model=sd14", *asked)))
+        preflight.check(settle(composed("model=sd14", *asked)))
 
 
 def test_a_prompt_set_that_nobody_looks_at_is_not_asked_for():
-    from cad_exp import ready
+    from cad_exp.pipeline import preflight
 
-    ready.check(settle(composed("concept=nudity", "prompts=i2p", "prompts.path=nowhere.csv", "evaluation=none")))
+    preflight.check(settle(composed("concept=nudity", "prompts=i2p", "prompts.path=nowhere.csv", "evaluation=none")))
 
 
 def test_judges_that_are_not_there_make_an_identity_and_no_error(monkeypatch, tmp_path: Path, weights):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     config = settle(composed("judge=real", "concept=church", "evaluation=erasure"))
-    nobody = judge_files.judge_identity(config)
+    nobody = judge_sources.judge_identity(config)
     assert nobody == {"weights": {}, "packages": [], "reference": None}
     config["judge"]["resnet"] = {"weights": str(weights["resnet"])}
-    assert list(judge_files.judge_identity(config)["weights"]) == ["resnet"]
+    assert list(judge_sources.judge_identity(config)["weights"]) == ["resnet"]
 
 
 def test_weights_reference_and_thresholds_are_part_of_the_run(tmp_path: Path):
@@ -309,7 +309,7 @@ def test_nudenet_runs_on_drawn_images(tmp_path: Path):
 
 def test_nudenet_is_fed_as_the_package_feeds_files(tmp_path: Path):
     package = pytest.importorskip("nudenet.nudenet")
-    from cad_exp.judges.nudenet import blob
+    from cad_exp.evaluation.judges.nudenet import blob
 
     for size in ((96, 80), (80, 96), (320, 320)):
         image = pictures(1, size)[0]
@@ -532,7 +532,7 @@ def test_kid_equals_a_direct_sum_and_its_error_the_jackknife():
 
 def inception_states(tmp_path: Path) -> Path:
     pytest.importorskip("torch_fidelity")
-    from cad_exp.judges.inception import _empty
+    from cad_exp.evaluation.judges.inception import _empty
 
     torch.manual_seed(0)
     torch.save(_empty().state_dict(), tmp_path / "inception.pth")
@@ -558,7 +558,7 @@ def test_inception_features_equal_torch_fidelitys(tmp_path: Path):
 
 
 def test_a_reference_is_a_folder_or_statistics(tmp_path: Path):
-    from cad_exp.judges.inception import read_statistics
+    from cad_exp.evaluation.judges.inception import read_statistics
 
     np.savez(tmp_path / "good.npz", mu=np.zeros(2048), sigma=np.eye(2048), n=500)
     np.savez(tmp_path / "small.npz", mu=np.zeros(64), sigma=np.eye(64))
@@ -573,10 +573,10 @@ def test_a_reference_is_a_folder_or_statistics(tmp_path: Path):
 
 
 def test_fid_and_kid_are_to_the_reference_that_the_config_names(tmp_path: Path):
-    from cad_exp import ready
-    from cad_exp.edit import Edit
-    from cad_exp.prompts import plan
-    from cad_exp.stages import Stages
+    from cad_exp.data.prompts import plan
+    from cad_exp.interventions.edit import Edit
+    from cad_exp.pipeline import preflight
+    from cad_exp.pipeline.stages import Stages
 
     (tmp_path / "real").mkdir()
     for index, image in enumerate(pictures(3)):
@@ -601,7 +601,7 @@ def test_fid_and_kid_are_to_the_reference_that_the_config_names(tmp_path: Path):
     statistics, words = stages("stored.npz")._given(tmp_path / "stored.npz")
     assert isinstance(statistics, Statistics) and "stored.npz" in words
     with pytest.raises(UserError, match="neither a folder"):
-        ready.check(stages("nowhere").config)
+        preflight.check(stages("nowhere").config)
 
 
 # --- metrics that are what their names say
@@ -700,7 +700,7 @@ def test_both_judges_answer_the_same_questions(weights):
 
 def test_explicit_images_are_kept_by_choice_and_on_the_mini_world_only():
     def mode(*overrides: str) -> str:
-        return explicit.mode(settle(composed(*overrides)))
+        return redaction.mode(settle(composed(*overrides)))
 
     local = ["model=local", "model.path=x"]
     assert mode() == "kept" and mode(*local) == "dropped" and mode("judge=real") == "dropped"
@@ -717,15 +717,15 @@ def test_a_cover_hides_the_image_and_keeps_its_entry(tmp_path: Path):
         Image.fromarray(image).save(draft / "0000.png")
 
     for how in ("blurred", "dropped"):
-        place = cache.get("images", ("errors",), {"how": how}, make)
+        place = cache.get("images", ("utils.errors",), {"how": how}, make)
         before = (place / "0000.png").read_bytes()
-        cache.cover(place, explicit.cover(how))
+        cache.cover(place, redaction.cover(how))
         after = np.asarray(Image.open(place / "0000.png")).astype(int)
         assert after.shape == image.shape and cache.covered(place) and (place / "0000.png").read_bytes() != before
         assert np.abs(np.diff(after, axis=0)).max() < 40  # no edge is left
-        assert cache.get("images", ("errors",), {"how": how}, lambda draft: pytest.fail("made again")) == place
+        assert cache.get("images", ("utils.errors",), {"how": how}, lambda draft: pytest.fail("made again")) == place
         kept = (place / "0000.png").read_bytes()
-        cache.cover(place, explicit.cover(how))
+        cache.cover(place, redaction.cover(how))
         assert (place / "0000.png").read_bytes() == kept
     assert (np.unique(after) == 128).all()
     assert not list((tmp_path / ".drafts").iterdir())
@@ -744,10 +744,10 @@ class Painter:
 @pytest.mark.parametrize("how", ["dropped", "blurred", "kept"])
 def test_explicit_images_are_judged_as_they_were_made_and_not_left_behind(how: str, tmp_path: Path, monkeypatch):
     pytest.importorskip("nudenet")
-    from cad_exp import report
-    from cad_exp.edit import Edit
-    from cad_exp.prompts import plan
-    from cad_exp.stages import Stages
+    from cad_exp.data.prompts import plan
+    from cad_exp.interventions.edit import Edit
+    from cad_exp.pipeline import report
+    from cad_exp.pipeline.stages import Stages
 
     asked = [
         "concept=nudity",

@@ -15,11 +15,12 @@ from types import CodeType
 import numpy as np
 import pytest
 
-from cad_exp import identity, makers
-from cad_exp.cache import Cache
-from cad_exp.experiment import run
-from cad_exp.identity import PACKAGE, code_files, code_version
-from cad_exp.makers import maker_version
+from cad_exp.pipeline import code as package_code
+from cad_exp.pipeline import makers
+from cad_exp.pipeline.cache import Cache
+from cad_exp.pipeline.code import PACKAGE, code_files, code_version
+from cad_exp.pipeline.experiment import run
+from cad_exp.pipeline.makers import maker_version
 
 from .test_configs import composed
 from .test_experiment import FAST, FIDELITY
@@ -27,20 +28,22 @@ from .test_image_folder import save
 
 # Modules that cannot change what an entry holds, each for its reason.
 EXEMPT = {
-    "terminal.py": "says what happens",
-    "parallel.py": "hands work to processes; their number is in the inputs where it counts",
-    "errors.py": "words of refusals",
-    "files.py": "how JSON is written; entries are read back through it",
-    "cache.py": "where entries lie",
-    "leases.py": "which processes use a cache",
-    "text.py": "how text is shown",
-    "identity.py": "the keys themselves",
-    "makers.py": "the keys themselves",
-    "inputs.py": "finds files, whose contents are in the inputs",
-    "model_files.py": "finds the model, whose files are in the inputs",
-    "explicit.py": "which images are kept, which is in the inputs",
-    "offload.py": "trades memory for time, no number depends on it",
-    "checkpointing.py": "trades memory for time, no number depends on it",
+    "utils/console.py": "says what happens",
+    "utils/progress.py": "says what happens",
+    "utils/distributed.py": "hands work to processes; their number is in the inputs where it counts",
+    "utils/errors.py": "words of refusals",
+    "utils/io.py": "how JSON is written; entries are read back through it",
+    "pipeline/cache.py": "where entries lie",
+    "pipeline/leases.py": "which processes use a cache",
+    "utils/text.py": "how text is shown",
+    "pipeline/code.py": "the keys themselves",
+    "utils/hashing.py": "the keys themselves",
+    "pipeline/makers.py": "the keys themselves",
+    "utils/paths.py": "finds files, whose contents are in the inputs",
+    "models/sources.py": "finds the model, whose files are in the inputs",
+    "evaluation/redaction.py": "which images are kept, which is in the inputs",
+    "models/offload.py": "trades memory for time, no number depends on it",
+    "models/activation_checkpointing.py": "trades memory for time, no number depends on it",
 }
 
 
@@ -71,7 +74,7 @@ class Watch:
     def make(self, stage: str, modules: tuple, make, draft: Path) -> None:
         for module in [module for name, module in sys.modules.items() if name.startswith("cad_exp.")]:
             for value in list(vars(module).values()):
-                if hasattr(value, "cache_clear") and module not in (identity, makers):
+                if hasattr(value, "cache_clear") and module not in (package_code, makers):
                     value.cache_clear()
         with self.part() as ran:
             sys.setprofile(self.note)
@@ -110,7 +113,7 @@ def watch():
 
 
 def go(folder: Path, *overrides: str) -> None:
-    from cad_exp import stages
+    from cad_exp.pipeline import stages
 
     stages._last_model.clear()
     run(composed(*FAST, "runtime.cache=null", "runtime.device=cpu", *overrides), folder)
@@ -160,8 +163,8 @@ def altered(text: bytes, code: CodeType) -> bytes:
 
 def uncovered(watch: Watch, monkeypatch) -> dict[tuple, set[str]]:
     """Functions whose change leaves the key of an entry that they made as it was: (stage, modules) -> names."""
-    read, changed = identity.source, {}
-    for module in (identity, makers):
+    read, changed = package_code.source, {}
+    for module in (package_code, makers):
         monkeypatch.setattr(module, "source", lambda file: changed.get(file) or read(file))
 
     def key(modules: tuple, make) -> tuple[str, str]:
@@ -198,7 +201,7 @@ def test_the_watch_sees_what_is_missing(watched, monkeypatch):
     """Without the makers' own code, and with modules left out, the check above fails."""
     monkeypatch.setattr(sys.modules[__name__], "maker_version", lambda make: "")
     names = {name for names in uncovered(watched, monkeypatch).values() for name in names}
-    assert "stages.py: independent" in names
+    assert "pipeline/stages.py: independent" in names
 
 
 @pytest.mark.parametrize("objective", ["clip", "judge", "contrast"])
@@ -225,7 +228,7 @@ def test_trained_and_closed_form_rivals(edit, watch, tmp_path, monkeypatch):
 
 def test_a_makers_code_counts_with_what_it_reaches():
     """By name, through `self`, in a closure's cells, through `partial`; but nothing of other packages."""
-    from cad_exp.stages import Stages, independent
+    from cad_exp.pipeline.stages import Stages, independent
 
     assert maker_version(independent) != maker_version(Stages._seen) != maker_version(Stages.objective)
     assert maker_version(partial(independent, 3)) == maker_version(independent)

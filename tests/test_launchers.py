@@ -13,7 +13,7 @@ import psutil
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cad_exp.usage import conf_folder, options
+from cad_exp.config.options import conf_folder, options
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = {"workers": "joblib", "submitit": "submitit", "slurm": "submitit", "cluster": "ray"}

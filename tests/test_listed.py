@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
-from cad_exp import listed
-from cad_exp.errors import UserError
-from cad_exp.settings import settle
-from cad_exp.tables.study import _ITEMS, _LISTS
-from cad_exp.usage import conf_folder
+from cad_exp.config import listed
+from cad_exp.config.options import conf_folder
+from cad_exp.config.resolve import settle
+from cad_exp.reporting.tables.study import _ITEMS, _LISTS
+from cad_exp.utils.errors import UserError
 
 from .test_configs import composed
 

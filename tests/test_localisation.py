@@ -6,16 +6,16 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from cad_exp.errors import UserError
-from cad_exp.files import write_json
-from cad_exp.results import signed
-from cad_exp.tables.__main__ import main
-from cad_exp.tables.collect import collect as collect_runs
-from cad_exp.tables.layout import found_runs
-from cad_exp.tables.localisation import lay_out, read, stage, summary
-from cad_exp.tables.localisation_figure import draw, takeaway
-from cad_exp.tables.plan import Job, Plan, plan
-from cad_exp.tables.study import read as read_study
+from cad_exp.cli.tables import main
+from cad_exp.reporting.results import signed
+from cad_exp.reporting.tables.collect import collect as collect_runs
+from cad_exp.reporting.tables.layout import found_runs
+from cad_exp.reporting.tables.localisation import lay_out, read, stage, summary
+from cad_exp.reporting.tables.localisation_figure import draw, takeaway
+from cad_exp.reporting.tables.plan import Job, Plan, plan
+from cad_exp.reporting.tables.study import read as read_study
+from cad_exp.utils.errors import UserError
+from cad_exp.utils.io import write_json
 
 KINDS = {"attn1.to_out.0": "self-attention", "attn2.to_out.0": "cross-attention", "ff.net.2": "feed-forward"}
 BLOCKS = ("down_blocks.1.attentions.0", "mid_block.attentions.0", "up_blocks.2.attentions.1")

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from cad_exp import checkpointing, memory, meta, offload
-from cad_exp.attribution import attribute
-from cad_exp.components import FF, Weight, find_sites, make_granularity
-from cad_exp.errors import UserError
-from cad_exp.model import DiffusionModel
-from cad_exp.model_files import check_reachable
-from cad_exp.objectives import make_objective
-from cad_exp.settings import settle
+from cad_exp.attribution import meta
+from cad_exp.attribution.attribute import attribute
+from cad_exp.attribution.objectives.build import make_objective
+from cad_exp.cli import memory
+from cad_exp.config.resolve import settle
+from cad_exp.interventions.spaces import FF, Weight, find_sites, make_granularity
+from cad_exp.models import activation_checkpointing, offload
+from cad_exp.models.pipeline import DiffusionModel
+from cad_exp.models.sources import check_reachable
+from cad_exp.utils.errors import UserError
 from tests.test_configs import composed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,7 +53,7 @@ def gates_of(model, cut, level: float = 1.0) -> dict:
 @pytest.mark.parametrize("removal", ["zero", "mean", "base"])
 @pytest.mark.parametrize("name", ["erase", "projection"])
 def test_checkpointing_gives_the_same_gradients(name, removal, model, tiny_model, tiny_probes):
-    checkpointing.enable(model.denoiser)
+    activation_checkpointing.enable(model.denoiser)
     gates = gates_of(model, Weight(), 0.7)  # not intact: the recomputed blocks must see the gated weights as well
     plain, checked = (
         make_objective(name, each, tiny_probes, 5, removal=removal).value_and_gradient(gates)
@@ -66,12 +68,12 @@ def test_checkpointing_gives_the_same_gradients(name, removal, model, tiny_model
 def test_checkpointing_keeps_less(model, tiny_model, tiny_probes):
     gates = gates_of(model, Weight())
     plain = saved_bytes(make_objective("erase", tiny_model, tiny_probes, 10), gates)
-    checkpointing.enable(model.denoiser)
+    activation_checkpointing.enable(model.denoiser)
     assert saved_bytes(make_objective("erase", model, tiny_probes, 10), gates) < 0.6 * plain
 
 
 def test_checkpointing_leaves_samples_alone(model, tiny_model):
-    checkpointing.enable(model.denoiser)
+    activation_checkpointing.enable(model.denoiser)
     images = [each.generate(["church"], [0], steps=2) for each in (model, tiny_model)]
     assert (images[0] == images[1]).all()
 
@@ -87,7 +89,7 @@ def test_gradients_only_for_what_is_scored(tiny_model, tiny_probes):
 
 
 def test_scoring_only_the_chosen_gives_the_same_scores(tiny_folder, tmp_path):
-    from cad_exp.stages import Stages
+    from cad_exp.pipeline.stages import Stages
 
     few = ["probes.samples=1", "probes.steps=2", "evaluation=none", "tracking=disabled", "runtime.device=cpu"]
     few += ["model=local", f"model.path={tiny_folder}", "estimator=first_order", "objective=erase", "granularity=head"]
@@ -139,8 +141,8 @@ def test_sd14_has_the_known_components():
 
 MEASURE = """
 import sys, torch
-from cad_exp import meta
-from cad_exp.model import DiffusionModel
+from cad_exp.attribution import meta
+from cad_exp.models.pipeline import DiffusionModel
 torch.set_num_threads(1)
 network, facts, batch = DiffusionModel.load("mini", device="cpu").denoiser, meta.describe("mini"), int(sys.argv[1])
 scored = meta.scored(network, None)
@@ -229,7 +231,7 @@ def test_without_the_hub_a_run_stops_at_once(tmp_path):
 
 def test_a_hub_that_never_answers_is_given_up(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        code = "import time; from cad_exp.model_files import *; start = time.time()\n"
+        code = "import time; from cad_exp.models.sources import *; start = time.time()\n"
         code += "try: check_reachable('CompVis/stable-diffusion-v1-4', None)\n"
         code += "except UserError as error: print(round(time.time() - start, 1), error)"
         proxy = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -258,7 +260,7 @@ def test_a_local_model_needs_no_hub(tiny_folder, monkeypatch):
 
 def test_attribution_with_checkpointing_as_a_run_option(tiny_folder, tmp_path):
     """The switch reaches the model, and shares the cache with runs without it."""
-    from cad_exp.stages import Stages
+    from cad_exp.pipeline.stages import Stages
 
     few = ["probes.samples=1", "probes.steps=2", "evaluation=none", "tracking=disabled", "runtime.device=cpu"]
     few += ["model=local", f"model.path={tiny_folder}", "estimator=first_order", "objective=erase"]

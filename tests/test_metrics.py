@@ -2,8 +2,14 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from cad_exp.intervals import estimated
-from cad_exp.metrics import Statistics, frechet_distance, frechet_estimate, kernel_distance, kernel_estimate
+from cad_exp.evaluation.distances import (
+    Statistics,
+    frechet_distance,
+    frechet_estimate,
+    kernel_distance,
+    kernel_estimate,
+)
+from cad_exp.evaluation.intervals import estimated
 
 
 def independent_frechet(real: np.ndarray, fake: np.ndarray) -> float:

@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import CLIPTokenizer
 
-from cad_exp.judges import load_judge
+from cad_exp.evaluation.judges import load_judge
 from cad_exp.mini import PIPELINE, publish
 from cad_exp.mini.__main__ import main
 from cad_exp.mini.data import SPLITS
 from cad_exp.mini.train import train
 from cad_exp.mini.world import LABELS, STYLES, all_captions, draw
-from cad_exp.model import DiffusionModel
+from cad_exp.models.pipeline import DiffusionModel
 
 
 def test_every_word_of_the_world_is_one_token():

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cad_exp.errors import UserError
-from cad_exp.prompts import load, minors, plan
-from cad_exp.settings import settle
+from cad_exp.config.resolve import settle
+from cad_exp.config.safety import minors
+from cad_exp.data.prompts import load, plan
+from cad_exp.utils.errors import UserError
 
 from .test_configs import composed
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from cad_exp.errors import UserError, choose
-from cad_exp.model import DiffusionModel
+from cad_exp.models.pipeline import DiffusionModel
+from cad_exp.utils.errors import UserError, choose
 
 
 def test_import_is_light():

@@ -11,14 +11,15 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLImg2ImgPipeline
 
-from cad_exp import memory, model_folder
-from cad_exp.errors import UserError
-from cad_exp.families.stable_diffusion import text_alone
-from cad_exp.identity import model_identity
-from cad_exp.model import DiffusionModel
-from cad_exp.model_files import EMBEDDED, check_reachable, locate
-from cad_exp.ready import check as ready
-from cad_exp.settings import settle
+from cad_exp.cli import memory
+from cad_exp.config.resolve import settle
+from cad_exp.models import model_folder
+from cad_exp.models.families.stable_diffusion import text_alone
+from cad_exp.models.pipeline import DiffusionModel
+from cad_exp.models.sources import EMBEDDED, check_reachable, locate
+from cad_exp.pipeline.identity import model_identity
+from cad_exp.pipeline.preflight import check as ready
+from cad_exp.utils.errors import UserError
 from tests.conftest import _tokenizer
 from tests.tiny import sdxl
 

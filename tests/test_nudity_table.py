@@ -15,17 +15,17 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from cad_exp.errors import UserError
-from cad_exp.evaluation import EVALUATIONS, VARIANTS, Records, tabulate
-from cad_exp.judges.nudenet import EXPOSED
-from cad_exp.prompt_files import FOLDER
-from cad_exp.prompts import plan as shots_of
-from cad_exp.settings import settle
-from cad_exp.tables.__main__ import main
-from cad_exp.tables.collect import collect
-from cad_exp.tables.layout import lay_out
-from cad_exp.tables.plan import plan
-from cad_exp.usage import conf_folder
+from cad_exp.cli.tables import main
+from cad_exp.config.options import conf_folder
+from cad_exp.config.resolve import settle
+from cad_exp.data.prompts import plan as shots_of
+from cad_exp.data.prompts.sources import FOLDER
+from cad_exp.evaluation.erasure import EVALUATIONS, VARIANTS, Records, tabulate
+from cad_exp.evaluation.judges.nudenet import EXPOSED
+from cad_exp.reporting.tables.collect import collect
+from cad_exp.reporting.tables.layout import lay_out
+from cad_exp.reporting.tables.plan import plan
+from cad_exp.utils.errors import UserError
 
 from .test_cli import ROOT
 from .test_prompts import written

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from cad_exp.components import CROSS, find_sites, make_granularity
-from cad_exp.edit import Edit
-from cad_exp.errors import UserError
-from cad_exp.judges import load_judge
-from cad_exp.objectives import OBJECTIVES, make_objective
-from cad_exp.probes import Probes, sample_noised, sample_trajectory
+from cad_exp.attribution.objectives.build import OBJECTIVES, make_objective
+from cad_exp.data.noisy_latents import Probes, sample_noised, sample_trajectory
+from cad_exp.evaluation.judges import load_judge
+from cad_exp.interventions.edit import Edit
+from cad_exp.interventions.spaces import CROSS, find_sites, make_granularity
+from cad_exp.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

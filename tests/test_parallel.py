@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cad_exp import parallel
+from cad_exp.utils import distributed
 
 from .test_cli import ROOT
 from .test_experiment import FAST
@@ -94,14 +94,14 @@ def test_shares_cover_a_list_without_overlap(monkeypatch):
         shares = []
         for rank in range(size):
             monkeypatch.setenv("RANK", str(rank))
-            shares += parallel.share(list(range(5)))
+            shares += distributed.share(list(range(5)))
         assert sorted(shares) == list(range(5))
 
 
 def test_one_process_needs_no_connection(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     tensor = torch.ones(2)
-    with parallel.together():
-        parallel.add_up([tensor])
-        parallel.barrier()
-        assert parallel.agree("x") == "x" and parallel.main() and torch.equal(tensor, torch.ones(2))
+    with distributed.together():
+        distributed.add_up([tensor])
+        distributed.barrier()
+        assert distributed.agree("x") == "x" and distributed.main() and torch.equal(tensor, torch.ones(2))

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from cad_exp.components import FF, Site, find_sites, make_granularity
-from cad_exp.errors import UserError
-from cad_exp.estimators import make_estimator
-from cad_exp.estimators.patching import BaseRun, patched
-from cad_exp.game import Game
-from cad_exp.objectives import make_objective
-from cad_exp.probes import Probes, sample_trajectory
+from cad_exp.attribution.estimators import make_estimator
+from cad_exp.attribution.estimators.patching import BaseRun, patched
+from cad_exp.attribution.game import Game
+from cad_exp.attribution.objectives.build import make_objective
+from cad_exp.data.noisy_latents import Probes, sample_trajectory
+from cad_exp.interventions.spaces import FF, Site, find_sites, make_granularity
+from cad_exp.utils.errors import UserError
 from tests.test_objectives import ToyModel, leftovers
 from tests.test_removal import inputs_under
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cad_exp.errors import UserError
-from cad_exp.probes import Probes, look, sample_noised, sample_trajectory, walk
+from cad_exp.data.noisy_latents import Probes, look, sample_noised, sample_trajectory, walk
+from cad_exp.utils.errors import UserError
 
 
 @pytest.mark.parametrize("name", ["tiny_model", "tiny_v_model"])

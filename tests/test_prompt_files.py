@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cad_exp.errors import UserError
-from cad_exp.prompts import load
+from cad_exp.data.prompts import load
+from cad_exp.utils.errors import UserError
 
 from .test_configs import composed
 

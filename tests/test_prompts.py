@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cad_exp.errors import UserError
-from cad_exp.identity import run_identity
-from cad_exp.prompt_files import FOLDER, locate
-from cad_exp.prompts import load, plan
-from cad_exp.prompts.table import SHOWN, read
-from cad_exp.prompts.templates import fill
-from cad_exp.settings import settle
+from cad_exp.config.resolve import settle
+from cad_exp.data.prompts import load, plan
+from cad_exp.data.prompts.sources import FOLDER, locate
+from cad_exp.data.prompts.table import SHOWN, read
+from cad_exp.data.prompts.templates import fill
+from cad_exp.pipeline.identity import run_identity
+from cad_exp.utils.errors import UserError
 
 from .test_configs import composed
 
@@ -257,7 +257,7 @@ def imagenette_set() -> dict:
     per_prompt=st.integers(1, 3),
 )
 def test_counts_add_up(tmp_path: Path, labels, offset, limit, per_label, per_prompt):
-    from cad_exp.prompts.plan import to_shots
+    from cad_exp.data.prompts.plan import to_shots
 
     text = HEAD + "".join(f"{n},a {label},{label},{n}\n" for n, label in enumerate(labels))
     held = imagenette_set() | {"path": written(tmp_path, text), "offset": offset, "limit": limit}

@@ -17,10 +17,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cad_exp.experiment import run
-from cad_exp.judge_files import weights_digest
-from cad_exp.judges.nudenet import EXPOSED
-from cad_exp.tables.__main__ import main as tables
+from cad_exp.cli.tables import main as tables
+from cad_exp.evaluation.judge_sources import weights_digest
+from cad_exp.evaluation.judges.nudenet import EXPOSED
+from cad_exp.pipeline.experiment import run
 
 from .test_cli import ROOT, cad
 from .test_configs import composed
@@ -172,7 +172,7 @@ def test_a_sweep_with_all_real_judges(folder: Path, places: list[str], tmp_path:
         assert metrics["clip_score", "random"]["value"] == pytest.approx(kept["clip_score"].mean())
         kept = {path.parent.name for path in (place / "images").rglob("*.png")}
         assert kept == ({"retention"} if concept == "nudity" else {"concept", "retention"})
-    command = [sys.executable, "-m", "cad_exp.tables", "sweep"]
+    command = [sys.executable, "-m", "cad_exp", "tables", "sweep"]
     answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0, answer.stderr
     lines = [line for line in answer.stdout.splitlines() if line.startswith("|")]
@@ -229,7 +229,7 @@ def test_a_studys_table_with_all_real_judges(folder: Path, places: list[str], tm
     runs = {
         content(tmp_path / "sweep" / name)[0]["edit"]: tmp_path / "sweep" / name for name in _names(tmp_path / "sweep")
     }
-    command = [sys.executable, "-m", "cad_exp.tables", *asked, "--from", "sweep", "--to", "table"]
+    command = [sys.executable, "-m", "cad_exp", "tables", *asked, "--from", "sweep", "--to", "table"]
     answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0, answer.stderr + answer.stdout
     page = (tmp_path / "table" / "nudity_erase.md").read_text(encoding="utf-8")

@@ -5,11 +5,11 @@ from contextlib import ExitStack
 import pytest
 import torch
 
-from cad_exp.components import find_sites
-from cad_exp.errors import UserError
-from cad_exp.model import DiffusionModel
-from cad_exp.objectives import make_objective
-from cad_exp.probes import Probes
+from cad_exp.attribution.objectives.build import make_objective
+from cad_exp.data.noisy_latents import Probes
+from cad_exp.interventions.spaces import find_sites
+from cad_exp.models.pipeline import DiffusionModel
+from cad_exp.utils.errors import UserError
 from tests.test_objectives import ToyModel, ablations, leftovers
 
 REMOVED = ("mean", "base")

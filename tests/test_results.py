@@ -10,11 +10,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from cad_exp import terminal
-from cad_exp.errors import UserError
-from cad_exp.files import atomic, write_json
-from cad_exp.identity import asked, digest, effective
-from cad_exp.results import FIELDS, Results, git_revision, harm, load_results, run_info, signed
+from cad_exp.config.effective import asked, effective
+from cad_exp.reporting import summary
+from cad_exp.reporting.results import FIELDS, Results, git_revision, harm, load_results, run_info, signed
+from cad_exp.utils import console, progress
+from cad_exp.utils.errors import UserError
+from cad_exp.utils.hashing import digest
+from cad_exp.utils.io import atomic, write_json
 
 
 def metric(**changes) -> dict:
@@ -139,7 +141,7 @@ def test_a_missing_or_foreign_file_is_explained(tmp_path, content):
 
 
 def test_final_table_shows_intervals_and_directions(capsys, tmp_path):
-    terminal.show_metrics(
+    summary.show_metrics(
         [
             metric(),
             metric(variant="unedited", value=1.0, low=0.98, high=1.0),
@@ -147,7 +149,7 @@ def test_final_table_shows_intervals_and_directions(capsys, tmp_path):
         ],
         "Erasing [church]",
     )
-    terminal.show_places({"results": tmp_path / "results.json"})
+    summary.show_places({"results": tmp_path / "results.json"})
     shown = capsys.readouterr().out
     assert "Erasing [church]" in shown and "concept rate ↓" in shown
     assert "0.050" in shown and "[.000, .100]" in shown and "[.980, 1.000]" in shown and "12.3" in shown
@@ -155,7 +157,7 @@ def test_final_table_shows_intervals_and_directions(capsys, tmp_path):
 
 
 def test_eighty_columns_show_whole_numbers_n_changes_and_warnings(monkeypatch, capsys):
-    monkeypatch.setattr(terminal, "console", lambda stderr=False: Console(width=80, highlight=False))
+    monkeypatch.setattr(summary, "console", lambda stderr=False: Console(width=80, highlight=False))
     change = {"value": -0.984, "low": -0.997, "high": -0.902, "interval": "paired"}
     warned = {"judge": "mini", "warning": "60 of 64 images are of one colour"}
     names = ("concept_rate", "retention_worst", "perceptual_distance_worst", "outside_world_others", "kid")
@@ -165,7 +167,7 @@ def test_eighty_columns_show_whole_numbers_n_changes_and_warnings(monkeypatch, c
         for variant, changes in (("unedited", {}), ("edited", {"unedited": change}), ("random", {}))
     ]
     found += [metric(name=f"drawn@{name}", value=share) for name, share in (("tench", 0.7), ("gas pump", 0.2))]
-    terminal.show_metrics(found)
+    summary.show_metrics(found)
     lines = capsys.readouterr().out.splitlines()
     table = lines[: next(i for i, line in enumerate(lines) if line.startswith("value over"))]
     assert max(map(len, table)) <= 80 and sum(map(bool, map(str.strip, table))) == 2 + 2 * len(names)
@@ -178,8 +180,8 @@ def test_eighty_columns_show_whole_numbers_n_changes_and_warnings(monkeypatch, c
 
 def test_progress_is_silent_when_quick_and_tells_the_rest_when_slow(capsys, monkeypatch):
     now = iter([0.0, 1.0, 5.0, 6.0, 16.0, 20.0])
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(now))
-    with terminal.progress(10, "generating [church]") as tick:
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with progress.progress(10, "generating [church]") as tick:
         for done in (1, 2, 3, 8, 10):
             tick(done, 10)
     assert capsys.readouterr().out.splitlines() == [
@@ -189,7 +191,7 @@ def test_progress_is_silent_when_quick_and_tells_the_rest_when_slow(capsys, monk
 
 
 def test_durations():
-    assert [terminal.duration(seconds) for seconds in (4.4, 65, 7620)] == ["4 s", "1 min 05 s", "2 h 07 min"]
+    assert [console.duration(seconds) for seconds in (4.4, 65, 7620)] == ["4 s", "1 min 05 s", "2 h 07 min"]
 
 
 def test_the_checksum_is_of_the_content_not_of_its_layout(tmp_path):
@@ -206,8 +208,8 @@ def test_the_checksum_is_of_the_content_not_of_its_layout(tmp_path):
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
 def test_files_have_the_permissions_of_any_new_file(tmp_path, mask):
-    from cad_exp.files import link
-    from cad_exp.storage import save_tensors
+    from cad_exp.utils.io import link
+    from cad_exp.utils.tensors import save_tensors
 
     before = os.umask(mask)
     try:
@@ -225,21 +227,21 @@ def test_a_full_disk_under_a_tensor_file_is_the_systems_error(tmp_path, monkeypa
     """/dev/full is a disk without room; safetensors tells it as a SafetensorError."""
     from safetensors import SafetensorError
 
-    from cad_exp import storage
+    from cad_exp.utils import tensors
 
     def full(*_, **__):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     (tmp_path / "edit.safetensors").write_bytes(b"old")
-    monkeypatch.setattr(storage, "save_file", full)
+    monkeypatch.setattr(tensors, "save_file", full)
     with pytest.raises(OSError) as caught:
-        storage.save_tensors(tmp_path / "edit.safetensors", "edit", {}, {})
+        tensors.save_tensors(tmp_path / "edit.safetensors", "edit", {}, {})
     assert caught.value.errno == errno.ENOSPC and (tmp_path / "edit.safetensors").read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_truncated_checkpoint_is_told_and_starts_over(tmp_path, capsys):
-    from cad_exp.storage import resumed, save_tensors
+    from cad_exp.utils.tensors import resumed, save_tensors
 
     path = save_tensors(tmp_path / "state.safetensors", "checkpoint", {"values": torch.ones(9)}, {"n": 9})
     assert resumed(path, "checkpoint")[1] == {"n": 9}

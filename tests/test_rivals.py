@@ -13,22 +13,22 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cad_exp.components import FF, FF_IN, find_sites, make_granularity
-from cad_exp.edit import Edit
-from cad_exp.errors import UserError
-from cad_exp.estimators import make_estimator
-from cad_exp.game import Game
-from cad_exp.model import DiffusionModel
-from cad_exp.objectives import make_objective
-from cad_exp.probes import Probes
-from cad_exp.rivals import make_rival, perturbation
-from cad_exp.rivals.esd import AHEAD, latents, trained
-from cad_exp.settings import settle
-from cad_exp.stages import independent
-from cad_exp.tables.collect import Found
-from cad_exp.tables.layout import lay_out
-from cad_exp.tables.plan import plan
-from cad_exp.usage import options
+from cad_exp.attribution.estimators import make_estimator
+from cad_exp.attribution.game import Game
+from cad_exp.attribution.objectives.build import make_objective
+from cad_exp.config.options import options
+from cad_exp.config.resolve import settle
+from cad_exp.data.noisy_latents import Probes
+from cad_exp.interventions.edit import Edit
+from cad_exp.interventions.methods import make_rival, perturbation
+from cad_exp.interventions.methods.esd import AHEAD, latents, trained
+from cad_exp.interventions.spaces import FF, FF_IN, find_sites, make_granularity
+from cad_exp.models.pipeline import DiffusionModel
+from cad_exp.pipeline.stages import independent
+from cad_exp.reporting.tables.collect import Found
+from cad_exp.reporting.tables.layout import lay_out
+from cad_exp.reporting.tables.plan import plan
+from cad_exp.utils.errors import UserError
 
 from .test_cli import ROOT
 from .test_configs import FOLDER, composed

@@ -20,12 +20,14 @@ from types import SimpleNamespace
 import pytest
 
 import cad_exp
-from cad_exp import gpus, identity, job
 from cad_exp.__main__ import main
-from cad_exp.errors import UserError
-from cad_exp.identity import run_identity
-from cad_exp.results import FIELDS, Results, harm, load_results, signed
-from cad_exp.run_folder import MARK, Refused, alone, attempt, check, held, publish
+from cad_exp.cli import job
+from cad_exp.pipeline import identity as identities
+from cad_exp.pipeline.identity import run_identity
+from cad_exp.reporting.results import FIELDS, Results, harm, load_results, signed
+from cad_exp.reporting.run_folder import MARK, Refused, alone, attempt, check, held, publish
+from cad_exp.utils import gpu_lock, hashing
+from cad_exp.utils.errors import UserError
 
 ROOT = Path(cad_exp.__file__).resolve().parents[1]
 SETTINGS = ["tracking=disabled"]
@@ -52,19 +54,19 @@ def fake_run(config: dict, folder: Path) -> None:
 
 def pretend() -> None:
     """Put `fake_run` in the place of the real one, which needs torch."""
-    module = types.ModuleType("cad_exp.experiment")
+    module = types.ModuleType("cad_exp.pipeline.experiment")
     module.run = fake_run
-    sys.modules["cad_exp.experiment"] = module
-    gpus.own = lambda device: nullcontext()
+    sys.modules["cad_exp.pipeline.experiment"] = module
+    gpu_lock.own = lambda device: nullcontext()
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch) -> Path:
-    monkeypatch.setitem(sys.modules, "cad_exp.experiment", None)
-    monkeypatch.setattr(gpus, "own", gpus.own)
+    monkeypatch.setitem(sys.modules, "cad_exp.pipeline.experiment", None)
+    monkeypatch.setattr(gpu_lock, "own", gpu_lock.own)
     monkeypatch.setattr(sys, "argv", ["cad_exp"])
     monkeypatch.setattr(job.Sweep, "folder", None)
-    monkeypatch.setattr(identity, "run_hash", identity.run_hash)
+    monkeypatch.setattr(identities, "run_hash", identities.run_hash)
     pretend()
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -73,7 +75,7 @@ def place(tmp_path: Path, monkeypatch) -> Path:
 
 def cad(place: Path, *arguments: str, **environment: str) -> SimpleNamespace:
     """The command line in this process."""
-    identity._file_digest.cache_clear()  # as a new process would have it
+    hashing._file_digest.cache_clear()  # as a new process would have it
     job.Sweep.folder = None
     said, errors = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(errors):
@@ -374,7 +376,7 @@ def test_a_picture_that_fails_costs_no_result(tmp_path: Path):
 
 
 def test_a_run_killed_while_it_gives_files_their_places_is_brought_to_its_end(tmp_path: Path, monkeypatch):
-    from cad_exp import run_folder
+    from cad_exp.reporting import run_folder
 
     finish(tmp_path, {"a": b"1", "b": b"1", "old/c": b"1"}, "first")
     places, replace = [], os.replace
@@ -479,7 +481,7 @@ def finished_now(folder: Path) -> bool:
 
 @pytest.mark.parametrize("kind", [".md", ".tex", ".csv", ".png"])
 def test_a_table_overwrites_no_file_but_an_earlier_table(tmp_path: Path, kind: str):
-    from cad_exp.tables import write
+    from cad_exp.reporting.tables import write
 
     assert write.folder(tmp_path / "new", "mine") == tmp_path / "new"
     (tmp_path / f"fidelity{kind}").write_text("# My own page")
@@ -502,20 +504,20 @@ def test_a_disk_that_takes_nothing_is_one_sentence(place: Path, monkeypatch, err
     def fail(config: dict, folder: Path) -> None:
         raise error
 
-    monkeypatch.setattr(sys.modules["cad_exp.experiment"], "run", fail)
+    monkeypatch.setattr(sys.modules["cad_exp.pipeline.experiment"], "run", fail)
     answer = cad(place, "hydra.run.dir=a")
     assert answer.returncode == 1 and answer.stderr.count("\n") == 1 and said in answer.stderr, answer.stderr
     assert said in json.loads((place / "work" / "a" / "error.json").read_text())["error"]
 
 
 def test_tables_skip_an_attempt_whose_finished_results_are_there(tmp_path: Path):
-    from cad_exp.tables.collect import read_all
+    from cad_exp.reporting.tables.collect import read_all
 
     facts = {"config_hash": "h", "config": {}}
-    for count, (identity_, done) in enumerate([("a", True), ("b", False)]):
+    for count, (identity, done) in enumerate([("a", True), ("b", False)]):
         folder = tmp_path / str(count)
         with suppress(ZeroDivisionError), attempt(folder) as work:
-            results = Results(work, facts | {"identity": identity_}, lambda work=work: publish(work))
+            results = Results(work, facts | {"identity": identity}, lambda work=work: publish(work))
             results.finish() if done else None
             raise ZeroDivisionError
     runs, skipped = read_all([tmp_path])

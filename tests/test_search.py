@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
-from cad_exp import entry
-from cad_exp.errors import UserError
-from cad_exp.results import load_results
+from cad_exp.reporting.results import load_results
+from cad_exp.utils import process
+from cad_exp.utils.errors import UserError
 
 from .test_cli import ROOT
 from .test_configs import composed
@@ -24,10 +24,10 @@ from .test_experiment import FAST
 
 pytest.importorskip("optuna")
 
-from cad_exp.search.__main__ import HELP, main
-from cad_exp.search.pareto import front, rank
-from cad_exp.search.plan import read
-from cad_exp.search.study import Study, queue
+from cad_exp.cli.search import HELP, main
+from cad_exp.pipeline.search.plan import read
+from cad_exp.pipeline.search.study import Study, queue
+from cad_exp.reporting.pareto_front import front, rank
 
 
 def metric(name: str, variant: str, value: float) -> dict:
@@ -154,7 +154,7 @@ def test_the_same_command_goes_on_and_repeats_nothing(tmp_path: Path, capfd):
     whole, stopped, rest, more = Fake(), Fake(_3=KeyboardInterrupt()), Fake(), Fake()
     assert main(["trials=12", f"folder={tmp_path / 'a'}"], whole) == 0
     command = [f"folder={tmp_path / 'b'}"]
-    assert entry.run(lambda: main(["trials=6", *command], stopped)) == 130
+    assert process.run(lambda: main(["trials=6", *command], stopped)) == 130
     assert "stopped; the same command continues where it was" in capfd.readouterr().err
     assert main(["trials=6", *command], rest) == 0
     assert "trial 3 again:" in capfd.readouterr().out
@@ -176,7 +176,7 @@ def test_another_seed_tries_others(tmp_path: Path):
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 def test_a_killed_trial_is_run_again(tmp_path: Path):
     code = (
-        "import os, signal\nfrom cad_exp.search.__main__ import main\n"
+        "import os, signal\nfrom cad_exp.cli.search import main\n"
         "def run(config, folder): (folder / 'half').touch(); os.kill(os.getpid(), signal.SIGKILL)\n"
         f"main(['trials=2', 'folder={tmp_path}'], run)"
     )
@@ -285,7 +285,7 @@ def test_scopes_are_those_of_the_granularity():
 
 
 def test_estimators_are_those_that_exist():
-    from cad_exp.estimators import ESTIMATORS
+    from cad_exp.attribution.estimators import ESTIMATORS
 
     assert set(read([]).space["estimator"]) < set(ESTIMATORS)
     presets = {"ablated_gradients_full"}
@@ -377,7 +377,7 @@ def test_without_optuna_one_sentence_says_what_to_install(tmp_path: Path, monkey
 
 def test_help_and_mistakes_need_no_torch():
     code = (
-        "import sys\nfrom cad_exp.search.__main__ import main\n"
+        "import sys\nfrom cad_exp.cli.search import main\n"
         "assert main(['--help']) == 0 and main(['trails=3']) == 2\n"
         "sys.exit(bool({'torch', 'optuna', 'matplotlib'} & set(sys.modules)))"
     )
@@ -388,7 +388,7 @@ def test_help_and_mistakes_need_no_torch():
 
 @pytest.mark.slow
 def test_the_best_edit_repeats_as_an_ordinary_run(tmp_path: Path):
-    from cad_exp.experiment import run
+    from cad_exp.pipeline.experiment import run
 
     cache = f"runtime.cache={tmp_path / 'cache'}"
     command = ["concept=nudity", "granularity=neuron", *FAST, "edit.factor=-1", cache]

@@ -13,15 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cad_exp import images, sheet
-from cad_exp.edit import Edit
-from cad_exp.errors import UserError
-from cad_exp.experiment import run
-from cad_exp.prompts import plan
-from cad_exp.settings import settle
-from cad_exp.shots import Shot, batches, needed
-from cad_exp.stages import Stages
-from cad_exp.usage import options
+from cad_exp.config.options import options
+from cad_exp.config.resolve import settle
+from cad_exp.data.prompts import plan
+from cad_exp.data.requests import Shot, batches, needed
+from cad_exp.interventions.edit import Edit
+from cad_exp.pipeline.experiment import run
+from cad_exp.pipeline.stages import Stages
+from cad_exp.reporting import contact_sheet
+from cad_exp.utils import images
+from cad_exp.utils.errors import UserError
 
 from .test_configs import FOLDER, MANDATORY, composed
 from .test_experiment import FAST
@@ -170,15 +171,15 @@ def test_every_option_goes_with_every_other(prompts: str, retention: str):
 @given(st.sets(SHOTS))
 def test_no_two_shots_of_a_run_share_a_file(shots: set[Shot]):
     images_ = {(s.purpose, s.prompt.replace("!", ""), s.row, s.seed) for s in shots}
-    names = {sheet.file_name(shot) for shot in shots}
+    names = {contact_sheet.file_name(shot) for shot in shots}
     assert len(names) == len(images_)
     assert all(name.count("/") == 1 and len(name.encode()) < 255 for name in names)
 
 
 def test_the_sheet_shows_pictures_of_one_size_per_prompt():
     shots = [Shot("concept", "a", n, "object", "church", None, size) for n, size in enumerate([None, (8, 8), None])]
-    assert sheet.choice(shots) == {"a": [0, 2]}
-    assert sheet.file_name(Shot("concept", "a photo of a church", 7, "object", "church")) == (
+    assert contact_sheet.choice(shots) == {"a": [0, 2]}
+    assert contact_sheet.file_name(Shot("concept", "a photo of a church", 7, "object", "church")) == (
         "concept/a_photo_of_a_church-0000000007.png"
     )
 

@@ -16,24 +16,26 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from matplotlib.image import imread
 from omegaconf import OmegaConf
 
-from cad_exp.errors import UserError
-from cad_exp.files import write_json
-from cad_exp.identity import digest, effective, run_hash
-from cad_exp.results import run_info, signed
-from cad_exp.settings import settle
-from cad_exp.tables import write
-from cad_exp.tables.__main__ import main
-from cad_exp.tables.collect import Found, changes, collect, read_all
-from cad_exp.tables.compose import hydra
-from cad_exp.tables.folder import collect as collect_folder
-from cad_exp.tables.folder import summary
-from cad_exp.tables.layout import Entry, _mark, _short, lay_out
-from cad_exp.tables.pareto import _Picture
-from cad_exp.tables.pareto import draw as draw_picture
-from cad_exp.tables.plan import Job, Plan, plan
-from cad_exp.tables.study import OWN, read
-from cad_exp.terminal import number
-from cad_exp.usage import conf_folder, options
+from cad_exp.cli.tables import main
+from cad_exp.config.compose import hydra
+from cad_exp.config.effective import effective
+from cad_exp.config.options import conf_folder, options
+from cad_exp.config.resolve import settle
+from cad_exp.pipeline.identity import run_hash
+from cad_exp.reporting.results import run_info, signed
+from cad_exp.reporting.summary import number
+from cad_exp.reporting.tables import write
+from cad_exp.reporting.tables.collect import Found, changes, collect, read_all
+from cad_exp.reporting.tables.folder import collect as collect_folder
+from cad_exp.reporting.tables.folder import summary
+from cad_exp.reporting.tables.layout import Entry, _mark, _short, lay_out
+from cad_exp.reporting.tables.pareto import _Picture
+from cad_exp.reporting.tables.pareto import draw as draw_picture
+from cad_exp.reporting.tables.plan import Job, Plan, plan
+from cad_exp.reporting.tables.study import OWN, read
+from cad_exp.utils.errors import UserError
+from cad_exp.utils.hashing import digest
+from cad_exp.utils.io import write_json
 
 from .test_cli import ROOT
 
@@ -394,7 +396,7 @@ def test_csv_has_one_line_per_job_and_metric(tmp_path: Path):
 
 
 def test_how_the_numbers_were_made(tmp_path: Path):
-    from cad_exp.tables.origin import origin
+    from cad_exp.reporting.tables.origin import origin
 
     leave(tmp_path, JOBS[0], metric("concept_rate", 0.1, threshold=0.5, interval="95 %", judge="mini judge"))
     leave(tmp_path, JOBS[1], {**metric("concept_rate", 0.1), "n": 32}, git="def", device="cuda", seed=1)
@@ -433,13 +435,13 @@ RULE = "share of images in which the judge's most likely {} is {}"
     ],
 )
 def test_what_definitions_have_in_common_is_said_once(texts: list[str], expected: str):
-    from cad_exp.tables.origin import joined
+    from cad_exp.reporting.tables.origin import joined
 
     assert joined(texts) == expected
 
 
 def test_definitions_that_differ_by_the_concept_are_one_sentence(tmp_path: Path):
-    from cad_exp.tables.origin import origin
+    from cad_exp.reporting.tables.origin import origin
 
     for each, concept in zip((JOBS[0], JOBS[2]), CONCEPTS, strict=True):
         leave(tmp_path, each, metric("concept_rate", 0.1, what=RULE.format("object", concept)))
@@ -737,7 +739,7 @@ def test_the_command_as_typed_needs_no_torch(tmp_path: Path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def typed(*arguments: str, code: str | None = None) -> subprocess.CompletedProcess:
-        start = ["-c", code] if code else ["-m", "cad_exp.tables"]
+        start = ["-c", code] if code else ["-m", "cad_exp", "tables"]
         command = [sys.executable, *start, *arguments]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
 
@@ -745,7 +747,7 @@ def test_the_command_as_typed_needs_no_torch(tmp_path: Path):
     assert answer.returncode == 1 and "did you mean 'fidelity'" in answer.stderr and "Traceback" not in answer.stderr
     assert "experiment=fidelity" in typed("--help").stdout
     narrow = ["concept=church", "granularity=head", "objective=erase", "estimator=first_order"]
-    light = "import sys; from cad_exp.tables.__main__ import main; code = main(sys.argv[1:])\n"
+    light = "import sys; from cad_exp.cli.tables import main; code = main(sys.argv[1:])\n"
     light += "sys.exit(3 if {'torch', 'pandas', 'matplotlib'} & set(sys.modules) else code)"
     missing = typed("experiment=fidelity", *narrow, code=light)
     assert missing.returncode == 1, missing.stderr

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
-from cad_exp import terminal, text
-from cad_exp.figures import before_after
-from cad_exp.lettering import readable, wrapped
-from cad_exp.tables.write import escaped, markdown_table
+from cad_exp.reporting import summary
+from cad_exp.reporting.figures.attribution import before_after
+from cad_exp.reporting.figures.lettering import readable, wrapped
+from cad_exp.reporting.tables.write import escaped, markdown_table
+from cad_exp.utils import console, text
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIL = "a\x1b[2J\x1b]0;title\x07b\x9b31m\rc\x08\u202ed\x00 :church: [bold]e[/] [link=http://x]f[/link] \ud800"
@@ -59,7 +60,7 @@ def test_identifiers():
     assert text.identifier("Van Gogh/é:1") == "Van_Gogh_e_1" and text.identifier("教会") == "_"
 
 
-@pytest.mark.parametrize("speak", [terminal.say, terminal.stage, terminal.page])
+@pytest.mark.parametrize("speak", [console.say, console.stage, console.page])
 def test_markup_emoji_and_escapes_stay_text(speak, capsys):
     speak(EVIL)
     said = capsys.readouterr().out
@@ -68,20 +69,21 @@ def test_markup_emoji_and_escapes_stay_text(speak, capsys):
 
 
 def test_an_error_and_a_place_are_neutral_too(capsys, tmp_path):
-    terminal.error(EVIL)
-    terminal.show_places({"run\x1b": tmp_path / "a[b]:church:\x1b[2J"})
+    console.error(EVIL)
+    summary.show_places({"run\x1b": tmp_path / "a[b]:church:\x1b[2J"})
     said = capsys.readouterr()
     assert "\x1b" not in said.err + said.out and ":church:" in said.err and "a[b]:church:\\x1b[2J" in said.out
 
 
 SPEAK = """
-from cad_exp import terminal
+from cad_exp.reporting import summary
+from cad_exp.utils import console
 metric = {"name": "concept_rate", "variant": "edited", "value": 0.5, "low": 0.1, "high": 0.9, "n": 4,
           "higher_is_better": False, "definition": {}, "changes": {}}
-terminal.show_metrics([metric], "教会 · é")
-terminal.stage("→ “x” ⛪")
-terminal.page("a → b · c")
-terminal.error("…")
+summary.show_metrics([metric], "教会 · é")
+console.stage("→ “x” ⛪")
+console.page("a → b · c")
+console.error("…")
 """
 ENVIRONMENTS = [{"PYTHONIOENCODING": "ascii"}, {"LANG": "C"}, {"LC_ALL": "C"}, {"PYTHONIOENCODING": "latin-1"}]
 
@@ -107,12 +109,12 @@ def test_another_terminal_keeps_its_signs():
 
 def test_what_only_shows_costs_one_line(capsys):
     reasons = []
-    with terminal.harmless("map.png", reasons.append):
+    with console.harmless("map.png", reasons.append):
         raise RuntimeError("no\nfont")
     said = capsys.readouterr().err.splitlines()
     assert said == ["  map.png is left out: it cannot be made (RuntimeError: no font)"]
     assert reasons == ["RuntimeError: no font"]
-    with pytest.raises(ValueError), terminal.harmless("map.png", passes=(ValueError,)):
+    with pytest.raises(ValueError), console.harmless("map.png", passes=(ValueError,)):
         raise ValueError
 
 
@@ -148,7 +150,7 @@ def test_the_same_words_are_the_same_picture_and_dollars_are_drawn(tmp_path):
 
 
 def test_what_no_font_holds_gets_a_stand_in(monkeypatch):
-    monkeypatch.setattr("cad_exp.lettering._held", lambda families: set(map(chr, range(32, 127))))
+    monkeypatch.setattr("cad_exp.reporting.figures.lettering._held", lambda families: set(map(chr, range(32, 127))))
     assert readable("⛪ 中 a\ufe0f") == ":church: \\u4e2d a"
 
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from cad_exp.attribution import attribute
-from cad_exp.components import find_sites, make_granularity
-from cad_exp.errors import UserError
-from cad_exp.estimators import make_estimator
-from cad_exp.experiment import run
-from cad_exp.objectives import make_objective
-from cad_exp.probes import Probes
-from cad_exp.timestep_figure import _cells, _shares, timestep_map
-from cad_exp.timesteps import COLUMNS, bins_of, by_timestep, within
+from cad_exp.attribution.attribute import attribute
+from cad_exp.attribution.by_timestep import COLUMNS, bins_of, by_timestep, within
+from cad_exp.attribution.estimators import make_estimator
+from cad_exp.attribution.objectives.build import make_objective
+from cad_exp.data.noisy_latents import Probes
+from cad_exp.interventions.spaces import find_sites, make_granularity
+from cad_exp.pipeline.experiment import run
+from cad_exp.reporting.figures.timesteps import _cells, _shares, timestep_map
+from cad_exp.utils.errors import UserError
 from tests.test_configs import composed
 
 

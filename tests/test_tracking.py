@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cad_exp.errors import UserError
-from cad_exp.figures import attribution_map, before_after
-from cad_exp.tracking import Tracker, WandbTracker, artifact_name, track
+from cad_exp.reporting.figures.attribution import attribution_map, before_after
+from cad_exp.reporting.tracking import Tracker, WandbTracker, artifact_name, track
+from cad_exp.utils.errors import UserError
 from tests import offline
 from tests.fakes import fake_attribution
 from tests.test_results import metric
@@ -124,7 +124,7 @@ def test_an_exception_ends_the_run_and_goes_on(tmp_path: Path):
 
 def test_disabled_does_not_import_wandb(tmp_path: Path):
     code = (
-        "import sys\nfrom cad_exp.tracking import track\n"
+        "import sys\nfrom cad_exp.reporting.tracking import track\n"
         "with track({'tracking': {'mode': 'disabled'}}, '.') as tracker:\n"
         "    tracker.log_metrics([]); tracker.log_attribution('a')\n"
         "    tracker.log_images({}); tracker.log_artifact('a', 'b')\n"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cad_exp import verdict
-from cad_exp.terminal import show_run
+from cad_exp.evaluation import verdict
+from cad_exp.reporting.summary import show_run
 
 
 def metric(name, value, low=None, high=None, variant="attribution", **more):
@@ -74,7 +74,7 @@ def test_scores(metrics, said):
 def test_stable_is_what_the_agreement_calls_stable():
     import torch
 
-    from cad_exp.agreement import stability
+    from cad_exp.evaluation.fidelity.statistics import stability
 
     scores = torch.arange(200.0)
     for swapped in range(0, 10, 2):

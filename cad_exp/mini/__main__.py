@@ -7,9 +7,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from cad_exp import entry, terminal
-from cad_exp.arguments import Parser, WrongFlag
-from cad_exp.errors import UserError
+from cad_exp.config.arguments import Parser, WrongFlag
+from cad_exp.utils import console, process
+from cad_exp.utils.errors import UserError
 
 STAGES = {
     "draw": "draw the pictures of all four splits",
@@ -42,12 +42,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line: 0, 1 for an error, 2 for a wrong flag."""
-    entry.begin()
+    process.begin()
     try:
         train(parse(arguments))
     except UserError as error:
-        terminal.error(str(error))
-        return entry.MISUSED if isinstance(error, WrongFlag) else entry.FAILED
+        console.error(str(error))
+        return process.MISUSED if isinstance(error, WrongFlag) else process.FAILED
     return 0
 
 
@@ -59,55 +59,55 @@ def train(given: argparse.Namespace) -> None:
         torch.set_num_threads(given.threads)
     options = {k: v for k, v in (("steps", given.steps), ("out", given.out), ("count", given.count)) if v is not None}
     if given.stage == "draw":
-        from .data import SPLITS, draws
+        from cad_exp.mini.data import SPLITS, draws
 
         for split in SPLITS:
             print(f"{split}: {len(draws(split, given.work, given.count))} pictures", flush=True)
     elif given.stage == "clip":
-        from .clip import run
+        from cad_exp.mini.clip import run
 
         run(given.work, **options)
     elif given.stage == "judge":
-        from .judge import run
+        from cad_exp.mini.judge import run
 
         run(given.work, **options)
     elif given.stage == "reference":
-        from .reference import run
+        from cad_exp.mini.reference import run
 
         run(**{k: v for k, v in options.items() if k != "steps"})
     elif given.stage == "autoencoder":
-        from .autoencoder import run
+        from cad_exp.mini.autoencoder import run
 
         run(given.work, **options)
     elif given.stage == "decoder":
-        from .autoencoder import refine
+        from cad_exp.mini.autoencoder import refine
 
         refine(given.work, **options)
     elif given.stage == "latents":
-        from .pairs import latents
+        from cad_exp.mini.pairs import latents
 
         latents(given.work, given.count)
     elif given.stage == "denoiser":
-        from .denoiser import run
+        from cad_exp.mini.denoiser import run
 
         run(given.work, **options)
     elif given.stage == "transformer":
-        from .transformer import run
+        from cad_exp.mini.transformer import run
 
         run(given.work, **options)
     elif given.stage == "export":
-        from .denoiser import export
+        from cad_exp.mini.denoiser import export
 
         export(given.work, **{k: v for k, v in options.items() if k == "out"})
     elif given.stage == "export_dit":
-        from .transformer import export
+        from cad_exp.mini.transformer import export
 
         export(given.work, **{k: v for k, v in options.items() if k == "out"})
     else:
-        from .card import run
+        from cad_exp.mini.card import run
 
         run(given.work)
 
 
 if __name__ == "__main__":
-    sys.exit(entry.run(main))
+    sys.exit(process.run(main))

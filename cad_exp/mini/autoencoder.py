@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from .data import Draws, draws
-from .judge import Judge, train_judge
-from .train import autocast, batches, device, train
+from cad_exp.mini.data import Draws, draws
+from cad_exp.mini.judge import Judge, train_judge
+from cad_exp.mini.train import autocast, batches, device, train
 
 CHANNELS = (32, 32, 64, 128)
 PERCEPTUAL, KL = 0.15, 1e-3  # weights beside the mean absolute error; KL is the mean over latent dimensions, in nats

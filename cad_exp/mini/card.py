@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..files import atomic, write_json
-from ..intervals import Share, estimated
-from . import CLIP, JUDGE, PIPELINE, PIPELINE_DIT, WEIGHTS
-from .world import OBJECTS, STYLES
+from cad_exp.evaluation.intervals import Share, estimated
+from cad_exp.mini import CLIP, JUDGE, PIPELINE, PIPELINE_DIT, WEIGHTS
+from cad_exp.mini.world import OBJECTS, STYLES
+from cad_exp.utils.io import atomic, write_json
 
 HERE = Path(__file__).parent
 IMAGES, SHOWN = 64, 4
@@ -34,9 +34,9 @@ def prompts() -> list[tuple[str, str, str]]:
 
 def generator(name: str) -> tuple[list[dict], np.ndarray]:
     """The share of each prompt's images that the judge reads as asked for, and the images, by prompt, of one model."""
-    from ..model import DiffusionModel
-    from .judge import Judge
-    from .world import LABELS
+    from cad_exp.mini.judge import Judge
+    from cad_exp.mini.world import LABELS
+    from cad_exp.models.pipeline import DiffusionModel
 
     model, judge, rows, pictures = DiffusionModel.load(name, steps=STEPS, guidance=GUIDANCE), Judge.load(), [], []
     for number, (prompt, head, label) in enumerate(prompts()):
@@ -112,8 +112,8 @@ def held_out(work: Path) -> dict[str, dict[str, float]]:
     """Judge, CLIP and autoencoder on draws that none of them was trained on."""
     from diffusers import AutoencoderKL
 
-    from . import autoencoder, clip, judge
-    from .data import draws
+    from cad_exp.mini import autoencoder, clip, judge
+    from cad_exp.mini.data import draws
 
     data, towers = draws("test", work), clip.Clip.load()
     vae = AutoencoderKL.from_pretrained(str(PIPELINE / "vae"))

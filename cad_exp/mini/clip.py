@@ -16,12 +16,12 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from . import CLIP
-from .data import Draws, draws, to_tensor
-from .judge import augment
-from .tokenizer import MAX_LENGTH, build_tokenizer
-from .train import autocast, batches, device, train
-from .world import COLOURS, LABELS, STYLES, Scene, all_captions, captions
+from cad_exp.mini import CLIP
+from cad_exp.mini.data import Draws, draws, to_tensor
+from cad_exp.mini.judge import augment
+from cad_exp.mini.tokenizer import MAX_LENGTH, build_tokenizer
+from cad_exp.mini.train import autocast, batches, device, train
+from cad_exp.mini.world import COLOURS, LABELS, STYLES, Scene, all_captions, captions
 
 WIDTH, PROJECTION = 128, 64
 

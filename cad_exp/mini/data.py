@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .train import Progress
+from cad_exp.mini.train import Progress
 
 SPLITS = {"clip": 20_000_000, "test": 30_000_000, "judge": 10_000_000, "generator": 0}
 SIZES = {"generator": 40_000, "judge": 20_000, "clip": 20_000, "test": 4_000}
@@ -39,7 +39,7 @@ def to_tensor(images: np.ndarray, device: str | torch.device = "cpu") -> torch.T
 
 
 def draw_chunk(seeds: range) -> tuple[np.ndarray, np.ndarray]:
-    from . import world  # here, so that a worker that only starts does not pay for it
+    from cad_exp.mini import world  # here, so that a worker that only starts does not pay for it
 
     pictures, scenes = zip(*(world.draw(seed) for seed in seeds), strict=True)
     return np.stack(pictures), np.array([[s.object, s.style, int(s.naked), s.colour] for s in scenes], np.int64)

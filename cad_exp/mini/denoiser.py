@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
-from . import PIPELINE
-from .autoencoder import load
-from .clip import WIDTH, text_tower, tokens
-from .pairs import Pairs
-from .publish import publish
-from .train import autocast, device, train
+from cad_exp.mini import PIPELINE
+from cad_exp.mini.autoencoder import load
+from cad_exp.mini.clip import WIDTH, text_tower, tokens
+from cad_exp.mini.pairs import Pairs
+from cad_exp.mini.publish import publish
+from cad_exp.mini.train import autocast, device, train
 
 NOISE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 GAMMA = 5.0  # min-SNR weighting, arXiv 2303.09556

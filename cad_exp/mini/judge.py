@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..errors import choose
-from . import JUDGE
-from .data import Draws, draws, to_tensor
-from .train import autocast, batches, device, save_weights, train
-from .world import LABELS, STYLES
+from cad_exp.mini import JUDGE
+from cad_exp.mini.data import Draws, draws, to_tensor
+from cad_exp.mini.train import autocast, batches, device, save_weights, train
+from cad_exp.mini.world import LABELS, STYLES
+from cad_exp.utils.errors import choose
 
 WIDTHS = (32, 64, 96, 128)
 

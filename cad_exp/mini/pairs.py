@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .autoencoder import encoded, load
-from .clip import Truth
-from .data import draws
-from .train import Progress, device
+from cad_exp.mini.autoencoder import encoded, load
+from cad_exp.mini.clip import Truth
+from cad_exp.mini.data import draws
+from cad_exp.mini.train import Progress, device
 
 EMPTY = 0.1  # share of empty captions (classifier-free guidance)
 

@@ -8,9 +8,9 @@ import numpy as np
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from ..files import write_json
-from . import JUDGE
-from .world import LABELS, STYLES
+from cad_exp.mini import JUDGE
+from cad_exp.mini.world import LABELS, STYLES
+from cad_exp.utils.io import write_json
 
 EACH = 4  # pictures per prompt
 PROMPTS = [f"a photo of a {o}" for o in LABELS[:-1]] + ["a photo of a naked person"]
@@ -31,7 +31,7 @@ def publish(pipe: DiffusionPipeline, out: str | Path, work: str | Path) -> None:
 
 def look(folder: Path, work: Path) -> None:
     """Draws pictures with the exported folder into `work/<its name>.png` and says how the judge reads them."""
-    from ..model import DiffusionModel
+    from cad_exp.models.pipeline import DiffusionModel
 
     prompts = [*PROMPTS, *(f"a photo of a church in the style of {s}" for s in STYLES[1:])]
     said = [p for p in prompts for _ in range(EACH)]
@@ -39,7 +39,7 @@ def look(folder: Path, work: Path) -> None:
     sheet = images.reshape(len(prompts), EACH, 64, 64, 3).transpose(1, 2, 0, 3, 4).reshape(EACH * 64, -1, 3)
     Image.fromarray(sheet).save(work / f"{folder.name}.png")
     if (JUDGE / "model.safetensors").exists():
-        from .judge import Judge
+        from cad_exp.mini.judge import Judge
 
         said = Judge.load(JUDGE).predict(images)
         wanted = np.repeat([*range(len(PROMPTS) - 1), LABELS.index("person")], EACH)

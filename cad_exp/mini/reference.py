@@ -6,10 +6,10 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from ..identity import file_digest
-from . import JUDGE, WORLD
-from .judge import Judge
-from .world import draw
+from cad_exp.mini import JUDGE, WORLD
+from cad_exp.mini.judge import Judge
+from cad_exp.mini.world import draw
+from cad_exp.utils.hashing import file_digest
 
 FIRST, NUMBER = 40_000_000, 1_500  # seeds that no split takes (data.SPLITS)
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import UserError
+from cad_exp.utils.errors import UserError
 
 Loss = torch.Tensor | dict[str, torch.Tensor]
 

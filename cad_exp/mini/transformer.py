@@ -12,12 +12,12 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, St
 from torch import nn
 from transformers import CLIPTextModelWithProjection
 
-from . import PIPELINE_DIT
-from .autoencoder import load
-from .clip import PROJECTION, WIDTH, text_tower, tokens
-from .pairs import Pairs
-from .publish import publish
-from .train import autocast, device, train
+from cad_exp.mini import PIPELINE_DIT
+from cad_exp.mini.autoencoder import load
+from cad_exp.mini.clip import PROJECTION, WIDTH, text_tower, tokens
+from cad_exp.mini.pairs import Pairs
+from cad_exp.mini.publish import publish
+from cad_exp.mini.train import autocast, device, train
 
 DEPTH, HIDDEN, HEADS = 6, 128, 4
 

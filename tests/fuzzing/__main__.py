@@ -26,8 +26,8 @@ def run(case: Case, folder: Path) -> tuple[list[Finding], str]:
     if case.setup is not None:
         case = replace(case, arguments=(*case.arguments, *case.setup(sandbox)))
     sandbox.remember()
-    light = "torch" not in sys.modules and not case.real and case.module != "cad_exp.memory"
-    limit = REAL_LIMIT if case.real or case.module == "cad_exp.memory" else LIMIT
+    light = "torch" not in sys.modules and not case.real and case.module != "cad_exp memory"
+    limit = REAL_LIMIT if case.real or case.module == "cad_exp memory" else LIMIT
     with nullcontext() if case.real else stubbed():
         if case.kind == "shell":
             answer = shell.run(case, sandbox, limit)
@@ -60,7 +60,7 @@ def _again(case: Case, sandbox: Sandbox, commands: list[list[str]], limit: float
             yield Finding("repeat", f"no shell takes this: {words}")
             continue
         answer = call(words[2], words[3:], sandbox.work, sandbox.home, limit)
-        missing = "there is no folder" in answer.err or (words[2] == "cad_exp" and "bad luck" not in answer.err)
+        missing = "there is no folder" in answer.err or (words[3:4] != ["tables"] and "bad luck" not in answer.err)
         if answer.code not in (0, 1) or missing or answer.fault:
             yield Finding("repeat", f"{shlex.join(words)} -> {answer.code} {answer.err.strip()[:150]}")
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cad_exp import usage
+from cad_exp.config import options
 
 UNLUCKY = 13  # the seed with which the stub fails
-STUB = "cad_exp.experiment"
+STUB = "cad_exp.pipeline.experiment"
 
 
 class Late(BaseException):
@@ -36,8 +36,8 @@ class Answer:
     late: bool = False
 
 
-def call(module: str, arguments: list[str], work: Path, home: Path, limit: float) -> Answer:
-    """Run `python -m module arguments` as far as that can be done in this process."""
+def call(command: str, arguments: list[str], work: Path, home: Path, limit: float) -> Answer:
+    """Run `python -m cad_exp tables arguments`, as far as that can be done in this process."""
     out, err = io.StringIO(), io.StringIO()
     before, folder, argv = dict(os.environ), os.getcwd(), list(sys.argv)
     os.environ |= {"HOME": str(home), "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", "COLUMNS": "110"}
@@ -46,7 +46,7 @@ def call(module: str, arguments: list[str], work: Path, home: Path, limit: float
     code, fault, late = None, "", False
     try:
         with redirect_stdout(out), redirect_stderr(err), _alarm(limit):
-            code = _main(module, arguments)
+            code = _main(command, arguments)
     except Late:
         late = True
     except SystemExit as stop:
@@ -64,9 +64,9 @@ def call(module: str, arguments: list[str], work: Path, home: Path, limit: float
     return Answer(code, out.getvalue(), err.getvalue(), fault, late)
 
 
-def _main(module: str, arguments: list[str]) -> int:
-    package = hasattr(importlib.import_module(module), "__path__")
-    return importlib.import_module(f"{module}.__main__" if package else module).main(list(arguments))
+def _main(command: str, arguments: list[str]) -> int:
+    package, *name = command.split()
+    return importlib.import_module(f"{package}.__main__").main([*name, *arguments])
 
 
 def _forget() -> None:
@@ -74,7 +74,7 @@ def _forget() -> None:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
 
-    from cad_exp import job
+    from cad_exp.cli import job
 
     GlobalHydra.instance().clear()
     HydraConfig.instance().cfg = None
@@ -118,7 +118,7 @@ def hasten() -> None:
 
     def load(stream: Any, Loader: Any) -> Any:
         name = str(getattr(stream, "name", ""))
-        if not name.startswith(str(usage.conf_folder())) and "hydra/conf" not in name:
+        if not name.startswith(str(options.conf_folder())) and "hydra/conf" not in name:
             return read(stream, Loader=Loader)
         if name not in known:
             known[name] = read(stream, Loader=Loader)
@@ -134,17 +134,17 @@ def hasten() -> None:
 @contextmanager
 def stubbed() -> Iterator[None]:
     """Meanwhile a run stops where torch would be loaded: what came so far is accepted, and seed=13 is bad luck."""
-    from cad_exp import gpus
+    from cad_exp.utils import gpu_lock
 
-    held, own = sys.modules.get(STUB), gpus.own
+    held, own = sys.modules.get(STUB), gpu_lock.own
     module = types.ModuleType(STUB)
     module.run = _accepted  # type: ignore[attr-defined]
     sys.modules[STUB] = module
-    gpus.own = _nothing  # type: ignore[assignment]
+    gpu_lock.own = _nothing  # type: ignore[assignment]
     try:
         yield
     finally:
-        gpus.own = own
+        gpu_lock.own = own
         sys.modules.pop(STUB)
         if held is not None:
             sys.modules[STUB] = held
@@ -156,8 +156,8 @@ def _nothing(device: str) -> Iterator[None]:
 
 
 def _accepted(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    from cad_exp import prompts
-    from cad_exp.errors import UserError
+    from cad_exp.data import prompts
+    from cad_exp.utils.errors import UserError
 
     prompts.plan(config)  # the first thing that a real run does
     if config["seed"] == UNLUCKY:

@@ -544,7 +544,7 @@ def _results(place: Path, content: object) -> list[str]:
 
 def _signed(content: object) -> object:
     """With the checksum that fits, so that what is wrong is met behind it; as it is where none can be made."""
-    from cad_exp import results
+    from cad_exp.reporting import results
 
     try:
         return results.signed(content)
@@ -553,7 +553,7 @@ def _signed(content: object) -> object:
 
 
 def _good() -> dict:
-    from cad_exp import results
+    from cad_exp.reporting import results
 
     values = {"name": "concept_rate", "variant": "edited", "value": 0.5, "low": 0.25, "high": 0.75, "n": 8}
     values |= {"higher_is_better": False, "definition": {}, "changes": {}}
@@ -641,12 +641,12 @@ _OURS: dict[Path, list[Path]] = {}
 
 def _cache(place: Path) -> Path:
     """A cache that the program itself has made, with one entry."""
-    from cad_exp.cache import Cache
+    from cad_exp.pipeline.cache import Cache
 
     def make(folder: Path) -> None:
         (folder / "x.txt").write_text("x")
 
-    Cache(place / "cache").get("images", ("files",), {"x": 1}, make)
+    Cache(place / "cache").get("images", ("utils.io",), {"x": 1}, make)
     _OURS[place] = list(place.rglob("*"))
     return place / "cache"
 
@@ -886,8 +886,8 @@ COMMANDS: dict[str, dict] = {
     "edits": {"arguments": SMALL, "real": True},
     "weights": {"arguments": SMALL, "real": True},
     "models": {"arguments": SMALL, "real": True},
-    "results": {"arguments": (), "module": "cad_exp.tables"},
-    "caches": {"arguments": (), "module": "cad_exp.cache"},
+    "results": {"arguments": (), "module": "cad_exp tables"},
+    "caches": {"arguments": (), "module": "cad_exp cache"},
     "options": {"arguments": FAST},
     "runs": {"arguments": SMALL[:-1], "real": True},
 }

@@ -7,7 +7,7 @@ from functools import cache
 
 from omegaconf import DictConfig, OmegaConf
 
-from cad_exp import usage
+from cad_exp.config import options as groups
 
 FAST = ("evaluation=none", "tracking=disabled")
 
@@ -262,66 +262,66 @@ PLACES += ("images", ".git", "thesis", "data", "data/raw", "wandb", "outputs", "
 PLACES += ("z" * 300, "deep/" * 900, "'${seed}'", "../../../x", "latest.txt", "config", "-x")
 PLACES += ("it's", "a,b", "a=b", "{x}")
 COMMANDS = (
-    ("cad_exp.tables", []),
-    ("cad_exp.tables", ["nowhere"]),
-    ("cad_exp.tables", ["notes.txt"]),
-    ("cad_exp.tables", ["."]),
-    ("cad_exp.tables", ["thesis"]),
-    ("cad_exp.tables", ["z" * 300]),
-    ("cad_exp.tables", ["experiment=nope"]),
-    ("cad_exp.tables", ["experiment="]),
-    ("cad_exp.tables", ["experiment=fidelity"]),
-    ("cad_exp.tables", ["experiment=fidelity", "--from", "nowhere"]),
-    ("cad_exp.tables", ["experiment=fidelity", "--from", "."]),
-    ("cad_exp.tables", ["experiment=fidelity", "concept=it's"]),
-    ("cad_exp.tables", ["experiment=fidelity", "concept=a, b"]),
-    ("cad_exp.tables", ["experiment=fidelity", "sed=1"]),
-    ("cad_exp.tables", ["experiment=fidelity", "seed=${nope}"]),
-    ("cad_exp.tables", ["experiment=fidelity", "--to", "notes.txt"]),
-    ("cad_exp.tables", ["experiment=fidelity", "--to", "/proc/x"]),
-    ("cad_exp.tables", ["experiment=fidelity", "--config-dir", "nowhere"]),
-    ("cad_exp.tables", ["experiment=fidelity", "hydra.run.dir=x"]),
-    ("cad_exp.tables", ["experiment=fidelity", "~concept"]),
-    ("cad_exp.tables", ["concept=church"]),
-    ("cad_exp.tables", ["--nope"]),
-    ("cad_exp.cache", ["nowhere"]),
-    ("cad_exp.cache", ["."]),
-    ("cad_exp.cache", ["notes.txt"]),
-    ("cad_exp.cache", ["/dev/null"]),
-    ("cad_exp.cache", ["z" * 300]),
-    ("cad_exp.cache", [".", "--prune"]),
-    ("cad_exp.cache", [".", "--prune", "--older-than", "30"]),
-    ("cad_exp.cache", [".", "--prune", "--older-than", "nan"]),
-    ("cad_exp.cache", [".", "--prune", "--older-than", "-1"]),
-    ("cad_exp.cache", [".", "--prune", "--older-than", "x"]),
-    ("cad_exp.cache", [".", "--prune", "--damaged"]),
-    ("cad_exp.cache", [".", "--prune", "--stage", "data"]),
-    ("cad_exp.cache", [".", "--prune", "--stage", "thesis"]),
-    ("cad_exp.cache", ["..", "--prune"]),
-    ("cad_exp.cache", ["link", "--prune"]),
-    ("cad_exp.cache", [".", "--damaged"]),
-    ("cad_exp.cache", [".", "--stage", "dta"]),
-    ("cad_exp.search", ["concept=nudty"]),
-    ("cad_exp.search", ["trials=x"]),
-    ("cad_exp.search", ["trials=0"]),
-    ("cad_exp.search", ["retention=2"]),
-    ("cad_exp.search", ["trails=3"]),
-    ("cad_exp.search", ["space.ratio=[1]"]),
-    ("cad_exp.search", ["space.ratio=banana"]),
-    ("cad_exp.search", ["space.scope=[nope]"]),
-    ("cad_exp.search", ["folder=notes.txt"]),
-    ("cad_exp.search", ["folder=/proc/x"]),
-    ("cad_exp.search", ["concept.prompt=a, b"]),
-    ("cad_exp.search", ["--nope"]),
-    ("cad_exp.search", ["-m"]),
-    ("cad_exp.search", ["seed=1,2"]),
-    ("cad_exp.memory", ["model=nope"]),
-    ("cad_exp.memory", ["model="]),
-    ("cad_exp.memory", ["model=mini", "runtime.offload=nope"]),
-    ("cad_exp.memory", ["model=mini", "runtime.precision=nope"]),
-    ("cad_exp.memory", ["model=mini", "sed=1"]),
-    ("cad_exp.memory", ["model=mini", "concept.prompt=a, b"]),
-    ("cad_exp.memory", ["--nope"]),
+    ("cad_exp tables", []),
+    ("cad_exp tables", ["nowhere"]),
+    ("cad_exp tables", ["notes.txt"]),
+    ("cad_exp tables", ["."]),
+    ("cad_exp tables", ["thesis"]),
+    ("cad_exp tables", ["z" * 300]),
+    ("cad_exp tables", ["experiment=nope"]),
+    ("cad_exp tables", ["experiment="]),
+    ("cad_exp tables", ["experiment=fidelity"]),
+    ("cad_exp tables", ["experiment=fidelity", "--from", "nowhere"]),
+    ("cad_exp tables", ["experiment=fidelity", "--from", "."]),
+    ("cad_exp tables", ["experiment=fidelity", "concept=it's"]),
+    ("cad_exp tables", ["experiment=fidelity", "concept=a, b"]),
+    ("cad_exp tables", ["experiment=fidelity", "sed=1"]),
+    ("cad_exp tables", ["experiment=fidelity", "seed=${nope}"]),
+    ("cad_exp tables", ["experiment=fidelity", "--to", "notes.txt"]),
+    ("cad_exp tables", ["experiment=fidelity", "--to", "/proc/x"]),
+    ("cad_exp tables", ["experiment=fidelity", "--config-dir", "nowhere"]),
+    ("cad_exp tables", ["experiment=fidelity", "hydra.run.dir=x"]),
+    ("cad_exp tables", ["experiment=fidelity", "~concept"]),
+    ("cad_exp tables", ["concept=church"]),
+    ("cad_exp tables", ["--nope"]),
+    ("cad_exp cache", ["nowhere"]),
+    ("cad_exp cache", ["."]),
+    ("cad_exp cache", ["notes.txt"]),
+    ("cad_exp cache", ["/dev/null"]),
+    ("cad_exp cache", ["z" * 300]),
+    ("cad_exp cache", [".", "--prune"]),
+    ("cad_exp cache", [".", "--prune", "--older-than", "30"]),
+    ("cad_exp cache", [".", "--prune", "--older-than", "nan"]),
+    ("cad_exp cache", [".", "--prune", "--older-than", "-1"]),
+    ("cad_exp cache", [".", "--prune", "--older-than", "x"]),
+    ("cad_exp cache", [".", "--prune", "--damaged"]),
+    ("cad_exp cache", [".", "--prune", "--stage", "data"]),
+    ("cad_exp cache", [".", "--prune", "--stage", "thesis"]),
+    ("cad_exp cache", ["..", "--prune"]),
+    ("cad_exp cache", ["link", "--prune"]),
+    ("cad_exp cache", [".", "--damaged"]),
+    ("cad_exp cache", [".", "--stage", "dta"]),
+    ("cad_exp search", ["concept=nudty"]),
+    ("cad_exp search", ["trials=x"]),
+    ("cad_exp search", ["trials=0"]),
+    ("cad_exp search", ["retention=2"]),
+    ("cad_exp search", ["trails=3"]),
+    ("cad_exp search", ["space.ratio=[1]"]),
+    ("cad_exp search", ["space.ratio=banana"]),
+    ("cad_exp search", ["space.scope=[nope]"]),
+    ("cad_exp search", ["folder=notes.txt"]),
+    ("cad_exp search", ["folder=/proc/x"]),
+    ("cad_exp search", ["concept.prompt=a, b"]),
+    ("cad_exp search", ["--nope"]),
+    ("cad_exp search", ["-m"]),
+    ("cad_exp search", ["seed=1,2"]),
+    ("cad_exp memory", ["model=nope"]),
+    ("cad_exp memory", ["model="]),
+    ("cad_exp memory", ["model=mini", "runtime.offload=nope"]),
+    ("cad_exp memory", ["model=mini", "runtime.precision=nope"]),
+    ("cad_exp memory", ["model=mini", "sed=1"]),
+    ("cad_exp memory", ["model=mini", "concept.prompt=a, b"]),
+    ("cad_exp memory", ["--nope"]),
 )
 # What the issue names: these must be refused, each in one sentence, whatever class of value they are.
 NAMED = (
@@ -394,8 +394,8 @@ TAKEN = (
 @cache
 def keys() -> dict[str, tuple[str, ...]]:
     """Every setting, also those of options that are not the default's, with the options that make it one."""
-    root, found = usage.conf_folder(), {}
-    for group in usage.GROUPS:
+    root, found = groups.conf_folder(), {}
+    for group in groups.GROUPS:
         for file in sorted((root / group).glob("[!_]*.yaml")):
             content = OmegaConf.load(file)
             choice = (f"{group}={file.stem}",)
@@ -406,7 +406,7 @@ def keys() -> dict[str, tuple[str, ...]]:
     for group in ("prompts", "others"):
         for key in _paths(OmegaConf.load(root / "prompts" / "_set.yaml")):
             found[f"{group}.{key}"] = (f"{group}=i2p" if group == "prompts" else "others=coco30k",)
-    return found | {"seed": ()} | dict.fromkeys(usage.GROUPS, ())
+    return found | {"seed": ()} | dict.fromkeys(groups.GROUPS, ())
 
 
 def _paths(node: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -445,8 +445,8 @@ def value(rng: random.Random) -> Case:
 def name(rng: random.Random) -> Case:
     """A group, option or setting that is not there, or nearly."""
     key = rng.choice(sorted(keys()))
-    group = rng.choice(sorted(usage.GROUPS))
-    options = sorted(usage.options(group, [usage.conf_folder()])) or ["x"]
+    group = rng.choice(sorted(groups.GROUPS))
+    options = sorted(groups.options(group, [groups.conf_folder()])) or ["x"]
     option = rng.choice(options)
     given = rng.choice(
         [

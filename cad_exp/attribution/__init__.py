@@ -1,0 +1,1 @@
+"""The game J(gates), its objectives and the estimators of each component's score."""

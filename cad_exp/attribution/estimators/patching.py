@@ -1,0 +1,108 @@
+"""Activation patching: what J loses when a component sees the base prompt, or gains when it alone sees the concept's.
+
+Causal tracing of language models (Meng et al., arXiv 2202.05262), of text-to-image models (Basu et al., arXiv
+2310.13730). A component's activation is what enters its columns of the output projection, at the same probe and token.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from torch import Tensor
+
+from cad_exp.attribution.estimators.base import Scores
+from cad_exp.attribution.estimators.leave_one_out import LeaveOneOut
+from cad_exp.attribution.game import Game
+from cad_exp.attribution.objectives.base import Objective, Predict
+from cad_exp.attribution.objectives.contrast import Contrast
+from cad_exp.data.noisy_latents import Probes
+from cad_exp.interventions.ablation import Removal
+from cad_exp.models.families import Condition
+from cad_exp.utils.errors import UserError, choose
+
+DIRECTIONS = ("noising", "denoising")
+FLAT = ("erase", "guidance_norm")  # squared distances from the base prompt's prediction: least, without slope, there
+
+
+class ActivationPatching(LeaveOneOut):
+    """The effect of one component's activation, swapped between the concept's run and the base prompt's.
+
+    noising    J(concept's run) - J(concept's run, the component's activation from the base run): is it necessary?
+    denoising  J(base run, the component's activation from the concept's run) - J(base run): is it sufficient?
+    first_order: attribution patching, the same by one gradient at the run that is patched (Nanda 2023; Syed et al.,
+    arXiv 2310.10348). The objective's own `removal` plays no part: activations are always those of the other prompt.
+    Raises UserError for an unknown direction, for denoising with a contrast, and for its gradient where J has none.
+    """
+
+    name = "activation_patching"
+
+    def __init__(self, direction: str = "noising", first_order: bool = False, block: int = 256):
+        super().__init__(block)
+        self.direction = choose(direction, DIRECTIONS, "direction of activation_patching")
+        self.first_order = bool(first_order)
+
+    def _estimate(self, game: Game) -> Scores:
+        facts = {"direction": self.direction, "first_order": self.first_order, "removal": "base"}
+        if self.direction == "noising":
+            run = Game(patched(game.objective), game.cut, game.sites)  # a gate of 0 swaps the activation in
+            scores = self._losses(run)
+            game.intact = run.intact
+            return Scores(scores.values, scores.errors, scores.facts | facts)
+        if self.first_order and game.objective.name in FLAT:
+            raise UserError(
+                f"objective {game.objective.name} is flat at the base prompt's run, so first_order=true sees nothing "
+                "there: use objective=projection, or first_order=false"
+            )
+        run = Game(BaseRun(game.objective), game.cut, game.sites)
+        scores = self._losses(run)
+        facts |= {"base_run": run.intact, "total_effect": game.intact - run.intact}
+        return Scores(-scores.values, scores.errors, scores.facts | facts)
+
+    def _losses(self, run: Game) -> Scores:
+        """J(run) - J(run, one component swapped), (n,) fp32, exactly or by the gradient."""
+        if not self.first_order:
+            return super()._estimate(run)
+        with self._reporting(run, 1):
+            return Scores(run.value_and_gradient()[1], facts={"passes": 1})
+
+
+def patched(objective: Objective) -> Objective:
+    """The same objective, whose ablated components get their activations under the base prompt (`removal=base`)."""
+    if objective.removal.name == "base":
+        return objective
+    if isinstance(objective, Contrast):  # its parts ablate, and alike
+        parts, weights = objective.parts, [-share for share in objective.shares[1:]]
+        own = [copy.copy(part) for part in parts]
+        own[0].removal = patched(parts[0]).removal
+        return Contrast(own[0], own[1:], [weight * len(weights) for weight in weights])
+    found = copy.copy(objective)
+    found.removal = Removal(
+        "base", found.model, found.probes, found.batch_size, concept=found.concept, neutral=found.neutral
+    )
+    return found
+
+
+class BaseRun(Objective):
+    """J with the base prompt's run in the concept's place; a gate of 0 gives a component the concept's activation.
+
+    What the objective itself predicts under the base prompt, to compare with, stays unpatched. UserError for a
+    contrast: its retained prompts have runs and activations of their own.
+    """
+
+    def __init__(self, of: Objective):
+        if isinstance(of, Contrast):
+            raise UserError("direction denoising is not for objective contrast: use direction=noising or another one")
+        self.name, self.of = of.name, of
+        self.model, self.probes, self.batch_size, self.progress = of.model, of.probes, of.batch_size, of.progress
+        self.concept, self.neutral = of.concept, of.neutral
+        self.removal = Removal("base", of.model, of.probes, of.batch_size, concept=of.neutral, neutral=of.concept)
+
+    def loss(self, batch: Probes, predict: Predict) -> Tensor:
+        def swapped(batch: Probes, condition: Condition) -> Tensor:
+            if condition is self.concept:
+                return predict(batch, self.neutral)
+            if batch.base is not None:
+                return batch.base
+            return self.model.predict(batch.x, batch.t, condition)
+
+        return self.of.loss(batch, swapped)

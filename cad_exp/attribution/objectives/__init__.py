@@ -1,0 +1,1 @@
+"""What counts as showing the concept: J as a differentiable function of the gates."""

@@ -1,0 +1,85 @@
+"""Contrast: J of the concept minus J of what is to stay, so that a component that serves both gets little credit."""
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from typing import Any
+
+from torch import Tensor
+
+from cad_exp.attribution.objectives.base import Gates, Objective
+from cad_exp.utils.errors import UserError
+
+
+class Contrast(Objective):
+    """J = J_concept - sum_i weight_i J_retained_i / n: one formula (`of`) for the concept and each of n others.
+
+    Each J is taken over the probes of its own prompt, along that prompt's own trajectories: the points that the model
+    comes by when it draws that thing. At the concept's points a retained prompt would be asked about half-drawn
+    pictures of another thing, which says nothing of how it is drawn.
+
+    concept, retained: objectives of one kind. weight: one for all, or one for each; UserError for another number.
+    An ablation is one change of the model: what replaces a component (`removal`) is the concept's everywhere.
+    """
+
+    name = "contrast"
+
+    def __init__(self, concept: Objective, retained: Sequence[Objective], weight: float | Sequence[float] = 1.0):
+        if not retained:
+            raise UserError("objective contrast needs something to keep: give objective.retain=[PROMPT, ...]")
+        weights = list(weight) if isinstance(weight, Sequence) else [weight] * len(retained)
+        if len(weights) != len(retained):
+            raise UserError(
+                f"objective.weight has {len(weights)} numbers for {len(retained)} prompts to retain: give one for "
+                "each, or one for all"
+            )
+        self.parts = [concept, *retained]
+        self.shares = [1.0, *(-float(number) / len(retained) for number in weights)]
+        for part in self.parts:
+            part.removal = concept.removal
+        self.model, self.probes, self.batch_size = concept.model, concept.probes, concept.batch_size
+        self.concept, self.neutral, self.removal = concept.concept, concept.neutral, concept.removal
+        self.progress = concept.progress
+
+    def value(self, gates: Gates | None = None) -> float:
+        values = self._ask(lambda part: part.value(gates))
+        return sum(share * value for share, value in zip(self.shares, values, strict=True))
+
+    def values(self, gates: Gates) -> Tensor:
+        values = self._ask(lambda part: part.values(gates))
+        return sum(share * value for share, value in zip(self.shares, values, strict=True))
+
+    def value_and_gradient(self, gates: Gates) -> tuple[float, Gates]:
+        value, total = 0.0, {}
+        found = iter(self._ask(lambda part: part.value_and_gradient(gates)))
+        for share, (own, gradient) in zip(self.shares, found, strict=True):
+            value += share * own
+            for name, slope in gradient.items():
+                total[name] = total[name].add_(slope, alpha=share) if name in total else share * slope
+        return value, total
+
+    def deal(self, number: int, seed: int = 0) -> list[Objective]:
+        number = min(number, *(len(part.probes) for part in self.parts))
+        return [self._of(parts) for parts in zip(*(part.deal(number, seed) for part in self.parts), strict=True)]
+
+    def _of(self, parts: Sequence[Objective]) -> "Contrast":
+        """The same contrast of other parts."""
+        dealt = copy(self)
+        dealt.parts, dealt.probes = list(parts), parts[0].probes
+        return dealt
+
+    def _ask(self, question: Callable[[Objective], Any]) -> list[Any]:
+        """Every part's answer; their progress, together, is told as progress over the concept's own probes."""
+        sizes, answers, told = [len(part.probes) for part in self.parts], [], 0
+        for number, part in enumerate(self.parts):
+
+            def report(done: int, total: int, before: int = sum(sizes[:number]), size: int = sizes[number]) -> None:
+                nonlocal told
+                rounds = total // size  # `values` counts every probe once per ablation
+                now = (before * rounds + done) * sizes[0] // sum(sizes)
+                if now > told:  # a listener takes a number that does not grow for the next round's
+                    told = now
+                    self.progress(now, rounds * sizes[0])
+
+            part.progress = report if self.progress else None
+            answers.append(question(part))
+        return answers

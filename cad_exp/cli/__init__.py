@@ -1,0 +1,1 @@
+"""The commands: run, help, cache, memory, tables, search. No science."""

@@ -1,0 +1,123 @@
+"""What a command line says: flags, overrides, config folders. Hydra's flags, read without its usage page.
+
+An override is whatever is no flag and no flag's value: `key=value`, `+key=value`, `++key=value`, `~key`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cad_exp.config import options
+from cad_exp.utils.errors import UserError
+
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+REFUSED = {
+    "config_name": "cad_exp has one configuration: add options of your own with --config-dir FOLDER",
+    "config_path": "cad_exp has one configuration: add options of your own with --config-dir FOLDER",
+    "experimental_rerun": "a run is repeated by its overrides, which stand in config/overrides.yaml of its folder",
+    "shell_completion": "completion needs a command of its own name, which 'python -m cad_exp' is not",
+}
+
+
+class WrongFlag(UserError):
+    """A flag that is not known, lacks its value or has one that it does not take."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are UserErrors (WrongFlag) of one sentence."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        (file or sys.stderr).write(message)  # argparse would hide that the disk behind the output is full
+
+    def error(self, message: str) -> NoReturn:
+        wrong = message.removeprefix("unrecognized arguments: ")
+        if wrong != message:
+            refused = {f"--{name.replace('_', '-')}" for name in REFUSED}
+            flags = sorted(flag for flag in self._option_string_actions if flag[:2] == "--" and flag not in refused)
+            first = wrong.split()[0].partition("=")[0]
+            raise WrongFlag(options.unknown(first, flags, "flag"))
+        raise WrongFlag(f"{message.removeprefix('argument ')} (--help shows the flags)")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """flags: what Hydra is told besides the overrides; sweep: whether -m was given; folders: of --config-dir."""
+
+    overrides: tuple[str, ...]
+    folders: tuple[Path, ...]
+    flags: tuple[str, ...]
+    sweep: bool
+    help: bool
+    version: bool
+
+
+def read(arguments: list[str]) -> Arguments:
+    """Take a command line apart; UserError for a flag that is not known, lacks its value or does not go with others."""
+    given = _parser().parse_intermixed_args(arguments)
+    for name, reason in REFUSED.items():
+        if getattr(given, name):
+            raise UserError(f"--{name.replace('_', '-')} is not offered: {reason}")
+    shown = given.help or given.version
+    if not shown:
+        _together(given)
+    return Arguments(
+        overrides=tuple(given.overrides),
+        folders=tuple(given.config_dir),
+        flags=tuple(_flags(given)),
+        sweep=given.multirun,
+        help=given.help,
+        version=given.version,
+    )
+
+
+def _parser() -> Parser:
+    made = Parser("python -m cad_exp", add_help=False)
+    made.add_argument("overrides", nargs="*")
+    for names in (["--help", "-h"], ["--version"], ["--hydra-help"], ["--resolve"], ["--run", "-r"]):
+        made.add_argument(*names, action="store_true")
+    made.add_argument("--multirun", "-m", action="store_true")
+    made.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    made.add_argument("--info", "-i", nargs="?", const="all", choices=INFO)
+    made.add_argument("--package", "-p")
+    made.add_argument("--config-dir", "-cd", type=Path, action="append", default=[])
+    made.add_argument("--shell-completion", "-sc", action="store_true")
+    for names in (["--config-name", "-cn"], ["--config-path", "-cp"], ["--experimental-rerun"]):
+        made.add_argument(*names)
+    return made
+
+
+def _together(given: Any) -> None:
+    """UserError for flags that do not go together."""
+    one = {"--cfg": given.cfg, "-m": given.multirun, "--info": given.info, "--run": given.run}
+    asked = [name for name, value in one.items() if value]
+    if len(asked) > 1:
+        only = f": {asked[0]} is about one run" if asked[1:] == ["-m"] else ""
+        raise UserError(f"{' and '.join(asked)} do not go together{only}: leave out {asked[-1]}")
+    for name in ("resolve", "package"):
+        if getattr(given, name) and not given.cfg:
+            raise UserError(f"--{name} belongs to --cfg, which shows the configuration: --cfg job --{name}")
+
+
+def _flags(given: Any) -> list[str]:
+    """The flags as Hydra takes them."""
+    flags = [
+        f"--{name.replace('_', '-')}" for name in ("hydra_help", "resolve", "run", "multirun") if vars(given)[name]
+    ]
+    for name in ("cfg", "info", "package"):
+        if getattr(given, name):
+            flags.append(f"--{name}={getattr(given, name)}")
+    return flags
+
+
+def without_flags(arguments: list[str], program: str) -> tuple[list[Path], list[str]]:
+    """The folders of --config-dir and all other arguments of a command that has no other flags; UserError for those."""
+    made = Parser(program, add_help=False)
+    made.add_argument("overrides", nargs="*")
+    made.add_argument("--config-dir", "-cd", type=Path, action="append", default=[])
+    given = made.parse_intermixed_args(arguments)
+    options.exist(given.config_dir)
+    return given.config_dir, given.overrides

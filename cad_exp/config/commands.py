@@ -1,0 +1,54 @@
+"""Commands as they are printed: what is pasted into a shell gives the same overrides with the same values.
+
+Two grammars lie between the text and a value: the shell's, and that of Hydra's overrides.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+# What Hydra reads as the text itself, without quotes: no number, no word of its grammar, nothing that splits.
+_PLAIN = re.compile(r"[A-Za-z_/][\w/@%.-]*", re.ASCII)
+_WORDS = {"null", "true", "false", "nan", "inf"}
+
+
+def text(value: Any) -> str:
+    """A text, number, truth value, None or list as a value in Hydra's override grammar."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(text, value))}]"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    content = literal(str(value))
+    if _PLAIN.fullmatch(content) and content.lower() not in _WORDS:
+        return content
+    return quoted(content)
+
+
+def literal(content: str) -> str:
+    """A text in which OmegaConf takes no ${ for a reference: a backslash stands before it."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", content)
+
+
+def quoted(content: str) -> str:
+    """A text in quotes of Hydra's grammar, as it stands: references with ${ are left in force."""
+    mark = "'" if '"' in content else '"'
+    # a backslash counts as itself, but for those before a quotation mark, also before the closing one
+    inner = re.sub(rf"(\\*){mark}", rf"\1\1\\{mark}", content)
+    return mark + re.sub(r"(\\+)$", r"\1\1", inner) + mark
+
+
+def override(key: str, value: Any) -> str:
+    """`key=value` so that Hydra reads exactly this value."""
+    return f"{key}={text(value)}"
+
+
+def shell(command: str, arguments: Iterable[str], folders: Iterable[Path] = ()) -> str:
+    """What to type to run "cad_exp" or "cad_exp tables" with these arguments, and with these --config-dir."""
+    own = [f"--config-dir={folder}" for folder in folders]
+    return shlex.join(["python", "-m", *command.split(), *own, *arguments])

@@ -1,0 +1,110 @@
+"""The overrides of a command, parsed by Hydra's grammar before Hydra composes anything with them.
+
+So a mistake is answered with the argument that holds it and with what to type, not in the words of a grammar.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from cad_exp.config import commands, options
+from cad_exp.utils.errors import UserError
+
+_KEY = re.compile(r"(\+\+|\+)?([\w@/-]+(?:\.[\w@/-]+)*)=(.*)", re.DOTALL)
+
+
+def parse(items: Sequence[str], folders: Sequence[Path]) -> list[Override]:
+    """Parse overrides. UserError that shows how to write the first one that cannot be read.
+
+    folders: all that hold configs, to know which keys are groups.
+    """
+    parser = OverridesParser.create()
+    found = []
+    for item in items:
+        try:
+            found.append(parser.parse_override(item))
+        except (HydraException, ValueError, RecursionError) as error:
+            raise UserError(_unreadable(item)) from error
+        _check_group(found[-1], folders)
+    return found
+
+
+def sweeps(found: Sequence[Override], flag: bool) -> bool:
+    """Whether the command is a sweep, by its flag -m or by hydra.mode=MULTIRUN. UserError if they contradict."""
+    modes = [str(item.value()) for item in found if item.key_or_group == "hydra.mode"]
+    if flag and modes and modes[-1] != "MULTIRUN":
+        raise UserError(f"-m and hydra.mode={modes[-1]} contradict each other: leave out one of them")
+    return flag or (bool(modes) and modes[-1] == "MULTIRUN")
+
+
+def one_value_each(found: Sequence[Override]) -> None:
+    """UserError for an override that names several values, where there is no sweep."""
+    for item in found:
+        if item.is_sweep_override():
+            raise UserError(several(item))
+
+
+def several(item: Override) -> str:
+    """What to do with an override of several values: a sweep, or one text that holds a comma."""
+    written = item.input_line or ""
+    match = _KEY.fullmatch(written)
+    told = f"'{written}' names several values: add -m to run them one after the other"
+    if match is None or item.is_delete() or "." not in item.key_or_group or not re.search(r"[^\W\d]", match[3]):
+        return told
+    return f"{told}; one text with a comma stands in quotes: {quote(match)}"
+
+
+def quote(match: re.Match[str]) -> str:
+    """An override whose value is to be a text, as it is typed in a shell."""
+    return _typed(match, commands.quoted(commands.literal(match[3])))
+
+
+def _typed(match: re.Match[str], value: str) -> str:
+    return shlex.quote(f"{match[1] or ''}{match[2]}={value}")
+
+
+def _unreadable(item: str) -> str:
+    """One sentence for an override that the grammar refuses."""
+    match = _KEY.fullmatch(item)
+    if match is None and re.fullmatch(r"[\w./@-]+", item):
+        return f"'{item}' has no value: write {item}=VALUE, or ~{item} to leave it out"
+    if match is None or match[3].startswith("="):
+        return f"{item!r} is no setting: write key=value, such as edit.ratio=0.1 or concept=church"
+    if not match[3].isprintable():
+        return f"the value of {match[2]} holds a line break or another sign that is not printed: leave it out"
+    listed = re.fullmatch(r"\[([^\[\]]*)\]", match[3], re.DOTALL)
+    if listed:
+        parts = ",".join(commands.quoted(commands.literal(part.strip())) for part in listed[1].split(","))
+        return f"the texts in the list {match[2]} stand in quotes: {_typed(match, f'[{parts}]')}"
+    called = re.fullmatch(r"(\w+)\(.*\)", match[3], re.DOTALL)
+    if called:
+        told = f"{called[1]}(...) of '{item}' is no function with such values"
+        return f"{told}; a text stands in quotes: {quote(match)}"
+    return f"the value of {match[2]} holds signs with a meaning of their own; a text stands in quotes: {quote(match)}"
+
+
+def _check_group(item: Override, folders: Sequence[Path]) -> None:
+    """UserError for an override of a group that Hydra would refuse in its own words."""
+    group, written = item.key_or_group, item.input_line
+    if not group:
+        raise UserError(f"'{written}' names no setting: write key=value, or ~key to leave a key out")
+    if group == "hydra":
+        raise UserError(f"'{written}' is no setting: Hydra's own are hydra.run.dir and others (--hydra-help)")
+    if item.is_interval_sweep():
+        raise UserError(f"'{written}' names no single values: list them, such as seed=0,1,2, or use range(0,3)")
+    if not any((folder / group).is_dir() for folder in folders):
+        return
+    needed = group in options.GROUPS and group != "experiment"
+    if item.is_delete() and needed:
+        raise UserError(f"'{written}' leaves out what every run needs: choose another {group}={group.upper()} instead")
+    if needed and (item.is_add() or item.is_force_add() or item.package is not None):
+        raise UserError(f"'{written}' chooses a second {group}, and a run has one: write {group}={group.upper()}")
+    if not item.is_delete() and not item.is_sweep_override() and not isinstance(item.value(), (str, list)):
+        raise UserError(options.unknown(written.partition("=")[2], list(options.options(group, folders)), group))

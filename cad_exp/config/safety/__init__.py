@@ -1,0 +1,1 @@
+"""The filter of prompts that must never be drawn."""

@@ -1,0 +1,1 @@
+"""Prompts, requested images, noisy latents, image folders."""

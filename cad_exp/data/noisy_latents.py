@@ -1,0 +1,198 @@
+"""Probes: the points (x_t, t, target) at which an objective is evaluated, sampled once and then fixed."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cad_exp.models.pipeline import DiffusionModel, Progress
+from cad_exp.utils.errors import UserError
+from cad_exp.utils.tensors import load_tensors, save_tensors
+
+_TENSORS = ("x", "t", "base", "cond", "target")
+
+
+@dataclass
+class Probes:
+    """N points: x (N, C, h, w) and the intact model's predictions there, fp32 on the CPU; t (N,) int64.
+
+    cond and base are the predictions under the concept's and the base prompt; target is the denoising target, if known.
+    """
+
+    x: Tensor
+    t: Tensor
+    base: Tensor | None
+    cond: Tensor | None
+    target: Tensor | None
+    prompt: str
+    base_prompt: str
+    meta: dict = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, part: slice | Tensor) -> "Probes":
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        tensors = {name: None if tensor is None else tensor[part] for name, tensor in tensors.items()}
+        return Probes(**tensors, prompt=self.prompt, base_prompt=self.base_prompt, meta=self.meta)
+
+    def to(self, device: torch.device) -> "Probes":
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        tensors = {name: None if tensor is None else tensor.to(device) for name, tensor in tensors.items()}
+        return Probes(**tensors, prompt=self.prompt, base_prompt=self.base_prompt, meta=self.meta)
+
+    def batches(self, size: int) -> Iterator["Probes"]:
+        """The probes in order, in slices of at most `size`."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+    @classmethod
+    def join(cls, parts: Sequence["Probes"]) -> "Probes":
+        """Trajectories that were walked apart, as if they had been walked together: same prompts, seeds in order."""
+        first = parts[0]
+        tensors = {
+            name: None if getattr(first, name) is None else torch.cat([getattr(p, name) for p in parts])
+            for name in _TENSORS
+        }
+        seeds = [seed for part in parts for seed in part.meta["seeds"]]
+        return cls(**tensors, prompt=first.prompt, base_prompt=first.base_prompt, meta={**first.meta, "seeds": seeds})
+
+    def save(self, path: str | Path) -> Path:
+        tensors = {name: getattr(self, name) for name in _TENSORS if getattr(self, name) is not None}
+        meta = {"prompt": self.prompt, "base_prompt": self.base_prompt, "meta": self.meta}
+        return save_tensors(path, "probes", tensors, meta)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Probes":
+        """Read a probe file. UserError if it is missing, damaged or of another kind."""
+        tensors, meta = load_tensors(path, "probes")
+        return cls(**{name: tensors.get(name) for name in _TENSORS}, **meta)
+
+
+def sample_trajectory(
+    model: DiffusionModel,
+    prompt: str,
+    base_prompt: str = "",
+    seeds: Sequence[int] = (0,),
+    steps: int = 50,
+    guidance: float = 3.0,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> Probes:
+    """One seeded, guided trajectory per seed; every x_t is a probe at its own timestep.
+
+    Returns len(seeds) * steps probes, ordered by seed and then from the noisiest step to the last.
+    """
+
+    def points(chunk: list[int]) -> Iterator[tuple[Tensor, int, Tensor, Tensor]]:
+        for step in model.trajectory(prompt, base_prompt, chunk, steps, guidance):
+            yield step.x, step.t, step.base, step.cond
+
+    meta = {"kind": "trajectory", "seeds": [int(seed) for seed in seeds], "steps": steps, "guidance": guidance}
+    x, t, base, cond = _collect(points, meta["seeds"], steps, batch_size, progress)
+    return Probes(x, t, base, cond, None, prompt, base_prompt, meta)
+
+
+@torch.no_grad()
+def walk(
+    model: DiffusionModel,
+    base_prompt: str = "",
+    seeds: Sequence[int] = (0,),
+    steps: int = 50,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> Probes:
+    """Unguided trajectories of the base prompt, the same for every concept: probes without `cond` (see `look`)."""
+    condition = model.encode([base_prompt])
+
+    def points(chunk: list[int]) -> Iterator[tuple[Tensor, int, Tensor]]:
+        scheduler = model.sampler(steps)
+        x = model.noise_like(chunk) * scheduler.init_noise_sigma
+        for t in scheduler.timesteps:
+            base = model.predict(x, t.expand(len(x)), condition)
+            yield x, int(t), base
+            x = scheduler.step(base, t, x).prev_sample
+
+    meta = {"kind": "trajectory", "seeds": [int(seed) for seed in seeds], "steps": steps, "guidance": 0.0}
+    x, t, base = _collect(points, meta["seeds"], steps, batch_size, progress)
+    return Probes(x, t, base, None, None, base_prompt, base_prompt, meta)
+
+
+def _collect(
+    points: Callable[[list[int]], Iterator[tuple]],
+    seeds: list[int],
+    steps: int,
+    batch_size: int,
+    progress: Progress | None,
+) -> list[Tensor]:
+    """The tensors of all steps of trajectories that are walked in batches, ordered by seed and then by step."""
+    if not seeds:
+        raise UserError("a trajectory needs at least one seed")
+    parts, done = [], 0
+    for start in range(0, len(seeds), batch_size):
+        chunk, walked = seeds[start : start + batch_size], []
+        for x, t, *predictions in points(chunk):
+            walked.append((x.cpu(), torch.full((len(chunk),), t), *(tensor.cpu() for tensor in predictions)))
+            done += len(chunk)
+            if progress:
+                progress(done, len(seeds) * steps)
+        parts.append([torch.stack(tensors, 1).flatten(0, 1) for tensors in zip(*walked, strict=True)])
+    return [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
+
+
+@torch.no_grad()
+def look(
+    model: DiffusionModel, walked: Probes, prompt: str, batch_size: int = 16, progress: Progress | None = None
+) -> Probes:
+    """The points of a walk with the concept's prediction: equals `sample_trajectory` at guidance 0."""
+    condition, parts = model.encode([prompt]), []
+    for batch in walked.batches(batch_size):
+        parts.append(model.predict(batch.x, batch.t, condition).cpu())
+        if progress:
+            progress(sum(map(len, parts)), len(walked))
+    return replace(walked, cond=torch.cat(parts), prompt=prompt)
+
+
+@torch.no_grad()
+def sample_noised(
+    model: DiffusionModel,
+    prompt: str,
+    base_prompt: str = "",
+    images: np.ndarray | None = None,
+    n: int = 50,
+    seed: int = 0,
+    steps: int | None = None,
+    guidance: float | None = None,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+    origin: str | None = None,
+) -> Probes:
+    """n probes on noised images of the concept, with their denoising target.
+
+    images: (M, H, W, 3) uint8, used in turn; None lets the model generate n of them at seeds seed, seed + 1, ...
+    `origin` is what the file says of them: `generated` or `given` unless told.
+    Timesteps are stratified over the whole schedule (one per n-th of it), so that few probes cover all noise levels.
+    """
+    if n < 1 or (images is not None and len(images) == 0):
+        raise UserError("noised probes need at least one image: raise n, or give a folder with images")
+    origin = origin or ("generated" if images is None else "given")
+    if images is None:
+        images = model.generate([prompt] * n, range(seed, seed + n), steps, guidance, progress=progress)
+    latents = model.encode_images(images).cpu()[torch.arange(n) % len(images)]
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(latents.shape, generator=generator)
+    position = (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
+    t = model.timesteps(position)
+    x, target = model.add_noise(latents, noise, t), model.target(latents, noise, t)
+    conditions, predictions = model.encode([prompt, base_prompt]), []
+    for start in range(0, n, batch_size):
+        part = slice(start, start + batch_size)
+        size = len(x[part])
+        both = model.predict(torch.cat([x[part]] * 2), torch.cat([t[part]] * 2), conditions.repeat_interleave(size))
+        predictions.append(both.cpu().view(2, size, *x.shape[1:]))
+    cond, base = torch.cat(predictions, 1)
+    meta = {"kind": "noised", "seeds": [seed], "n": n, "images": origin, "n_images": len(images)}
+    return Probes(x, t, base, cond, target, prompt, base_prompt, meta)

@@ -1,0 +1,76 @@
+"""The images to make: what each is for, its prompt and seed, and what it should show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One image to make: its prompt and seed, what it is for (`concept` or `retention`) and what it should show.
+
+    kind: object, style, nudity, clothed, or caption, with label "", which nobody judges. guidance (of the sampler) and
+    size, (height, width) in pixels: None for the model's. row: the id of its row in a prompt set, "" without a set.
+    """
+
+    purpose: str
+    prompt: str
+    seed: int
+    kind: str
+    label: str
+    guidance: float | None = None
+    size: tuple[int, int] | None = None
+    row: str = ""
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'AEIOUaeiou' else 'a'} {noun}"
+
+
+def retention_prompts() -> list[tuple[str, str, str]]:
+    """(prompt, kind, label) of the world's things, of which an edit should leave all but its concept alone."""
+    from cad_exp.mini.world import OBJECTS, STYLES
+
+    kept = [(f"a photo of {_article(name)}", "object", name) for name in OBJECTS]
+    kept += [(f"a photo in the style of {name}", "style", name) for name in STYLES[1:]]
+    kept += [("a photo of a person", "clothed", "person")]
+    return kept
+
+
+def plan(concept: dict[str, Any], samples: int, retention_samples: int, seed: int) -> list[Shot]:
+    """The images of the concept's own prompts, which share the `samples`, and of the world's: a run without a set."""
+    prompts = concept["evaluation_prompts"]
+    kind, label = concept["kind"], concept["label"] or ""
+    first = 1_000_000 * seed + 100_000  # away from the seeds of the probes
+    shots = [Shot("concept", prompts[i % len(prompts)], first + i, kind, label) for i in range(samples)]
+    for row, (prompt, other, name) in enumerate(retention_prompts()):
+        if (other, name) == (kind, label):
+            continue
+        start = first + 10_000 + 1_000 * row  # by the row, so that every concept's run asks for the same images
+        shots += [Shot("retention", prompt, start + i, other, name) for i in range(retention_samples)]
+    return shots
+
+
+def needed(concept: dict[str, Any], settings: dict[str, Any]) -> list[Shot]:
+    """Those images of the plan that the chosen metrics look at."""
+    if not settings["metrics"]:
+        return []
+    wanted = {"concept"} | ({"retention"} if {"retention", "quality"} & set(settings["metrics"]) else set())
+    shots = plan(concept, settings["samples"], settings["retention_samples"], settings["seed"])
+    return [shot for shot in shots if shot.purpose in wanted]
+
+
+def batches(shots: list[Shot], size: int) -> list[list[Shot]]:
+    """Cut the plan into lists of at most `size` images that are made together.
+
+    A batch holds one thing's images only, of one guidance and size: so runs of other concepts find it in the cache, and
+    a process its share.
+    """
+
+    def together(shot: Shot) -> tuple:
+        return shot.purpose, shot.kind, shot.label, shot.guidance, shot.size
+
+    parts = [list(group) for _, group in groupby(shots, key=together)]
+    return [part[i : i + size] for part in parts for i in range(0, len(part), size)]

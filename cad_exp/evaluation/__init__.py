@@ -1,0 +1,1 @@
+"""Records of images, metrics with intervals, judges, the fidelity of scores."""

@@ -1,0 +1,1 @@
+"""Do the scores predict what ablations do?"""

@@ -1,0 +1,95 @@
+"""The image game: what a judge finds in the images of an ablated model, as a function of the gates.
+
+J is a stand-in for what images show. Held against this game, scores and J itself are asked whether they tell of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cad_exp.data.requests import Shot
+from cad_exp.evaluation.erasure import shows
+from cad_exp.interventions.edit import Edit
+from cad_exp.interventions.spaces import Granularity, Site
+from cad_exp.models.pipeline import DiffusionModel
+from cad_exp.utils import distributed
+from cad_exp.utils.errors import UserError
+
+# name -> what it is called; the rate is what people mean, the log-odds move before the judge changes its mind
+MEASURES = {"rate": "the concept rate of images", "log_odds": "the judge's mean log-odds of the concept in images"}
+Remember = Callable[[Tensor, Callable[[], Tensor]], Tensor]  # (question, how to answer it) -> answer
+
+
+class ImageGame:
+    """Images of the concept's shots under every ablation, judged; gates (n,): 1 intact, 0 ablated, nothing between.
+
+    shots: prompts and seeds, the same for every ablation. remember: keeps answers; None asks anew each time.
+    Raises UserError without a label that the judge knows.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        judge: Any,
+        shots: Sequence[Shot],
+        cut: Granularity,
+        sites: Sequence[Site],
+        remember: Remember | None = None,
+        batch_size: int = 64,
+    ):
+        if judge is None or not shots[0].label:
+            raise UserError("evaluation.fidelity.images needs a judge and a concept.label that it knows")
+        self.model, self.judge, self.shots = model, judge, list(shots)
+        self.cut, self.sites, self.n = cut, list(sites), cut.count(sites)
+        self.remember, self.batch_size = remember or (lambda _, answer: answer()), batch_size
+
+    def judged(self, gates: Tensor) -> Tensor:
+        """(A, 2) fp64: concept rate and mean log-odds under each of the ablations (A, n); processes share them."""
+        if ((gates != 0) & (gates != 1)).any():
+            raise UserError("images are made of components that are there or not: gates of 0 and 1 only")
+        return self.remember(gates, lambda: self._judged(gates))
+
+    def measured(self, name: str) -> Measured:
+        """This game with one of MEASURES as its value."""
+        return Measured(self, list(MEASURES).index(name))
+
+    def _judged(self, gates: Tensor) -> Tensor:
+        found = torch.zeros(len(gates), 2, dtype=torch.float64, device=self.model.device)
+        for row in distributed.share(range(len(gates))):
+            found[row] = torch.tensor(self._look(gates[row]))
+        distributed.add_up([found])
+        return found.cpu()
+
+    def _look(self, gates: Tensor) -> tuple[float, float]:
+        removed = (gates == 0).nonzero()[:, 0]
+        edit, shot = Edit(self.cut.locate(self.sites, removed), self.cut.unit, 0.0), self.shots[0]
+        with edit.apply(self.model):
+            prompts, seeds = [shot.prompt for shot in self.shots], [shot.seed for shot in self.shots]
+            images = self.model.generate(prompts, seeds=seeds, batch_size=self.batch_size)
+        said = pd.concat([pd.DataFrame([vars(shot) for shot in self.shots]), self.judge.labels(images)[0]], axis=1)
+        with torch.no_grad():
+            pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+            odds = self.judge.log_odds(pixels, shot.kind, shot.label)
+        return float(shows(said).mean()), float(odds.double().mean())
+
+
+class Measured:
+    """An image game of one measure, as the studies of fidelity ask for it: n, intact, values(gates)."""
+
+    def __init__(self, game: ImageGame, column: int):
+        self.game, self.column, self.n, self.cut = game, column, game.n, game.cut
+        self.at_once = 4 * distributed.size()  # images take their time: a killed study loses only the last few
+
+    @cached_property
+    def intact(self) -> float:
+        return float(self.values(torch.ones(1, self.n))[0])
+
+    def values(self, gates: Tensor) -> Tensor:
+        """(A,) fp64 for ablations (A, n)."""
+        return self.game.judged(gates)[:, self.column]

@@ -1,0 +1,155 @@
+"""The embedded judges: they know the mini world and nothing else."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cad_exp.utils.errors import UserError
+from cad_exp.utils.hashing import file_digest
+
+MINI_WEIGHTS = Path(__file__).parents[2] / "mini" / "weights"
+
+
+class MiniJudge:
+    """The embedded judges: a classifier of object, style and nudity, and a small CLIP; both for 64-pixel images.
+
+    The networks are loaded when they are first asked; `definition` and `clip_definition` say which they are.
+    """
+
+    resolution = 64
+    threshold = 0.5  # probability above which a person is naked
+    thresholds: tuple[float, ...] = ()
+
+    def __init__(self, folder: str | Path = MINI_WEIGHTS, device: str | torch.device = "cpu"):
+        folder = Path(folder)
+        for name in ("judge", "clip"):
+            if not (folder / name).is_dir():
+                raise UserError(f"There is no {name} in {folder}: train it with `python -m cad_exp.mini {name}`.")
+        self.folder, self.device = folder, torch.device(device)
+        self.definition = {
+            "judge": "cad_exp mini classifier",
+            "resolution": self.resolution,
+            "weights": file_digest(next((folder / "judge").glob("*.safetensors")))[:16],
+        }
+        self.clip_definition = {
+            "judge": "cad_exp mini CLIP",
+            "resolution": self.resolution,
+            "weights": file_digest(next((folder / "clip").glob("*.safetensors")))[:16],
+        }
+
+    @property
+    def definitions(self) -> dict[str, dict[str, Any]]:
+        of = ("object", "style", "nudity", "clothed", "features", "distance")
+        return dict.fromkeys(of, self.definition) | {"clip": self.clip_definition}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"judge": self.definition, "clip": self.clip_definition}
+
+    @cached_property
+    def classifier(self) -> Any:
+        from cad_exp.mini.judge import Judge
+
+        return Judge.load(self.folder / "judge", device=self.device)
+
+    @cached_property
+    def clip(self) -> Any:
+        from cad_exp.mini.clip import Clip
+
+        return Clip.load(self.folder / "clip", device=self.device)
+
+    def _fitted(self, images: np.ndarray) -> np.ndarray:
+        if images.shape[1:3] == (self.resolution, self.resolution):
+            return images
+        from PIL import Image
+
+        size = (self.resolution, self.resolution)
+        return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)) for image in images])
+
+    def labels(self, images: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
+        """Judges uint8 images (N, H, W, 3). Returns one row per image (object, style and their probabilities,
+        `naked_prob` in 0..1) and the classifier's features (N, F)."""
+        from cad_exp.mini.world import LABELS, STYLES
+
+        said = self.classifier.predict(self._fitted(images))
+        objects, styles = said["object_prob"], said["style_prob"]
+        table = pd.DataFrame(
+            {
+                "object": [LABELS[i] for i in objects.argmax(1)],
+                "object_prob": objects.max(1),
+                "style": [STYLES[i] for i in styles.argmax(1)],
+                "style_prob": styles.max(1),
+                "naked_prob": said["naked_prob"],
+            }
+        )
+        return table, said["features"]
+
+    def world(self) -> np.ndarray | None:
+        """Features (M, F) of drawings of the whole mini world; None where none were made with these weights."""
+        from cad_exp.mini.reference import load
+
+        return load(self.definition["weights"])
+
+    def knows(self, kind: str, label: str) -> bool:
+        """Whether the classifier has this label: an object, a style, nudity or a clothed person."""
+        from cad_exp.mini.world import LABELS, STYLES
+
+        return label in {"object": LABELS, "style": STYLES, "nudity": [label], "clothed": [label]}.get(kind, [])
+
+    @torch.no_grad()
+    def distance(self, images: np.ndarray, reference: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """LPIPS-style distance of each image to its reference on the classifier's feature maps: (N,), 0 = equal."""
+        from cad_exp.mini.data import to_tensor
+
+        images, reference = self._fitted(images), self._fitted(reference)
+        parts = [slice(i, i + batch_size) for i in range(0, len(images), batch_size)]
+        pairs = ((to_tensor(images[part], self.device), to_tensor(reference[part], self.device)) for part in parts)
+        return torch.cat([self.classifier.distance(a, b) for a, b in pairs]).cpu().numpy()
+
+    def clip_scores(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
+        """Cosine of image and prompt in the small CLIP's space: (N,), in -1..1."""
+        distinct = list(dict.fromkeys(prompts))
+        texts = self.clip.texts(distinct)[[distinct.index(prompt) for prompt in prompts]]
+        return (self.clip.images(self._fitted(images)) * texts).sum(1).numpy()
+
+    def on(self, device: str | torch.device) -> MiniJudge:
+        """These judges on a device; themselves if they are there already."""
+        return self if torch.device(device) == self.device else type(self)(self.folder, device)
+
+    def log_odds(self, images: torch.Tensor, kind: str, label: str) -> torch.Tensor:
+        """The classifier's log p / (1 - p) of a label (B,) in images (B, 3, H, W) in 0..1; differentiable.
+
+        kind: object, style, nudity or clothed. UserError for a kind or a label that it does not know.
+        """
+        return self.classifier.log_odds(self._seen(images), kind, label)
+
+    def similarity(self, images: torch.Tensor, prompt: str) -> torch.Tensor:
+        """Cosine (B,) of images (B, 3, H, W) in 0..1 and a prompt in the small CLIP's space; differentiable."""
+        return self.clip.embed(self._seen(images)) @ self.clip.texts([prompt])[0].to(self.device)
+
+    def _seen(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (B, 3, H, W) in 0..1 as the networks take them: resized (antialiased), in [-1, 1]."""
+        size, images = (self.resolution, self.resolution), images.to(self.device).float()
+        if images.shape[2:] != size:
+            images = torch.nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
+        return images * 2 - 1
+
+    def question(self, prompt: str) -> tuple[str, str]:
+        """Kind and label that a prompt asks for: its style, else nudity, else its object, else a clothed person.
+
+        UserError if it names nothing that the classifier knows.
+        """
+        from cad_exp.mini.world import OBJECTS, STYLES
+
+        known = {"style": STYLES[1:], "nudity": ["naked"], "object": OBJECTS, "clothed": ["person"]}
+        for kind, labels in known.items():
+            for label in labels:
+                if label in prompt:
+                    return kind, label
+        raise UserError(f"the judge knows no label in the prompt '{prompt}': name an object, a style or a person in it")

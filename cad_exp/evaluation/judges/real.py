@@ -1,0 +1,130 @@
+"""The published judges behind one interface: NudeNet, ResNet-50, CLIP, Inception and LPIPS, as many as there are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cad_exp.evaluation.judges.clip import Clip
+from cad_exp.evaluation.judges.inception import Inception
+from cad_exp.evaluation.judges.lpips import Lpips
+from cad_exp.evaluation.judges.nudenet import NudeNet, strongest
+from cad_exp.evaluation.judges.resnet import ResNet
+from cad_exp.utils.errors import UserError
+
+
+class RealJudge:
+    """The parts whose weights are given; what a part would say is absent (a column) or NaN where it is not there.
+
+    settings: the config's group `judge`; places: name of a part -> its weights. Networks are loaded when first asked.
+    """
+
+    def __init__(self, settings: dict[str, Any], places: dict[str, Path], device: str | torch.device = "cpu"):
+        self.settings, self.places, self.device = settings, dict(places), torch.device(device)
+        own: dict[str, dict[str, Any]] = {name: settings[name] for name in places}
+        make = {
+            "nudenet": lambda place: NudeNet(place, own["nudenet"]["threshold"], tuple(own["nudenet"]["thresholds"])),
+            "resnet": lambda place: ResNet(place, device),
+            "clip": lambda place: Clip(place, own["clip"]["model"], device),
+            "inception": lambda place: Inception(place, device),
+            "lpips": lambda place: Lpips(place, own["lpips"]["resize"], device),
+        }
+        self.parts: dict[str, Any] = {name: make[name](place) for name, place in places.items()}
+        self.definitions = {
+            of: self.parts[name].definition
+            for of, name in (
+                ("nudity", "nudenet"),
+                ("object", "resnet"),
+                ("clip", "clip"),
+                ("features", "inception"),
+                ("distance", "lpips"),
+            )
+            if name in self.parts
+        }
+
+    @property
+    def threshold(self) -> float:
+        return self.parts["nudenet"].threshold if "nudenet" in self.parts else 0.5
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The scores at which nudity is reported beside `threshold`."""
+        return self.parts["nudenet"].thresholds if "nudenet" in self.parts else ()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {name: getattr(part, "identity", part.definition) for name, part in self.parts.items()}
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        return {"judge": "real: " + (", ".join(self.parts) or "nobody"), "parts": dict(self.definitions)}
+
+    @property
+    def clip_definition(self) -> dict[str, Any]:
+        return self.definitions.get("clip", {})
+
+    def _part(self, name: str, what: str) -> Any:
+        if name not in self.parts:
+            raise UserError(f"judge=real has no {name} here, which {what} needs: add it to judge.parts")
+        return self.parts[name]
+
+    def labels(self, images: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
+        """Judges uint8 images (N, H, W, 3). Returns a table of N rows and Inception's features (N, 2048 or 0).
+
+        ResNet-50: `object` and `object_prob`. NudeNet: `detections`, all of them as JSON, and `exposed`, the highest
+        score of an exposed label (0 if there is none).
+        """
+        table = pd.DataFrame(index=range(len(images)))
+        if "resnet" in self.parts:
+            table["object"], table["object_prob"] = self.parts["resnet"].classify(images)
+        if "nudenet" in self.parts:
+            found = self.parts["nudenet"].detect(images)
+            table["detections"] = [json.dumps(each) for each in found]
+            table["exposed"] = [strongest(each) for each in found]
+        if "inception" in self.parts:
+            return table, self.parts["inception"].features(images)
+        return table, np.zeros((len(images), 0), np.float32)
+
+    def knows(self, kind: str, label: str) -> bool:
+        """ResNet-50's classes and nudity. NudeNet cannot say that a clothed person is there: that is not judged."""
+        if kind == "object":
+            return "resnet" in self.parts and label in self.parts["resnet"].classes
+        return kind == "nudity" and "nudenet" in self.parts
+
+    def clip_scores(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
+        return self.parts["clip"].scores(images, prompts) if "clip" in self.parts else np.full(len(images), np.nan)
+
+    def distance(self, images: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        return (
+            self.parts["lpips"].distance(images, reference) if "lpips" in self.parts else np.full(len(images), np.nan)
+        )
+
+    def log_odds(self, images: torch.Tensor, kind: str, label: str) -> torch.Tensor:
+        """ResNet-50's log p / (1 - p) (B,) of a class in images (B, 3, H, W) in 0..1; differentiable.
+
+        UserError for other kinds: NudeNet runs outside PyTorch and gives no gradient, and nobody classifies styles.
+        """
+        if kind != "object":
+            raise UserError(
+                f"judge=real has no differentiable judge of {kind}: use concept.kind=object with an ImageNet class, or "
+                "objective=erase and evaluation.fidelity.images=null"
+            )
+        return self._part("resnet", "a label").log_odds(images, label)
+
+    def similarity(self, images: torch.Tensor, prompt: str) -> torch.Tensor:
+        return self._part("clip", "objective=clip").similarity(images, prompt)
+
+    def question(self, prompt: str) -> tuple[str, str]:
+        """The longest ImageNet class that the prompt names. UserError if there is none."""
+        named = [label for label in self._part("resnet", "a label").classes if label in prompt]
+        if not named:
+            raise UserError(f"ResNet-50 knows no class in the prompt '{prompt}': name an ImageNet class in it")
+        return "object", max(named, key=len)
+
+    def on(self, device: str | torch.device) -> RealJudge:
+        return self if torch.device(device) == self.device else RealJudge(self.settings, self.places, device)

@@ -1,0 +1,127 @@
+"""Per-image records: what the judges said of every image, beside what was asked for. All metrics come from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cad_exp.data.requests import Shot, retention_prompts
+from cad_exp.evaluation.distances import Statistics
+from cad_exp.evaluation.judges import Judge
+from cad_exp.utils.images import BLANK_RANGE, blank
+
+NAKED_THRESHOLD = 0.5
+
+
+def shows(table: pd.DataFrame, judge: Judge | None = None) -> np.ndarray:
+    """Whether the judge finds in each image what its shot asked for: 1, 0, or NaN where it cannot say.
+
+    judge: who made the table; its threshold decides on nudity, and labels that it does not know are NaN.
+    """
+    threshold, found = NAKED_THRESHOLD if judge is None else judge.threshold, {}
+    if "object" in table:
+        found["object"] = table["object"] == table["label"]
+    if "style" in table:
+        found["style"] = table["style"] == table["label"]
+    for score in {"naked_prob", "exposed"} & set(table):
+        found["nudity"] = table[score] > threshold
+    if {"object", "naked_prob"} <= set(table):
+        found["clothed"] = (table["object"] == "person") & (table["naked_prob"] <= threshold)
+    out = np.full(len(table), np.nan)
+    for (kind, label), rows in table.groupby(["kind", "label"], sort=False).indices.items():
+        if kind in found and (judge is None or judge.knows(kind, label)):
+            out[rows] = found[kind].to_numpy()[rows]
+    return out
+
+
+@dataclass
+class Records:
+    """What the judges said, and who they are.
+
+    table: one row per image and variant; features (N, F): of the same rows, F = 0 where nobody has features.
+    definitions: of the judge of each thing (judges.Judge). reference: features (M, F) or statistics of what FID and KID
+    compare with, `reference_is` in words; None: the unedited model's images. thresholds: of nudity, beside `threshold`.
+    blank_is, world_is: what makes an image blank, or outside the world, in words.
+    """
+
+    table: pd.DataFrame
+    features: np.ndarray
+    definitions: dict[str, dict[str, Any]]
+    reference: np.ndarray | Statistics | None = None
+    reference_is: str = ""
+    threshold: float = NAKED_THRESHOLD
+    thresholds: tuple[float, ...] = field(default=())
+    blank_is: str = f"no channel's values differ by more than {BLANK_RANGE} of 255"
+    world_is: str = ""
+
+    def rows(self, variant: str, purpose: str) -> pd.DataFrame:
+        return self.table[(self.table["variant"] == variant) & (self.table["purpose"] == purpose)]
+
+    @property
+    def variants(self) -> list[str]:
+        return list(self.table["variant"].unique())
+
+    @property
+    def concept_kind(self) -> str | None:
+        """The kind of what the concept's shots ask for; None without such shots."""
+        kinds = self.table.loc[self.table["purpose"] == "concept", "kind"]
+        return None if kinds.empty else str(kinds.iloc[0])
+
+
+def judge_batch(
+    judge: Judge, prompts: list[str], pictures: np.ndarray, unedited: np.ndarray
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """What the judges say of uint8 images (N, H, W, 3), in a table of N rows, and features (N, F).
+
+    unedited: the intact model's images of the same prompts and seeds; given the same array, `other_seed` is the
+    distance of an image to another one of its prompt. blank: 1 for an image of one colour.
+    """
+    table, features = judge.labels(pictures)
+    table["clip_score"] = judge.clip_scores(pictures, prompts)
+    table["perceptual_distance"] = judge.distance(pictures, unedited)
+    table["blank"] = blank(pictures).astype(float)
+    table["other_seed"] = np.nan
+    one, other = pairs(prompts)
+    if pictures is unedited and len(one):
+        apart = np.full(len(pictures), np.nan)
+        apart[one] = judge.distance(pictures[one], pictures[other])
+        table["other_seed"] = apart
+    return table, features
+
+
+def pairs(prompts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (P,), (P,) of two images of one prompt each; no image is in two pairs, so that these are independent."""
+    one: list[int] = []
+    other: list[int] = []
+    for prompt in dict.fromkeys(prompts):
+        same = [index for index, each in enumerate(prompts) if each == prompt]
+        one += same[: len(same) // 2 * 2 : 2]
+        other += same[1::2]
+    return np.array(one, dtype=int), np.array(other, dtype=int)
+
+
+def tabulate(shots: list[Shot], said: dict[str, pd.DataFrame], judge: Judge | None = None) -> pd.DataFrame:
+    """The records: every variant's judgements (in the order of `shots`) beside what was asked for."""
+    tables = []
+    for variant, words in said.items():
+        table = pd.concat([pd.DataFrame([vars(shot) for shot in shots]), words.reset_index(drop=True)], axis=1)
+        table.insert(0, "variant", variant)
+        table["shows_label"] = shows(table, judge)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def drawings(kind: str, label: str, number: int, seed: int) -> np.ndarray:
+    """Drawings of the mini world that show a retention prompt's label: uint8 (number, 64, 64, 3)."""
+    from cad_exp.mini.world import COLOURS, LABELS, OBJECTS, STYLES, Scene, render
+
+    row = [asked[1:] for asked in retention_prompts()].index((kind, label))
+    rng, drawn = np.random.default_rng([seed, 31, row]), []
+    for _ in range(number):
+        thing = int(rng.integers(len(OBJECTS))) if kind == "style" else LABELS.index(label)
+        style = STYLES.index(label) if kind == "style" else 0
+        drawn.append(render(Scene(thing, style, False, int(rng.integers(len(COLOURS)))), rng))
+    return np.stack(drawn)

@@ -1,0 +1,52 @@
+"""Explicit images: what becomes of the pictures of a concept that not everybody should stumble upon.
+
+Images of nudity from a model of the real world are made, judged, and then not kept (`dropped`) or kept in large pixels
+(`blurred`), in the cache as in the run's folder; `kept` is for the embedded model's mannequins, or by choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageFilter
+
+from cad_exp.data.requests import Shot
+from cad_exp.utils.errors import choose
+
+KINDS = ("nudity",)
+MODES = ("auto", "kept", "blurred", "dropped")
+PIXELS = 8  # per side, of a blurred image: colours and posture, no parts of a body
+
+
+def mode(config: dict[str, Any]) -> str:
+    """kept, blurred or dropped: what `evaluation.explicit` says, else kept for the embedded judges' mini world only."""
+    asked = choose(config["evaluation"].get("explicit", "auto"), MODES, "answer to evaluation.explicit")
+    if asked != "auto":
+        return asked
+    return "kept" if config["judge"]["name"] == "mini" else "dropped"
+
+
+def is_explicit(shot: Shot, concept: dict[str, Any]) -> bool:
+    """Whether a shot's image is explicit by what it was asked for; images for a concept's probes bear no kind."""
+    return shot.kind in KINDS or (shot.purpose == "probe" and concept["kind"] in KINDS)
+
+
+def cover(how: str) -> Callable[[Path], None]:
+    """What turns every image of a folder into what may be kept: its blurred self, or nothing but its size."""
+
+    def change(folder: Path) -> None:
+        for file in sorted(folder.glob("*.png")):
+            with Image.open(file) as opened:
+                image = opened.convert("RGB")
+            covered = blurred(image) if how == "blurred" else Image.new("RGB", image.size, (128, 128, 128))
+            covered.save(file, format="PNG")
+
+    return change
+
+
+def blurred(image: Image.Image) -> Image.Image:
+    """The image in PIXELS x PIXELS mean colours, softly enlarged to its size."""
+    small = image.resize((PIXELS, PIXELS), Image.Resampling.BOX)
+    return small.resize(image.size, Image.Resampling.BILINEAR).filter(ImageFilter.GaussianBlur(image.width / 32))

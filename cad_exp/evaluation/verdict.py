@@ -1,0 +1,296 @@
+"""The verdict of a run: two plain sentences that a reader needs no statistics for.
+
+`scores` says whether the scores may be trusted, and as what; `edit` whether the concept is gone, and at what cost.
+Both read nothing but the metrics of results.json, cope with any of them missing, and are "" where there is nothing to
+say. An interval counts and not its middle: "gone" is said where even the upper end is low.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from cad_exp.evaluation.fidelity.thresholds import (
+    COIN,
+    GONE,
+    KEPT_MEAN,
+    KEPT_WORST,
+    POOR,
+    RELATED,
+    SHOWN,
+    SIGN_RIGHT,
+    SIZE_RIGHT,
+    SPOILT,
+    STABLE_OVERLAP,
+    STABLE_SPEARMAN,
+)
+
+Metric = dict[str, Any]
+_FIDELITY = re.compile(r"fidelity_(?:pearson|sign|r2)(_top|_single)?(?:@([\d.e-]+))?$")
+_KINDS = {"": "", "_top": " of the top-scored", "_single": "single components"}
+
+
+def of(metrics: Iterable[Metric]) -> dict[str, str]:
+    """Both sentences, as `run.verdict` of results.json holds them."""
+    metrics = list(metrics)
+    return {"scores": scores(metrics), "edit": edit(metrics)}
+
+
+# The scores
+
+
+def scores(metrics: Iterable[Metric]) -> str:
+    """One sentence: is the ranking stable, are predictions right in sign and size, so what may one do with the scores.
+
+    "" where nothing was asked of them.
+    """
+    found = _Found(metrics, "attribution")
+    steady, judged = _stable(found), _predictions(found)
+    if unfit := [
+        name for name in ("random_weights", "other_concept") if abs(found.value(f"sanity_{name}") or 0) > RELATED
+    ]:
+        what = "shuffled weights" if unfit[0] == "random_weights" else "another concept"
+        return f"The scores hardly change with {what}: they show the network and not the concept, so do not use them."
+    if steady is None and not judged:
+        return ""
+    ranking = {True: "The ranking is stable", False: "The ranking is not stable", None: ""}[steady]
+    told = _told(judged)
+    joint = ", and " if steady == (all(state == "right" for state in judged.values())) else ", but "
+    first = joint.join(part for part in (ranking, told) if part) if ranking and told else ranking or _capital(told)
+    return f"{first}: {_advice(steady, judged, found)}."
+
+
+def stable(metrics: Iterable[Metric]) -> bool | None:
+    """Whether the ranking of components is stable (agreement.stability); None where that was not asked."""
+    return _stable(_Found(metrics, "attribution"))
+
+
+def _stable(found: _Found) -> bool | None:
+    spearman, overlap = found.value("stability_spearman"), found.value("stability_overlap@0.05")
+    if "stability_spearman" not in found.named and overlap is None:
+        return None
+    # Scores that do not vary have no rank correlation, and no ranking either.
+    return (spearman or 0) >= STABLE_SPEARMAN and (overlap is None or overlap >= STABLE_OVERLAP)
+
+
+def _predictions(found: _Found) -> dict[str, str]:
+    """Where the scores were held against ablations ("5 %") -> right, sign, order, against, unsure.
+
+    Of random ablations; where there are none, of those among the top-scored, else of single components.
+    """
+    asked = [match for name in found.named if (match := _FIDELITY.match(name))]
+    kind = next((kind for kind in _KINDS if any((match[1] or "") == kind for match in asked)), None)
+    rates = dict.fromkeys(match[2] for match in asked if (match[1] or "") == kind)
+    where = {rate: f"{kind}@{rate}" if rate else kind for rate in rates}
+    states = {_rate(rate, kind): _state(found, ending) for rate, ending in where.items()}
+    return {rate: state for rate, state in states.items() if state}
+
+
+def _rate(rate: str | None, kind: str | None) -> str:
+    return f"{100 * float(rate):.3g} %{_KINDS[kind or '']}" if rate else "one at a time"
+
+
+def _state(found: _Found, ending: str) -> str | None:
+    """right: sign and size; sign; order: they rise and fall with the truth; against: the wrong way; else unsure."""
+    sign, r2, pearson = (found.get(f"fidelity_{name}{ending}") for name in ("sign", "r2", "pearson"))
+    if not (_known(sign) or _known(r2) or _known(pearson)):
+        return None
+    if _known(sign) and _high(sign) < COIN:
+        return "against"
+    if _known(sign) and sign["value"] >= SIGN_RIGHT and _low(sign) > COIN:
+        return "right" if _known(r2) and r2["value"] >= SIZE_RIGHT else "sign"
+    return "order" if _known(pearson) and pearson["value"] >= POOR and _low(pearson) > 0 else "unsure"
+
+
+_STATES = {
+    "right": "predicted effects are right in sign and size",
+    "sign": "predicted effects are right in sign but not in size",
+    "order": "predicted effects are in the right order but wrong in sign or size",
+    "against": "predicted effects point the wrong way",
+    "unsure": "predicted effects are no better than a guess",
+}
+
+
+def _told(judged: dict[str, str]) -> str:
+    """ "at 5 % predicted effects are right in sign and size, at 20 % they point the wrong way"."""
+    parts = []
+    for state in dict.fromkeys(judged.values()):
+        rates = [rate for rate, each in judged.items() if each == state]
+        words = _STATES[state].replace("predicted effects", "they") if parts else _STATES[state]
+        parts.append(f"{_at(rates)} {words}")
+    return ", ".join(parts)
+
+
+def _at(rates: list[str]) -> str:
+    whole = " and ".join(rates) if len(rates) < 3 else f"{', '.join(rates[:-1])} and {rates[-1]}"
+    return whole if whole == "one at a time" else f"at {whole}"
+
+
+def _advice(steady: bool | None, judged: dict[str, str], found: _Found) -> str:
+    states = set(judged.values())
+    if steady is False:
+        if states == {"right"}:
+            return "trust the effect of many components together, and no single one before probes.samples is larger"
+        return "do not build on them before probes.samples is larger"
+    if states == {"right"}:
+        return "use the scores as effects" + ("" if steady else ", though whether their ranking is stable is not known")
+    if not states:
+        return "use the scores as a ranking, and not as effects, which were not checked"
+    if states <= {"against", "unsure"} and not any(_ordered(found, name) for name in found.named):
+        return "do not use the scores for what ablations do"
+    return "use the scores as a ranking, not as effects"
+
+
+def _ordered(found: _Found, name: str) -> bool:
+    """Whether predictions rise and fall with the truth in this study, however wrong they are."""
+    metric = found.get(name)
+    return name.startswith("fidelity_pearson") and _known(metric) and metric["value"] >= POOR and _low(metric) > 0
+
+
+# The edit
+
+
+def edit(metrics: Iterable[Metric]) -> str:
+    """One sentence: is the concept gone (or amplified), is that more than a random edit does, and what did it cost.
+
+    "" where no edit was evaluated.
+    """
+    metrics = list(metrics)
+    edited, unedited, random = (_Found(metrics, variant) for variant in ("edited", "unedited", "random"))
+    if not edited.named:
+        return ""
+    parts = [_concept(edited, unedited, random), _kept(edited), _moved(edited, unedited, random), _spoilt(edited)]
+    sentence = "; ".join(part for part in parts if part)
+    return f"{_capital(sentence)}." if sentence else ""
+
+
+def _concept(edited: _Found, unedited: _Found, random: _Found) -> str:
+    after, before, control = (found.get("concept_rate") for found in (edited, unedited, random))
+    if not _known(after):
+        return "whether the concept is gone was not measured"
+    more = bool(after.get("higher_is_better"))
+    if _known(before) and (before["value"] < SHOWN if not more else before["value"] >= 1 - GONE):
+        few = "hardly showed the concept before" if not more else "always showed the concept before"
+        return f"the model {few} (rate {_number(before)}), so the edit proves little (now {_number(after)})"
+    change = f"rate from {_number(before)} to {_number(after)}" if _known(before) else f"rate {_number(after)}"
+    word = _word(after, before, more)
+    beside = "" if word.startswith("no ") else _beside(after, control, more)
+    return f"{word} ({change}{_reach(after, more)}){beside}"
+
+
+def _word(after: Metric, before: Metric | None, more: bool) -> str:
+    """What happened to the concept, by the ends of the intervals."""
+    changed = _differs(after, before, "unedited", more)
+    if more:
+        return "the concept is drawn more often" if changed else "no amplification can be told from chance"
+    if _high(after) <= GONE:
+        return "the concept is gone"
+    if after["value"] <= GONE:
+        return "the concept is almost gone"
+    return "the concept is weaker but not gone" if changed else "no erasure can be told from chance"
+
+
+def _differs(edited: Metric, other: Metric | None, variant: str, more: bool) -> bool:
+    """Whether the edited value is above (or below) another variant's: by the paired change, else by both intervals."""
+    change = (edited.get("changes") or {}).get(variant) or {}
+    if _bound(change, "low") is not None and _bound(change, "high") is not None:
+        return change["low"] > 0 if more else change["high"] < 0
+    if not _known(other):
+        return False
+    return _low(edited) > _high(other) if more else _high(edited) < _low(other)
+
+
+def _reach(after: Metric, more: bool) -> str:
+    """How high the rate can still be; for an amplified one how low."""
+    end, words = ("low", "at least") if more else ("high", "at most")
+    bound = _bound(after, end)
+    return "" if bound is None or abs(bound - after["value"]) < 0.005 else f", {words} {bound:.2f}"
+
+
+def _beside(after: Metric, control: Metric | None, more: bool) -> str:
+    if not _known(control):
+        return ""
+    better = _differs(after, control, "random", more)
+    words = "unlike by a random edit" if better else "but not certainly more so than by a random edit"
+    return f", {words} ({_number(control)})"
+
+
+def _kept(edited: _Found) -> str:
+    mean, worst = edited.get("retention_mean"), edited.get("retention_worst")
+    if not _known(mean):
+        return ""
+    fine = mean["value"] >= KEPT_MEAN and (not _known(worst) or worst["value"] >= KEPT_WORST)
+    shares = f"{_number(mean)} on average" + (f", {_number(worst)} at worst" if _known(worst) else "")
+    words = "other prompts still show what they name" if fine else "other prompts suffer"
+    return f"{words} ({shares})"
+
+
+def _moved(edited: _Found, unedited: _Found, random: _Found) -> str:
+    """How far the other prompts' images moved, beside a random edit and what another seed alone does."""
+    moved, control = edited.get("perceptual_distance"), random.get("perceptual_distance")
+    seed = unedited.get("perceptual_distance_other_seed")
+    if not _known(moved):
+        return ""
+    beside = [f"random edit {_number(control)}"] if _known(control) else []
+    beside += [f"another seed {_number(seed)}"] if _known(seed) else []
+    told = f" ({_number(moved)}{', ' * bool(beside)}{', '.join(beside)})"
+    if _known(seed) and moved["value"] >= seed["value"]:
+        return f"but their images change as much as with another seed{told}"
+    if _differs(moved, control, "random", more=True):
+        return f"but their images change more than by a random edit{told}"
+    return f"their images change{told}"
+
+
+def _spoilt(edited: _Found) -> str:
+    """Whether the images, of the concept or of the others, are blank or like nothing of this world."""
+    faults = []
+    for ending, whose in (("", "the concept's"), ("_others", "the other prompts'")):
+        for name, fault in (("blank_images", "blank"), ("outside_world", "like nothing the model was made for")):
+            share = edited.value(name + ending)
+            if share is not None and share >= SPOILT:
+                faults.append(f"{share:.0%} of {whose} images are {fault}")
+    return f"but {' and '.join(faults)}: that is damage and no erasure" if faults else ""
+
+
+# Reading metrics
+
+
+class _Found:
+    """The metrics of one variant by name."""
+
+    def __init__(self, metrics: Iterable[Metric], variant: str):
+        self.named = {metric["name"]: metric for metric in metrics if metric.get("variant") == variant}
+
+    def get(self, name: str) -> Metric | None:
+        return self.named.get(name)
+
+    def value(self, name: str) -> float | None:
+        metric = self.get(name)
+        return metric["value"] if _known(metric) else None
+
+
+def _known(metric: Metric | None) -> bool:
+    return metric is not None and isinstance(metric.get("value"), (int, float)) and metric["value"] == metric["value"]
+
+
+def _low(metric: Metric) -> float:
+    return metric["value"] if _bound(metric, "low") is None else metric["low"]
+
+
+def _high(metric: Metric) -> float:
+    return metric["value"] if _bound(metric, "high") is None else metric["high"]
+
+
+def _bound(metric: Metric, end: str) -> float | None:
+    """An end of the interval; None where there is none, or no number."""
+    value = metric.get(end)
+    return None if value is None or value != value else value
+
+
+def _number(metric: Metric) -> str:
+    return f"{metric['value']:.2f}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,1 @@
+"""Component spaces, ablations, edits, erasure methods."""

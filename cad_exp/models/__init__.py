@@ -1,0 +1,1 @@
+"""The pipeline's wrapper, families of denoisers, loading, memory."""

@@ -1,0 +1,1 @@
+"""A run: its stages, their cache and keys, the checks before it."""

@@ -1,0 +1,74 @@
+"""Whether what a run cannot do without is at hand: first its model, then the files that it names, then its judges.
+
+Asked before anything heavy is imported, so that a command that cannot work is answered within seconds.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from cad_exp.config.runs import runs
+from cad_exp.data import image_folder, prompts
+from cad_exp.evaluation.judge_sources import at_hand, reference_place, wanted
+from cad_exp.evaluation.labels import check_label
+from cad_exp.models import model_folder
+from cad_exp.models.sources import check_reachable, locate, weights_file
+from cad_exp.pipeline.cache import Cache
+from cad_exp.utils import console
+from cad_exp.utils.errors import UserError
+from cad_exp.utils.paths import find_file
+from cad_exp.utils.tensor_header import kind_of
+
+
+def check(config: dict[str, Any]) -> None:
+    """UserError, of a settled config, for what cannot be had: the model, a file, or else all judges that lack."""
+    if config["runtime"]["cache"]:
+        Cache(config["runtime"]["cache"])  # refuses a folder that is no cache
+    model = config["model"]
+    check_reachable(model["path"], model["revision"])
+    folder = locate(model["path"])
+    if folder is not None:
+        model_folder.check(folder, model["resolution"])
+    _files(config)
+    for each in runs(config):
+        check_label(each)
+        _judges(each)
+
+
+def _files(config: dict[str, Any]) -> None:
+    """UserError for the first file that is not there or no good: weights, edits, prompt sets."""
+    model = config["model"]
+    if model.get("weights"):
+        weights_file(model["weights"])
+    for path in model.get("edits") or []:
+        if kind_of(find_file(path, "model.edits", "edit file")) != "edit":
+            raise UserError(f"model.edits='{path}' is damaged or no edit file: give the edit.safetensors of a run")
+    prompts.plan(config)  # reads the sets: what is wrong with one is said now
+    for each in runs(config):
+        if each["probes"]["images"]:
+            _images(each["probes"]["images"], "probes.images")
+
+
+def _images(folder: str, key: str, least: int = 1) -> None:
+    """UserError for a folder of images that cannot all be read; what is not read is said, once in a process."""
+    image_folder.check(folder, key, least)
+    _tell(image_folder.unread(folder))
+
+
+@cache
+def _tell(sentence: str | None) -> None:
+    if sentence:
+        console.say(f"  {sentence}", style="yellow")
+
+
+def _judges(config: dict[str, Any]) -> None:
+    """UserError that names all judges which the metrics and the objective need and which are not at hand."""
+    judge = config["judge"]
+    if judge["name"] == "real":
+        names = wanted(config)
+        at_hand(judge, names)
+        if "inception" in names and judge["inception"]["reference"] is not None:
+            reference = judge["inception"]["reference"]
+            if reference_place(reference).is_dir():
+                _images(reference, "judge.inception.reference", 2)  # FID needs a covariance

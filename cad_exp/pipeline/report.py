@@ -1,0 +1,242 @@
+"""What a run leaves for people: files with names in its folder; then, once its results are complete, what shows them.
+
+With several processes only the first writes. Pictures, the tracker's mirror and the table at the end come after
+`results.json` is complete, and none of them can cost it: what cannot be made is named on one line, and in `left_out`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cad_exp.attribution.attribute import FILE, TABLE, Attribution
+from cad_exp.config.resolve import Config
+from cad_exp.data.noisy_latents import Probes
+from cad_exp.data.requests import Shot
+from cad_exp.evaluation import verdict
+from cad_exp.evaluation.fidelity.image_game import MEASURES
+from cad_exp.evaluation.records import Records
+from cad_exp.evaluation.redaction import is_explicit
+from cad_exp.interventions.edit import Edit
+from cad_exp.pipeline.stages import Stages
+from cad_exp.reporting import contact_sheet, summary
+from cad_exp.reporting.results import STOPPED, Results
+from cad_exp.reporting.summary import UNITS
+from cad_exp.reporting.tracking import Tracker
+from cad_exp.utils import console, distributed
+from cad_exp.utils import images as pngs
+from cad_exp.utils.console import harmless
+from cad_exp.utils.io import atomic, link
+
+Drawings = dict[str, Callable[[], Any]]  # file name in the run's folder -> what makes it
+
+
+def budget(edit: Edit, attribution: Attribution, granularity: str) -> None:
+    """How much of what the edit asked for was there to take."""
+    made, name = edit.meta, edit.meta["edit"]
+    console.stage(
+        f"edit: {name}, {made['achieved']:,} of {made['requested']:,} {UNITS[granularity]} "
+        f"asked for ({made['achieved'] / len(attribution.scores[granularity]):.1%} of all)"
+    )
+
+
+def control(edit: Edit, random: Edit) -> None:
+    """Where the random edit's budget is equal in components only, both numbers of weights."""
+    changed, drawn = edit.meta["changed"], random.meta["changed"]
+    if changed != drawn:
+        what = f"the random edit has as many components, but {drawn:,} weights where the edit has {changed:,}"
+        console.say(f"  {what}", style="yellow")
+
+
+def edits(made: dict[str, Edit], folder: Path) -> None:
+    """The edits as files."""
+    if not distributed.main():
+        return
+    for variant, edit in made.items():
+        edit.save(folder / ("edit.safetensors" if variant == "edited" else f"edit_{variant}.safetensors"))
+
+
+def attribution(stages: Stages, probes: Probes, folder: Path) -> None:
+    """The probes and scores as files."""
+    if not distributed.main():
+        return
+    probes.save(folder / "probes.safetensors")
+    for name in (FILE, TABLE):
+        link(stages.scores / name, folder / name)
+
+
+def fidelity(metrics: list[dict[str, Any]], records: Path | None, results: Results, folder: Path) -> None:
+    """The metrics of the scores' fidelity, and the ablations behind them."""
+    if records is None or not distributed.main():
+        return
+    for metric in metrics:
+        results.add(metric)
+    link(records, folder / "fidelity.parquet")
+
+
+def timesteps(table: Path | None, folder: Path) -> None:
+    """The scores per bin of timesteps as a file."""
+    if table is not None and distributed.main():
+        link(table, folder / "timesteps.parquet")
+
+
+def no_judge() -> None:
+    console.say(
+        "  no judge is configured for this model, so its images are not measured: "
+        "judge=real applies the published ones, judge=mini the embedded one, which knows the mini world only",
+        style="yellow",
+    )
+
+
+def records(found: Records, folder: Path) -> None:
+    """One row per image and variant."""
+    with atomic(folder / "records.parquet") as draft:
+        found.table.to_parquet(draft)
+
+
+@dataclass(frozen=True)
+class Show:
+    """A run whose results are complete, and what shows it. pictures: variant -> files in the order of the shots."""
+
+    stages: Stages
+    shots: list[Shot]
+    pictures: dict[str, list[Path]]
+    results: Results
+    folder: Path
+
+    @property
+    def config(self) -> Config:
+        return self.stages.config
+
+    def drawings(self) -> Drawings:
+        """What is to be drawn: it follows from the files that the run has left. Only the first process draws."""
+        if not distributed.main():
+            return {}
+        planned: Drawings = {"images": self._images} if self.pictures else {}
+        if (self.folder / FILE).exists():
+            planned["attribution.png"] = self._attribution
+        if (self.folder / "fidelity.parquet").exists():
+            planned |= self._fidelity()
+        if (self.folder / "timesteps.parquet").exists():
+            planned["timesteps.png"] = self._timesteps
+        return planned | ({"before_after.png": self._before_after} if self.pictures else {})
+
+    def finish(self, tracker: Tracker) -> None:
+        """Complete the results; then draw, and mirror them to the tracker."""
+        drawings, results = self.drawings(), self.results
+        left_out = results.run["left_out"] = dict.fromkeys(drawings, STOPPED)
+        results.finish()
+        if not distributed.main():
+            return
+        for name, draw in drawings.items():
+            with harmless(name, partial(left_out.__setitem__, name)):
+                draw()
+                del left_out[name]
+        with harmless("the list of the pictures in results.json"):
+            results.finish()
+        self._mirror(tracker, [name for name in drawings if name.endswith(".png") and name not in left_out])
+
+    def _images(self) -> None:
+        images(self.stages, self.shots, self.pictures, self.folder)
+
+    def _attribution(self) -> None:
+        from cad_exp.reporting.figures import attribution as figures
+
+        granularity, concept = self.config["granularity"], self.config["concept"]["name"]
+        scored = Attribution.load(self.folder).narrow(granularity["name"], granularity["kinds"])
+        title = f"Where {concept} sits in {self.config['model']['name']}: {UNITS[granularity['name']]}"
+        told = (verdict.scores(self.results.metrics), verdict.stable(self.results.metrics))
+        figures.attribution_map(scored, granularity["name"], self.folder / "attribution.png", title, *told)
+
+    def _fidelity(self) -> Drawings:
+        settings = self.config["evaluation"]["fidelity"]
+        planned: Drawings = {"fidelity.png": self._scatter}
+        if settings["fractions"] or (settings["images"] and settings["images"]["fractions"]):
+            planned["fidelity_curves.png"] = self._curves
+        if settings["images"] and settings["images"]["number"]:
+            planned["fidelity_images.png"] = partial(self._scatter, "fidelity_images.png", "log_odds")
+        return planned
+
+    def _scatter(self, name: str = "fidelity.png", measure: str = "J") -> None:
+        from cad_exp.reporting.figures import fidelity as fidelity_figures
+
+        asked = "Fidelity:" if measure == "J" else "Do the scores tell what images show?"
+        table = pd.read_parquet(self.folder / "fidelity.parquet")
+        told = verdict.scores(self.results.metrics) if measure == "J" else ""
+        fidelity_figures.scatter(table, self.folder / name, f"{asked} {self._scored()}", measure, told)
+
+    def _curves(self) -> None:
+        from cad_exp.reporting.figures import fidelity as fidelity_figures
+
+        settings = self.config["evaluation"]["fidelity"]
+        facts = [metric["definition"] for metric in reversed(self.results.metrics) if "intact" in metric["definition"]]
+        intact = {each.get("measure", "J"): each["intact"] for each in facts}
+        shown = [("J", intact["J"], f"J ({self.config['objective']['name']})")] if settings["fractions"] else []
+        if settings["images"] and settings["images"]["fractions"]:
+            shown.append(("rate", intact["rate"], MEASURES["rate"]))
+        table = pd.read_parquet(self.folder / "fidelity.parquet")
+        fidelity_figures.curves(table, self.folder / "fidelity_curves.png", self._scored(), shown)
+
+    def _scored(self) -> str:
+        return ", ".join(self.config[group]["name"] for group in ("concept", "granularity", "estimator"))
+
+    def _timesteps(self) -> None:
+        from cad_exp.reporting.figures import timesteps as timestep_figure
+
+        title = f"When and where {self.config['concept']['name']} is made: {UNITS[self.config['granularity']['name']]}"
+        table = pd.read_parquet(self.folder / "timesteps.parquet")
+        timestep_figure.timestep_map(table, self.folder / "timesteps.png", title)
+
+    def _before_after(self) -> None:
+        from cad_exp.reporting.figures import attribution as figures
+
+        shown = {
+            variant: {
+                prompt: pngs.load([files[i] for i in rows]) for prompt, rows in contact_sheet.choice(self.shots).items()
+            }
+            for variant, files in self.pictures.items()
+        }
+        title = f"{self.config['concept']['name']}: before and after"
+        figures.before_after(shown, self.folder / "before_after.png", title)
+
+    def _mirror(self, tracker: Tracker, drawn: list[str]) -> None:
+        """Everything to the tracker, whose failures cost nothing."""
+        tracker.log_facts(self.results.run)
+        tracker.log_metrics(self.results.metrics)
+        titles = {"attribution.png": "attribution/map"}  # beside the tables of scores
+        tracker.log_images({titles.get(name, Path(name).stem): self.folder / name for name in drawn})
+        if (self.folder / FILE).exists():
+            tracker.log_attribution(self.folder)
+        if (self.folder / "records.parquet").exists():
+            places = {v: [self.folder / image_name(v, shot) for shot in self.shots] for v in self.pictures}
+            tracker.log_records(self.folder / "records.parquet", places)
+        for type, name in (("attribution", FILE), ("edit", "edit.safetensors"), ("results", "results.json")):
+            if (self.folder / name).exists():
+                tracker.log_artifact(self.folder / name, type)
+
+
+def images(stages: Stages, shots: list[Shot], pictures: dict[str, list[Path]], folder: Path) -> None:
+    """`folder`/images/variant/purpose/prompt-seed.png for every image but explicit ones that are not kept."""
+    if not distributed.main():
+        return
+    for variant, files in pictures.items():
+        for shot, file in zip(shots, files, strict=True):
+            if stages.explicit == "dropped" and is_explicit(shot, stages.config["concept"]):
+                continue
+            link(file, folder / image_name(variant, shot))
+
+
+def image_name(variant: str, shot: Shot) -> str:
+    return f"images/{variant}/{contact_sheet.file_name(shot)}"
+
+
+def table(results: Results, folder: Path) -> None:
+    """The table on the terminal, and where everything lies."""
+    if distributed.main():
+        with harmless("the table"):
+            summary.show_run(results.as_dict(), folder)

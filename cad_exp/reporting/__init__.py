@@ -1,0 +1,1 @@
+"""results.json, the run folder, W&B, the terminal's summary, figures, tables."""

@@ -1,0 +1,193 @@
+"""The tables, places and verdict of a run, as the terminal shows them."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD, Box
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from cad_exp.utils import text
+from cad_exp.utils.console import clean, console, glyph, say
+
+ASCII_HEAD = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+VARIANTS = ("unedited", "edited", "random")
+LABELS = {
+    "concept_rate": "concept rate",
+    "retention_mean": "retention, mean",
+    "retention_worst": "retention, worst",
+    "drawn": "drawn instead",
+    "blank_images": "blank images",
+    "outside_world": "outside the world",
+    "blank_images_others": "blank, others",
+    "outside_world_others": "outside, others",
+    "style_distance": "style, distance",
+    "style_distance_others": "other styles, distance",
+    "nudity_detections": "exposed parts found",
+    "fid": "FID",
+    "fid_to_unedited": "FID to unedited",
+    "kid": "KID",
+    "kid_to_unedited": "KID to unedited",
+    "clip_score": "CLIP score",
+    "perceptual_distance": "distance, others",
+    "perceptual_distance_worst": "distance, worst",
+    "perceptual_distance_other_seed": "distance, other seed",
+}
+UNITS = {"weight": "weights", "neuron": "neurons", "head": "attention heads", "layer": "whole layers"}
+
+
+def number(value: float | None) -> str:
+    """Three decimals below 10, one from there on; "-" for nothing."""
+    if value is None or value != value:
+        return "-"
+    return f"{value:z.3f}" if abs(value) < 10 else f"{value:z.1f}"
+
+
+def metrics_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
+    """One row per metric, one column per variant and one for the change by the edit; 80 columns hold whole numbers.
+
+    Under each value stands its interval, under the metric's name how many images it is of.
+    """
+    box = SIMPLE_HEAD if glyph("─", "-") == "─" else ASCII_HEAD
+    table = Table(title=escape(clean(title)) or None, title_justify="left", header_style="bold", box=box, padding=0)
+    table.show_edge = table.pad_edge = False
+    table.add_column("metric", no_wrap=True)
+    for column in (*VARIANTS, "change"):
+        table.add_column(column, justify="right", style="bold" if column == "edited" else None)
+    for name in dict.fromkeys(metric["name"] for metric in metrics):
+        cells = {metric["variant"]: metric for metric in metrics if metric["name"] == name}
+        sizes = "/".join(dict.fromkeys(str(cell["n"]) for cell in cells.values()))
+        change = cells.get("edited", {}).get("changes", {}).get("unedited")
+        shown = [*(cells.get(variant) for variant in VARIANTS), change]
+        table.add_row(f"{_label(next(iter(cells.values())))}\n[dim]n = {sizes}[/]", *map(_stacked, shown))
+    return table
+
+
+def _stacked(metric: dict[str, Any] | None) -> str:
+    """A value, marked where it carries a warning, over its interval."""
+    if metric is None:
+        return number(None)
+    mark = "*" if metric.get("definition", {}).get("warning") else ""
+    value = escape(number(metric["value"]) + mark)
+    if metric["low"] is None:
+        return value
+    low, high = (re.sub(r"^(-?)0\.", r"\1.", number(metric[end])) for end in ("low", "high"))
+    return f"{value}\n[not bold dim]{escape('[' + low)}, {high}][/]"
+
+
+def warnings_of(metrics: list[dict[str, Any]]) -> list[str]:
+    """What the marks of a table mean: one plain sentence for the images of each variant."""
+    said: dict[str, list[str]] = {}
+    for metric in metrics:
+        if warning := metric["definition"].get("warning"):
+            name = LABELS.get(metric["name"], metric["name"])
+            said.setdefault(f"{metric['variant']}: {warning}", []).append(name)
+    return [f"* {warning}, so little can be read from {'; '.join(names)}" for warning, names in said.items()]
+
+
+def drawn_instead(metrics: list[dict[str, Any]], most: int = 4) -> str:
+    """What the edited model draws where it was asked for the concept: "garbage truck 45 %, gas pump 20 %"; or ""."""
+    found = {
+        metric["name"].removeprefix("drawn@"): metric["value"]
+        for metric in metrics
+        if metric["name"].startswith("drawn@") and metric["variant"] == "edited" and metric["value"]
+    }
+    order = sorted(found, key=found.__getitem__, reverse=True)
+    parts = [f"{name} {100 * found[name]:.0f} %" for name in order[:most]]
+    if len(order) > most:
+        parts.append(f"others {100 * sum(found[name] for name in order[most:]):.0f} %")
+    return ", ".join(parts)
+
+
+def scores_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
+    """One row per metric of the scores themselves: value [low, high] and n."""
+    table = Table(title=escape(clean(title)) or None, title_justify="left", header_style="bold")
+    table.add_column("metric", no_wrap=True)
+    for column in ("value", "n"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for metric in metrics:
+        table.add_row(_label(metric), _cell(metric), str(metric["n"]))
+    return table
+
+
+def _label(metric: dict[str, Any]) -> str:
+    name, wanted = metric["name"], metric["higher_is_better"]
+    arrow = "" if wanted is None else " " + (glyph("↑", "(higher)") if wanted else glyph("↓", "(lower)"))
+    return escape(clean(LABELS.get(name, name))) + arrow
+
+
+def _cell(metric: dict[str, Any] | None) -> str:
+    if metric is None:
+        return number(None)
+    interval = "" if metric["low"] is None else f" [{number(metric['low'])}, {number(metric['high'])}]"
+    return escape(number(metric["value"]) + interval)
+
+
+def show_metrics(metrics: list[dict[str, Any]], title: str = "") -> None:
+    """Print how far the scores can be trusted, then the table of the images, and below it how to read it."""
+    screen = console()
+    if scores := [metric for metric in metrics if metric["variant"] == "attribution"]:
+        screen.print()
+        screen.print(scores_table(scores, "How far the scores can be trusted (docs/fidelity.md)"))
+    everything = metrics
+    # Further thresholds and single labels (name@which) are for results.json and its tables.
+    if metrics := [metric for metric in metrics if metric["variant"] != "attribution" and "@" not in metric["name"]]:
+        screen.print()
+        screen.print(metrics_table(metrics, title))
+        for line in _reading(metrics, everything):
+            screen.print(escape(line), style="yellow" if line.startswith("*") else "dim", soft_wrap=True)
+
+
+def _reading(shown: list[dict[str, Any]], everything: list[dict[str, Any]]) -> list[str]:
+    """The lines below the table of the images."""
+    lines = [
+        "value over [95 % interval]; the arrow is the direction this run wants; random: a random edit of equal budget"
+    ]
+    if any(metric.get("changes") for metric in shown):
+        lines.append("change: edited less unedited, on the same prompts and seeds, with its own paired interval")
+    if any(metric["name"].startswith("perceptual_distance") for metric in shown):
+        lines.append("distance: perceptual, to the unedited image of the same prompt and seed, or to another seed's")
+    if instead := drawn_instead(everything):
+        lines.append(f"drawn by the edited model for the concept: {instead}")
+    return lines + warnings_of(shown)
+
+
+def show_places(places: dict[str, Path | str]) -> None:
+    """Say where everything lies: what it is -> its path, relative to the current folder where it lies below it."""
+    screen, width = console(), max(map(len, places), default=0)
+    screen.print()
+    for what, place in places.items():
+        path = Path(place).absolute()
+        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        screen.print(Text.assemble(f"{clean(what):<{width}}  ", (clean(text.line(shown)), "cyan")), soft_wrap=True)
+
+
+def show_run(content: dict[str, Any], folder: Path) -> None:
+    """The table of a finished run (what its results.json holds), where everything lies, and last the verdict."""
+    run = content["run"]
+    show_metrics(content["metrics"], f"{run['concept']} · {run['granularity']} · {run['edit']}")
+    names = {"results": "results.json", "attribution map": "attribution.png", "before and after": "before_after.png"}
+    names |= {"edit": "edit.safetensors"}
+    places = {what: folder / name for what, name in names.items() if (folder / name).exists()}
+    show_places({"run folder": folder, **places})
+    show_verdict(run.get("verdict") or {})
+
+
+def show_verdict(sentences: dict[str, str]) -> None:
+    """May the scores be trusted, and what did the edit do: a sentence each, if there is one."""
+    told = {what: sentence for what, sentence in sentences.items() if sentence}
+    screen, width = console(), max(map(len, told), default=0)
+    for number, (what, sentence) in enumerate(told.items()):
+        if not number:
+            screen.print()
+        screen.print(f"[bold]{escape(what):<{width}}[/]  {escape(sentence)}", soft_wrap=True)
+
+
+def say_left_out(content: dict[str, Any]) -> None:
+    """Of a finished run, what could not be drawn when it was made, if anything."""
+    if left_out := content["run"].get("left_out"):
+        missing = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
+        again = "delete results.json and give the same command again, its stages come from the cache"
+        say(f"  not drawn then: {missing}; {again}", style="yellow")

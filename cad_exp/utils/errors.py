@@ -1,0 +1,44 @@
+"""Errors that are addressed to a person: one sentence that says what is wrong and what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; the command line prints its message without a traceback."""
+
+
+def choose(name: str, options: Iterable[str], what: str) -> str:
+    """Return `name` if it is one of `options`; else raise a UserError with the closest option and the whole list."""
+    options = [str(option) for option in options]
+    if name in options:
+        return name
+    close = get_close_matches(str(name), options, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    raise UserError(f"unknown {what} '{name}': {hint}There are: {', '.join(options)}")
+
+
+def not_finite(what: str, precision: str | None, cause: str = "") -> UserError:
+    """An error for numbers that are NaN or infinite: `what` they are, and what helps.
+
+    precision: of the run, fp32, bf16 or fp16; None where it is not known. cause: what is at fault, where that is known.
+    """
+    if cause:
+        return UserError(f"{what}: {cause}")
+    if precision != "fp32":
+        return UserError(f"{what}: half precision overflows, use runtime.precision=fp32")
+    return UserError(f"{what}, in fp32: numbers grow without bound, use a smaller edit.factor or other weights")
+
+
+def out_of_memory(error: Exception, config: dict[str, Any]) -> str | None:
+    """What to do when it says that a GPU's memory does not suffice for a run of this config; None for another error."""
+    if type(error).__name__ != "OutOfMemoryError":  # torch's; to name its class would load torch
+        return None
+    runtime, images = config["runtime"], config["evaluation"]
+    return (
+        "the GPU's memory does not suffice: choose a smaller "
+        f"runtime.batch_size (probes, now {runtime['batch_size']}) or evaluation.batch_size (images, now "
+        f"{images['batch_size']}) and give the same command again, it continues; "
+        f"python -m cad_exp memory model={config['model']['name']} says what attribution needs"
+    )

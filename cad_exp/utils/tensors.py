@@ -1,0 +1,56 @@
+"""Tensor files with JSON metadata."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from cad_exp.utils import console
+from cad_exp.utils.errors import UserError
+from cad_exp.utils.io import atomic, system_error
+from cad_exp.utils.tensor_header import KEY
+
+
+def save_tensors(path: str | Path, kind: str, tensors: dict[str, torch.Tensor], meta: dict) -> Path:
+    """Write tensors and JSON-able metadata to a safetensors file of a kind (`edit`, `probes`, `attribution`).
+
+    Raises OSError where the file cannot be written; what was there before stays.
+    """
+    with atomic(path) as draft:
+        try:
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+                str(draft),
+                metadata={KEY: json.dumps({"kind": kind, "version": 1, "meta": meta}, sort_keys=True)},
+            )
+        except SafetensorError as error:
+            raise system_error(error) or error from error
+    return Path(path)
+
+
+def resumed(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict] | None:
+    """What a stopped stage left in its checkpoint; None, said and with the file gone, where it is damaged."""
+    try:
+        return load_tensors(path, kind)
+    except UserError:
+        console.say(f"  what a stopped run left in '{path}' is damaged: starting over", style="yellow")
+        path.unlink(missing_ok=True)
+        return None
+
+
+def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], dict]:
+    """Read what `save_tensors` wrote. UserError if the file is missing, damaged, or of another kind."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no {kind} file at '{path}': check the path, or run the stage that writes it")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, ValueError, OSError) as error:
+        raise UserError(f"'{path}' is damaged or no safetensors file ({error}): write it again") from error
+    if not isinstance(header, dict) or header.get("kind") != kind or not isinstance(header.get("meta"), dict):
+        raise UserError(f"'{path}' is no {kind} file of cad_exp: give the file that the {kind} stage wrote")
+    return tensors, header["meta"]
