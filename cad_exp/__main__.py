@@ -3,9 +3,8 @@
 import sys
 from importlib import import_module
 
+from cad_exp.cli import COMMANDS
 from cad_exp.utils import process
-
-COMMANDS = ("cache", "memory", "search", "tables")  # each a module of cad_exp.cli; anything else is a run or a sweep
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,6 +1,8 @@
 """The house stands: imports go down, as the contracts in pyproject.toml say, and the page that explains it is true."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,9 +27,6 @@ def test_an_import_that_goes_up_is_found(tmp_path: Path, monkeypatch, capsys):
         "[importlinter]\nroot_package = cad_exp\n\n[importlinter:contract:1]\nname = floors\ntype = layers\n"
         "layers =\n    cad_exp.cli\n    cad_exp.utils\n"
     )
-    import subprocess
-    import sys
-
     command = [sys.executable, "-c", "from importlinter.cli import lint_imports; raise SystemExit(lint_imports())"]
     answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)})
     assert answer.returncode == 1 and "cad_exp.utils is not allowed to import cad_exp.cli" in answer.stdout

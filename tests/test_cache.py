@@ -166,6 +166,11 @@ def test_code_counts_but_comments_do_not(tmp_path: Path, monkeypatch):
     assert version("a") != first and version("b") != version("a")
 
 
+def test_a_module_that_is_not_there_is_no_part_of_a_key():
+    with pytest.raises(ModuleNotFoundError, match="no module of cad_exp: utils.errors, probes"):
+        code_version("utils.errors", "probes")
+
+
 def test_stages_depend_on_the_modules_that_make_them():
     whole = [
         code_version(name)

@@ -5,6 +5,7 @@ Nothing heavy is imported before a run really starts, so `--help` and a misspelt
 
 from __future__ import annotations
 
+import difflib
 import io
 import os
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cad_exp import __version__
-from cad_exp.cli import help
+from cad_exp.cli import COMMANDS, help
 from cad_exp.config import arguments, hydra_errors, options
 from cad_exp.config.arguments import Arguments
 from cad_exp.utils import console, distributed
@@ -32,6 +33,7 @@ def main(given: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors over instead of printing them
     try:
         asked = arguments.read(given)
+        _no_command(asked.overrides)
         if asked.version:
             print(version())
             return 0
@@ -44,6 +46,12 @@ def main(given: list[str]) -> int:
     except UserError as error:
         console.error(str(error))
         return MISUSED
+
+
+def _no_command(overrides: tuple[str, ...]) -> None:
+    """UserError for a misspelt command, where `tables` and others stand."""
+    if overrides and (close := difflib.get_close_matches(overrides[0], COMMANDS, n=1, cutoff=0.75)):
+        raise UserError(f"'{overrides[0]}' is no command: did you mean '{close[0]}'? There are: {', '.join(COMMANDS)}")
 
 
 def version() -> str:
