@@ -108,7 +108,7 @@ def perform(config: dict[str, Any], folder: Path, composed: DictConfig, command:
         if shown(config, folder, aloud=True):  # by another process, which had the lock before
             return
         preflight.check(config)
-        from cad_exp.pipeline.experiment import run  # torch takes seconds: only once there is work
+        from cad_exp.pipeline.run import run  # torch takes seconds: only once there is work
 
         with gpu_lock.own(config["runtime"]["device"]):
             run(config, folder)

@@ -124,7 +124,7 @@ def main(arguments: list[str] | None = None, run: Run | None = None) -> int:
         plan, code = read(arguments), FAILED
         if run is None:
             preflight.check(plan.config)
-            from cad_exp.pipeline.experiment import run
+            from cad_exp.pipeline.run import run
         report(plan, search(plan, run))
     except UserError as error:
         console.error(str(error))

@@ -21,8 +21,6 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from cad_exp.pipeline import leases
-from cad_exp.pipeline.code import code_version
-from cad_exp.pipeline.makers import maker_version
 from cad_exp.utils import console, distributed
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.hashing import digest, file_digest, versions
@@ -49,18 +47,15 @@ class Cache:
         self._lease: leases.Lease | None = None
         _claim(self.folder)
 
-    def get(
-        self, stage: str, modules: tuple[str, ...], inputs: dict[str, Any], make: Make, shared: bool = False
-    ) -> Path:
+    def get(self, stage: str, inputs: dict[str, Any], make: Make, code: str = "", shared: bool = False) -> Path:
         """The folder of the entry for `inputs`; what is absent or damaged is made by `make(draft folder)` first.
 
-        modules: those of the package whose code makes the entry; the code of `make` itself counts in any case.
+        code: hash of the code that makes the entry.
         shared: all processes of the run call this together and make the entry in common (the first writes it); else
         each process asks for entries of its own.
         Raises UserError when the disk is full, or when the entry is not there and the cache cannot be written.
         """
-        code = digest([code_version(*modules), maker_version(make)])
-        content = plain({"stage": stage, "inputs": inputs, "code": code, "versions": versions()})
+        content = _asked(stage, inputs, code)
         place = self.folder / stage / digest(content)
         writer = not shared or distributed.main()
         _no_link(place.parent)
@@ -82,6 +77,15 @@ class Cache:
             if lock is not None:
                 lock.release()
         return place
+
+    def key(self, stage: str, inputs: dict[str, Any], code: str = "") -> str:
+        """The name of the entry for `inputs`."""
+        return digest(_asked(stage, inputs, code))
+
+    def holds(self, stage: str, inputs: dict[str, Any], code: str = "") -> bool:
+        """Whether an undamaged entry for `inputs` lies there."""
+        place = self.folder / stage / self.key(stage, inputs, code)
+        return is_entry(place) and damage(place) is None
 
     def close(self) -> None:
         """Say that this object's entries are in use no longer: then they can be pruned."""
@@ -275,6 +279,11 @@ class Cache:
             known = leases.owner(draft.name)
             if known and known[0] == leases.HOST and not _alive(known[1]) and not draft.is_symlink():
                 shutil.rmtree(draft, ignore_errors=True)
+
+
+def _asked(stage: str, inputs: dict[str, Any], code: str) -> dict[str, Any]:
+    """All that the key of an entry stands for."""
+    return plain({"stage": stage, "inputs": inputs, "code": code, "versions": versions()})
 
 
 def _claim(folder: Path) -> None:

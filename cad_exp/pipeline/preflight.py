@@ -47,10 +47,10 @@ def _files(config: dict[str, Any]) -> None:
     prompts.plan(config)  # reads the sets: what is wrong with one is said now
     for each in runs(config):
         if each["probes"]["images"]:
-            _images(each["probes"]["images"], "probes.images")
+            check_images(each["probes"]["images"], "probes.images")
 
 
-def _images(folder: str, key: str, least: int = 1) -> None:
+def check_images(folder: str, key: str, least: int = 1) -> None:
     """UserError for a folder of images that cannot all be read; what is not read is said, once in a process."""
     image_folder.check(folder, key, least)
     _tell(image_folder.unread(folder))
@@ -71,4 +71,4 @@ def _judges(config: dict[str, Any]) -> None:
         if "inception" in names and judge["inception"]["reference"] is not None:
             reference = judge["inception"]["reference"]
             if reference_place(reference).is_dir():
-                _images(reference, "judge.inception.reference", 2)  # FID needs a covariance
+                check_images(reference, "judge.inception.reference", 2)  # FID needs a covariance

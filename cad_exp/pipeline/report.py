@@ -16,14 +16,13 @@ import pandas as pd
 
 from cad_exp.attribution.attribute import FILE, TABLE, Attribution
 from cad_exp.config.resolve import Config
-from cad_exp.data.noisy_latents import Probes
 from cad_exp.data.requests import Shot
 from cad_exp.evaluation import verdict
 from cad_exp.evaluation.fidelity.image_game import MEASURES
 from cad_exp.evaluation.records import Records
-from cad_exp.evaluation.redaction import is_explicit
 from cad_exp.interventions.edit import Edit
-from cad_exp.pipeline.stages import Stages
+from cad_exp.pipeline.runtime import Runtime
+from cad_exp.pipeline.tasks.attribute import Attribute
 from cad_exp.reporting import contact_sheet, summary
 from cad_exp.reporting.results import STOPPED, Results
 from cad_exp.reporting.summary import UNITS
@@ -61,27 +60,41 @@ def edits(made: dict[str, Edit], folder: Path) -> None:
         edit.save(folder / ("edit.safetensors" if variant == "edited" else f"edit_{variant}.safetensors"))
 
 
-def attribution(stages: Stages, probes: Probes, folder: Path) -> None:
-    """The probes and scores as files."""
+def chosen(edits: dict[str, Edit], scored: Attribution, granularity: str) -> None:
+    """How much the edit takes, and how the random one compares."""
+    if edits:
+        budget(edits["edited"], scored, granularity)
+        control(edits["edited"], edits["random"])
+
+
+def replacement(edit: Edit) -> None:
+    """How much a method that replaces weights has changed."""
+    console.say(f"  {edit.meta['changed']:,} weights of {edit.meta['matrices']:,} tensors replaced")
+
+
+def attribution(runtime: Runtime, graph: Attribute, folder: Path) -> None:
+    """The noisy latents and scores as files."""
     if not distributed.main():
         return
-    probes.save(folder / "probes.safetensors")
+    assert graph.latents is not None and graph.scores is not None
+    runtime.get(graph.latents).save(folder / "probes.safetensors")
+    place = runtime.entry(graph.scores.scores)
     for name in (FILE, TABLE):
-        link(stages.scores / name, folder / name)
+        link(place / name, folder / name)
 
 
-def fidelity(metrics: list[dict[str, Any]], records: Path | None, results: Results, folder: Path) -> None:
+def fidelity(metrics: list[dict[str, Any]], records: Path, results: Results, folder: Path) -> None:
     """The metrics of the scores' fidelity, and the ablations behind them."""
-    if records is None or not distributed.main():
+    if not distributed.main():
         return
     for metric in metrics:
         results.add(metric)
     link(records, folder / "fidelity.parquet")
 
 
-def timesteps(table: Path | None, folder: Path) -> None:
+def timesteps(table: Path, folder: Path) -> None:
     """The scores per bin of timesteps as a file."""
-    if table is not None and distributed.main():
+    if distributed.main():
         link(table, folder / "timesteps.parquet")
 
 
@@ -101,30 +114,31 @@ def records(found: Records, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Show:
-    """A run whose results are complete, and what shows it. pictures: variant -> files in the order of the shots."""
+    """A run whose results are complete, and what shows it."""
 
-    stages: Stages
-    shots: list[Shot]
-    pictures: dict[str, list[Path]]
+    runtime: Runtime
+    graph: Attribute
+    config: Config
     results: Results
     folder: Path
 
     @property
-    def config(self) -> Config:
-        return self.stages.config
+    def pictures(self) -> dict[str, list[Path]]:
+        """variant -> image files in the order of the requests."""
+        return {variant: self.runtime.get(node) for variant, node in self.graph.pictures.items()}
 
     def drawings(self) -> Drawings:
         """What is to be drawn: it follows from the files that the run has left. Only the first process draws."""
         if not distributed.main():
             return {}
-        planned: Drawings = {"images": self._images} if self.pictures else {}
+        planned: Drawings = {"images": self._images} if self.graph.pictures else {}
         if (self.folder / FILE).exists():
             planned["attribution.png"] = self._attribution
         if (self.folder / "fidelity.parquet").exists():
             planned |= self._fidelity()
         if (self.folder / "timesteps.parquet").exists():
             planned["timesteps.png"] = self._timesteps
-        return planned | ({"before_after.png": self._before_after} if self.pictures else {})
+        return planned | ({"before_after.png": self._before_after} if self.graph.pictures else {})
 
     def finish(self, tracker: Tracker) -> None:
         """Complete the results; then draw, and mirror them to the tracker."""
@@ -142,7 +156,7 @@ class Show:
         self._mirror(tracker, [name for name in drawings if name.endswith(".png") and name not in left_out])
 
     def _images(self) -> None:
-        images(self.stages, self.shots, self.pictures, self.folder)
+        images(self.runtime, self.graph, self.folder)
 
     def _attribution(self) -> None:
         from cad_exp.reporting.figures import attribution as figures
@@ -197,7 +211,8 @@ class Show:
 
         shown = {
             variant: {
-                prompt: pngs.load([files[i] for i in rows]) for prompt, rows in contact_sheet.choice(self.shots).items()
+                prompt: pngs.load([files[i] for i in rows])
+                for prompt, rows in contact_sheet.choice(self.graph.requests).items()
             }
             for variant, files in self.pictures.items()
         }
@@ -213,22 +228,24 @@ class Show:
         if (self.folder / FILE).exists():
             tracker.log_attribution(self.folder)
         if (self.folder / "records.parquet").exists():
-            places = {v: [self.folder / image_name(v, shot) for shot in self.shots] for v in self.pictures}
+            places = {
+                v: [self.folder / image_name(v, shot) for shot in self.graph.requests] for v in self.graph.pictures
+            }
             tracker.log_records(self.folder / "records.parquet", places)
         for type, name in (("attribution", FILE), ("edit", "edit.safetensors"), ("results", "results.json")):
             if (self.folder / name).exists():
                 tracker.log_artifact(self.folder / name, type)
 
 
-def images(stages: Stages, shots: list[Shot], pictures: dict[str, list[Path]], folder: Path) -> None:
-    """`folder`/images/variant/purpose/prompt-seed.png for every image but explicit ones that are not kept."""
+def images(runtime: Runtime, graph: Attribute, folder: Path) -> None:
+    """`folder`/images/variant/purpose/prompt-seed.png for every image but explicit ones that are dropped."""
     if not distributed.main():
         return
-    for variant, files in pictures.items():
-        for shot, file in zip(shots, files, strict=True):
-            if stages.explicit == "dropped" and is_explicit(shot, stages.config["concept"]):
-                continue
-            link(file, folder / image_name(variant, shot))
+    for variant, node in graph.pictures.items():
+        kept = [part.redacted != "dropped" for part in node.parts for _ in part.seeds]
+        for asked, file, keep in zip(graph.requests, runtime.get(node), kept, strict=True):
+            if keep:
+                link(file, folder / image_name(variant, asked))
 
 
 def image_name(variant: str, shot: Shot) -> str:

@@ -1,0 +1,89 @@
+"""Bring together what the judges said of every image of a run, and what its metrics compare with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cad_exp.data.requests import retention_prompts
+from cad_exp.evaluation import erasure
+from cad_exp.evaluation.distances import Statistics
+from cad_exp.evaluation.judge_sources import reference_digest, reference_place
+from cad_exp.evaluation.judges import RealJudge
+from cad_exp.evaluation.judges.inception import read_statistics
+from cad_exp.evaluation.outliers import FEWEST, QUANTILE, World, spread
+from cad_exp.pipeline.runtime import Runtime
+from cad_exp.pipeline.stages.images import GivenImages
+from cad_exp.pipeline.stages.judgements import Drawings, FolderFeatures
+from cad_exp.pipeline.tasks.attribute import Attribute
+
+Config = dict[str, Any]
+Reference = np.ndarray | Statistics | None
+
+
+def records(runtime: Runtime, graph: Attribute, config: Config) -> erasure.Records:
+    """Return one row per image and variant, their features, and the reference of FID and KID."""
+    judge = runtime.get(graph.judge)
+    said, features = {}, []
+    for variant, node in graph.judged.items():
+        said[variant], parts = runtime.get(node)
+        features += parts
+    asked = "quality" in config["evaluation"]["metrics"] and "features" in judge.definitions
+    reference, words = _reference(runtime, graph, config) if asked else (None, "")
+    seen, table = np.concatenate(features), erasure.tabulate(graph.requests, said, judge)
+    table["outside"], world_is = _outside(judge, table, seen)
+    thresholds = (judge.threshold, judge.thresholds)
+    return erasure.Records(table, seen, judge.definitions, reference, words, *thresholds, world_is=world_is)
+
+
+def _outside(judge: Any, table: pd.DataFrame, features: np.ndarray) -> tuple[np.ndarray, str]:
+    """Of every image 1 where nothing in the world resembles it, else 0 (NaN: not known), and the rule in words.
+
+    The world of the embedded judges is drawn; that of the published ones is what the unedited model makes, whose
+    image of the same prompt and seed is not looked at.
+    """
+    unknown, rule = np.full(len(table), np.nan), f"farther than {100 * QUANTILE:.0f} % of these from the others"
+    if "features" not in judge.definitions:
+        return unknown, ""
+    if not isinstance(judge, RealJudge):
+        known = judge.world()
+        if known is None:
+            return unknown, ""
+        what = f"{len(known)} drawings of the whole mini world, {rule}"
+        return World.of(known).outside(features).astype(float), f"judged by {what}"
+    plain = (table["variant"] == "unedited").to_numpy()
+    if plain.sum() < FEWEST:
+        return unknown, ""
+    row = table.groupby("variant", sort=False).cumcount().to_numpy()
+    kept, own = spread(int(plain.sum())), np.full(plain.sum(), -1)
+    own[kept] = np.arange(len(kept))
+    what = f"{len(kept)} of the unedited model's images of other prompts and seeds, {rule}"
+    return World.of(features[plain][kept]).outside(features, own[row]).astype(float), f"judged by {what}"
+
+
+def _reference(runtime: Runtime, graph: Attribute, config: Config) -> tuple[Reference, str]:
+    """What FID and KID compare with, and its name: the config's, for the mini world drawings; None: nothing."""
+    assert graph.judge is not None
+    if isinstance(runtime.get(graph.judge), RealJudge):
+        given = config["judge"]["inception"]["reference"]
+        return _given(runtime, graph, given) if given else (None, "")
+    known = {asked[1:] for asked in retention_prompts()}
+    drawn = dict.fromkeys((each.kind, each.label) for each in graph.requests if each.purpose == "retention")
+    if not known.issuperset(drawn):  # captions of a prompt set: the mini world has no drawings of them
+        return None, ""
+    settings = config["evaluation"]
+    how = (settings["reference_samples"], settings["seed"])
+    found = runtime.all([Drawings(graph.judge, *each, *how) for each in drawn], "reference")
+    return np.concatenate(found), "drawings of the mini world that show what the prompts name"
+
+
+def _given(runtime: Runtime, graph: Attribute, given: str) -> tuple[Reference, str]:
+    """Statistics of a file, or the features of all images of a folder."""
+    assert graph.judge is not None
+    place = reference_place(given)
+    if place.is_file():
+        return read_statistics(place), f"stored statistics {place.name} {reference_digest(given)}"
+    stage = FolderFeatures(graph.judge, GivenImages(str(place), "judge.inception.reference", 2))
+    return runtime.get(stage), f"folder {place.name} {reference_digest(given)}"

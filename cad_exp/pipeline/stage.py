@@ -1,0 +1,154 @@
+"""Say what a stage is: one artifact of a run, with everything that it depends on.
+
+A run is a graph. Its nodes are frozen dataclasses, and a field of a node may be another node. A `Stage` makes files
+that the cache keeps; a `Derived` node is computed from others in a moment, and the cache does not keep it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cad_exp.pipeline.keys import code_version
+from cad_exp.utils.hashing import digest
+
+if TYPE_CHECKING:
+    from cad_exp.pipeline.runtime import Runtime
+
+Tick = Callable[[int, int], Any]
+NO_KEY = {"key": False}  # metadata of a field that no number depends on
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Name a class by a config's settings, and the module that defines it: its code belongs to the key."""
+
+    settings: dict[str, Any]
+    module: str
+
+    @classmethod
+    def of(cls, made: type | Callable[..., Any], settings: dict[str, Any]) -> Chosen:
+        """Return the choice of a class or function, ours or of a plug-in."""
+        return cls(settings, made.__module__)
+
+    @property
+    def name(self) -> str:
+        """The name by which the config chose it."""
+        return str(self.settings["name"])
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The settings without the name."""
+        return {key: value for key, value in self.settings.items() if key != "name"}
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One node of the graph of a run. Its fields are all that it depends on, but for those marked `NO_KEY`."""
+
+    def requires(self) -> None:
+        """Check that the files and weights of this node are there; torch is not needed for that.
+
+        Raises:
+            UserError: something is missing, with how to get it.
+        """
+
+    def inputs(self, runtime: Runtime) -> Any:
+        """Return what the node depends on as JSON-able content; a node among the fields counts by its key."""
+        kept = [each for each in fields(self) if each.metadata.get("key", True)]
+        return {each.name: _plain(getattr(self, each.name), runtime) for each in kept}
+
+    def code(self) -> str:
+        """Return the hash of the code that makes the node: its own module's, and that of the classes it chooses."""
+        return code_version(type(self).__module__, *sorted({each.module for each in self._values(Chosen)}))
+
+    def key(self, runtime: Runtime) -> str:
+        """Return 24 hex digits for the node's inputs and code."""
+        return digest([type(self).__qualname__, self.inputs(runtime), self.code()])
+
+    def nodes(self) -> Iterator[Node]:
+        """Yield the nodes among the fields, also those within lists and mappings."""
+        return self._values(Node)
+
+    def _values(self, kind: type) -> Iterator[Any]:
+        for each in fields(self):
+            yield from _within(getattr(self, each.name), kind)
+
+
+@dataclass(frozen=True, eq=False)
+class Derived(Node):
+    """A node that costs nothing to compute from others; the cache does not keep it."""
+
+    def derive(self, runtime: Runtime) -> Any:
+        """Return the node's value."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Stage(Node):
+    """A node whose files the cache keeps below `folder`.
+
+    shared: all processes of a run make it together, and the first one writes it; else each makes stages of its own.
+    what: how a person calls it, on the terminal.
+    """
+
+    folder: ClassVar[str]
+    shared: ClassVar[bool] = False
+
+    @property
+    def what(self) -> str:
+        """The name of the stage on the terminal."""
+        return self.folder.replace("_", " ")
+
+    @property
+    def work(self) -> int:
+        """How many steps of progress it takes to make."""
+        return 1
+
+    def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
+        """Write the stage's files into an empty folder. tick(done, of): called as the work goes on."""
+        raise NotImplementedError
+
+    def load(self, runtime: Runtime, folder: Path) -> Any:
+        """Return what the files in the folder hold."""
+        raise NotImplementedError
+
+
+def graph(*nodes: Node) -> list[Node]:
+    """Return these nodes and all that they depend on, each once and after what it depends on."""
+    found: dict[int, Node] = {}
+
+    def visit(node: Node) -> None:
+        if id(node) not in found:
+            for other in node.nodes():
+                visit(other)
+            found[id(node)] = node
+
+    for node in nodes:
+        visit(node)
+    return list(found.values())
+
+
+def _within(value: Any, kind: type) -> Iterator[Any]:
+    if isinstance(value, kind):
+        yield value
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from _within(each, kind)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _within(each, kind)
+
+
+def _plain(value: Any, runtime: Runtime) -> Any:
+    if isinstance(value, Node):
+        return runtime.key(value)
+    if isinstance(value, Chosen):
+        return value.settings
+    if isinstance(value, dict):
+        return {key: _plain(each, runtime) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each, runtime) for each in value]
+    return vars(value) if is_dataclass(value) else value

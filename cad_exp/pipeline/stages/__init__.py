@@ -1,0 +1,1 @@
+"""The stages of a run, one file per artifact. Heavy libraries are imported where a stage is made."""

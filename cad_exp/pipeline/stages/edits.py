@@ -1,0 +1,60 @@
+"""Edits that scores choose, and random edits of the same budget beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cad_exp.pipeline.stage import Derived
+from cad_exp.pipeline.stages.scores import SpaceScores
+from cad_exp.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from cad_exp.interventions.edit import Edit
+    from cad_exp.pipeline.runtime import Runtime
+
+
+@dataclass(frozen=True, eq=False)
+class SelectedEdit(Derived):
+    """The edit `name` (erase, amplify, ...) of the components that the scores put first.
+
+    ratio: share of the components, in (0, 1], or count: their number; of each group that `scope` names.
+    factor: what the chosen components are multiplied by. seed: of random choices.
+    """
+
+    scores: SpaceScores
+    name: str
+    ratio: float | None
+    count: int | None
+    scope: str
+    factor: float
+    rounding: str
+    seed: int
+
+    def derive(self, runtime: Runtime) -> Edit:
+        """Choose the components. UserError where no score has the sign that the edit takes."""
+        from cad_exp.interventions.selection import make_edit
+
+        granularity = self.scores.granularity
+        how = {"ratio": self.ratio, "count": self.count, "scope": self.scope, "factor": self.factor}
+        scored = runtime.get(self.scores)
+        edit = make_edit(self.name, scored, granularity, **how, seed=self.seed, rounding=self.rounding)
+        if edit.empty:
+            sign = edit.meta["sign"] or "positive"
+            raise UserError(f"no component has a {sign} score, so edit={self.name} has nothing to change: edit=none")
+        return edit
+
+
+@dataclass(frozen=True, eq=False)
+class RandomEdit(Derived):
+    """As many random components as a selected edit takes, and the same factor."""
+
+    like: SelectedEdit
+    seed: int
+
+    def derive(self, runtime: Runtime) -> Edit:
+        """Draw the components."""
+        from cad_exp.interventions.selection import random_edit
+
+        scores = self.like.scores
+        return random_edit(runtime.get(self.like), runtime.get(scores), scores.granularity, self.seed)

@@ -1,0 +1,124 @@
+"""The attribution: a signed score of every component, from an objective at noisy latents and an estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cad_exp.pipeline.stage import Chosen, Derived, Stage, Tick
+from cad_exp.pipeline.stages.noisy_latents import NoisyLatents
+from cad_exp.pipeline.stages.question import Question
+from cad_exp.utils import distributed
+
+if TYPE_CHECKING:
+    from cad_exp.attribution.attribute import Attribution
+    from cad_exp.attribution.estimators import Estimator
+    from cad_exp.attribution.objectives.build import Objective
+    from cad_exp.data.noisy_latents import Probes
+    from cad_exp.interventions.spaces import Granularity
+    from cad_exp.pipeline.runtime import Runtime
+
+
+@dataclass(frozen=True, eq=False)
+class Scores(Stage):
+    """Scores of all components of some spaces, for one question at some noisy latents.
+
+    spaces: (name, kinds of module) of each granularity; kinds None: its own. facts: noted in the file.
+    """
+
+    folder: ClassVar[str] = "attribution"
+    shared: ClassVar[bool] = True
+    question: Question
+    latents: NoisyLatents
+    estimator: Chosen
+    spaces: tuple[tuple[str, tuple[str, ...] | None], ...]
+    facts: dict[str, Any]
+
+    def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
+        """Score every component, and write scores and the table of components."""
+        from cad_exp.attribution.attribute import attribute
+        from cad_exp.interventions.spaces import make_granularity
+
+        latents, model = runtime.get(self.latents), runtime.get(self.question.model)
+        spaces = [make_granularity(name, kinds) for name, kinds in self.spaces]
+        estimator = estimating(self.estimator, tick, runtime.unfinished(self))
+        objective = runtime.get(self.question)(latents)
+        scored = attribute(model, latents, objective, estimator, spaces, meta=self.facts)
+        if distributed.main():
+            scored.save(folder)
+
+    def load(self, runtime: Runtime, folder: Path) -> Attribution:
+        """Read scores and names."""
+        from cad_exp.attribution.attribute import FILE, Attribution
+
+        return Attribution.load(folder / FILE)
+
+
+@dataclass(frozen=True, eq=False)
+class SpaceScores(Derived):
+    """The scores of one granularity, of some kinds of module."""
+
+    scores: Scores
+    granularity: str
+    kinds: tuple[str, ...] | None
+
+    def derive(self, runtime: Runtime) -> Attribution:
+        """Return these scores alone."""
+        kinds = None if self.kinds is None else list(self.kinds)
+        return runtime.get(self.scores).narrow(self.granularity, kinds)
+
+
+@dataclass(frozen=True, eq=False)
+class Timesteps(Stage):
+    """Scores kept apart by timestep, in `bins` parts of the denoising."""
+
+    folder: ClassVar[str] = "timesteps"
+    shared: ClassVar[bool] = True
+    scores: SpaceScores
+    bins: int
+
+    def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
+        """Score the components at the noisy latents of each part, and write one table."""
+        from cad_exp.attribution.by_timestep import by_timestep, checkpoint_of, within
+
+        whole, unfinished = self.scores.scores, runtime.unfinished(self)
+        question, latents, scored = whole.question, runtime.get(whole.latents), runtime.get(self.scores)
+
+        def objective_of(own: Probes) -> Objective:
+            rows = partial(within, low=int(own.t.min()), high=int(own.t.max()))
+            return runtime.get(question)(own, question.kept(runtime, rows))
+
+        estimator, space = estimating(whole.estimator, tick, unfinished), scored.granularity(self.scores.granularity)
+        table = by_timestep(objective_of, estimator, latents, space, scored.sites, self.bins)
+        if distributed.main():
+            table.to_parquet(folder / "timesteps.parquet")
+            for number in range(self.bins):
+                checkpoint_of(unfinished, number).unlink(missing_ok=True)
+
+    def load(self, runtime: Runtime, folder: Path) -> Path:
+        """Return the file of the table."""
+        return folder / "timesteps.parquet"
+
+
+def estimating(chosen: Chosen, tick: Tick | None = None, unfinished: Path | None = None) -> Estimator:
+    """Return a chosen estimator that reports its progress, and keeps what it has finished in a file."""
+    from cad_exp.attribution.estimators import make_estimator
+
+    estimator = make_estimator(**chosen.settings)
+    estimator.progress, estimator.checkpoint = tick, unfinished
+    return estimator
+
+
+def every_space(asked: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """All granularities, each with all kinds of module that it can have; optional kinds only where asked for."""
+    from cad_exp.interventions.spaces import GRANULARITIES, OPTIONAL
+
+    more = [kind for kind in asked if kind in OPTIONAL]
+
+    def kinds(space: type[Granularity]) -> tuple[str, ...]:
+        return (*space.allowed_kinds, *(kind for kind in more if kind in space.optional_kinds))
+
+    return tuple((name, kinds(space)) for name, space in GRANULARITIES.items())

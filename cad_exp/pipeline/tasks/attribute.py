@@ -1,0 +1,70 @@
+"""task=attribute: score the components of a concept, edit the model by the scores, and see what its images lose.
+
+model ── noisy latents ── scores ── edit ──┬── images ── judgements ── metrics
+                             ├── fidelity  └── random edit beside it
+                             └── scores by timestep
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cad_exp.config.resolve import REPLACING
+from cad_exp.config.runs import alone
+from cad_exp.data import prompts
+from cad_exp.data.requests import Shot
+from cad_exp.pipeline.stage import Derived, Node
+from cad_exp.pipeline.stages.fidelity import Fidelity
+from cad_exp.pipeline.stages.images import Pictures
+from cad_exp.pipeline.stages.judge import Judge
+from cad_exp.pipeline.stages.judgements import Judged
+from cad_exp.pipeline.stages.model import Model
+from cad_exp.pipeline.stages.noisy_latents import NoisyLatents
+from cad_exp.pipeline.stages.scores import SpaceScores, Timesteps
+from cad_exp.pipeline.tasks import nodes
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """The graph of a run. What its config does not ask for is None or empty; variant -> edit, images, judgements."""
+
+    model: Model
+    judge: Judge | None
+    erased: Attribute | None
+    latents: NoisyLatents | None = None
+    scores: SpaceScores | None = None
+    edits: dict[str, Derived] = field(default_factory=dict)
+    fidelity: Fidelity | None = None
+    timesteps: Timesteps | None = None
+    requests: list[Shot] = field(default_factory=list)
+    pictures: dict[str, Pictures] = field(default_factory=dict)
+    judged: dict[str, Judged] = field(default_factory=dict)
+
+    def nodes(self) -> list[Node]:
+        """Return the graph's ends: all else is what they depend on."""
+        ends: list[Node | None] = [self.model, self.judge, self.latents, self.scores, self.fidelity, self.timesteps]
+        ends += [*self.edits.values(), *self.pictures.values(), *self.judged.values()]
+        return [*(self.erased.nodes() if self.erased else []), *(node for node in ends if node is not None)]
+
+
+def build(config: Config) -> Attribute:
+    """Return the graph of a resolved config. UserError for questions that cannot be asked."""
+    erased = build(alone(config)) if config["model"]["erased"] else None
+    model = Model.of(config["model"], erased.edits["edited"] if erased else None)
+    judge, made = nodes.judge(config), {}
+    if config["edit"]["name"] in REPLACING:
+        edits = nodes.replaced_weights(config, model)
+    else:
+        latents = nodes.noisy_latents(config, model)
+        scores = nodes.scores(config, latents, nodes.question(config, model, judge))
+        edits = nodes.selected_edits(config, scores)
+        made = {"latents": latents, "scores": scores, "timesteps": nodes.timesteps(config, scores)}
+        made["fidelity"] = nodes.fidelity(config, scores, judge)
+    requests = prompts.plan(config)
+    variants = {"unedited": None, **edits} if requests else {}
+    pictures = {variant: nodes.pictures(config, model, edit, requests, variant) for variant, edit in variants.items()}
+    judged = {v: Judged.of(judge, each, pictures["unedited"]) for v, each in pictures.items()} if judge else {}
+    return Attribute(model, judge, erased, edits=edits, requests=requests, pictures=pictures, judged=judged, **made)

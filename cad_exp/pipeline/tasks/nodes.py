@@ -1,0 +1,158 @@
+"""The nodes of a graph, each from the groups of a resolved config that it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from cad_exp.attribution.estimators import ESTIMATORS
+from cad_exp.attribution.objectives.build import OBJECTIVES, formula, retained_prompts
+from cad_exp.data import requests as image_requests
+from cad_exp.data.requests import Shot
+from cad_exp.evaluation import redaction
+from cad_exp.evaluation.judge_sources import wanted
+from cad_exp.interventions.methods import RIVALS
+from cad_exp.pipeline.stage import Chosen, Derived
+from cad_exp.pipeline.stages.edits import RandomEdit, SelectedEdit
+from cad_exp.pipeline.stages.fidelity import Fidelity
+from cad_exp.pipeline.stages.images import GivenImages, Pictures
+from cad_exp.pipeline.stages.judge import Judge
+from cad_exp.pipeline.stages.model import Model
+from cad_exp.pipeline.stages.noisy_latents import Noised, NoisyLatents, Trajectories, Walk
+from cad_exp.pipeline.stages.question import Question
+from cad_exp.pipeline.stages.replacement import VARIANTS, GivenFile, ReplacedWeights, Replacement
+from cad_exp.pipeline.stages.scores import Scores, SpaceScores, Timesteps, every_space
+from cad_exp.utils.errors import UserError
+
+Config = dict[str, Any]
+
+
+def judge(config: Config) -> Judge | None:
+    """Return who judges the images; None for nobody."""
+    settings = config["judge"]
+    if settings["name"] is None:
+        return None
+    return Judge(settings, tuple(wanted(config)) if settings["name"] == "real" else ())
+
+
+def noisy_latents(config: Config, model: Model) -> NoisyLatents:
+    """Return the noisy latents of the concept's prompt, as the objective needs them."""
+    concept = config["concept"]
+    return _latents(config, model, concept["prompt"], concept["base_prompt"], config["probes"]["images"])
+
+
+def held_out(config: Config, model: Model) -> NoisyLatents:
+    """Return noisy latents of other trajectories than the config's, as many as the fidelity study asks for."""
+    concept, walked = config["concept"], config["probes"]
+    number = -(-config["evaluation"]["fidelity"]["probes"] // walked["steps"])
+    return _trajectories(config, model, concept["prompt"], concept["base_prompt"], walked["samples"], number)
+
+
+def question(config: Config, model: Model, judge: Judge | None) -> Question:
+    """Return the objective: of a contrast with the noisy latents of each prompt to retain."""
+    objective, concept = config["objective"], config["concept"]
+    prompts = retained_prompts(objective, concept)
+    kept = tuple(_latents(config, model, prompt, objective["base_prompt"], None) for prompt in prompts)
+    chosen = Chosen.of(OBJECTIVES[objective["name"]], objective)
+    asked = (judge, concept["kind"], concept["label"]) if "judge" in formula(objective).context else ()
+    return Question(chosen, model, config["runtime"]["batch_size"], kept, *asked)
+
+
+def scores(config: Config, latents: NoisyLatents, question: Question) -> SpaceScores:
+    """Return the scores of the config's granularity.
+
+    One estimate of an additive estimator serves all granularities and kinds of module, so it is made for all of them,
+    unless runtime.score=chosen asks for less.
+    """
+    estimator = ESTIMATORS[config["estimator"]["name"]]
+    name, asked = config["granularity"]["name"], config["granularity"]["kinds"]
+    kinds = None if asked is None else tuple(asked)
+    every = estimator.additive and config["runtime"]["score"] == "all"
+    spaces = every_space(kinds or ()) if every else ((name, kinds),)
+    facts = {"concept": config["concept"]["name"], "seed": config["seed"]}
+    chosen = Chosen.of(estimator, config["estimator"])
+    return SpaceScores(Scores(question, latents, chosen, spaces, facts), name, kinds)
+
+
+def timesteps(config: Config, scores: SpaceScores) -> Timesteps | None:
+    """Return the scores by timestep, if the config asks for them."""
+    bins = config["evaluation"]["timesteps"]
+    return None if bins is None else Timesteps(scores, bins)
+
+
+def fidelity(config: Config, scores: SpaceScores, judge: Judge | None) -> Fidelity | None:
+    """Return the fidelity study, if the config asks for one."""
+    settings, evaluation, concept = config["evaluation"]["fidelity"], config["evaluation"], config["concept"]
+    if settings is None:
+        return None
+    if settings["held_out"] and isinstance(scores.scores.latents.parts[0], Noised):
+        raise UserError("evaluation.fidelity.held_out needs trajectories: leave it out with objective=amplify")
+    others = held_out(config, scores.scores.question.model) if settings["held_out"] else None
+    study = partial(Fidelity, scores, others, settings, config["seed"], concept)
+    if not settings["images"] or judge is None:
+        return study()
+    shown = image_requests.plan(concept, settings["images"]["samples"], 0, evaluation["seed"])
+    requests = tuple(shot for shot in shown if shot.purpose == "concept")
+    return study(judge, judge.settings.get("nudenet") or {}, requests, evaluation["batch_size"])
+
+
+def selected_edits(config: Config, scores: SpaceScores) -> dict[str, Derived]:
+    """Return the edit that the scores choose and a random one of equal budget; nothing for edit=none."""
+    names = ("name", "ratio", "count", "scope", "factor", "rounding")
+    edit = {name: config["edit"][name] for name in names}
+    if edit["name"] == "none":
+        return {}
+    chosen = SelectedEdit(scores, **edit, seed=config["seed"])
+    return {"edited": chosen, "random": RandomEdit(chosen, config["seed"] + 1)}
+
+
+def replaced_weights(config: Config, model: Model) -> dict[str, Derived]:
+    """Return the edit of a method that replaces weights, and a random change of the same size."""
+    settings = config["edit"]
+    file = GivenFile(settings["path"], "edit.path") if settings.get("path") else None
+    method = Chosen.of(RIVALS[settings["name"]], settings)
+    made = Replacement(model, method, config["seed"] + 1, file)
+    return {variant: ReplacedWeights(made, variant) for variant in VARIANTS}
+
+
+def pictures(config: Config, model: Model, edit: Derived | None, requests: Sequence[Shot], variant: str) -> Pictures:
+    """Return the images of these requests under an edit; what becomes of explicit ones is a property of each."""
+    return Pictures.of(model, edit, requests, config["evaluation"]["batch_size"], variant, partial(_redacted, config))
+
+
+def _redacted(config: Config, request: Shot) -> str:
+    """What becomes of a request's image once it was judged: kept, blurred or dropped."""
+    return redaction.mode(config) if redaction.is_explicit(request, config["concept"]) else "kept"
+
+
+def _latents(config: Config, model: Model, prompt: str, base_prompt: str, folder: str | None) -> NoisyLatents:
+    """Trajectories or noised images of a prompt; folder: images to noise, None: the model's own."""
+    if formula(config["objective"]).probes_kind != "noised":
+        return _trajectories(config, model, prompt, base_prompt, 0, config["probes"]["samples"])
+    settings = config["probes"]
+    n, first, batch = settings["samples"] * settings["steps"], _first_seed(config), config["runtime"]["batch_size"]
+    images: GivenImages | Pictures
+    if folder:
+        images = GivenImages(folder)
+    else:
+        asked = [Shot("probe", prompt, first + number, "", "") for number in range(n)]
+        images = pictures(config, model, None, asked, "noisy latents")
+    return NoisyLatents((Noised(model, prompt, base_prompt, n, first, batch, images),))
+
+
+def _trajectories(config: Config, model: Model, prompt: str, base_prompt: str, first: int, number: int) -> NoisyLatents:
+    """The `number` trajectories from the `first` on, in parts that are walked at once."""
+    settings, size = config["probes"], config["probes"]["batch_size"]
+    start = _first_seed(config) + first
+    seeds, parts = tuple(range(start, start + number)), []
+    for batch in (seeds[i : i + size] for i in range(0, number, size)):
+        # without guidance the trajectories are the base prompt's: one walk for all concepts
+        walk = Walk(model, base_prompt, batch, settings["steps"]) if settings["guidance"] == 0 else None
+        how = (batch, settings["steps"], settings["guidance"], size, walk)
+        parts.append(Trajectories(model, prompt, base_prompt, *how))
+    return NoisyLatents(tuple(parts), settings["independent"])
+
+
+def _first_seed(config: Config) -> int:
+    return 1_000_000 * config["probes"]["seed"]
