@@ -39,7 +39,7 @@ from cad_exp.interventions.spaces import GRANULARITIES, OPTIONAL, make_granulari
 from cad_exp.models import activation_checkpointing, offload
 from cad_exp.models.pipeline import DiffusionModel, resolve
 from cad_exp.models.state_dicts import overlay
-from cad_exp.pipeline.cache import Cache
+from cad_exp.pipeline.cache.store import Cache
 from cad_exp.pipeline.code import code_version
 from cad_exp.pipeline.identity import model_identity
 from cad_exp.utils import console, distributed, images, progress
