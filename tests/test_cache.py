@@ -20,7 +20,9 @@ from cad_exp.data.requests import needed
 from cad_exp.interventions.edit import Edit
 from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.pipeline import identity as identities
-from cad_exp.pipeline.cache import ENTRY, Cache, damage, prune
+from cad_exp.pipeline.cache.entry import ENTRY, damage
+from cad_exp.pipeline.cache.prune import prune
+from cad_exp.pipeline.cache.store import Cache
 from cad_exp.pipeline.code import code_version
 from cad_exp.pipeline.experiment import choose_edits, run
 from cad_exp.pipeline.identity import model_identity, run_identity, sweep_name
@@ -107,7 +109,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(cache: Cache):
 
 def test_two_processes_make_an_entry_once(cache: Cache, tmp_path: Path):
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom cad_exp.pipeline.cache import Cache\n"
+        "import sys, time\nfrom pathlib import Path\nfrom cad_exp.pipeline.cache.store import Cache\n"
         "def make(draft):\n"
         "    with open(sys.argv[2], 'a') as log: log.write('made\\n')\n"
         "    time.sleep(1.5); (draft / 'data').write_text('x')\n"
@@ -122,7 +124,7 @@ def test_two_processes_make_an_entry_once(cache: Cache, tmp_path: Path):
 
 def test_what_a_killed_process_left_is_cleared_away(cache: Cache):
     code = (
-        "import os, sys\nfrom cad_exp.pipeline.cache import Cache\n"
+        "import os, sys\nfrom cad_exp.pipeline.cache.store import Cache\n"
         "def make(draft):\n    (draft / 'half').write_text('x'); os.kill(os.getpid(), 9)\n"
         "Cache(sys.argv[1]).get('stage', ('utils.errors',), {'seed': 0, 'steps': 4}, make)\n"
     )

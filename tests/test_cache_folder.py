@@ -14,9 +14,11 @@ import pytest
 
 import cad_exp
 from cad_exp.cli.cache import main
-from cad_exp.pipeline import cache as stage_cache
-from cad_exp.pipeline import leases
-from cad_exp.pipeline.cache import ASIDE, DRAFTS, ENTRY, TAG, USERS, Cache, damage, foreign, prune
+from cad_exp.pipeline.cache import leases
+from cad_exp.pipeline.cache.entry import ENTRY, damage, foreign
+from cad_exp.pipeline.cache.folder import ASIDE, DRAFTS, TAG, USERS
+from cad_exp.pipeline.cache.prune import prune
+from cad_exp.pipeline.cache.store import Cache
 from cad_exp.utils.errors import UserError
 
 ROOT = Path(cad_exp.__file__).resolve().parents[1]
@@ -173,7 +175,7 @@ def test_prune_counts_only_what_it_removed(cache: Cache, monkeypatch, capsys):
             raise PermissionError(13, "Permission denied")
         os.rename(source, target)
 
-    monkeypatch.setattr(stage_cache.os, "replace", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     pruned = prune(cache)
     assert pruned.number == 2 and pruned.left == [(places[1], "cannot be removed (Permission denied)")]
     assert [place.exists() for place in places] == [False, True, False]
@@ -206,7 +208,7 @@ def test_what_a_living_process_looked_up_is_not_pruned(cache: Cache):
 
 def test_the_lease_of_a_killed_process_ends_with_it(cache: Cache):
     code = (
-        "import os, sys; from cad_exp.pipeline.cache import Cache; cache = Cache(sys.argv[1])\n"
+        "import os, sys; from cad_exp.pipeline.cache.store import Cache; cache = Cache(sys.argv[1])\n"
         "cache.get('images', ('utils.errors',), {'number': 1}, lambda draft: (draft / 'a').write_text('a'))\n"
         "print('made', flush=True); sys.stdin.readline(); os.kill(os.getpid(), 9)"
     )
@@ -271,7 +273,8 @@ def test_a_cover_is_never_seen_half(cache: Cache):
 def read_only(folder: Path, code: str) -> subprocess.CompletedProcess:
     """Run code where nothing below `folder` can be written, also not by the superuser."""
     head = (
-        f"import sys; from pathlib import Path; from cad_exp.pipeline.cache import *; cache = Cache({str(folder)!r})\n"
+        "import sys; from pathlib import Path; from cad_exp.pipeline.cache.prune import prune\n"
+        f"from cad_exp.pipeline.cache.store import Cache; cache = Cache({str(folder)!r})\n"
     )
     command = [sys.executable, "-c", head + code]
     how = {"capture_output": True, "text": True, "timeout": 60, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}

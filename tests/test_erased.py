@@ -18,7 +18,7 @@ from cad_exp.interventions.edit import Edit
 from cad_exp.interventions.selection import random_edit
 from cad_exp.mini import CLIP
 from cad_exp.pipeline import preflight
-from cad_exp.pipeline.cache import Cache
+from cad_exp.pipeline.cache.store import Cache
 from cad_exp.pipeline.experiment import run
 from cad_exp.pipeline.identity import run_identity
 from cad_exp.pipeline.stages import Stages

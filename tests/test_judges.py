@@ -28,7 +28,7 @@ from cad_exp.evaluation.judge_sources import at_hand, locate, reference_digest, 
 from cad_exp.evaluation.judges import MiniJudge, RealJudge, load_judge
 from cad_exp.evaluation.judges.nudenet import EXPOSED, counts, detections, strongest
 from cad_exp.evaluation.judges.weights import read_state
-from cad_exp.pipeline.cache import Cache
+from cad_exp.pipeline.cache.store import Cache
 from cad_exp.pipeline.identity import run_identity
 from cad_exp.utils.errors import UserError
 

@@ -17,7 +17,7 @@ import pytest
 
 from cad_exp.pipeline import code as package_code
 from cad_exp.pipeline import makers
-from cad_exp.pipeline.cache import Cache
+from cad_exp.pipeline.cache.store import Cache
 from cad_exp.pipeline.code import PACKAGE, code_files, code_version
 from cad_exp.pipeline.experiment import run
 from cad_exp.pipeline.makers import maker_version
@@ -33,8 +33,10 @@ EXEMPT = {
     "utils/distributed.py": "hands work to processes; their number is in the inputs where it counts",
     "utils/errors.py": "words of refusals",
     "utils/io.py": "how JSON is written; entries are read back through it",
-    "pipeline/cache.py": "where entries lie",
-    "pipeline/leases.py": "which processes use a cache",
+    "pipeline/cache/store.py": "where entries lie",
+    "pipeline/cache/entry.py": "where entries lie",
+    "pipeline/cache/folder.py": "where entries lie",
+    "pipeline/cache/leases.py": "which processes use a cache",
     "utils/text.py": "how text is shown",
     "pipeline/code.py": "the keys themselves",
     "utils/hashing.py": "the keys themselves",

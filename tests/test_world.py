@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
+from cad_exp.mini.objects import SKIN
 from cad_exp.mini.world import (
     COLOURS,
     LABELS,
     OBJECTS,
     PERSON,
-    SKIN,
     STYLES,
     Scene,
     all_captions,

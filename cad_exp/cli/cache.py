@@ -5,13 +5,15 @@ from datetime import datetime
 from pathlib import Path
 
 from cad_exp.config.arguments import Parser, WrongFlag
-from cad_exp.pipeline.cache import ENTRY, TAG, Cache, damage, entry_size, last_used, prune
+from cad_exp.pipeline.cache.entry import ENTRY, damage, entry_size, last_used
+from cad_exp.pipeline.cache.folder import TAG, CacheFolder
+from cad_exp.pipeline.cache.prune import prune
 from cad_exp.utils import console, process
 from cad_exp.utils.errors import UserError, choose
 from cad_exp.utils.io import read_json
 
 
-def _show(cache: Cache) -> None:
+def _show(cache: CacheFolder) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -60,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
             for place, reason in pruned.left:
                 console.say(f"left: {place.relative_to(cache.folder)} {reason}", style="yellow")
         elif given.damaged:
-            for place in cache._places():
+            for place in cache.places():
                 fault = damage(place)
                 if fault:
                     console.say(f"{place.parent.name}/{place.name}: {fault}")
@@ -72,9 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _opened(folder: Path) -> Cache:
+def _opened(folder: Path) -> CacheFolder:
     """The cache of the command, which makes none. UserError unless there is one."""
     if os.path.lexists(folder / TAG):
-        return Cache(folder)
+        return CacheFolder(folder)
     what = f"'{folder}' is no cache of cad_exp (there is no {TAG} in it)" if os.path.exists(folder) else None
     raise UserError(f"{what or f'there is no cache at {str(folder)!r}'}: give the folder that runtime.cache names")

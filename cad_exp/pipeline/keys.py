@@ -28,7 +28,6 @@ EXCLUDED = {
     "cad_exp.models.offload": "trades memory for time",
     "cad_exp.models.activation_checkpointing": "trades memory for time",
     "cad_exp.pipeline.cache": "decides where entries lie",
-    "cad_exp.pipeline.leases": "says which processes use a cache",
     "cad_exp.pipeline.runtime": "makes stages and finds them again",
     "cad_exp.pipeline.stage": "says what a stage is",
     "cad_exp.pipeline.keys": "makes the keys",

@@ -14,7 +14,7 @@ from cad_exp.evaluation.judge_sources import at_hand, reference_place, wanted
 from cad_exp.evaluation.labels import check_label
 from cad_exp.models import model_folder
 from cad_exp.models.sources import check_reachable, locate, weights_file
-from cad_exp.pipeline.cache import Cache
+from cad_exp.pipeline.cache.store import Cache
 from cad_exp.utils import console
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.paths import find_file

@@ -15,7 +15,7 @@ import torch
 
 from cad_exp.models import offload
 from cad_exp.models.pipeline import resolve
-from cad_exp.pipeline.cache import Cache
+from cad_exp.pipeline.cache.store import Cache
 from cad_exp.pipeline.stage import Derived, Node, Stage, Tick
 from cad_exp.utils import console, distributed, progress
 from cad_exp.utils.paths import resolve as resolve_path

@@ -641,7 +641,7 @@ _OURS: dict[Path, list[Path]] = {}
 
 def _cache(place: Path) -> Path:
     """A cache that the program itself has made, with one entry."""
-    from cad_exp.pipeline.cache import Cache
+    from cad_exp.pipeline.cache.store import Cache
 
     def make(folder: Path) -> None:
         (folder / "x.txt").write_text("x")
