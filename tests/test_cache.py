@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 
 from cad_exp.cli.cache import main
 from cad_exp.config.resolve import settle
-from cad_exp.data.requests import needed
-from cad_exp.interventions.edit import Edit
+from cad_exp.models.content import model_content
 from cad_exp.models.pipeline import DiffusionModel
-from cad_exp.pipeline import identity as identities
 from cad_exp.pipeline.cache.entry import ENTRY, damage
 from cad_exp.pipeline.cache.prune import prune
 from cad_exp.pipeline.cache.store import Cache
-from cad_exp.pipeline.code import code_version
-from cad_exp.pipeline.experiment import choose_edits, run
-from cad_exp.pipeline.identity import model_identity, run_identity, sweep_name
-from cad_exp.pipeline.stages import Stages
+from cad_exp.pipeline.identity import run_identity, sweep_name
+from cad_exp.pipeline.keys import code_version
+from cad_exp.pipeline.run import run
+from cad_exp.pipeline.runtime import Runtime
+from cad_exp.pipeline.stages.model import _kept
+from cad_exp.pipeline.tasks.attribute import build
 from cad_exp.utils.errors import UserError
 
 from .test_cli import ROOT
@@ -48,15 +48,13 @@ def cache(tmp_path: Path) -> Cache:
 
 
 def test_an_entry_is_made_once(cache: Cache):
-    first = cache.get("stage", ("utils.errors",), INPUTS, write)
-    again = cache.get(
-        "stage", ("utils.errors",), dict(reversed(INPUTS.items())), lambda draft: pytest.fail("made twice")
-    )
+    first = cache.get("stage", INPUTS, write)
+    again = cache.get("stage", dict(reversed(INPUTS.items())), lambda draft: pytest.fail("made twice"))
     assert first == again and (first / "data.txt").read_text() == "content"
     assert (cache.made["stage"], cache.reused["stage"]) == (1, 1)
-    other = cache.get("stage", ("utils.errors",), {**INPUTS, "seed": 1}, write)
+    other = cache.get("stage", {**INPUTS, "seed": 1}, write)
     assert other != first and cache.made["stage"] == 2
-    assert cache.get("other", ("utils.errors",), INPUTS, write) != first
+    assert cache.get("other", INPUTS, write) != first
 
 
 def cut(path: Path) -> None:
@@ -87,11 +85,11 @@ def lie(path: Path) -> None:
     ],
 )
 def test_damage_is_noticed_reported_and_mended(name: str, harm, cache: Cache, capsys):
-    place = cache.get("stage", ("utils.errors",), INPUTS, write)
+    place = cache.get("stage", INPUTS, write)
     assert damage(place) is None
     harm(place / name)
     assert damage(place)
-    assert cache.get("stage", ("utils.errors",), INPUTS, write) == place
+    assert cache.get("stage", INPUTS, write) == place
     assert damage(place) is None and cache.made["stage"] == 2
     assert "damaged" in capsys.readouterr().out
 
@@ -102,9 +100,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(cache: Cache):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(UserError, match="full.*--prune"):
-        cache.get("stage", ("utils.errors",), INPUTS, fill)
+        cache.get("stage", INPUTS, fill)
     assert not list(cache.folder.glob("[!.]*/*")) and not list((cache.folder / ".drafts").iterdir())
-    assert cache.get("stage", ("utils.errors",), INPUTS, write).is_dir()  # and the lock is free again
+    assert cache.get("stage", INPUTS, write).is_dir()  # and the lock is free again
 
 
 def test_two_processes_make_an_entry_once(cache: Cache, tmp_path: Path):
@@ -113,7 +111,7 @@ def test_two_processes_make_an_entry_once(cache: Cache, tmp_path: Path):
         "def make(draft):\n"
         "    with open(sys.argv[2], 'a') as log: log.write('made\\n')\n"
         "    time.sleep(1.5); (draft / 'data').write_text('x')\n"
-        "print((Cache(sys.argv[1]).get('stage', ('utils.errors',), {}, make) / 'data').read_text())\n"
+        "print((Cache(sys.argv[1]).get('stage', {}, make) / 'data').read_text())\n"
     )
     command = [sys.executable, "-c", code, str(cache.folder), str(tmp_path / "log")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -126,19 +124,19 @@ def test_what_a_killed_process_left_is_cleared_away(cache: Cache):
     code = (
         "import os, sys\nfrom cad_exp.pipeline.cache.store import Cache\n"
         "def make(draft):\n    (draft / 'half').write_text('x'); os.kill(os.getpid(), 9)\n"
-        "Cache(sys.argv[1]).get('stage', ('utils.errors',), {'seed': 0, 'steps': 4}, make)\n"
+        "Cache(sys.argv[1]).get('stage', {'seed': 0, 'steps': 4}, make)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(cache.folder)], env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert list((cache.folder / ".drafts").iterdir())
     cache.sweep_drafts()
     assert not list((cache.folder / ".drafts").iterdir())
-    assert damage(cache.get("stage", ("utils.errors",), INPUTS, write)) is None
+    assert damage(cache.get("stage", INPUTS, write)) is None
 
 
 def test_prune_and_list(cache: Cache, capsys):
-    old = cache.get("images", ("utils.errors",), {"seed": 1}, write)
-    new = cache.get("images", ("utils.errors",), {"seed": 2}, write)
-    probes = cache.get("probes", ("utils.errors",), {"seed": 1}, write)
+    old = cache.get("images", {"seed": 1}, write)
+    new = cache.get("images", {"seed": 2}, write)
+    probes = cache.get("probes", {"seed": 1}, write)
     cache.close()  # what is in use is not pruned
     os.utime(old / ENTRY, (time.time() - 40 * 86400,) * 2)
     assert main([str(cache.folder)]) == 0
@@ -153,49 +151,43 @@ def test_prune_and_list(cache: Cache, capsys):
 
 
 def test_code_counts_but_comments_do_not(tmp_path: Path, monkeypatch):
-    from cad_exp.pipeline import code as package_code
-
-    package = tmp_path / "cad_exp"
+    package = tmp_path / "plug_in"
     package.mkdir()
-    (package / "a.py").write_text("from .b import x\n")
-    (package / "b.py").write_text("x = 1\n")
-    monkeypatch.setattr(package_code, "PACKAGE", package)
-    version = package_code.code_version.__wrapped__
-    first = version("a")
-    (package / "b.py").write_text("# a comment\nx  =  1\n")
-    assert version("a") == first
-    (package / "b.py").write_text("x = 2\n")
-    assert version("a") != first and version("b") != version("a")
+    (package / "__init__.py").touch()
+    (package / "a.py").write_text("from .b import x\nfrom plug_in import d\nimport json, not_there\n")
+    (package / "b.py").write_text("def f():\n    from plug_in.c import y\n")
+    (package / "c.py").write_text("y = 1\n")
+    (package / "d.py").write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .e import z\n")
+    (package / "e.py").write_text("z = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    version = code_version.__wrapped__
+    first = version("plug_in.a")
+    for file, text in (("c.py", "# a comment\ny  =  1\n"), ("e.py", "z = 2\n")):  # what only type checkers see
+        (package / file).write_text(text)
+        assert version("plug_in.a") == first
+    for file in ("b.py", "c.py", "d.py", "a.py"):
+        (package / file).write_text("y = 2\n" + (package / file).read_text())
+        assert version("plug_in.a") != first
+        first = version("plug_in.a")
 
 
 def test_a_module_that_is_not_there_is_no_part_of_a_key():
-    with pytest.raises(ModuleNotFoundError, match="no module of cad_exp: utils.errors, probes"):
-        code_version("utils.errors", "probes")
+    with pytest.raises(ModuleNotFoundError, match="no such module.*cad_exp.probes"):
+        code_version("cad_exp.utils.io", "cad_exp.probes")
 
 
 def test_stages_depend_on_the_modules_that_make_them():
     whole = [
         code_version(name)
         for name in (
-            "models.pipeline",
-            "data.noisy_latents",
-            "attribution.game",
-            "evaluation.erasure",
-            "pipeline.experiment",
+            "cad_exp.models.pipeline",
+            "cad_exp.data.noisy_latents",
+            "cad_exp.attribution.game",
+            "cad_exp.evaluation.erasure",
+            "cad_exp.pipeline.run",
         )
     ]
     assert len(set(whole)) == len(whole)
-
-
-def test_the_code_of_edits_counts_where_a_model_starts_from_some(tmp_path: Path, monkeypatch):
-
-    (tmp_path / "edit.safetensors").write_bytes(b"an edit")
-    settings = {"path": "mini", "revision": None, "edits": [str(tmp_path / "edit.safetensors")]}
-    found = []
-    for code in ("old", "new"):
-        monkeypatch.setattr(identities, "code_version", lambda *modules, code=code: f"{modules} {code}")
-        found.append((model_identity(settings), model_identity(settings | {"edits": []})))
-    assert found[0][0] != found[1][0] and found[0][1] == found[1][1]
 
 
 def test_a_sweep_keeps_its_folder():
@@ -258,17 +250,14 @@ def made(lab: Path, chosen: dict, cache: Path) -> list:
     fixed = ["model=local", "judge=none", "concept=church", "evaluation=erasure"]
     fixed += ["evaluation.samples=2", "runtime.threads=1"]
     config = settle(composed(*fixed, *(f"{key}={value}" for key, value in given.items())))
-    stages = Stages(config, cache)
-    probes = stages.probes()
-    attribution = stages.attribution(probes)
-    edits = choose_edits(attribution.narrow(config["granularity"]["name"], config["granularity"]["kinds"]), config)
-    shots = needed(config["concept"], config["evaluation"])
-    pictures = stages.images(shots, {"unedited": Edit({}), **edits})
+    runtime, graph = Runtime(config["runtime"] | {"cache": str(cache)}, cache), build(config)
+    latents, scored = runtime.get(graph.latents), runtime.get(graph.scores.scores)
+    pictures = [runtime.get(node) for node in graph.pictures.values()]
     return [
-        probes.x,
-        probes.cond,
-        *attribution.scores.values(),
-        *(torch.tensor(list(file.read_bytes())) for files in pictures.values() for file in files),
+        latents.x,
+        latents.cond,
+        *scored.scores.values(),
+        *(torch.tensor(list(file.read_bytes())) for files in pictures for file in files),
     ]
 
 
@@ -297,7 +286,7 @@ def test_every_setting_counts_in_a_runs_identity(key: str, lab: Path):
 
 def test_weights_are_known_by_their_content(lab: Path, tmp_path: Path):
     def weights(folder: Path) -> str:
-        return model_identity({"path": str(folder), "revision": None, "edits": []})["weights"]
+        return model_content({"path": str(folder), "revision": None, "edits": []})["weights"]
 
     assert weights(lab / "first") != weights(lab / "second")
     shutil.copytree(lab / "first", tmp_path / "moved")
@@ -309,7 +298,7 @@ def test_a_cached_run_loads_no_model_and_gives_the_same(tmp_path: Path, monkeypa
         return run(composed(*FAST, f"runtime.cache={tmp_path / 'cache'}", *overrides), tmp_path / folder)
 
     first = go("first", "concept=church")
-    monkeypatch.setattr("cad_exp.pipeline.stages._last_model", {})
+    _kept.cache_clear()
     monkeypatch.setattr(DiffusionModel, "load", lambda *_, **__: pytest.fail("the model was loaded"))
     monkeypatch.setattr(
         "cad_exp.evaluation.judges.MiniJudge.classifier", property(lambda self: pytest.fail("a judge was loaded"))

@@ -22,7 +22,6 @@ from cad_exp.pipeline.cache.store import Cache
 from cad_exp.utils.errors import UserError
 
 ROOT = Path(cad_exp.__file__).resolve().parents[1]
-MODULES = ("utils.errors",)
 
 
 def write(draft: Path) -> None:
@@ -30,7 +29,7 @@ def write(draft: Path) -> None:
 
 
 def put(cache: Cache, stage: str = "images", **inputs) -> Path:
-    return cache.get(stage, MODULES, inputs, write)
+    return cache.get(stage, inputs, write)
 
 
 @pytest.fixture
@@ -209,7 +208,7 @@ def test_what_a_living_process_looked_up_is_not_pruned(cache: Cache):
 def test_the_lease_of_a_killed_process_ends_with_it(cache: Cache):
     code = (
         "import os, sys; from cad_exp.pipeline.cache.store import Cache; cache = Cache(sys.argv[1])\n"
-        "cache.get('images', ('utils.errors',), {'number': 1}, lambda draft: (draft / 'a').write_text('a'))\n"
+        "cache.get('images', {'number': 1}, lambda draft: (draft / 'a').write_text('a'))\n"
         "print('made', flush=True); sys.stdin.readline(); os.kill(os.getpid(), 9)"
     )
     command = [sys.executable, "-c", code, str(cache.folder)]
@@ -297,11 +296,11 @@ def test_a_cache_that_holds_everything_can_be_used_read_only(cache: Cache):
     place = put(cache, number=1)
     cache.close()
     code = (
-        "place = cache.get('images', ('utils.errors',), {'number': 1}, None); cache.sweep_drafts()\n"
+        "place = cache.get('images', {'number': 1}, None); cache.sweep_drafts()\n"
         "with cache.hold(place): print((place / 'data.txt').read_text())\n"
         "with cache.scratch() as folder: (folder / 'x').touch()\n"
         "print(prune(cache).left[0][1])\n"
-        "try: cache.get('images', ('utils.errors',), {'number': 2}, None)\n"
+        "try: cache.get('images', {'number': 2}, None)\n"
         "except UserError as error: print(error)\n"
     )
     answer = read_only(cache.folder, code)
@@ -317,7 +316,7 @@ def test_a_full_disk_under_a_tensor_file_is_the_same_sentence(cache: Cache):
         raise kind("Error while serializing: I/O error: No space left on device (os error 28)")
 
     with pytest.raises(UserError, match="the disk of .* is full.*--prune"):
-        cache.get("probes", MODULES, {}, fill)
+        cache.get("probes", {}, fill)
     assert not list((cache.folder / DRAFTS).iterdir())
 
 
@@ -327,7 +326,7 @@ def test_entries_have_ordinary_permissions(cache: Cache):
 
     before = os.umask(0o022)
     try:
-        place = cache.get("probes", MODULES, {}, private)
+        place = cache.get("probes", {}, private)
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in place.iterdir()} == {0o644}

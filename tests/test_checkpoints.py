@@ -7,9 +7,10 @@ import torch
 from safetensors.torch import save_file
 
 from cad_exp.config.resolve import settle
+from cad_exp.models.content import model_content
 from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.models.state_dicts import overlay, overlay_tensors
-from cad_exp.pipeline.identity import model_identity, run_identity
+from cad_exp.pipeline.identity import run_identity
 from cad_exp.utils.errors import UserError
 
 
@@ -187,14 +188,14 @@ def test_weights_take_the_models_type(unet, erased, tmp_path):
 
 def test_the_identity_holds_the_weights(tiny_folder, erased, tmp_path):
     settings = {"path": str(tiny_folder), "revision": None, "edits": [], "weights": None}
-    plain = model_identity(settings)
+    plain = model_content(settings)
     settings["weights"] = str(tmp_path / "weights.pt")
     with pytest.raises(UserError, match="no weights file"):
-        model_identity(settings)
+        model_content(settings)
     torch.save(erased, settings["weights"])
-    first = model_identity(settings)
+    first = model_content(settings)
     torch.save(partial(erased, "attn2"), settings["weights"])
-    assert len({str(each) for each in (plain, first, model_identity(settings))}) == 3
+    assert len({str(each) for each in (plain, first, model_content(settings))}) == 3
 
 
 def config(folder, path, *overrides: str) -> dict:
@@ -209,8 +210,9 @@ def config(folder, path, *overrides: str) -> dict:
 def test_an_exported_edit_laid_over_is_the_edited_model(tiny_folder, tmp_path):
     """One run erases; its denoiser, laid over the intact model, gives a second run the same model bit for bit."""
     from cad_exp.interventions.edit import Edit
-    from cad_exp.pipeline.experiment import run
-    from cad_exp.pipeline.stages import Stages
+    from cad_exp.pipeline.run import run
+    from cad_exp.pipeline.runtime import Runtime
+    from cad_exp.pipeline.tasks.attribute import build
 
     run(config(tmp_path / "cache", tiny_folder), tmp_path / "first")
     intact = DiffusionModel.load(tiny_folder, device="cpu")
@@ -220,7 +222,8 @@ def test_an_exported_edit_laid_over_is_the_edited_model(tiny_folder, tmp_path):
     again = config(tmp_path / "cache", tiny_folder, f"model.weights={file}")
     assert run_identity(again) != run_identity(config(tmp_path / "cache", tiny_folder))
     run(again, tmp_path / "second")
-    laid = Stages(settle(again), tmp_path / "cache").model
+    settled = settle(again)
+    laid = Runtime(settled["runtime"], tmp_path / "cache").get(build(settled).model)
     with edit.apply(intact):
         assert same(laid.denoiser.state_dict(), intact.denoiser.state_dict())
         assert laid.fingerprint() == intact.fingerprint()

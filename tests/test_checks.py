@@ -251,7 +251,7 @@ def test_every_learned_word_is_one_token_of_the_shipped_tokenizer():
 
 
 def test_prompts_that_only_the_model_finds_to_be_the_same(tiny_model):
-    from cad_exp.pipeline.stages import tell_apart
+    from cad_exp.pipeline.stages.noisy_latents import tell_apart
 
     tell_apart(tiny_model, "a church", "")
     for one, other in (("a church", "A  Church"), ("church " * 200 + "red", "church " * 200 + "blue")):

@@ -23,10 +23,10 @@ def cad(*arguments: str, folder: Path, timeout: float = 120) -> subprocess.Compl
 
 @pytest.fixture
 def fake_run(tmp_path: Path) -> Path:
-    """A folder whose sitecustomize replaces `pipeline.experiment`: the command line alone is tested, without torch."""
+    """A folder whose sitecustomize replaces `pipeline.run`: the command line alone is tested, without torch."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys, types\n"
-        "module = types.ModuleType('cad_exp.pipeline.experiment')\n"
+        "module = types.ModuleType('cad_exp.pipeline.run')\n"
         "def run(config, folder):\n"
         "    from cad_exp.utils.errors import UserError\n"
         "    assert folder.is_dir() and type(config) is dict\n"
@@ -40,7 +40,7 @@ def fake_run(tmp_path: Path) -> Path:
         "        import time; print('ready', flush=True); time.sleep(60)\n"
         "    (folder / 'done').write_text(config['granularity']['name'])\n"
         "module.run = run\n"
-        "sys.modules['cad_exp.pipeline.experiment'] = module\n"
+        "sys.modules['cad_exp.pipeline.run'] = module\n"
     )
     return tmp_path
 

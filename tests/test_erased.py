@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 from cad_exp.config.effective import asked
 from cad_exp.config.resolve import settle
@@ -19,12 +18,10 @@ from cad_exp.interventions.selection import random_edit
 from cad_exp.mini import CLIP
 from cad_exp.pipeline import preflight
 from cad_exp.pipeline.cache.store import Cache
-from cad_exp.pipeline.experiment import run
 from cad_exp.pipeline.identity import run_identity
-from cad_exp.pipeline.stages import Stages
+from cad_exp.pipeline.run import run
 from cad_exp.reporting.tables.plan import plan
 from cad_exp.utils.errors import UserError
-from cad_exp.utils.hashing import digest
 
 from .test_cli import cad
 from .test_configs import composed
@@ -88,17 +85,6 @@ def test_the_erasing_runs_judges_count_and_are_asked_for(tmp_path: Path):
             stopped(config)
 
 
-def test_how_an_edit_is_made_in_the_model_counts(tmp_path: Path, monkeypatch):
-    """Other code of edits makes another model of the same erasing edit, so nothing of it may come from the cache."""
-    config, edit, keys = settle(composed("runtime.device=cpu")), Edit({"layer": torch.arange(2)}), []
-    for code in ("old", "new"):
-        monkeypatch.setattr("cad_exp.pipeline.stages.code_version", lambda *modules, code=code: f"{modules} {code}")
-        made = Stages(config, tmp_path)
-        made.start_from(edit)
-        keys.append(digest(made.base))
-    assert keys[0] != keys[1]
-
-
 @pytest.mark.parametrize(
     "overrides, said",
     [
@@ -139,7 +125,8 @@ def test_it_is_the_two_steps_in_one(overrides: list[str], tmp_path: Path):
 
     recall = [*SMALL, "edit=amplify", "evaluation=erasure", "evaluation.fidelity=null"]
     first = go("first", "evaluation=none", *overrides)
-    entries = sorted(path.name for stage in ("rivals", "attribution") for path in (tmp_path / "c" / stage).glob("*"))
+    kinds = ("replacements", "attribution")
+    entries = sorted(path.name for stage in kinds for path in (tmp_path / "c" / stage).glob("*"))
     two = go("two", *recall, f"model.edits=[{tmp_path / 'first' / 'edit.safetensors'}]")
     one = go("one", *recall, erased(*overrides))
     assert one["metrics"] == two["metrics"] and {item["variant"] for item in one["metrics"]} >= {"unedited", "random"}
@@ -150,7 +137,7 @@ def test_it_is_the_two_steps_in_one(overrides: list[str], tmp_path: Path):
     said = json.loads((tmp_path / "one" / "results.json").read_text())["run"]["erased"]
     assert said["edit"] == first["run"]["config"]["edit"]
     assert said["changed_weights"] == first["run"]["changed_weights"] > 0
-    now = sorted(path.name for stage in ("rivals", "attribution") for path in (tmp_path / "c" / stage).glob("*"))
+    now = sorted(path.name for stage in kinds for path in (tmp_path / "c" / stage).glob("*"))
     assert set(entries) <= set(now) and len(now) == len(entries) + 2, "one attribution for each way, no new erasing"
 
 
@@ -158,7 +145,7 @@ def test_a_run_that_was_stopped_erases_no_second_time(tmp_path: Path, monkeypatc
     config = composed(*FAST, *SMALL, "edit=amplify", "evaluation=none", erased(*CAD), f"runtime.cache={tmp_path / 'c'}")
     whole = run({**config, "runtime": {**config["runtime"], "cache": None}}, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(Stages, "start_from", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("cad_exp.pipeline.run.make_edits", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(config, tmp_path / "again")
     made: list[str] = []
@@ -168,11 +155,12 @@ def test_a_run_that_was_stopped_erases_no_second_time(tmp_path: Path, monkeypatc
     )
     drawn: list[Edit] = []
     monkeypatch.setattr(
-        "cad_exp.pipeline.experiment.random_edit", lambda edit, *rest: (drawn.append(edit), random_edit(edit, *rest))[1]
+        "cad_exp.interventions.selection.random_edit",
+        lambda edit, *rest: (drawn.append(edit), random_edit(edit, *rest))[1],
     )
     again = run(config, tmp_path / "again")
     assert len(drawn) == 1, "a random edit is for comparison, and the erasing run compares nothing"
-    assert sorted(made) == ["attribution", "images", "probes"], "of the amplifying run alone"
+    assert sorted(made) == ["attribution", "images", "noisy_latents"], "of the amplifying run alone"
     assert "erased" in again["run"] and again["run"]["erased"] == whole["run"]["erased"]
     for name in ("erased.safetensors", "edit.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -17,7 +17,7 @@ from cad_exp.config.options import options
 from cad_exp.config.resolve import settle
 from cad_exp.interventions.edit import Edit
 from cad_exp.models.pipeline import DiffusionModel
-from cad_exp.pipeline.experiment import run
+from cad_exp.pipeline.run import run
 from cad_exp.utils.errors import UserError
 
 from . import offline

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from cad_exp.cli.tables import main
-from cad_exp.pipeline.experiment import run
+from cad_exp.pipeline.run import run
 from cad_exp.reporting.tables.plan import plan
 
 from .test_cli import ROOT

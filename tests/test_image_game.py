@@ -11,7 +11,7 @@ from cad_exp.data.requests import Shot
 from cad_exp.evaluation.fidelity.ablations import ablation_fidelity
 from cad_exp.evaluation.fidelity.image_game import ImageGame
 from cad_exp.interventions.spaces import CROSS, Site, make_granularity
-from cad_exp.pipeline.experiment import run
+from cad_exp.pipeline.run import run
 from cad_exp.utils.errors import UserError
 
 from .test_configs import composed

@@ -5,6 +5,7 @@ import hashlib
 import json
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,10 @@ from cad_exp.evaluation.judges.nudenet import EXPOSED, counts, detections, stron
 from cad_exp.evaluation.judges.weights import read_state
 from cad_exp.pipeline.cache.store import Cache
 from cad_exp.pipeline.identity import run_identity
+from cad_exp.pipeline.stages.judgements import Judged
 from cad_exp.utils.errors import UserError
 
+from .graphs import graph_of, unedited
 from .test_configs import composed
 
 SETTINGS = {"fid_bootstrap": 5, "higher_concept_is_better": False}
@@ -209,7 +212,7 @@ def test_all_that_is_missing_is_said_at_once_or_skipped(monkeypatch, tmp_path: P
 
 def test_a_run_without_weights_ends_before_any_work(monkeypatch, tmp_path: Path):
     from cad_exp.pipeline import preflight
-    from cad_exp.pipeline.experiment import run
+    from cad_exp.pipeline.run import run
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     asked = composed("judge=real", "concept=church", "evaluation=erasure", "runtime.device=cpu")
@@ -574,9 +577,8 @@ def test_a_reference_is_a_folder_or_statistics(tmp_path: Path):
 
 def test_fid_and_kid_are_to_the_reference_that_the_config_names(tmp_path: Path):
     from cad_exp.data.prompts import plan
-    from cad_exp.interventions.edit import Edit
     from cad_exp.pipeline import preflight
-    from cad_exp.pipeline.stages import Stages
+    from cad_exp.pipeline.records import _given, records
 
     (tmp_path / "real").mkdir()
     for index, image in enumerate(pictures(3)):
@@ -585,23 +587,23 @@ def test_fid_and_kid_are_to_the_reference_that_the_config_names(tmp_path: Path):
     asked = ["judge=real", "judge.parts=[inception]", f"judge.inception.weights={inception_states(tmp_path)}"]
     asked += ["evaluation.metrics=[quality]", "evaluation.retention_samples=1", "evaluation.fidelity=null"]
 
-    def stages(reference: str) -> Stages:
-        own = [*asked, "concept=church", "runtime.device=cpu", f"judge.inception.reference={tmp_path / reference}"]
-        made = Stages(settle(composed(*own)), tmp_path / "cache")
-        made.__dict__["model"] = Painter()
-        return made
+    def asking(reference: str) -> list[str]:
+        return [*asked, "concept=church", "runtime.device=cpu", f"judge.inception.reference={tmp_path / reference}"]
 
-    found = stages("real")
-    shots = plan(found.config)[-3:]
-    records = found.judgements(shots, found.images(shots, {"unedited": Edit({})}))
-    assert records.reference.shape == (3, 2048) and "folder real" in records.reference_is
-    metrics = {m["name"]: m for m in EVALUATIONS["quality"](records, SETTINGS | {"fid_bootstrap": 2})}
+    runtime, graph, config = graph_of(tmp_path / "cache", *asking("real"))
+    runtime.put(graph.model, Painter())
+    few = plan(config)[-3:]
+    shown = unedited(config, graph, few)
+    judged = {"unedited": Judged.of(graph.judge, shown, shown)}
+    found = records(runtime, replace(graph, requests=few, judged=judged), config)
+    assert found.reference.shape == (3, 2048) and "folder real" in found.reference_is
+    metrics = {m["name"]: m for m in EVALUATIONS["quality"](found, SETTINGS | {"fid_bootstrap": 2})}
     assert set(metrics) == {"fid", "kid"} and metrics["fid"]["definition"]["reference_n"] == 3
     assert {"library", "weights", "resolution", "reference"} <= set(metrics["fid"]["definition"])
-    statistics, words = stages("stored.npz")._given(tmp_path / "stored.npz")
+    statistics, words = _given(runtime, graph, str(tmp_path / "stored.npz"))
     assert isinstance(statistics, Statistics) and "stored.npz" in words
     with pytest.raises(UserError, match="neither a folder"):
-        preflight.check(stages("nowhere").config)
+        preflight.check(settle(composed(*asking("nowhere"))))
 
 
 # --- metrics that are what their names say
@@ -717,13 +719,13 @@ def test_a_cover_hides_the_image_and_keeps_its_entry(tmp_path: Path):
         Image.fromarray(image).save(draft / "0000.png")
 
     for how in ("blurred", "dropped"):
-        place = cache.get("images", ("utils.errors",), {"how": how}, make)
+        place = cache.get("images", {"how": how}, make)
         before = (place / "0000.png").read_bytes()
         cache.cover(place, redaction.cover(how))
         after = np.asarray(Image.open(place / "0000.png")).astype(int)
         assert after.shape == image.shape and cache.covered(place) and (place / "0000.png").read_bytes() != before
         assert np.abs(np.diff(after, axis=0)).max() < 40  # no edge is left
-        assert cache.get("images", ("utils.errors",), {"how": how}, lambda draft: pytest.fail("made again")) == place
+        assert cache.get("images", {"how": how}, lambda draft: pytest.fail("made again")) == place
         kept = (place / "0000.png").read_bytes()
         cache.cover(place, redaction.cover(how))
         assert (place / "0000.png").read_bytes() == kept
@@ -744,10 +746,9 @@ class Painter:
 @pytest.mark.parametrize("how", ["dropped", "blurred", "kept"])
 def test_explicit_images_are_judged_as_they_were_made_and_not_left_behind(how: str, tmp_path: Path, monkeypatch):
     pytest.importorskip("nudenet")
-    from cad_exp.data.prompts import plan
-    from cad_exp.interventions.edit import Edit
     from cad_exp.pipeline import report
-    from cad_exp.pipeline.stages import Stages
+    from cad_exp.pipeline.records import records
+    from cad_exp.pipeline.run import redact
 
     asked = [
         "concept=nudity",
@@ -757,19 +758,21 @@ def test_explicit_images_are_judged_as_they_were_made_and_not_left_behind(how: s
         f"evaluation.explicit={how}",
     ]
     asked += ["evaluation.metrics=[erasure,retention]", "evaluation.retention_samples=1", "evaluation.fidelity=null"]
-    config, painter = settle(composed(*asked, "runtime.device=cpu")), Painter()
+    painter = Painter()
 
     def judged_run() -> tuple:
-        stages = Stages(config, tmp_path / "cache")
-        stages.__dict__["model"] = painter
-        shots = plan(config)
-        files = stages.images(shots, {"unedited": Edit({})})
-        records = stages.judgements(shots, files)
-        stages.cover(shots, files)
-        return stages, shots, files, records.table
+        runtime, graph, config = graph_of(tmp_path / "cache", *asked, "runtime.device=cpu")
+        runtime.put(graph.model, painter)
+        only = {"unedited": graph.pictures["unedited"]}
+        graph = replace(graph, pictures=only, judged={"unedited": graph.judged["unedited"]}, edits={})
+        runtime.get(only["unedited"])
+        table = records(runtime, graph, config).table
+        redact(runtime, graph, config)
+        return runtime, graph, {"unedited": runtime.get(only["unedited"])}, table
 
-    stages, shots, files, first = judged_run()
-    report.images(stages, shots, files, tmp_path / "run")
+    runtime, graph, files, first = judged_run()
+    shots = graph.requests
+    report.images(runtime, graph, tmp_path / "run")
     linked = {path.parent.name for path in (tmp_path / "run").rglob("*.png")}
     assert linked == ({"retention"} if how == "dropped" else {"concept", "retention"})
     for shot, file in zip(shots, files["unedited"], strict=True):

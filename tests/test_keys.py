@@ -1,123 +1,93 @@
-"""Cache keys: every function of the package that runs while an entry is made changes that entry's key when it changes.
+"""Keys of stages: neither too narrow (a stale result) nor too wide (a new colour that computes everything again).
 
-Tiny runs of every stage are watched. What a stage's `cached_property` made earlier counts again where it is asked for.
+Tiny runs of every stage are watched: whatever ran while one was made must belong to the code of its key.
 """
 
-import ast
-import functools
+import dataclasses
 import sys
-from collections import defaultdict
 from contextlib import contextmanager
-from functools import partial
+from functools import cache
 from pathlib import Path
-from types import CodeType
 
-import numpy as np
 import pytest
 
-from cad_exp.pipeline import code as package_code
-from cad_exp.pipeline import makers
-from cad_exp.pipeline.cache.store import Cache
-from cad_exp.pipeline.code import PACKAGE, code_files, code_version
-from cad_exp.pipeline.experiment import run
-from cad_exp.pipeline.makers import maker_version
+from cad_exp.pipeline import keys
+from cad_exp.pipeline.keys import code_files, code_version, excluded
+from cad_exp.pipeline.run import run
+from cad_exp.pipeline.runtime import Runtime
+from cad_exp.pipeline.stage import Chosen, Derived, Node, Stage, graph
+from cad_exp.pipeline.stages.images import GivenImages
+from cad_exp.pipeline.stages.judge import Judge
+from cad_exp.pipeline.stages.model import Model, _kept
+from cad_exp.pipeline.stages.replacement import GivenFile
 
+from .graphs import graph_of
 from .test_configs import composed
 from .test_experiment import FAST, FIDELITY
 from .test_image_folder import save
 
-# Modules that cannot change what an entry holds, each for its reason.
-EXEMPT = {
-    "utils/console.py": "says what happens",
-    "utils/progress.py": "says what happens",
-    "utils/distributed.py": "hands work to processes; their number is in the inputs where it counts",
-    "utils/errors.py": "words of refusals",
-    "utils/io.py": "how JSON is written; entries are read back through it",
-    "pipeline/cache/store.py": "where entries lie",
-    "pipeline/cache/entry.py": "where entries lie",
-    "pipeline/cache/folder.py": "where entries lie",
-    "pipeline/cache/leases.py": "which processes use a cache",
-    "utils/text.py": "how text is shown",
-    "pipeline/code.py": "the keys themselves",
-    "utils/hashing.py": "the keys themselves",
-    "pipeline/makers.py": "the keys themselves",
-    "utils/paths.py": "finds files, whose contents are in the inputs",
-    "models/sources.py": "finds the model, whose files are in the inputs",
-    "evaluation/redaction.py": "which images are kept, which is in the inputs",
-    "models/offload.py": "trades memory for time, no number depends on it",
-    "models/activation_checkpointing.py": "trades memory for time, no number depends on it",
-}
+PACKAGE = Path(keys.__file__).parents[1]
 
 
 class Watch:
-    """What ran while entries were made: (stage, modules, maker's code) -> (maker, code objects)."""
+    """Which modules ran while stages were made: class of the stage -> (stages, modules)."""
 
     def __init__(self):
-        self.entries: dict[tuple, tuple] = {}
-        self.running: list[set[CodeType]] = []
-        self.values: dict[tuple, tuple] = {}
+        self.made: dict[type, tuple[list[Stage], set[str]]] = {}
+        self.running: list[set[str]] = []
 
     def note(self, frame, event: str, _) -> None:
-        code = frame.f_code
+        name = frame.f_globals.get("__name__", "")
         # bodies of modules and classes, which run when something is imported, have no fast local variables
-        if code.co_name.startswith("<") and code.co_name != "<lambda>":
-            return  # a comprehension is part of the function that it stands in
-        if event == "call" and self.running and code.co_flags & 1 and code.co_filename.startswith(str(PACKAGE)):
-            self.running[-1].add(code)
+        if event == "call" and self.running and frame.f_code.co_flags & 1 and name.startswith("cad_exp."):
+            self.running[-1].add(name)
 
     @contextmanager
-    def part(self):
+    def watching(self, stage: Stage):
+        forget()
         self.running.append(set())
+        sys.setprofile(self.note)
         try:
-            yield self.running[-1]
+            yield
         finally:
-            self.running.pop()
+            ran = self.running.pop()
+            sys.setprofile(self.note if self.running else None)
+            stages, modules = self.made.setdefault(type(stage), ([], set()))
+            stages.append(stage)
+            modules |= ran
 
-    def make(self, stage: str, modules: tuple, make, draft: Path) -> None:
-        for module in [module for name, module in sys.modules.items() if name.startswith("cad_exp.")]:
-            for value in list(vars(module).values()):
-                if hasattr(value, "cache_clear") and module not in (package_code, makers):
-                    value.cache_clear()
-        with self.part() as ran:
-            sys.setprofile(self.note)
-            try:
-                make(draft)
-            finally:
-                sys.setprofile(self.note if len(self.running) > 1 else None)
-        _, before = self.entries.setdefault((stage, modules, make.__code__), (make, set()))
-        before |= ran
+
+def forget() -> None:
+    """What a function remembers would not run again."""
+    for module in [module for name, module in sys.modules.items() if name.startswith("cad_exp.")]:
+        for value in list(vars(module).values()):
+            if hasattr(value, "cache_clear") and value is not _kept and module is not keys:
+                value.cache_clear()
 
 
 @pytest.fixture(scope="module")
 def watch():
-    """The package under watch: the cache's makers, and every `cached_property`."""
-    watch, patch = Watch(), pytest.MonkeyPatch()
-    get, read = Cache.get, functools.cached_property.__get__
+    """Every stage's `make` under watch."""
+    watch, patch, entry = Watch(), pytest.MonkeyPatch(), Runtime.entry
 
-    def watched(self, stage, modules, inputs, make, shared=False):
-        return get(self, stage, modules, inputs, partial(watch.make, stage, modules, make), shared)
+    def watched(self, stage, tick=lambda *_: None):
+        if type(stage).make.__name__ != "watched_make":
+            make = type(stage).make
 
-    def value(self, instance, owner=None):
-        if instance is None or not type(instance).__module__.startswith("cad_exp."):
-            return read(self, instance, owner)
-        key = (id(instance), self.attrname)
-        if key not in watch.values:
-            with watch.part() as ran:
-                watch.values[key] = (self.func(instance), ran, instance)
-        if watch.running:
-            watch.running[-1].update(watch.values[key][1])
-        return watch.values[key][0]
+            def watched_make(own, runtime, folder, tick):
+                with watch.watching(own):
+                    make(own, runtime, folder, tick)
 
-    patch.setattr(Cache, "get", watched)
-    patch.setattr(functools.cached_property, "__get__", value)
+            patch.setattr(type(stage), "make", watched_make)
+        return entry(self, stage, tick)
+
+    patch.setattr(Runtime, "entry", watched)
     yield watch
     patch.undo()
 
 
 def go(folder: Path, *overrides: str) -> None:
-    from cad_exp.pipeline import stages
-
-    stages._last_model.clear()
+    _kept.cache_clear()
     run(composed(*FAST, "runtime.cache=null", "runtime.device=cpu", *overrides), folder)
 
 
@@ -145,95 +115,212 @@ def watched(watch, tiny_folder, tmp_path_factory) -> Watch:
     return watch
 
 
-def altered(text: bytes, code: CodeType) -> bytes:
-    """The source of a module in which one function does something more: a number stands in it, to no effect."""
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, kinds)]
-    found = [node for node in nodes if makers._line(node) == code.co_firstlineno]
-    assert found, f"{code.co_filename} {code.co_qualname}"
-    lines = text.splitlines(keepends=True)
-    for node in found[-1:]:
-        if isinstance(node, ast.Lambda):
-            line, column, more = node.body.lineno, node.body.col_offset, b"12345 and "
-        else:
-            while isinstance(getattr(node, "body", None), list):
-                node = node.body[0]
-            line, column, more = node.end_lineno, node.end_col_offset, b"; 12345"
-        lines[line - 1] = lines[line - 1][:column] + more + lines[line - 1][column:]
-    return b"".join(lines)
+def counted(stage: Stage) -> set[str]:
+    """Every module whose code is in the stage's key: its own, and those of what it depends on."""
+    return {name for node in graph(stage) for name in code_files(type(node).__module__, *chosen(node))}
 
 
-def uncovered(watch: Watch, monkeypatch) -> dict[tuple, set[str]]:
-    """Functions whose change leaves the key of an entry that they made as it was: (stage, modules) -> names."""
-    read, changed = package_code.source, {}
-    for module in (package_code, makers):
-        monkeypatch.setattr(module, "source", lambda file: changed.get(file) or read(file))
+def chosen(node: Node) -> list[str]:
+    return [each.module for each in node._values(Chosen)]
 
-    def key(modules: tuple, make) -> tuple[str, str]:
-        makers._reached.cache_clear()
-        return code_version.__wrapped__(*modules), maker_version(make)
 
-    left, known = defaultdict(set), {}
-    for (stage, modules, _), (make, ran) in watch.entries.items():
-        before, files = key(modules, make), set(code_files(*modules))
-        assert before == key(modules, make)
-        for code in ran:
-            file = Path(code.co_filename)
-            name = file.relative_to(PACKAGE).as_posix()
-            if name in EXEMPT or name.startswith(".") or (stage, modules, file) in known:
-                continue
-            if file in files:  # then all functions of the file count: one stands for them
-                known[stage, modules, file] = True
-            changed[file] = altered(read(file), code)
-            if key(modules, make) == before:
-                left[stage, modules].add(f"{name}: {code.co_qualname}")
-            changed.clear()
+def uncounted(watch: Watch) -> dict[str, set[str]]:
+    """What ran while stages were made, and is neither in their keys nor excluded for a reason."""
+    left = {}
+    for kind, (stages, ran) in watch.made.items():
+        lacking = {name for name in ran - counted(stages[0]) if not excluded(name)}
+        if lacking:
+            left[kind.__name__] = lacking
     return left
 
 
-def test_every_function_that_makes_an_entry_counts_in_its_key(watched, monkeypatch):
-    stages = {stage for stage, _, _ in watched.entries}
-    assert stages >= {"walks", "probes", "attribution", "rivals", "images", "judgements", "fidelity", "ablations"}
-    assert stages >= {"timesteps"} and len(watched.entries) > 12
-    left = uncovered(watched, monkeypatch)
-    assert not left, "\n".join(f"{stage}: {sorted(names)}" for stage, names in left.items())
+def test_every_module_that_makes_a_stage_counts_in_its_key(watched):
+    made = {kind.folder for kind in watched.made}
+    assert made >= {"walks", "noisy_latents", "attribution", "replacements", "images", "judgements", "fidelity"}
+    assert made >= {"timesteps", "ablations"}
+    assert not uncounted(watched)
 
 
 def test_the_watch_sees_what_is_missing(watched, monkeypatch):
-    """Without the makers' own code, and with modules left out, the check above fails."""
-    monkeypatch.setattr(sys.modules[__name__], "maker_version", lambda make: "")
-    names = {name for names in uncovered(watched, monkeypatch).values() for name in names}
-    assert "pipeline/stages.py: independent" in names
+    """With a stage's own module alone, the check above fails."""
+    monkeypatch.setattr(sys.modules[__name__], "counted", lambda stage: {type(stage).__module__})
+    assert "cad_exp.models.pipeline" in uncounted(watched)["Images"]
 
 
 @pytest.mark.parametrize("objective", ["clip", "judge", "contrast"])
 @pytest.mark.slow
-def test_other_objectives_and_their_judges(objective, watch, tmp_path, monkeypatch):
+def test_other_objectives_and_their_judges(objective, watch, tmp_path):
     go(tmp_path, f"objective={objective}", "concept=church", "granularity=layer", "evaluation=none")
-    assert not uncovered(watch, monkeypatch)
+    assert not uncounted(watch)
 
 
 @pytest.mark.slow
-def test_quality_fidelity_of_images_and_drawings(watch, tmp_path, monkeypatch):
+def test_quality_fidelity_of_images_and_drawings(watch, tmp_path):
     asked = [item for item in FAST if "fidelity" not in item]
     more = [*asked, *FIDELITY, *IMAGES, "concept=church", "granularity=layer", "runtime.cache=null"]
     run(composed(*more), tmp_path)
-    assert "reference" in {stage for stage, _, _ in watch.entries} and not uncovered(watch, monkeypatch)
+    assert "reference" in {kind.folder for kind in watch.made} and not uncounted(watch)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("edit", ["esd", "rece"])
-def test_trained_and_closed_form_rivals(edit, watch, tmp_path, monkeypatch):
+def test_trained_and_closed_form_methods(edit, watch, tmp_path):
     go(tmp_path, f"edit={edit}", "concept=church", "evaluation=none", *(["edit.steps=1"] if edit == "esd" else []))
-    assert not uncovered(watch, monkeypatch)
+    assert not uncounted(watch)
 
 
-def test_a_makers_code_counts_with_what_it_reaches():
-    """By name, through `self`, in a closure's cells, through `partial`; but nothing of other packages."""
-    from cad_exp.pipeline.stages import Stages, independent
+# ------------------------------------------------------------------------------------------ what changes a key
 
-    assert maker_version(independent) != maker_version(Stages._seen) != maker_version(Stages.objective)
-    assert maker_version(partial(independent, 3)) == maker_version(independent)
-    assert maker_version(np.mean) == maker_version(save) == maker_version(partial(save, Path()))
-    reached = makers._reached(Stages.sample.__code__)
-    assert makers._reached(independent.__code__) < reached
+
+WHOLE = ["concept=church", "granularity=head", "evaluation=fidelity", "evaluation.metrics=[erasure]"]
+WHOLE += ["evaluation.samples=1", "evaluation.timesteps=2", "evaluation.fidelity.held_out=true", "probes.guidance=0"]
+WHOLE += ["runtime.device=cpu", "objective=contrast", "objective.of=judge"]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> tuple[Runtime, list[Node]]:
+    """Graphs that hold a node of every kind; nothing of them is made."""
+    folder = tmp_path_factory.mktemp("lab")
+    save(folder / "images" / "0.png")
+    runtime, whole, _ = graph_of(folder / "cache", *WHOLE)
+    noised = ["concept=church", "objective=amplify", "evaluation=none"]
+    more = [
+        graph_of(folder / "cache", *noised)[1],
+        graph_of(folder / "cache", *noised, f"probes.images={folder / 'images'}")[1],
+        graph_of(folder / "cache", "concept=church", "edit=uce", "evaluation=none", "model.erased=['edit=uce']")[1],
+    ]
+    return runtime, graph(*(node for each in (whole, *more) for node in each.nodes()))
+
+
+def kinds(of: type) -> set[type]:
+    """The classes of nodes that stand for something."""
+    below = {kind for each in of.__subclasses__() for kind in kinds(each)}
+    return below | ({of} if dataclasses.fields(of) and "Node" not in of.__name__ else set())
+
+
+def test_the_graphs_hold_every_kind_of_stage(lab):
+    aside = {"Answers", "GameOfJ", "GameOfImages", "Drawings", "FolderFeatures", "GivenFile"}  # made while others are
+    here = {type(node) for node in lab[1]}
+    assert {kind.__name__ for kind in kinds(Stage) | kinds(Derived)} - {kind.__name__ for kind in here} <= aside
+
+
+def other(value):
+    """Another value of the same type."""
+    if isinstance(value, Model):
+        return dataclasses.replace(value, guidance=value.guidance + 1)
+    if isinstance(value, (Judge, GivenImages, GivenFile)):
+        return None  # known by their content
+    if isinstance(value, Chosen):
+        return Chosen(value.settings | {"another": 1}, value.module)
+    if isinstance(value, Node):
+        name = next(each.name for each in counting(value))
+        return dataclasses.replace(value, **{name: other(getattr(value, name))})
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    if isinstance(value, tuple):
+        return (*value, value[0]) if value else ("more",)
+    return (
+        {None: "set"}.get(value, value)
+        if value is None
+        else f"{value}x"
+        if isinstance(value, str)
+        else {**value, "more": 1}
+    )
+
+
+def counting(node: Node) -> list[dataclasses.Field]:
+    return [each for each in dataclasses.fields(node) if each.metadata.get("key", True)]
+
+
+def test_every_field_changes_the_key(lab):
+    runtime, nodes = lab
+    tried = set()
+    for node in nodes:
+        if type(node) in tried or isinstance(node, (Model, Judge, GivenImages, GivenFile)):
+            continue
+        tried.add(type(node))
+        before = runtime.key(node)
+        for each in counting(node):
+            changed = dataclasses.replace(node, **{each.name: other(getattr(node, each.name))})
+            assert changed.key(runtime) != before, f"{type(node).__name__}.{each.name}"
+    assert len(tried) > 12
+
+
+@pytest.mark.parametrize(
+    "changed", [{"path": "mini_dit"}, {"resolution": 32}, {"guidance": 1.0}, {"erased": "another"}, {"edits": "file"}]
+)
+def test_a_models_settings_change_its_key(changed, lab, tmp_path):
+    runtime, nodes = lab
+    model = next(node for node in nodes if isinstance(node, Model))
+    if "edits" in changed:
+        (tmp_path / "edit.safetensors").write_bytes(b"an edit")
+        changed = {"edits": (str(tmp_path / "edit.safetensors"),)}
+    assert dataclasses.replace(model, **changed).key(runtime) != model.key(runtime)
+    for name, value in {"name": "another", "steps": 7, "revision": "main"}.items():
+        assert dataclasses.replace(model, **{name: value}).key(runtime) == model.key(runtime)
+
+
+def test_device_precision_and_threads_belong_to_what_is_kept(lab):
+    runtime, nodes = lab
+    stage = next(node for node in nodes if isinstance(node, Stage))
+    assert {"device", "precision", "threads"} <= set(runtime.inputs(stage))
+
+
+@cache
+def _text(file: Path) -> bytes:
+    return file.read_bytes()
+
+
+def codes(nodes: list[Node], monkeypatch, changed: str, add: bytes) -> dict[str, str]:
+    """The code hashes of these nodes when a text stands at the end of one module."""
+    file = keys._file(changed)
+    assert file is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(keys, "source", lambda place: _text(place) + (add if place == file else b""))
+        patch.setattr(keys, "code_version", code_version.__wrapped__)
+        return {type(node).__name__: keys.code_version(type(node).__module__, *chosen(node)) for node in nodes}
+
+
+def test_what_only_shows_things_changes_no_key(lab, monkeypatch):
+    nodes = list({type(node): node for node in lab[1]}.values())
+    before = codes(nodes, monkeypatch, "cad_exp.utils.console", b"")
+    for module in ("cad_exp.utils.console", "cad_exp.utils.progress", "cad_exp.reporting.figures.attribution"):
+        assert codes(nodes, monkeypatch, module, b"\nmore = 1\n") == before
+    for module in ("cad_exp.models.pipeline", "cad_exp.pipeline.stages.images"):
+        assert codes(nodes, monkeypatch, module, b"\n# a comment\n") == before
+
+
+@pytest.mark.parametrize(
+    "module, name",
+    [
+        ("cad_exp.models.pipeline", "Model"),
+        ("cad_exp.data.noisy_latents", "Trajectories"),
+        ("cad_exp.attribution.game", "Scores"),
+        ("cad_exp.attribution.estimators.ablated", "Scores"),
+        ("cad_exp.interventions.selection", "SelectedEdit"),
+        ("cad_exp.interventions.methods.uce", "Replacement"),
+        ("cad_exp.evaluation.records", "Judgements"),
+        ("cad_exp.evaluation.fidelity.statistics", "Fidelity"),
+        ("cad_exp.attribution.objectives.image", "Question"),
+    ],
+)
+def test_the_code_that_makes_a_stage_changes_its_key(module: str, name: str, lab, monkeypatch):
+    nodes = list({type(node): node for node in lab[1]}.values())
+    before = codes(nodes, monkeypatch, module, b"")
+    assert codes(nodes, monkeypatch, module, b"\nmore = 1\n")[name] != before[name]
+
+
+def test_a_runs_folder_keeps_its_name_when_a_picture_changes(monkeypatch):
+    files = code_files("cad_exp.pipeline.run")
+    assert not [name for name in files if name.startswith("cad_exp.reporting")]
+    assert {"cad_exp.evaluation.erasure", "cad_exp.interventions.edit", "cad_exp.pipeline.stages.fidelity"} <= set(
+        files
+    )
+
+
+def test_every_excluded_module_is_there_and_holds_a_reason():
+    for name, reason in keys.EXCLUDED.items():
+        assert keys._file(name) is not None, name
+        assert reason

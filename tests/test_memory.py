@@ -14,13 +14,14 @@ from cad_exp.attribution import meta
 from cad_exp.attribution.attribute import attribute
 from cad_exp.attribution.objectives.build import make_objective
 from cad_exp.cli import memory
-from cad_exp.config.resolve import settle
 from cad_exp.interventions.spaces import FF, Weight, find_sites, make_granularity
 from cad_exp.models import activation_checkpointing, offload
 from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.models.sources import check_reachable
 from cad_exp.utils.errors import UserError
 from tests.test_configs import composed
+
+from .graphs import graph_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -89,14 +90,12 @@ def test_gradients_only_for_what_is_scored(tiny_model, tiny_probes):
 
 
 def test_scoring_only_the_chosen_gives_the_same_scores(tiny_folder, tmp_path):
-    from cad_exp.pipeline.stages import Stages
-
     few = ["probes.samples=1", "probes.steps=2", "evaluation=none", "tracking=disabled", "runtime.device=cpu"]
     few += ["model=local", f"model.path={tiny_folder}", "estimator=first_order", "objective=erase", "granularity=head"]
     found = {}
     for score in ("all", "chosen"):
-        stages = Stages(settle(composed("concept=church", *few, f"runtime.score={score}")), tmp_path)
-        found[score] = stages.attribution(stages.probes())
+        runtime, graph, _ = graph_of(tmp_path, "concept=church", *few, f"runtime.score={score}")
+        found[score] = runtime.get(graph.scores.scores)
     assert set(found["chosen"].scores) == {"head"} < set(found["all"].scores)
     kinds = composed(*few)["granularity"]["kinds"]
     whole = found["all"].narrow("head", kinds).scores["head"]
@@ -260,16 +259,15 @@ def test_a_local_model_needs_no_hub(tiny_folder, monkeypatch):
 
 def test_attribution_with_checkpointing_as_a_run_option(tiny_folder, tmp_path):
     """The switch reaches the model, and shares the cache with runs without it."""
-    from cad_exp.pipeline.stages import Stages
-
     few = ["probes.samples=1", "probes.steps=2", "evaluation=none", "tracking=disabled", "runtime.device=cpu"]
     few += ["model=local", f"model.path={tiny_folder}", "estimator=first_order", "objective=erase"]
     plain, checked = (
-        Stages(settle(composed("concept=church", *few, f"runtime.checkpointing={on}")), tmp_path / on)
-        for on in ("false", "true")
+        graph_of(tmp_path / on, "concept=church", *few, f"runtime.checkpointing={on}") for on in ("false", "true")
     )
-    scores = [stages.attribution(stages.probes()).scores["weight"] for stages in (plain, checked)]
-    assert checked.model.denoiser.is_gradient_checkpointing and plain.base == checked.base
+    scores = [runtime.get(graph.scores.scores).scores["weight"] for runtime, graph, _ in (plain, checked)]
+    model = checked[0].get(checked[1].model)
+    assert model.denoiser.is_gradient_checkpointing
+    assert len({runtime.key(graph.scores) for runtime, graph, _ in (plain, checked)}) == 1
     assert torch.allclose(scores[0], scores[1], rtol=1e-6, atol=1e-10)
-    direct = attribute(checked.model, checked.probes(), "erase", granularities=["weight"], batch_size=64)
+    direct = attribute(model, checked[0].get(checked[1].latents), "erase", granularities=["weight"], batch_size=64)
     assert torch.allclose(direct.scores["weight"], scores[0], rtol=1e-6, atol=1e-10)

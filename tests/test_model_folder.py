@@ -14,10 +14,10 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLImg2ImgPipeline
 from cad_exp.cli import memory
 from cad_exp.config.resolve import settle
 from cad_exp.models import model_folder
+from cad_exp.models.content import model_content
 from cad_exp.models.families.stable_diffusion import text_alone
 from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.models.sources import EMBEDDED, check_reachable, locate
-from cad_exp.pipeline.identity import model_identity
 from cad_exp.pipeline.preflight import check as ready
 from cad_exp.utils.errors import UserError
 from tests.conftest import _tokenizer
@@ -27,7 +27,7 @@ from .test_configs import composed
 
 
 def weights(folder: Path) -> str:
-    return model_identity({"path": str(folder), "revision": None})["weights"]
+    return model_content({"path": str(folder), "revision": None})["weights"]
 
 
 @pytest.fixture

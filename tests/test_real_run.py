@@ -20,7 +20,7 @@ from PIL import Image
 from cad_exp.cli.tables import main as tables
 from cad_exp.evaluation.judge_sources import weights_digest
 from cad_exp.evaluation.judges.nudenet import EXPOSED
-from cad_exp.pipeline.experiment import run
+from cad_exp.pipeline.run import run
 
 from .test_cli import ROOT, cad
 from .test_configs import composed

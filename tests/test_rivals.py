@@ -24,7 +24,7 @@ from cad_exp.interventions.methods import make_rival, perturbation
 from cad_exp.interventions.methods.esd import AHEAD, latents, trained
 from cad_exp.interventions.spaces import FF, FF_IN, find_sites, make_granularity
 from cad_exp.models.pipeline import DiffusionModel
-from cad_exp.pipeline.stages import independent
+from cad_exp.pipeline.stages.noisy_latents import spread_steps
 from cad_exp.reporting.tables.collect import Found
 from cad_exp.reporting.tables.layout import lay_out
 from cad_exp.reporting.tables.plan import plan
@@ -326,7 +326,7 @@ def test_a_checkpoint_becomes_an_edit_of_what_it_changes(tiny_model, tmp_path: P
 )
 def test_one_step_of_each_trajectory(trajectories: int, steps: int, chosen: list[int]):
     expected = [number * steps + step for number, step in enumerate(chosen)]
-    assert independent(trajectories, steps).tolist() == expected
+    assert spread_steps(trajectories, steps).tolist() == expected
 
 
 def test_independent_probes_are_one_step_of_each_trajectory(tmp_path: Path):

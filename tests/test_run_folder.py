@@ -54,15 +54,15 @@ def fake_run(config: dict, folder: Path) -> None:
 
 def pretend() -> None:
     """Put `fake_run` in the place of the real one, which needs torch."""
-    module = types.ModuleType("cad_exp.pipeline.experiment")
+    module = types.ModuleType("cad_exp.pipeline.run")
     module.run = fake_run
-    sys.modules["cad_exp.pipeline.experiment"] = module
+    sys.modules["cad_exp.pipeline.run"] = module
     gpu_lock.own = lambda device: nullcontext()
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch) -> Path:
-    monkeypatch.setitem(sys.modules, "cad_exp.pipeline.experiment", None)
+    monkeypatch.setitem(sys.modules, "cad_exp.pipeline.run", None)
     monkeypatch.setattr(gpu_lock, "own", gpu_lock.own)
     monkeypatch.setattr(sys, "argv", ["cad_exp"])
     monkeypatch.setattr(job.Sweep, "folder", None)
@@ -504,7 +504,7 @@ def test_a_disk_that_takes_nothing_is_one_sentence(place: Path, monkeypatch, err
     def fail(config: dict, folder: Path) -> None:
         raise error
 
-    monkeypatch.setattr(sys.modules["cad_exp.pipeline.experiment"], "run", fail)
+    monkeypatch.setattr(sys.modules["cad_exp.pipeline.run"], "run", fail)
     answer = cad(place, "hydra.run.dir=a")
     assert answer.returncode == 1 and answer.stderr.count("\n") == 1 and said in answer.stderr, answer.stderr
     assert said in json.loads((place / "work" / "a" / "error.json").read_text())["error"]

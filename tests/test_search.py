@@ -388,7 +388,7 @@ def test_help_and_mistakes_need_no_torch():
 
 @pytest.mark.slow
 def test_the_best_edit_repeats_as_an_ordinary_run(tmp_path: Path):
-    from cad_exp.pipeline.experiment import run
+    from cad_exp.pipeline.run import run
 
     cache = f"runtime.cache={tmp_path / 'cache'}"
     command = ["concept=nudity", "granularity=neuron", *FAST, "edit.factor=-1", cache]

@@ -17,13 +17,12 @@ from cad_exp.config.options import options
 from cad_exp.config.resolve import settle
 from cad_exp.data.prompts import plan
 from cad_exp.data.requests import Shot, batches, needed
-from cad_exp.interventions.edit import Edit
-from cad_exp.pipeline.experiment import run
-from cad_exp.pipeline.stages import Stages
+from cad_exp.pipeline.run import run
 from cad_exp.reporting import contact_sheet
 from cad_exp.utils import images
 from cad_exp.utils.errors import UserError
 
+from .graphs import graph_of, unedited
 from .test_configs import FOLDER, MANDATORY, composed
 from .test_experiment import FAST
 from .test_prompts import HEAD, I2P, IMAGENETTE, written
@@ -195,25 +194,25 @@ class Painter(torch.nn.Module):
         return np.stack([np.full((height, width, 3), [seed, guidance * 10, steps], np.uint8) for seed in seeds])
 
 
-def test_own_guidance_and_size_reach_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    stages = Stages(settle(composed("model.steps=3", "model.guidance=4.0")), tmp_path)
-    monkeypatch.setitem(stages.__dict__, "model", Painter())
+def test_own_guidance_and_size_reach_the_model(tmp_path: Path):
+    runtime, graph, config = graph_of(tmp_path, "model.steps=3", "model.guidance=4.0")
+    runtime.put(graph.model, Painter())
     plain = [Shot("concept", "a", seed, "nudity", "naked") for seed in (1, 2)]
     own = [
         Shot("concept", "a", 1, "nudity", "naked", 7.5, (8, 24), "r"),
         Shot("concept", "a", 1, "nudity", "naked", 4.0),
     ]
-    files = stages.images([*plain, *own], {"unedited": Edit({})})["unedited"]
+    files = runtime.get(unedited(config, graph, [*plain, *own]))
     pictures = [np.asarray(Image.open(file)) for file in files]
     assert [picture.shape[:2] for picture in pictures] == [(16, 16), (16, 16), (8, 24), (16, 16)]
     assert [picture[0, 0].tolist() for picture in pictures] == [[1, 40, 3], [2, 40, 3], [1, 75, 3], [1, 40, 3]]
-    again = stages.cache.made["images"]
-    stages.images([*plain, *own], {"unedited": Edit({})})
-    assert stages.cache.made["images"] == again == 3
-    keys = [json.loads((file.parent / "entry.json").read_text())["inputs"] for file in files]
-    assert "size" not in keys[0] and keys[2]["size"] == [8, 24] and keys[2]["guidance"] == 7.5
-    stages.images([Shot("concept", "a", 1, "nudity", "naked")], {"unedited": Edit({})})
-    assert stages.cache.made["images"] == again  # the model's own guidance, named or not, is one entry
+    again = runtime.cache.made["images"]
+    runtime.get(unedited(config, graph, [*plain, *own]))
+    assert runtime.cache.made["images"] == again == 3
+    keys = [json.loads((file.parent / "entry.json").read_text())["inputs"]["of"] for file in files]
+    assert keys[0]["size"] is None and keys[2]["size"] == [8, 24] and keys[2]["guidance"] == 7.5
+    runtime.get(unedited(config, graph, [Shot("concept", "a", 1, "nudity", "naked")]))
+    assert runtime.cache.made["images"] == again  # the model's own guidance, named or not, is one entry
 
 
 def test_a_run_of_a_written_set(tmp_path: Path):

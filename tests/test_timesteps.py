@@ -12,7 +12,7 @@ from cad_exp.attribution.estimators import make_estimator
 from cad_exp.attribution.objectives.build import make_objective
 from cad_exp.data.noisy_latents import Probes
 from cad_exp.interventions.spaces import find_sites, make_granularity
-from cad_exp.pipeline.experiment import run
+from cad_exp.pipeline.run import run
 from cad_exp.reporting.figures.timesteps import _cells, _shares, timestep_map
 from cad_exp.utils.errors import UserError
 from tests.test_configs import composed

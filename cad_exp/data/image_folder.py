@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cad_exp.utils import console
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.hashing import files_digest
 from cad_exp.utils.paths import find_folder, listing, names
@@ -59,6 +60,18 @@ def check(folder: str | Path, key: str, least: int = 1) -> None:
     if bad:
         what = "1 image cannot be read" if len(bad) == 1 else f"{len(bad)} images cannot be read"
         raise UserError(f"{key}: of {len(files)} images in '{folder}' {what}: {_named(bad)}; remove or replace")
+
+
+def check_and_tell(folder: str | Path, key: str, least: int = 1) -> None:
+    """As `check`; warns, once in a process, of files that are not read."""
+    check(folder, key, least)
+    _tell(unread(folder))
+
+
+@cache
+def _tell(sentence: str | None) -> None:
+    if sentence:
+        console.say(f"  {sentence}", style="yellow")
 
 
 def read(file: Path) -> Image.Image:

@@ -5,7 +5,6 @@ Asked before anything heavy is imported, so that a command that cannot work is a
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from cad_exp.config.runs import runs
@@ -15,7 +14,6 @@ from cad_exp.evaluation.labels import check_label
 from cad_exp.models import model_folder
 from cad_exp.models.sources import check_reachable, locate, weights_file
 from cad_exp.pipeline.cache.store import Cache
-from cad_exp.utils import console
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.paths import find_file
 from cad_exp.utils.tensor_header import kind_of
@@ -47,19 +45,7 @@ def _files(config: dict[str, Any]) -> None:
     prompts.plan(config)  # reads the sets: what is wrong with one is said now
     for each in runs(config):
         if each["probes"]["images"]:
-            check_images(each["probes"]["images"], "probes.images")
-
-
-def check_images(folder: str, key: str, least: int = 1) -> None:
-    """UserError for a folder of images that cannot all be read; what is not read is said, once in a process."""
-    image_folder.check(folder, key, least)
-    _tell(image_folder.unread(folder))
-
-
-@cache
-def _tell(sentence: str | None) -> None:
-    if sentence:
-        console.say(f"  {sentence}", style="yellow")
+            image_folder.check_and_tell(each["probes"]["images"], "probes.images")
 
 
 def _judges(config: dict[str, Any]) -> None:
@@ -71,4 +57,4 @@ def _judges(config: dict[str, Any]) -> None:
         if "inception" in names and judge["inception"]["reference"] is not None:
             reference = judge["inception"]["reference"]
             if reference_place(reference).is_dir():
-                check_images(reference, "judge.inception.reference", 2)  # FID needs a covariance
+                image_folder.check_and_tell(reference, "judge.inception.reference", 2)  # FID needs a covariance

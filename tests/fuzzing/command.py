@@ -18,7 +18,7 @@ from typing import Any
 from cad_exp.config import options
 
 UNLUCKY = 13  # the seed with which the stub fails
-STUB = "cad_exp.pipeline.experiment"
+STUB = "cad_exp.pipeline.run"
 
 
 class Late(BaseException):

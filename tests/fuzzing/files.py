@@ -646,7 +646,7 @@ def _cache(place: Path) -> Path:
     def make(folder: Path) -> None:
         (folder / "x.txt").write_text("x")
 
-    Cache(place / "cache").get("images", ("utils.io",), {"x": 1}, make)
+    Cache(place / "cache").get("images", {"x": 1}, make)
     _OURS[place] = list(place.rglob("*"))
     return place / "cache"
 

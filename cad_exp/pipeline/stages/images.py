@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cad_exp.data.image_folder import images_digest
+from cad_exp.data.image_folder import check_and_tell, images_digest
 from cad_exp.data.requests import Shot, batches
 from cad_exp.pipeline.stage import NO_KEY, Derived, Stage, Tick
 from cad_exp.pipeline.stages.model import Model
@@ -125,9 +125,7 @@ class GivenImages(Derived):
 
     def requires(self) -> None:
         """Check that the images are there and can be read."""
-        from cad_exp.pipeline.preflight import check_images
-
-        check_images(self.path, self.key_name, self.least)
+        check_and_tell(self.path, self.key_name, self.least)
 
     def inputs(self, runtime: Runtime) -> Any:
         """Return the digest of the images."""
