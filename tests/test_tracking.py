@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cad_exp.reporting.figures.attribution import attribution_map, before_after
+from cad_exp.reporting.figures.attribution import attribution_map
+from cad_exp.reporting.figures.before_after import before_after
 from cad_exp.reporting.tracking import Tracker, WandbTracker, artifact_name, track
 from cad_exp.utils.errors import UserError
 from tests import offline

@@ -193,7 +193,7 @@ class Show:
         timestep_figure.timestep_map(table, self.folder / "timesteps.png", title)
 
     def _before_after(self) -> None:
-        from cad_exp.reporting.figures import attribution as figures
+        from cad_exp.reporting.figures.before_after import before_after
 
         shown = {
             variant: {
@@ -202,7 +202,7 @@ class Show:
             for variant, files in self.pictures.items()
         }
         title = f"{self.config['concept']['name']}: before and after"
-        figures.before_after(shown, self.folder / "before_after.png", title)
+        before_after(shown, self.folder / "before_after.png", title)
 
     def _mirror(self, tracker: Tracker, drawn: list[str]) -> None:
         """Everything to the tracker, whose failures cost nothing."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cad_exp.reporting.figures.attribution import PARTS, short_name
+from cad_exp.reporting.figures.layers import PARTS, short_name
 from cad_exp.reporting.summary import number
 from cad_exp.reporting.tables.collect import Found, Run
 from cad_exp.reporting.tables.layout import MISSING, NOTHING, Column, Entry, Row, Table, found_runs
