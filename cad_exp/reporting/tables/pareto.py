@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 from cad_exp.reporting.figures.canvas import INK, OKABE_ITO, PALE, canvas, save
 from cad_exp.reporting.pareto_front import front
 from cad_exp.reporting.tables.collect import Found
-from cad_exp.reporting.tables.layout import Place, found_runs, label, place_of, places, repeated, resolve
+from cad_exp.reporting.tables.metrics import found_runs, label, resolve
+from cad_exp.reporting.tables.places import Place, place_of, places, repeated
 from cad_exp.reporting.tables.plan import Job, Plan
 from cad_exp.reporting.tables.study import Metric
 
