@@ -27,7 +27,7 @@ from cad_exp.pipeline.stages import Stages
 from cad_exp.reporting import contact_sheet, summary
 from cad_exp.reporting.results import STOPPED, Results
 from cad_exp.reporting.summary import UNITS
-from cad_exp.reporting.tracking import Tracker
+from cad_exp.reporting.tracking.tracker import Tracker
 from cad_exp.utils import console, distributed
 from cad_exp.utils import images as pngs
 from cad_exp.utils.console import harmless
