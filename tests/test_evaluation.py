@@ -6,7 +6,9 @@ from cad_exp.config import resolve
 from cad_exp.config.resolve import settle
 from cad_exp.data.requests import batches, needed, plan, retention_prompts
 from cad_exp.evaluation.erasure import EVALUATIONS, Records, drawings, evaluate, shows
-from cad_exp.evaluation.intervals import Fourfold, Share, Shares
+from cad_exp.evaluation.intervals.formulas import Fourfold
+from cad_exp.evaluation.intervals.images import Share
+from cad_exp.evaluation.intervals.labels import Shares
 from cad_exp.evaluation.measured import LISTED
 from cad_exp.evaluation.outliers import World
 from cad_exp.evaluation.records import pairs

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from cad_exp.reporting.figures import attribution, fidelity
+from cad_exp.reporting.figures import attribution, canvas, fidelity
 from cad_exp.reporting.tables import pareto
 
 from .fakes import fake_attribution
@@ -38,8 +38,8 @@ def drawn(monkeypatch, tmp_path):
         kept.append(figure)
         return path
 
-    monkeypatch.setattr(fidelity, "_save", keep)
-    monkeypatch.setattr(attribution, "_save", keep)
+    monkeypatch.setattr(fidelity, "save", keep)
+    monkeypatch.setattr(attribution, "save", keep)
     return kept
 
 
@@ -112,9 +112,9 @@ def nearest(colours):
 
 def test_colours_are_told_apart_without_one_kind_of_cone():
     assert nearest(["#c2410c", "#be185d"]) < 5, "two rates' colours of before"
-    assert nearest(attribution.OKABE_ITO) > 15 and nearest(pareto.COLOURS) > 15
+    assert nearest(canvas.OKABE_ITO) > 15 and nearest(pareto.COLOURS) > 15
     assert nearest([style[1] for style in fidelity.ORDER_STYLES.values()]) > 15
-    assert nearest([attribution.HELPS, attribution.SUPPRESSES]) > 15
+    assert nearest([canvas.HELPS, canvas.SUPPRESSES]) > 15
 
 
 def test_every_rate_has_a_mark_of_its_own(drawn):

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from cad_exp.reporting.figures.attribution import attribution_map, before_after, enlarge, short_name, strip
+from cad_exp.reporting.figures.attribution import attribution_map
+from cad_exp.reporting.figures.before_after import before_after, enlarge
+from cad_exp.reporting.figures.layers import short_name, strip
 from tests.fakes import fake_attribution
 
 

@@ -8,20 +8,11 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cad_exp.evaluation.intervals import (
-    Bootstrapped,
-    Fourfold,
-    Jackknifed,
-    Mean,
-    Means,
-    Share,
-    Shares,
-    Total,
-    estimated,
-    garwood,
-    student,
-    wilson,
-)
+from cad_exp.evaluation.intervals.estimate import estimated
+from cad_exp.evaluation.intervals.formulas import Fourfold, garwood, student, wilson
+from cad_exp.evaluation.intervals.images import Mean, Share, Total
+from cad_exp.evaluation.intervals.labels import Means, Shares
+from cad_exp.evaluation.intervals.resampled import Bootstrapped, Jackknifed
 
 
 def bits(ones: int, n: int) -> np.ndarray:

@@ -9,9 +9,9 @@ from matplotlib.image import imread
 from cad_exp.cli.tables import main
 from cad_exp.reporting.results import signed
 from cad_exp.reporting.tables.collect import collect as collect_runs
-from cad_exp.reporting.tables.layout import found_runs
 from cad_exp.reporting.tables.localisation import lay_out, read, stage, summary
 from cad_exp.reporting.tables.localisation_figure import draw, takeaway
+from cad_exp.reporting.tables.metrics import found_runs
 from cad_exp.reporting.tables.plan import Job, Plan, plan
 from cad_exp.reporting.tables.study import read as read_study
 from cad_exp.utils.errors import UserError

@@ -9,7 +9,7 @@ from cad_exp.evaluation.distances import (
     kernel_distance,
     kernel_estimate,
 )
-from cad_exp.evaluation.intervals import estimated
+from cad_exp.evaluation.intervals.estimate import estimated
 
 
 def independent_frechet(real: np.ndarray, fake: np.ndarray) -> float:

@@ -25,14 +25,16 @@ from cad_exp.pipeline.identity import run_hash
 from cad_exp.reporting.results import run_info, signed
 from cad_exp.reporting.summary import number
 from cad_exp.reporting.tables import write
+from cad_exp.reporting.tables.cells import short
 from cad_exp.reporting.tables.collect import Found, changes, collect, read_all
 from cad_exp.reporting.tables.folder import collect as collect_folder
 from cad_exp.reporting.tables.folder import summary
-from cad_exp.reporting.tables.layout import Entry, _mark, _short, lay_out
+from cad_exp.reporting.tables.layout import lay_out, mark_best
 from cad_exp.reporting.tables.pareto import _Picture
 from cad_exp.reporting.tables.pareto import draw as draw_picture
 from cad_exp.reporting.tables.plan import Job, Plan, plan
 from cad_exp.reporting.tables.study import OWN, read
+from cad_exp.reporting.tables.table import Entry
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.hashing import digest
 from cad_exp.utils.io import write_json
@@ -133,7 +135,7 @@ def test_several_metrics_are_columns_or_joined(tmp_path: Path):
     "value, text", [(0.0, ".00"), (-0.001, ".00"), (1.0, "1.0"), (-1, "-1.0"), (1.25, "1.25"), (12.34, "12.3")]
 )
 def test_short_numbers(value: float, text: str):
-    assert _short(value) == text
+    assert short(value) == text
 
 
 def test_best_and_second_best_share_their_marks_in_ties(tmp_path: Path):
@@ -155,10 +157,10 @@ def test_best_and_second_best_share_their_marks_in_ties(tmp_path: Path):
 def test_marks_follow_the_direction_of_the_metric():
     for higher, marks in ((True, [0, 1, 2, 0]), (False, [1, 0, 2, 0]), (None, [0, 0, 0, 0])):
         entries = [Entry(text, higher=higher) for text in ("0.1", "0.9", "0.5", "·")]
-        _mark(entries)
+        mark_best(entries)
         assert [entry.mark for entry in entries] == marks
-    _mark(mixed := [Entry("0.1", higher=True), Entry("0.2", higher=False)])
-    _mark(alone := [Entry("0.1", higher=True)])
+    mark_best(mixed := [Entry("0.1", higher=True), Entry("0.2", higher=False)])
+    mark_best(alone := [Entry("0.1", higher=True)])
     assert not any(entry.mark for entry in (*mixed, *alone))
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 
 from cad_exp.reporting import summary
-from cad_exp.reporting.figures.attribution import before_after
+from cad_exp.reporting.figures.before_after import before_after
 from cad_exp.reporting.figures.lettering import readable, wrapped
 from cad_exp.reporting.tables.write import escaped, markdown_table
 from cad_exp.utils import console, text

@@ -89,8 +89,8 @@ def test_the_picture(tiny_model, tiny_probes, tmp_path):
     assert table["share"].abs().sum() == pytest.approx(100)
     layers, cells, names = _cells(table)
     assert cells.shape == (len(layers), 5) and cells.sum() == pytest.approx(table["share"].sum())
-    assert [layer["part"] for layer in layers] == sorted((x["part"] for x in layers), key=["down", "mid", "up"].index)
-    first = table[(table["module"] == layers[0]["module"]) & (table["t_high"] == table["t_high"].max())]
+    assert [layer.part for layer in layers] == sorted((x.part for x in layers), key=["down", "mid", "up"].index)
+    first = table[(table["module"] == layers[0].module) & (table["t_high"] == table["t_high"].max())]
     assert cells[0, 0] == pytest.approx(first["share"].sum()) and names[0] == str(table["t_high"].max())
 
 

@@ -13,8 +13,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cad_exp.reporting.figures.attribution import attribution_map, before_after
-from cad_exp.reporting.tracking import Tracker, WandbTracker, artifact_name, track
+from cad_exp.reporting.figures.attribution import attribution_map
+from cad_exp.reporting.figures.before_after import before_after
+from cad_exp.reporting.tracking.session import track
+from cad_exp.reporting.tracking.tracker import Tracker
+from cad_exp.reporting.tracking.wandb_tracker import WandbTracker, artifact_name
 from cad_exp.utils.errors import UserError
 from tests import offline
 from tests.fakes import fake_attribution
@@ -124,7 +127,7 @@ def test_an_exception_ends_the_run_and_goes_on(tmp_path: Path):
 
 def test_disabled_does_not_import_wandb(tmp_path: Path):
     code = (
-        "import sys\nfrom cad_exp.reporting.tracking import track\n"
+        "import sys\nfrom cad_exp.reporting.tracking.session import track\n"
         "with track({'tracking': {'mode': 'disabled'}}, '.') as tracker:\n"
         "    tracker.log_metrics([]); tracker.log_attribution('a')\n"
         "    tracker.log_images({}); tracker.log_artifact('a', 'b')\n"

@@ -15,8 +15,8 @@ from cad_exp.utils.text import cell, line
 
 if TYPE_CHECKING:
     from cad_exp.reporting.tables.collect import Found
-    from cad_exp.reporting.tables.layout import Table
     from cad_exp.reporting.tables.plan import Plan
+    from cad_exp.reporting.tables.table import Table
 
 HELP = """\
 Builds the table of a study from the results.json files of its runs; nothing is computed again.
@@ -86,7 +86,7 @@ def study(
     """Build the table of a study, print it, and write it as Markdown, LaTeX, CSV and picture."""
     from cad_exp.reporting.tables import write
     from cad_exp.reporting.tables.collect import Found, collect
-    from cad_exp.reporting.tables.layout import found_runs
+    from cad_exp.reporting.tables.metrics import found_runs
     from cad_exp.reporting.tables.origin import origin
     from cad_exp.reporting.tables.plan import plan
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cad_exp.evaluation.intervals import Bootstrapped, Jackknifed
+from cad_exp.evaluation.intervals.resampled import Bootstrapped, Jackknifed
 
 
 class _Given(torch.nn.Module):

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cad_exp.evaluation.intervals import Estimate, Mean, Means, Share, Shares, Total
+from cad_exp.evaluation.intervals.estimate import Estimate
+from cad_exp.evaluation.intervals.images import Mean, Share, Total
+from cad_exp.evaluation.intervals.labels import Means, Shares
 from cad_exp.evaluation.judges.nudenet import EXPOSED, counts
 from cad_exp.evaluation.measured import Sample, compared
 from cad_exp.evaluation.quality import distances, quality

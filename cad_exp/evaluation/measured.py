@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cad_exp.evaluation.intervals import Estimate, estimated
+from cad_exp.evaluation.intervals.estimate import Estimate, estimated
 from cad_exp.utils.hashing import digest
 
 LISTED = 20  # prompts that a definition lists; of a larger set it gives their number and hash

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from cad_exp.evaluation.distances import KID_SUBSET, Statistics, frechet_estimate, kernel_estimate
-from cad_exp.evaluation.intervals import Mean, Means
+from cad_exp.evaluation.intervals.images import Mean
+from cad_exp.evaluation.intervals.labels import Means
 from cad_exp.evaluation.measured import Sample, compared
 from cad_exp.evaluation.records import Records
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cad_exp.evaluation.intervals import Share, estimated
+from cad_exp.evaluation.intervals.estimate import estimated
+from cad_exp.evaluation.intervals.images import Share
 from cad_exp.mini import CLIP, JUDGE, PIPELINE, PIPELINE_DIT, WEIGHTS
 from cad_exp.mini.world import OBJECTS, STYLES
 from cad_exp.utils.io import atomic, write_json

@@ -26,7 +26,7 @@ from cad_exp.pipeline.tasks.attribute import Attribute
 from cad_exp.reporting import contact_sheet, summary
 from cad_exp.reporting.results import STOPPED, Results
 from cad_exp.reporting.summary import UNITS
-from cad_exp.reporting.tracking import Tracker
+from cad_exp.reporting.tracking.tracker import Tracker
 from cad_exp.utils import console, distributed
 from cad_exp.utils import images as pngs
 from cad_exp.utils.console import harmless
@@ -207,7 +207,7 @@ class Show:
         timestep_figure.timestep_map(table, self.folder / "timesteps.png", title)
 
     def _before_after(self) -> None:
-        from cad_exp.reporting.figures import attribution as figures
+        from cad_exp.reporting.figures.before_after import before_after
 
         shown = {
             variant: {
@@ -217,7 +217,7 @@ class Show:
             for variant, files in self.pictures.items()
         }
         title = f"{self.config['concept']['name']}: before and after"
-        figures.before_after(shown, self.folder / "before_after.png", title)
+        before_after(shown, self.folder / "before_after.png", title)
 
     def _mirror(self, tracker: Tracker, drawn: list[str]) -> None:
         """Everything to the tracker, whose failures cost nothing."""

@@ -25,7 +25,7 @@ from cad_exp.pipeline.stages.noisy_latents import NoisyLatents
 from cad_exp.pipeline.tasks.attribute import Attribute, build
 from cad_exp.reporting import run_folder
 from cad_exp.reporting.results import Results, run_info
-from cad_exp.reporting.tracking import track
+from cad_exp.reporting.tracking.session import track
 from cad_exp.utils import console, distributed
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.hashing import file_digest

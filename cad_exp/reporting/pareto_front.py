@@ -10,7 +10,7 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
-from cad_exp.reporting.figures.attribution import HELPS, INK, PALE, SUPPRESSES, _canvas, _save
+from cad_exp.reporting.figures.canvas import HELPS, INK, PALE, SUPPRESSES, canvas, save
 from cad_exp.reporting.summary import number
 from cad_exp.utils.console import clean
 from cad_exp.utils.io import atomic
@@ -96,7 +96,7 @@ def draw(
 
     Told apart by shape as well as by colour. Numbers at the front's points are the trials'.
     """
-    figure = _canvas(8.6, 5.6)
+    figure = canvas(8.6, 5.6)
     figure.set_layout_engine("constrained")
     axes = figure.subplots()
     axes.axvspan(bound, 2, color="#eef2f7", zorder=0)
@@ -141,7 +141,7 @@ def draw(
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8.8)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _bars(rows: list[Row]) -> dict[str, list[list[float]]]:

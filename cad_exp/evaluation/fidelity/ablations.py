@@ -23,7 +23,8 @@ from torch import Tensor
 
 from cad_exp.attribution.game import Game
 from cad_exp.evaluation.fidelity.statistics import agreement, stream
-from cad_exp.evaluation.intervals import Mean, estimated
+from cad_exp.evaluation.intervals.estimate import estimated
+from cad_exp.evaluation.intervals.images import Mean
 from cad_exp.utils.errors import UserError, choose
 from cad_exp.utils.finite import refusal
 

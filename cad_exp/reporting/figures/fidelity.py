@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from cad_exp.evaluation.fidelity.image_game import MEASURES
 from cad_exp.evaluation.fidelity.statistics import agreement
-from cad_exp.reporting.figures.attribution import HELPS, INK, OKABE_ITO, PALE, SUPPRESSES, _canvas, _save
+from cad_exp.reporting.figures.canvas import HELPS, INK, OKABE_ITO, PALE, SUPPRESSES, canvas, save
 from cad_exp.reporting.figures.lettering import wrapped
 
 GRID = "#e5e7eb"
@@ -44,7 +44,7 @@ def scatter(records: pd.DataFrame, path: Path | str, title: str = "", measure: s
     looks = {rate: (OKABE_ITO[i % len(OKABE_ITO)], MARKERS[i % len(MARKERS)]) for i, rate in enumerate(rates)}
     width = 1.2 + 5.2 * max(1, len(kinds))
     below, above = 0.75 + 0.19 * (len(rates) + 1), 0.95 + 0.17 * len(_wrapped(verdict, width))
-    figure = _canvas(width, 4.5 + below + above)
+    figure = canvas(width, 4.5 + below + above)
     height, panels = figure.get_figheight(), figure.subplots(1, max(1, len(kinds)), squeeze=False)[0]
     place = {"top": 1 - above / height, "bottom": below / height, "wspace": 0.22}
     figure.subplots_adjust(left=0.9 / width, right=0.98, **place)
@@ -55,7 +55,7 @@ def scatter(records: pd.DataFrame, path: Path | str, title: str = "", measure: s
     line = "the line" if measure == "J" else "a rising line"
     what = f"Each mark is a set of components switched off; scores to be trusted put it on {line}."
     _title(figure, title or "Predicted and true effect of ablations", what, verdict)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _scatter_panel(axes: Any, rows: pd.DataFrame, looks: dict[float, tuple[str, str]], line: bool) -> None:
@@ -102,14 +102,14 @@ def curves(records: pd.DataFrame, path: Path | str, title: str = "", measures: S
     records: those of `fidelity.ordered_curves` with the column `measure` (others are left out). The random orders are
     their mean and the band from the lowest to the highest of them.
     """
-    figure = _canvas(1.2 + 6.6 * len(measures), 5.7)
+    figure = canvas(1.2 + 6.6 * len(measures), 5.7)
     panels, width = figure.subplots(1, len(measures), squeeze=False)[0], figure.get_figwidth()
     figure.subplots_adjust(left=0.8 / width, right=1 - 0.25 / width, top=0.83, bottom=0.16, wspace=0.2)
     for axes, (name, intact, label) in zip(panels, measures, strict=True):
         _curves_panel(axes, records[(records["study"] == "curve") & (records["measure"] == name)], intact, label)
     what = "While components are switched off one after the other, in the order of their scores."
     _title(figure, title or "Removing everything, in order", what)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _curves_panel(axes: Any, rows: pd.DataFrame, intact: float, label: str) -> None:

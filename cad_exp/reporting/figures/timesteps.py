@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
-from cad_exp.reporting.figures.attribution import (
-    HELPS,
-    INK,
-    KIND_COLOURS,
-    PALE,
-    SIGNED,
-    SUPPRESSES,
-    _canvas,
-    _layers,
-    _save,
-    _separate,
-)
+from cad_exp.reporting.figures.canvas import HELPS, INK, PALE, SIGNED, SUPPRESSES, canvas, name_rows, save, separate
+from cad_exp.reporting.figures.layers import Layer, layers_of
 from cad_exp.reporting.figures.lettering import wrapped
 
 GRID = "#e5e7eb"
@@ -36,16 +25,14 @@ def timestep_map(table: pd.DataFrame, path: Path | str, title: str = "") -> Path
     layers, cells, names = _cells(table)
     height = 3.9 + 0.27 * max(len(layers), 5)
     width = max(7.6, 3.6 + 0.62 * len(names))
-    figure = _canvas(width, height)
+    figure = canvas(width, height)
     heat = figure.add_axes((2.5 / width, 2.35 / height, 1 - 3.4 / width, 1 - 3.25 / height))
     line = figure.add_axes((2.5 / width, 0.75 / height, 1 - 3.4 / width, 1.25 / height))
     most = np.abs(cells).max() or 1.0
     image = heat.imshow(cells, cmap=SIGNED, vmin=-most, vmax=most, aspect="auto", interpolation="nearest")
     heat.set_xticks([])
-    heat.set_yticks(range(len(layers)), [f"{layer['name']}  {layer['kind']}" for layer in layers])
-    for tick, layer in zip(heat.get_yticklabels(), layers, strict=True):
-        tick.set_color(KIND_COLOURS.get(layer["kind"], INK))
-    _separate(heat, layers)
+    name_rows(heat, [layer.name for layer in layers], [layer.kind for layer in layers])
+    separate(heat, [layer.part for layer in layers])
     heat.set_ylim(len(layers) - 0.5, -0.5)
     beside = figure.add_axes((1 - 0.75 / width, 2.35 / height, 0.13 / width, 1 - 3.25 / height))
     bar = figure.colorbar(image, cax=beside)
@@ -57,7 +44,7 @@ def timestep_map(table: pd.DataFrame, path: Path | str, title: str = "") -> Path
     figure.text(0.15 / width, 1 - 0.14 / height, title, fontsize=13)
     figure.texts[-1].set(fontweight="bold", color=INK, va="top")
     figure.text(0.15 / width, 1 - 0.42 / height, _takeaway(layers, cells, names), fontsize=8.8, color=PALE, va="top")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _shares(table: pd.DataFrame) -> pd.Series:
@@ -66,20 +53,19 @@ def _shares(table: pd.DataFrame) -> pd.Series:
     return 100 * weighted / (weighted.abs().sum() or 1.0)
 
 
-def _cells(table: pd.DataFrame) -> tuple[list[dict[str, Any]], np.ndarray, list[str]]:
+def _cells(table: pd.DataFrame) -> tuple[list[Layer], np.ndarray, list[str]]:
     """Layers in network order, sums of shares (layers, bins), and the bins' names."""
     bins = table[["t_high", "t_low"]].drop_duplicates()
     rows = table[table["t_high"] == bins["t_high"].iloc[0]].reset_index(drop=True)
     rows["index"] = rows.index
-    scores = {"any": SimpleNamespace(double=lambda: rows["score"].to_numpy(np.float64))}
-    layers = _layers(SimpleNamespace(tables={"any": rows}, scores=scores), "any")
+    layers = layers_of(rows, rows["score"].to_numpy(np.float64))
     sums = table.groupby(["module", "t_high"])["share"].sum()
-    cells = np.array([[sums[layer["module"], high] for high in bins["t_high"]] for layer in layers])
+    cells = np.array([[sums[layer.module, high] for high in bins["t_high"]] for layer in layers])
     names = [f"{a}" if a == b else f"{a}–{b}" for a, b in zip(bins["t_high"], bins["t_low"], strict=True)]
     return layers, cells, names
 
 
-def _totals(axes: Any, total: np.ndarray, table: pd.DataFrame, names: list[str]) -> None:
+def _totals(axes: Axes, total: np.ndarray, table: pd.DataFrame, names: list[str]) -> None:
     """The net share of each bin, and thinly what makes and what suppresses the concept there."""
     order, places = table["t_high"].drop_duplicates(), np.arange(len(total))
     for colour, part in ((HELPS, table["share"].clip(lower=0)), (SUPPRESSES, table["share"].clip(upper=0))):
@@ -98,13 +84,13 @@ def _totals(axes: Any, total: np.ndarray, table: pd.DataFrame, names: list[str])
     axes.tick_params(labelsize=8.5, length=2)
 
 
-def _takeaway(layers: list[dict[str, Any]], cells: np.ndarray, names: list[str]) -> str:
+def _takeaway(layers: list[Layer], cells: np.ndarray, names: list[str]) -> str:
     """What the picture shows, in numbers."""
     row, column = np.unravel_index(cells.argmax(), cells.shape)
     when, layer = int(cells.sum(0).argmax()), layers[row]
     net, cell = (f"{value:.2g}\u00a0%" for value in (cells.sum(0)[when], cells[row, column]))
     return (
         "Share of all influence: orange makes the concept, blue suppresses it.\n"
-        f"Most is made at t = {names[when]} ({net} net); the strongest cell is {layer['name']} {layer['kind']} "
+        f"Most is made at t = {names[when]} ({net} net); the strongest cell is {layer.name} {layer.kind} "
         f"at t = {names[column]} ({cell})."
     )

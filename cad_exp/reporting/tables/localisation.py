@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cad_exp.reporting.figures.attribution import PARTS, short_name
+from cad_exp.reporting.figures.layers import PARTS, short_name
 from cad_exp.reporting.summary import number
 from cad_exp.reporting.tables.collect import Found, Run
-from cad_exp.reporting.tables.layout import MISSING, NOTHING, Column, Entry, Row, Table, found_runs
+from cad_exp.reporting.tables.metrics import found_runs
 from cad_exp.reporting.tables.plan import Plan, lookup
+from cad_exp.reporting.tables.table import MISSING, NOTHING, Column, Entry, Row, Table
 from cad_exp.utils.errors import UserError
 
 COLUMNS = ["concept", "concept_kind", "module", "part", "block", "layer", "kind", "t_high", "t_low", "n_probes"]

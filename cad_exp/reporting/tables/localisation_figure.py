@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from cad_exp.reporting.figures.attribution import INK, KIND_COLOURS, PALE, SIGNED, _canvas, _percent, _save, _separate
+from cad_exp.reporting.figures.canvas import INK, PALE, SIGNED, canvas, name_rows, percent, save, separate
 from cad_exp.reporting.tables.collect import Found
 from cad_exp.reporting.tables.localisation import CONCEPT_KINDS, layer_of, read, whens
 from cad_exp.reporting.tables.plan import Plan
@@ -33,7 +33,7 @@ def draw(plan: Plan, found: Found, path: Path) -> Path | None:
     body = 0.19 * max(table["module"].nunique(), 5)
     width = max(LEFT + max(map(len, lines)) * (PANEL + GROUP_GAP) + 0.9, 9.6)
     height = 0.75 + len(lines) * (ABOVE + body + BELOW)
-    figure = _canvas(width, height)
+    figure = canvas(width, height)
     # A few cells are far beyond all others: they get the last colour, or the rest would be pale.
     reach = float(table["cell"].abs().quantile(0.98)) or float(table["cell"].abs().max()) or 1.0
     for number, line in enumerate(lines):
@@ -48,7 +48,7 @@ def draw(plan: Plan, found: Found, path: Path) -> Path | None:
         "off takes from J.\nPercentages: of the sum of the concept's positive effects."
     )
     figure.text(0.15 / width, 1 - 0.4 / height, said, fontsize=8.8, color=PALE, va="top")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _line(figure: Any, panels: list[pd.DataFrame], bottom: float, body: float, reach: float) -> tuple[Any, float]:
@@ -74,13 +74,11 @@ def _panel(axes: Any, own: pd.DataFrame, reach: float, labelled: bool) -> Any:
     layers = own.drop_duplicates("module")[["part", "layer", "kind"]].to_dict("records")
     cells = own.pivot_table(index="module", columns="when", values="cell", sort=False)
     image = axes.imshow(cells, cmap=SIGNED, vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
-    _separate(axes, layers)
+    separate(axes, [layer["part"] for layer in layers])
     axes.set_xticks(range(len(cells.columns)), cells.columns, rotation=55, ha="right", rotation_mode="anchor")
     axes.set_yticks([])
     if labelled:
-        axes.set_yticks(range(len(layers)), [f"{layer['layer']}  {layer['kind']}" for layer in layers])
-        for tick, layer in zip(axes.get_yticklabels(), layers, strict=True):
-            tick.set_color(KIND_COLOURS.get(layer["kind"], INK))
+        name_rows(axes, [layer["layer"] for layer in layers], [layer["kind"] for layer in layers])
     axes.tick_params(length=0, labelsize=8)
     axes.tick_params(axis="x", labelsize=7)
     concept = str(own["concept"].iloc[0]).replace("_", " ")
@@ -101,11 +99,11 @@ def takeaway(own: pd.DataFrame) -> str:
     kinds, parts = (positive.groupby(group, sort=False).sum() for group in (own["kind"], whens(own)))
     module = own.groupby("module", sort=False)["effect"].sum().idxmax()
     first, share = layer_of(own, module), positive[own["module"] == module].sum()
-    lines = [f"{kinds.idxmax()}: {_percent(100 * kinds.max())}"]
-    lines += [f"{first['layer']},", f"{first['kind']}: {_percent(100 * share)}"]
+    lines = [f"{kinds.idxmax()}: {percent(100 * kinds.max())}"]
+    lines += [f"{first['layer']},", f"{first['kind']}: {percent(100 * share)}"]
     probes = own.groupby(whens(own), sort=False)["n_probes"].first()
     if parts.max() >= OUTSTANDING * probes[parts.idxmax()] / probes.sum():
-        lines.append(f"t = {parts.idxmax()}: {_percent(100 * parts.max())}")
+        lines.append(f"t = {parts.idxmax()}: {percent(100 * parts.max())}")
     return "\n".join(lines)
 
 

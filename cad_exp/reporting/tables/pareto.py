@@ -11,10 +11,11 @@ from typing import Any
 
 from matplotlib.lines import Line2D
 
-from cad_exp.reporting.figures.attribution import INK, OKABE_ITO, PALE, _canvas, _save
+from cad_exp.reporting.figures.canvas import INK, OKABE_ITO, PALE, canvas, save
 from cad_exp.reporting.pareto_front import front
 from cad_exp.reporting.tables.collect import Found
-from cad_exp.reporting.tables.layout import Place, found_runs, label, place_of, places, repeated, resolve
+from cad_exp.reporting.tables.metrics import found_runs, label, resolve
+from cad_exp.reporting.tables.places import Place, place_of, places, repeated
 from cad_exp.reporting.tables.plan import Job, Plan
 from cad_exp.reporting.tables.study import Metric
 
@@ -52,7 +53,7 @@ class _Picture:
         panels = places(self.plan.jobs, self.study.panels)
         columns = 2 if len(panels) == 4 else min(len(panels), MOST)
         rows = -(-len(panels) // columns)
-        figure = _canvas(max(6.4, 4.3 * columns), 1.9 + 3.5 * rows)
+        figure = canvas(max(6.4, 4.3 * columns), 1.9 + 3.5 * rows)
         figure.set_layout_engine("constrained")
         axes = figure.subplots(rows, columns, squeeze=False)
         inside = [self.of_panel(place) for place in panels]
@@ -70,7 +71,7 @@ class _Picture:
         title = "\n".join(textwrap.wrap(self.title(), int(9 * figure.get_figwidth())))
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
         self.legend(figure)
-        return _save(figure, path)
+        return save(figure, path)
 
     def of_panel(self, place: Place) -> list[Job]:
         return [job for job in self.plan.jobs if place_of(job, self.study.panels) == place]

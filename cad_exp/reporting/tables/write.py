@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from cad_exp.reporting.tables.collect import Found, Run, changes
-from cad_exp.reporting.tables.layout import Entry, Table, place_of
+from cad_exp.reporting.tables.places import place_of
 from cad_exp.reporting.tables.plan import Job, Plan
+from cad_exp.reporting.tables.table import Entry, Table
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.io import atomic
 from cad_exp.utils.text import cell, inert, line, safe
