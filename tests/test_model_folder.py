@@ -16,7 +16,7 @@ from cad_exp.config.resolve import settle
 from cad_exp.models import model_folder
 from cad_exp.models.families.stable_diffusion import text_alone
 from cad_exp.models.pipeline import DiffusionModel
-from cad_exp.models.sources import EMBEDDED, check_reachable, locate
+from cad_exp.models.sources import MODELS, check_reachable, locate
 from cad_exp.pipeline.identity import model_identity
 from cad_exp.pipeline.preflight import check as ready
 from cad_exp.utils.errors import UserError
@@ -158,7 +158,7 @@ def test_a_linked_component_counts(folder, tmp_path):
     before = weights(folder)
     config = tmp_path / "elsewhere" / "config.json"
     config.write_text(config.read_text() + "\n")
-    assert weights(folder) != before and weights(EMBEDDED["mini"]) == weights("mini")
+    assert weights(folder) != before and weights(MODELS.get("mini").folder) == weights("mini")
 
 
 def test_a_home_folder_is_found(folder, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The code of modules of this package, and of all that they import from it, as a hash."""
 
 import ast
+import re
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -46,7 +47,10 @@ def _parsed(file: Path, text: bytes) -> tuple[str, list[Path]]:
 
 
 def _imports(node: ast.AST, file: Path) -> list[Path | None]:
-    """Files of this package that an import statement names."""
+    """Files of this package that an import statement, or an entry of a registry ("cad_exp.mini:Mini"), names."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        module = re.fullmatch(r"cad_exp\.([\w.]+):\w+", node.value)
+        return [_file(module[1].split("."))] if module else []
     if isinstance(node, ast.Import):
         return [_file(a.name.split(".")[1:]) for a in node.names if a.name.startswith("cad_exp.")]
     if not isinstance(node, ast.ImportFrom):

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from cad_exp.attribution.attribute import Attribution
-from cad_exp.config.resolve import REPLACING, Config, settle
+from cad_exp.config.resolve import Config, settle
 from cad_exp.config.runs import alone
 from cad_exp.data import prompts, vocabulary
 from cad_exp.data.prompts.sources import files as prompt_files
 from cad_exp.data.requests import Shot
 from cad_exp.evaluation import erasure, verdict
 from cad_exp.interventions.edit import Edit
-from cad_exp.interventions.selection import make_edit, random_edit
+from cad_exp.interventions.methods import make_edit, needs_scores, own_settings
+from cad_exp.interventions.selection import random_edit
 from cad_exp.pipeline import preflight, report, studies
 from cad_exp.pipeline.identity import run_identity
 from cad_exp.pipeline.stages import Stages
@@ -49,7 +50,7 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
         if config["model"]["erased"]:
             with results.time("erasing"):
                 erase_first(stages, results, folder)
-        if config["edit"]["name"] in REPLACING:
+        if not needs_scores(config["edit"]):
             with results.time("edit"):
                 edits = stages.rival()
             report.edits(edits, folder)
@@ -90,7 +91,7 @@ def erase_first(stages: Stages, results: Results, folder: Path) -> None:
     first = Stages(alone(stages.config), stages.cache.folder)
     config = first.config
     console.stage(f"first the model is erased: edit={config['edit']['name']}")
-    if config["edit"]["name"] in REPLACING:
+    if not needs_scores(config["edit"]):
         edit = first.rival()["edited"]
     else:
         granularity = config["granularity"]
@@ -155,6 +156,7 @@ def chosen_edit(attribution: Attribution, config: Config) -> Edit:
         settings["factor"],
         seed=config["seed"],
         rounding=settings["rounding"],
+        **own_settings(settings),
     )
     report.budget(edit, attribution, granularity)
     if edit.empty:

@@ -13,6 +13,7 @@ from cad_exp.config.names import check_name
 from cad_exp.config.runs import runs
 from cad_exp.data.image_folder import images_digest
 from cad_exp.data.prompts.sources import files as prompt_files
+from cad_exp.evaluation.judges import judge_class
 from cad_exp.models.model_folder import files as model_files
 from cad_exp.models.sources import commit, locate, weights_file
 from cad_exp.pipeline.code import code_version
@@ -22,13 +23,13 @@ from cad_exp.utils.paths import find_file
 
 def run_identity(config: dict[str, Any]) -> str:
     """What a finished run must share with a new one to stand for it: settings, code, versions, weights, files."""
-    from cad_exp.evaluation.judge_sources import judge_identity
-
     parts = [effective(config), code_version("pipeline.experiment"), versions(), model_identity(config["model"])]
     parts += [file_digest(file) for file in prompt_files(config)]
     for each in runs(config):
         given, path = each["probes"]["images"], each["edit"].get("path")
-        parts += [judge_identity(each), images_digest(given, "probes.images") if given else None]
+        judge = judge_class(each["judge"])
+        parts += [{} if judge is None else judge.identity_of(each)]
+        parts += [images_digest(given, "probes.images") if given else None]
         parts += [file_digest(find_file(path, "edit.path"))] if path else []
     return digest(parts)
 

@@ -25,16 +25,18 @@ from cad_exp.attribution.objectives.build import Objective, check, formula, make
 from cad_exp.config.resolve import Config
 from cad_exp.data.image_folder import images_digest, load_folder
 from cad_exp.data.noisy_latents import Probes, look, sample_noised, sample_trajectory, walk
-from cad_exp.data.requests import Shot, batches, retention_prompts
+from cad_exp.data.requests import Shot, batches
 from cad_exp.evaluation import erasure, redaction
 from cad_exp.evaluation.distances import Statistics
 from cad_exp.evaluation.fidelity.metrics import check as check_fidelity
-from cad_exp.evaluation.judge_sources import at_hand, reference_digest, reference_place, wanted
-from cad_exp.evaluation.judges import Judge, RealJudge, load_judge
+from cad_exp.evaluation.judge_sources import reference_digest
+from cad_exp.evaluation.judges import judge_class, load_judge
+from cad_exp.evaluation.judges.base import Judge
 from cad_exp.evaluation.judges.inception import read_statistics
 from cad_exp.evaluation.outliers import FEWEST, QUANTILE, World, spread
 from cad_exp.interventions.edit import Edit
-from cad_exp.interventions.methods import make_rival, perturbation
+from cad_exp.interventions.methods import make_rival
+from cad_exp.interventions.methods.control import perturbation
 from cad_exp.interventions.spaces import GRANULARITIES, OPTIONAL, make_granularity
 from cad_exp.models import activation_checkpointing, offload
 from cad_exp.models.pipeline import DiffusionModel, resolve
@@ -118,12 +120,17 @@ class Stages:
     def _judges(self) -> Judge | None:
         """The judges that the config's metrics need. UserError, before any work, if their weights are missing."""
         settings = self.config["judge"]
-        if settings["name"] != "real":
-            return load_judge(settings["name"])
-        places, lacking = at_hand(settings, wanted(self.config))
-        for what in lacking.values():
-            console.say(f"  without {what}", style="yellow")
-        return load_judge("real", settings, places, str(self.device))
+        judge = judge_class(settings)
+        places, lacking = judge.at_hand(self.config) if judge else ({}, [])
+        for what in lacking:
+            console.say(f"  {what}", style="yellow")
+        return load_judge(settings["name"], settings, places, str(self.device))
+
+    @property
+    def _judging(self) -> tuple[str, ...]:
+        """The modules whose code judges."""
+        module = type(self.judge).__module__
+        return ("evaluation.judges", *([module.removeprefix("cad_exp.")] if module.startswith("cad_exp.") else []))
 
     def _seen(self, files: list[Path]) -> np.ndarray:
         """Images (N, H, W, 3) as they were made: those of which only a cover was kept are made again, and not kept."""
@@ -283,7 +290,7 @@ class Stages:
         )  # code and judges that the objective's numbers depend on
         if "judge" in formula(objective).context:
             self.modules, self.who = (
-                ("attribution.attribute", "evaluation.judges"),
+                ("attribution.attribute", *self._judging),
                 {key: self.context[key] for key in ("kind", "label")},
             )
             self.who |= {"judge": self.judge.definition, "clip": self.judge.clip_definition}
@@ -337,7 +344,7 @@ class Stages:
         [place] = self._entries("rivals", [lambda: self.cache.get("rivals", ("interventions.methods",), inputs, make)])
         edits = {variant: Edit.load(place / f"{variant}.safetensors") for variant in ("edited", "random")}
         made = edits["edited"].meta
-        if not made["changed"]:
+        if not (made["changed"] or edits["edited"].steering):
             raise UserError(f"edit={settings['name']} changes no weight of this model: there is nothing to evaluate")
         console.say(f"  {made['changed']:,} weights of {made['matrices']:,} tensors replaced")
         return edits
@@ -398,6 +405,7 @@ class Stages:
     def judgements(self, shots: list[Shot], pictures: dict[str, list[Path]]) -> erasure.Records:
         """What the judges say of every image of every variant, and of drawings for the metrics that need them."""
         judge, settings = self.judge, self.config["evaluation"]
+        modules = ("evaluation.records", "utils.images", *self._judging)
         who = {"judge": judge.identity}
         starts = list(accumulate(map(len, batches(shots, settings["batch_size"])), initial=0))
         said, features = {}, []
@@ -415,7 +423,7 @@ class Stages:
                     save_file({"features": seen}, str(draft / "features.safetensors"))
 
                 inputs = who | {"prompts": prompts, "images": own[0].parent.name, "unedited": plain[0].parent.name}
-                return lambda: self.cache.get("judgements", ("evaluation.records", "utils.images"), inputs, make)
+                return lambda: self.cache.get("judgements", modules, inputs, make)
 
             makers = [maker(start, stop) for start, stop in pairwise(starts)]
             places = self._entries("judgements", makers, f"judgements, {variant}")
@@ -434,6 +442,7 @@ class Stages:
             judge.threshold,
             judge.thresholds,
             world_is=world_is,
+            look=lambda variant, numbers: self._seen([pictures[variant][number] for number in numbers]),
         )
 
     def _outside(self, table: pd.DataFrame, features: np.ndarray) -> tuple[np.ndarray, str]:
@@ -445,11 +454,11 @@ class Stages:
         unknown, rule = np.full(len(table), np.nan), f"farther than {100 * QUANTILE:.0f} % of these from the others"
         if "features" not in self.judge.definitions:
             return unknown, ""
-        if not isinstance(self.judge, RealJudge):
+        if self.judge.draws:
             known = self.judge.world()
             if known is None:
                 return unknown, ""
-            what = f"{len(known)} drawings of the whole mini world, {rule}"
+            what = f"{len(known)} drawings of the whole {self.judge.world_is}, {rule}"
             return World.of(known).outside(features).astype(float), f"judged by {what}"
         plain = (table["variant"] == "unedited").to_numpy()
         if plain.sum() < FEWEST:
@@ -461,29 +470,27 @@ class Stages:
         return World.of(features[plain][kept]).outside(features, own[shot]).astype(float), f"judged by {what}"
 
     def _reference(self, shots: list[Shot], who: dict[str, Any]) -> tuple[np.ndarray | Statistics | None, str]:
-        """What FID and KID compare with, and its name: the config's, for the mini world drawings; None: nothing."""
-        if isinstance(self.judge, RealJudge):
-            given = self.config["judge"]["inception"]["reference"]
-            return self._given(reference_place(given)) if given else (None, "")
-        known = {asked[1:] for asked in retention_prompts()}
+        """What FID and KID compare with, and its name: the config's, or drawings of a drawn world; None: nothing."""
+        if not self.judge.draws:
+            given = self.judge.reference()
+            return self._given(given) if given else (None, "")
+        known = set(self.judge.drawable())
         drawn = dict.fromkeys((s.kind, s.label) for s in shots if s.purpose == "retention")
-        if not known.issuperset(drawn):  # captions of a prompt set: the mini world has no drawings of them
+        if not known.issuperset(drawn):  # captions of a prompt set: there are no drawings of them
             return None, ""
-        return self._drawings(list(drawn), who), "drawings of the mini world that show what the prompts name"
+        words = f"drawings of the {self.judge.world_is} that show what the prompts name"
+        return self._drawings(list(drawn), who), words
 
     def _given(self, place: Path) -> tuple[np.ndarray | Statistics, str]:
         """Statistics of a file, or the features of all images of a folder."""
         if place.is_file():
             return read_statistics(place), f"stored statistics {place.name} {reference_digest(place)}"
-        part = self.judge.parts["inception"]
 
         def make(draft: Path) -> None:
-            save_file({"features": part.of_folder(place)}, str(draft / "features.safetensors"))
+            save_file({"features": self.judge.folder_features(place)}, str(draft / "features.safetensors"))
 
-        inputs = {"judge": part.definition, "images": reference_digest(place)}
-        found = self._entries("reference", [lambda: self.cache.get("reference", ("evaluation.judges",), inputs, make)])[
-            0
-        ]
+        inputs = {"judge": self.judge.definitions["features"], "images": reference_digest(place)}
+        found = self._entries("reference", [lambda: self.cache.get("reference", self._judging, inputs, make)])[0]
         return load_file(str(found / "features.safetensors"))["features"], f"folder {place.name} {inputs['images']}"
 
     def _drawings(self, asked: list[tuple[str, str]], who: dict[str, Any]) -> np.ndarray:
@@ -492,11 +499,11 @@ class Stages:
 
         def maker(kind: str, label: str) -> Callable[[], Path]:
             def make(draft: Path) -> None:
-                _, features = self.judge.labels(erasure.drawings(kind, label, number, seed))
+                _, features = self.judge.labels(self.judge.drawings(kind, label, number, seed))
                 save_file({"features": features}, str(draft / "features.safetensors"))
 
             inputs = who | {"kind": kind, "label": label, "number": number, "seed": seed}
-            return lambda: self.cache.get("reference", ("evaluation.records",), inputs, make)
+            return lambda: self.cache.get("reference", ("evaluation.records", *self._judging), inputs, make)
 
         places = self._entries("reference", [maker(*each) for each in asked])
         return np.concatenate([load_file(str(place / "features.safetensors"))["features"] for place in places])
