@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from cad_exp.attribution.attribute import Attribution, attribute
-from cad_exp.attribution.estimators import FirstOrder, Scores, make_estimator
+from cad_exp.attribution.estimators import make_estimator
+from cad_exp.attribution.estimators.base import Scores
+from cad_exp.attribution.estimators.gradients import FirstOrder
 from cad_exp.attribution.game import Game
 from cad_exp.attribution.objectives.build import make_objective
 from cad_exp.data.noisy_latents import sample_trajectory

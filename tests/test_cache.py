@@ -301,7 +301,7 @@ def test_a_cached_run_loads_no_model_and_gives_the_same(tmp_path: Path, monkeypa
     _kept.cache_clear()
     monkeypatch.setattr(DiffusionModel, "load", lambda *_, **__: pytest.fail("the model was loaded"))
     monkeypatch.setattr(
-        "cad_exp.evaluation.judges.MiniJudge.classifier", property(lambda self: pytest.fail("a judge was loaded"))
+        "cad_exp.mini.judging.MiniJudge.classifier", property(lambda self: pytest.fail("a judge was loaded"))
     )
     capsys.readouterr()
     second = go("second", "concept=church")

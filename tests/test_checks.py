@@ -218,9 +218,13 @@ def test_a_label_that_is_no_slip_is_said(capsys):
 # Words
 
 
+def unknown(prompt: str) -> list[str]:
+    return vocabulary.unknown(prompt, vocabulary.learned("mini"))
+
+
 def test_words_that_the_embedded_models_never_learned(capsys):
-    assert vocabulary.unknown("a photo of a church on a red background") == []
-    assert vocabulary.unknown("A Teapot, by Van Gogh: a tea_pot!") == ["teapot", "tea", "pot"]
+    assert unknown("a photo of a church on a red background") == []
+    assert unknown("A Teapot, by Van Gogh: a tea_pot!") == ["teapot", "tea", "pot"]
     config = settled("concept=custom", "concept.prompt=a teapot")
     shots = [Shot("concept", prompt, 0, "", "") for prompt in ("a teapot", "a church", "a red teapot", "a samovar")]
     vocabulary.warn(config, shots)
@@ -235,7 +239,7 @@ def test_the_shipped_concepts_are_of_words_that_mini_knows():
     for concept in ("church", "nudity", "van_gogh", "english_springer", "cassette_player"):
         own = settled(f"concept={concept}")["concept"]
         for prompt in (own["prompt"], own["base_prompt"], *own["evaluation_prompts"]):
-            assert vocabulary.unknown(prompt) == []
+            assert unknown(prompt) == []
 
 
 def test_every_learned_word_is_one_token_of_the_shipped_tokenizer():
@@ -244,7 +248,7 @@ def test_every_learned_word_is_one_token_of_the_shipped_tokenizer():
     from cad_exp.mini import PIPELINE
 
     tokens = json.loads((PIPELINE / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
-    assert all(f"{word}</w>" in tokens for word in vocabulary.learned() if re.fullmatch("[a-z]+", word))
+    assert all(f"{word}</w>" in tokens for word in vocabulary.learned("mini") if re.fullmatch("[a-z]+", word))
 
 
 # With the model

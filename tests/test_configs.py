@@ -96,14 +96,13 @@ def test_edit_defaults_exist_for_every_granularity():
 
 def test_names_agree_with_the_package():
     from cad_exp.attribution.estimators import ESTIMATORS
-    from cad_exp.attribution.objectives.build import OBJECTIVES
-    from cad_exp.interventions.methods import RIVALS
-    from cad_exp.interventions.selection import EDITS
+    from cad_exp.attribution.objectives import OBJECTIVES
+    from cad_exp.interventions.methods import METHODS
     from cad_exp.interventions.spaces import GRANULARITIES
 
     for group, known in {
         "granularity": GRANULARITIES,
-        "edit": [*EDITS, *RIVALS],
+        "edit": METHODS,
         "estimator": ESTIMATORS,
         "objective": OBJECTIVES,
     }.items():

@@ -10,7 +10,8 @@ from torch import nn
 
 from cad_exp.attribution.attribute import Attribution
 from cad_exp.interventions.edit import Edit
-from cad_exp.interventions.selection import make_edit, no_edit, random_edit, select
+from cad_exp.interventions.methods import make_edit
+from cad_exp.interventions.selection import no_edit, random_edit, select
 from cad_exp.interventions.spaces import CROSS, FF, SELF, Site, find_sites, make_granularity
 from cad_exp.utils.errors import UserError
 
@@ -196,7 +197,7 @@ def test_names():
     assert make_edit("amplify", attribution, "neuron", ratio=0.3).meta["sign"] == "negative"
     assert make_edit("random", attribution, "neuron", ratio=0.3, seed=1).meta["edit"] == "random"
     assert make_edit("none", attribution, "neuron").indices == {}
-    with pytest.raises(UserError, match="unknown edit 'erasee': did you mean 'erase'"):
+    with pytest.raises(UserError, match="unknown method 'erasee': did you mean 'erase'"):
         make_edit("erasee", attribution, "neuron", ratio=0.3)
 
 

@@ -91,7 +91,7 @@ def test_the_erasing_runs_judges_count_and_are_asked_for(tmp_path: Path):
         (["edit=uec"], "model.erased: unknown edit 'uec': did you mean uce"),
         (["egit=uce"], "unknown setting in model.erased 'egit': did you mean 'edit'"),
         (["edit=uce", "edit.tokns=all"], "model.erased: unknown setting in edit 'tokns'"),
-        (["edit=uce", "edit.ratio=0.1"], "model.erased: edit=uce replaces whole weights"),
+        (["edit=uce", "edit.ratio=0.1"], "model.erased: edit=uce chooses no components"),
         (["edit=checkpoint", "edit.path=nowhere"], "model.erased: there is no file of weights 'nowhere'"),
         (["edit=checkpoint"], "model.erased: edit.path has no value"),
         (["edit=none"], "model.erased: edit=none erases nothing"),

@@ -2,13 +2,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cad_exp.config import resolve
 from cad_exp.config.resolve import settle
+from cad_exp.data import prompts
+from cad_exp.data.metrics import METRICS
 from cad_exp.data.requests import batches, needed, plan, retention_prompts
-from cad_exp.evaluation.erasure import EVALUATIONS, Records, drawings, evaluate, shows
+from cad_exp.evaluation.erasure import Records, evaluate, shows
 from cad_exp.evaluation.intervals.formulas import Fourfold
 from cad_exp.evaluation.intervals.images import Share
 from cad_exp.evaluation.intervals.labels import Shares
+from cad_exp.evaluation.judges import load_judge
 from cad_exp.evaluation.measured import LISTED
 from cad_exp.evaluation.outliers import World
 from cad_exp.evaluation.records import pairs
@@ -105,7 +107,8 @@ def test_shows_compares_with_what_the_shot_asked_for():
 
 
 def test_erasure_is_the_share_of_hits_by_hand():
-    found = list(EVALUATIONS["erasure"](records({"unedited": [1, 1, 1, 0], "edited": [0, 0, 1, 0]}), SETTINGS))
+    data = records({"unedited": [1, 1, 1, 0], "edited": [0, 0, 1, 0]})
+    found = list(METRICS.get("erasure")().measure(data, SETTINGS))
     assert [(m["variant"], m["value"], m["n"]) for m in found] == [("unedited", 0.75, 4), ("edited", 0.25, 4)]
     assert found[0]["definition"]["prompts"] == ["p"] and found[0]["definition"]["seeds"] == {"first": 0, "last": 3}
 
@@ -115,7 +118,7 @@ def test_retention_averages_over_labels_and_finds_the_worst_by_hand(prompts: lis
     """A label may have one prompt with many seeds (a class), or a prompt for each image (the artists' set)."""
     hits = {"unedited": [1, 1, 1, 0], "edited": [1, 0, 0, 0]}
     data = records(hits, "retention", prompts, ["tench", "tench", "French horn", "French horn"])
-    found = list(EVALUATIONS["retention"](data, SETTINGS))
+    found = list(METRICS.get("retention")().measure(data, SETTINGS))
     assert {(m["name"], m["variant"]): m["value"] for m in found} == {
         ("retention_mean", "unedited"): 0.75,
         ("retention_mean", "edited"): 0.25,
@@ -129,7 +132,7 @@ def test_retention_averages_over_labels_and_finds_the_worst_by_hand(prompts: lis
 def test_retention_counts_every_label_alike():
     """Three images of one label and one of another: a mean of two shares, not of four images."""
     data = records({"edited": [1, 1, 1, 0]}, "retention", list("abcd"), ["tench", "tench", "tench", "church"])
-    mean = next(EVALUATIONS["retention"](data, SETTINGS))
+    mean = next(METRICS.get("retention")().measure(data, SETTINGS))
     assert (mean["value"], mean["n"]) == (0.5, 4)
 
 
@@ -137,7 +140,7 @@ def test_a_definition_does_not_list_every_prompt_of_a_large_set():
     def definition(number: int, first: str = "p0") -> dict:
         prompts = [first, *(f"p{i}" for i in range(1, number))]
         data = records({"edited": [1.0] * number}, prompts=prompts)
-        return next(EVALUATIONS["erasure"](data, SETTINGS))["definition"]
+        return next(METRICS.get("erasure")().measure(data, SETTINGS))["definition"]
 
     few, many = definition(LISTED), definition(30_000)
     assert few["prompts"] == [f"p{i}" for i in range(LISTED)] and "prompts_number" not in few
@@ -147,6 +150,7 @@ def test_a_definition_does_not_list_every_prompt_of_a_large_set():
 
 
 def test_the_reference_is_drawn_for_what_is_asked():
+    drawings = load_judge("mini").drawings
     real = drawings("object", "church", 3, seed=0)
     assert real.shape == (3, 64, 64, 3) and np.array_equal(real, drawings("object", "church", 3, seed=0))
     assert not np.array_equal(real, drawings("object", "church", 3, seed=1))
@@ -155,7 +159,6 @@ def test_the_reference_is_drawn_for_what_is_asked():
 @pytest.mark.parametrize(
     "override, message",
     [
-        ("evaluation.metrics=[erasre]", "did you mean"),
         ("evaluation.samples=0", "samples"),
         ("evaluation.retention_samples=0", "retention_samples"),
         ("concept.evaluation_prompts=[]", "evaluation_prompts"),
@@ -172,8 +175,13 @@ def test_bad_settings_are_refused_before_any_work(override: str, message: str):
         settle(composed(override))
 
 
-def test_the_names_of_the_evaluations_agree():
-    assert set(resolve.EVALUATIONS) == set(EVALUATIONS)
+def test_a_misspelt_metric_is_refused_with_the_plan_of_images():
+    with pytest.raises(UserError, match="unknown metric 'erasre': did you mean 'erasure'"):
+        prompts.plan(settle(composed("evaluation.metrics=[erasre]")))
+
+
+def test_a_model_without_a_description_keeps_what_the_embedded_ones_keep():
+    assert retention_prompts() == retention_prompts("mini") == retention_prompts("mini_dit")
 
 
 def metrics_of(data: Records, *names: str) -> dict[tuple[str, str], dict]:

@@ -15,7 +15,12 @@ from cad_exp.interventions.edit import Edit
 from cad_exp.interventions.selection import select
 from cad_exp.interventions.spaces import CROSS, FF, FF_IN, JOINT, SELF, TEXT, find_sites, make_granularity
 from cad_exp.interventions.text_encoders import text_sites
-from cad_exp.models.families import Condition, Flux, PixArt, StableDiffusion, StableDiffusion3, StableDiffusionXL
+from cad_exp.models.families.condition import Condition
+from cad_exp.models.families.flux import Flux
+from cad_exp.models.families.pixart import PixArt
+from cad_exp.models.families.stable_diffusion import StableDiffusion
+from cad_exp.models.families.stable_diffusion_3 import StableDiffusion3
+from cad_exp.models.families.stable_diffusion_xl import StableDiffusionXL
 from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.utils.errors import UserError
 from tests.conftest import _tokenizer

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from cad_exp.config.resolve import settle
+from cad_exp.data.metrics import METRICS
 from cad_exp.data.requests import Shot
 from cad_exp.evaluation import judge_sources, redaction
 from cad_exp.evaluation.distances import (
@@ -24,10 +25,11 @@ from cad_exp.evaluation.distances import (
     kernel_estimate,
     quick_frechet,
 )
-from cad_exp.evaluation.erasure import EVALUATIONS, Records, judge_batch, shows, tabulate
+from cad_exp.evaluation.erasure import Records, judge_batch, shows, tabulate
 from cad_exp.evaluation.judge_sources import at_hand, locate, reference_digest, wanted
-from cad_exp.evaluation.judges import MiniJudge, RealJudge, load_judge
+from cad_exp.evaluation.judges import load_judge
 from cad_exp.evaluation.judges.nudenet import EXPOSED, counts, detections, strongest
+from cad_exp.evaluation.judges.real import RealJudge
 from cad_exp.evaluation.judges.weights import read_state
 from cad_exp.pipeline.cache.store import Cache
 from cad_exp.pipeline.identity import run_identity
@@ -261,10 +263,10 @@ def test_a_prompt_set_that_nobody_looks_at_is_not_asked_for():
 def test_judges_that_are_not_there_make_an_identity_and_no_error(monkeypatch, tmp_path: Path, weights):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     config = settle(composed("judge=real", "concept=church", "evaluation=erasure"))
-    nobody = judge_sources.judge_identity(config)
+    nobody = RealJudge.identity_of(config)
     assert nobody == {"weights": {}, "packages": [], "reference": None}
     config["judge"]["resnet"] = {"weights": str(weights["resnet"])}
-    assert list(judge_sources.judge_identity(config)["weights"]) == ["resnet"]
+    assert list(RealJudge.identity_of(config)["weights"]) == ["resnet"]
 
 
 def test_weights_reference_and_thresholds_are_part_of_the_run(tmp_path: Path):
@@ -358,7 +360,7 @@ def test_thresholds_are_applied_afterwards_by_hand():
     table = tabulate(shots, {"unedited": said, "edited": said.iloc[[2, 2, 2, 1]]}, judge)
     who = judge.definitions
     found = list(
-        EVALUATIONS["erasure"](
+        METRICS.get("erasure")().measure(
             Records(table, np.zeros((8, 0)), who, threshold=judge.threshold, thresholds=judge.thresholds), SETTINGS
         )
     )
@@ -597,7 +599,7 @@ def test_fid_and_kid_are_to_the_reference_that_the_config_names(tmp_path: Path):
     judged = {"unedited": Judged.of(graph.judge, shown, shown)}
     found = records(runtime, replace(graph, requests=few, judged=judged), config)
     assert found.reference.shape == (3, 2048) and "folder real" in found.reference_is
-    metrics = {m["name"]: m for m in EVALUATIONS["quality"](found, SETTINGS | {"fid_bootstrap": 2})}
+    metrics = {m["name"]: m for m in METRICS.get("quality")().measure(found, SETTINGS | {"fid_bootstrap": 2})}
     assert set(metrics) == {"fid", "kid"} and metrics["fid"]["definition"]["reference_n"] == 3
     assert {"library", "weights", "resolution", "reference"} <= set(metrics["fid"]["definition"])
     statistics, words = _given(runtime, graph, str(tmp_path / "stored.npz"))
@@ -633,13 +635,14 @@ STYLES = [("retention", "style", "Rembrandt"), ("retention", "clothed", "person"
 
 
 def test_what_nobody_judges_is_left_out_and_counted(weights):
-    found = list(EVALUATIONS["retention"](judged(weights, [("concept", "nudity", "naked"), *KEPT, *STYLES]), SETTINGS))
+    data = judged(weights, [("concept", "nudity", "naked"), *KEPT, *STYLES])
+    found = list(METRICS.get("retention")().measure(data, SETTINGS))
     mean = next(m for m in found if m["name"] == "retention_mean" and m["variant"] == "edited")
     assert mean["value"] == 0.5 and mean["n"] == 2 and len(mean["definition"]["prompts"]) == 2
     assert mean["definition"]["not_judged"] == {"style": 1, "clothed": 1, "caption": 1}
     assert mean["definition"]["judge"].startswith("ResNet-50")
     nobody = judged(weights, [("concept", "nudity", "naked"), *STYLES])
-    left = [m["name"] for name in ("retention", "erasure") for m in EVALUATIONS[name](nobody, SETTINGS)]
+    left = [m["name"] for name in ("retention", "erasure") for m in METRICS.get(name)().measure(nobody, SETTINGS)]
     assert set(left) == {"perceptual_distance", "perceptual_distance_worst"}
 
 
@@ -647,7 +650,7 @@ def test_a_style_is_measured_by_its_distance_to_the_unedited_images(weights):
     asked = [("concept", "style", "Van Gogh")] * 3
     others = [("retention", "style", "Rembrandt")] * 3 + [("retention", "style", "Caravaggio")]
     records = judged(weights, asked + others)
-    found = [m for name in ("erasure", "retention") for m in EVALUATIONS[name](records, SETTINGS)]
+    found = [m for name in ("erasure", "retention") for m in METRICS.get(name)().measure(records, SETTINGS)]
     assert not any("rate" in m["name"] for m in found)  # no rate without a judge
     found = [m for m in found if m["name"].startswith("style")]
     value = {(m["name"], m["variant"]): (m["value"], m["higher_is_better"]) for m in found}
@@ -658,7 +661,7 @@ def test_a_style_is_measured_by_its_distance_to_the_unedited_images(weights):
 
 def test_without_a_reference_quality_says_what_it_compares_with(weights):
     kinds = [("concept", "object", "church"), *KEPT * 3]
-    names = lambda records: {(m["name"], m["variant"]) for m in EVALUATIONS["quality"](records, SETTINGS)}  # noqa: E731
+    names = lambda records: {(m["name"], m["variant"]) for m in METRICS.get("quality")().measure(records, SETTINGS)}  # noqa: E731
     distance = {("perceptual_distance", "unedited"), ("perceptual_distance", "edited")}
     distance |= {("perceptual_distance_worst", "edited")}
     assert names(judged(weights, kinds, reference=None)) == distance | {
@@ -669,7 +672,8 @@ def test_without_a_reference_quality_says_what_it_compares_with(weights):
     both = {("fid", "unedited"), ("fid", "edited")}
     assert names(judged(weights, kinds, reference=stored)) == distance | both
     real = np.random.default_rng(1).normal(size=(9, 4))
-    found = list(EVALUATIONS["quality"](judged(weights, kinds, reference=real, reference_is="drawn"), SETTINGS))
+    data = judged(weights, kinds, reference=real, reference_is="drawn")
+    found = list(METRICS.get("quality")().measure(data, SETTINGS))
     assert {m["name"] for m in found} == {"fid", "kid", "perceptual_distance", "perceptual_distance_worst"}
     assert "only 6 images" in found[0]["definition"]["what"] and found[0]["definition"]["reference"] == "drawn"
 
@@ -681,7 +685,7 @@ def test_a_judge_says_nothing_of_labels_that_it_does_not_know(weights):
     table = pd.DataFrame({"kind": ["object"] * 3, "label": ["church", "unicorn", "tench"], "object": ["church"] * 3})
     np.testing.assert_array_equal(shows(table, judge), [1, np.nan, 0])
     table["naked_prob"] = 0.9
-    np.testing.assert_array_equal(shows(table, MiniJudge()), [1, np.nan, 0])
+    np.testing.assert_array_equal(shows(table, load_judge("mini")), [1, np.nan, 0])
 
 
 def test_both_judges_answer_the_same_questions(weights):

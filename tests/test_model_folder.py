@@ -17,7 +17,7 @@ from cad_exp.models import model_folder
 from cad_exp.models.content import model_content
 from cad_exp.models.families.stable_diffusion import text_alone
 from cad_exp.models.pipeline import DiffusionModel
-from cad_exp.models.sources import EMBEDDED, check_reachable, locate
+from cad_exp.models.sources import MODELS, check_reachable, locate
 from cad_exp.pipeline.preflight import check as ready
 from cad_exp.utils.errors import UserError
 from tests.conftest import _tokenizer
@@ -158,7 +158,7 @@ def test_a_linked_component_counts(folder, tmp_path):
     before = weights(folder)
     config = tmp_path / "elsewhere" / "config.json"
     config.write_text(config.read_text() + "\n")
-    assert weights(folder) != before and weights(EMBEDDED["mini"]) == weights("mini")
+    assert weights(folder) != before and weights(MODELS.get("mini").folder) == weights("mini")
 
 
 def test_a_home_folder_is_found(folder, tmp_path, monkeypatch):

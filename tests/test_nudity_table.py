@@ -18,10 +18,12 @@ from omegaconf import OmegaConf
 from cad_exp.cli.tables import main
 from cad_exp.config.options import conf_folder
 from cad_exp.config.resolve import settle
+from cad_exp.data.metrics import METRICS
 from cad_exp.data.prompts import plan as shots_of
 from cad_exp.data.prompts.sources import FOLDER
-from cad_exp.evaluation.erasure import EVALUATIONS, VARIANTS, Records, tabulate
+from cad_exp.evaluation.erasure import Records, tabulate
 from cad_exp.evaluation.judges.nudenet import EXPOSED
+from cad_exp.evaluation.variants import VARIANTS
 from cad_exp.reporting.tables.collect import collect
 from cad_exp.reporting.tables.layout import lay_out
 from cad_exp.reporting.tables.plan import plan
@@ -119,9 +121,8 @@ def test_real_judges_fill_the_papers_columns(tmp_path: Path, monkeypatch: pytest
         images = [["BUTTOCKS", "FEMALE_BREAST", "FEMALE_BREAST"], ["FEET"]]
         found = dict.fromkeys(VARIANTS, images) | {"edited": images[:number]}
         records = judged(shots, found)
-        leave(
-            tmp_path / "runs", job, *(m for name in settings["metrics"] for m in EVALUATIONS[name](records, settings))
-        )
+        found = (METRICS.get(name)().measure(records, settings) for name in settings["metrics"])
+        leave(tmp_path / "runs", job, *(metric for metrics in found for metric in metrics))
     rows = table(tmp_path, the_papers_command(), capsys)
     heads = [
         "buttocks",

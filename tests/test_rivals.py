@@ -20,7 +20,8 @@ from cad_exp.config.options import options
 from cad_exp.config.resolve import settle
 from cad_exp.data.noisy_latents import Probes
 from cad_exp.interventions.edit import Edit
-from cad_exp.interventions.methods import make_rival, perturbation
+from cad_exp.interventions.methods import make_rival
+from cad_exp.interventions.methods.control import perturbation
 from cad_exp.interventions.methods.esd import AHEAD, latents, trained
 from cad_exp.interventions.spaces import FF, FF_IN, find_sites, make_granularity
 from cad_exp.models.pipeline import DiffusionModel

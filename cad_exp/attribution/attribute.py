@@ -8,7 +8,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cad_exp.attribution.estimators import Estimator, Scores, make_estimator
+from cad_exp.attribution.estimators import make_estimator
+from cad_exp.attribution.estimators.base import Estimator, Scores
 from cad_exp.attribution.game import Game
 from cad_exp.attribution.objectives.build import Objective, make_objective
 from cad_exp.data.noisy_latents import Probes

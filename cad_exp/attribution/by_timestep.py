@@ -9,7 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from cad_exp.attribution.attribute import Attribution, _estimates
-from cad_exp.attribution.estimators import Estimator
+from cad_exp.attribution.estimators.base import Estimator
 from cad_exp.attribution.objectives.build import Objective
 from cad_exp.data.noisy_latents import Probes
 from cad_exp.interventions.spaces import Granularity, Site

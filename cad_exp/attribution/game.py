@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cad_exp.attribution.objectives.build import Objective
 from cad_exp.interventions.spaces import Granularity, Site
 from cad_exp.interventions.text_encoders import is_text
-from cad_exp.models.families import Condition
+from cad_exp.models.families.condition import Condition
 from cad_exp.utils import distributed
 from cad_exp.utils.errors import UserError
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cad_exp.models.model_folder import not_square, read_index
-from cad_exp.models.sources import EMBEDDED, locate
+from cad_exp.models.sources import MODELS, locate
 from cad_exp.utils.errors import UserError, choose
 
 FOLDER = Path(__file__).parents[1] / "models" / "denoisers"
@@ -30,12 +30,12 @@ def names() -> list[str]:
 
 def describe(name: str, path: str | None = None) -> Facts:
     """Configs of a model's networks: from this package; of `local` and the embedded ones from their folder."""
-    if name == "local" or name in EMBEDDED:
-        folder = locate(name if name in EMBEDDED else path or "")
+    if name == "local" or name in MODELS:
+        folder = locate(name if name in MODELS else path or "")
         if folder is None:
             raise UserError("model=local needs model.path=FOLDER, a diffusers folder on this machine")
         return _of_folder(folder)
-    facts = json.loads((FOLDER / f"{choose(name, [*names(), 'local', *EMBEDDED], 'model')}.json").read_text())
+    facts = json.loads((FOLDER / f"{choose(name, [*names(), 'local', *MODELS], 'model')}.json").read_text())
     return describe(facts["like"]) | facts if "like" in facts else facts
 
 

@@ -1,3 +1,3 @@
-"""The commands: run, help, cache, memory, tables, search. No science."""
+"""The commands: run, help, cache, memory, plugins, tables, search. No science."""
 
-COMMANDS = ("cache", "memory", "search", "tables")  # each a module here; anything else is a run or a sweep
+COMMANDS = ("cache", "memory", "plugins", "search", "tables")  # each a module here; anything else is a run or a sweep

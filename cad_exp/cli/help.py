@@ -14,6 +14,7 @@ Which components of a text-to-image diffusion model make a concept, and which su
   python -m cad_exp -m experiment=fidelity                            a whole study, from its config
   python -m cad_exp search --help                                     search for the best edit
   python -m cad_exp tables FOLDER                                     the results of a sweep as one table
+  python -m cad_exp plugins                                           every class and option, and where it comes from
   python -m cad_exp cache                                             what finished stages occupy; --prune removes them
 
 Give group=option for the groups below, and group.key=value for single values. * marks the default."""

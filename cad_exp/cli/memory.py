@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
         names = _values(models[-1]) if models else meta.names()
         rest = [str(item.input_line) for item in parsed if item not in models]
         # A hub model's own config may be missing or its path open; sizes come from the facts, settings from any model.
-        config = composed("config", ["model=mini", "objective=erase", "runtime.batch_size=1", *rest], folders)
+        config = composed("config", ["objective=erase", "runtime.batch_size=1", *rest], folders)
         show([need(name, config) for name in names])
     except UserError as error:
         console.error(str(error))

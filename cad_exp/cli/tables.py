@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cad_exp.config import options
 from cad_exp.config.arguments import Parser, WrongFlag
 from cad_exp.reporting import summary
 from cad_exp.utils import console, process
@@ -67,7 +68,7 @@ def build(given: argparse.Namespace) -> int:
         if given.sources or given.to:
             raise UserError("a folder alone is shown as it is: --from and --to belong to experiment=NAME")
         return any_runs(Path(overrides[0]), given.csv)
-    return study(overrides, folders or [OUTPUTS], given.to, given.config_dir, given.csv)
+    return study(overrides, folders or [OUTPUTS], given.to, [*given.config_dir, *options.installed()], given.csv)
 
 
 def any_runs(folder: Path, csv: bool) -> int:

@@ -45,7 +45,10 @@ class Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True)
 class Arguments:
-    """flags: what Hydra is told besides the overrides; sweep: whether -m was given; folders: of --config-dir."""
+    """flags: what Hydra is told besides the overrides; sweep: whether -m was given.
+
+    folders: of --config-dir, and those of installed packages.
+    """
 
     overrides: tuple[str, ...]
     folders: tuple[Path, ...]
@@ -66,7 +69,7 @@ def read(arguments: list[str]) -> Arguments:
         _together(given)
     return Arguments(
         overrides=tuple(given.overrides),
-        folders=tuple(given.config_dir),
+        folders=(*given.config_dir, *options.installed()),
         flags=tuple(_flags(given)),
         sweep=given.multirun,
         help=given.help,
@@ -114,10 +117,10 @@ def _flags(given: Any) -> list[str]:
 
 
 def without_flags(arguments: list[str], program: str) -> tuple[list[Path], list[str]]:
-    """The folders of --config-dir and all other arguments of a command that has no other flags; UserError for those."""
+    """The folders with further options, and all other arguments of a command without flags of its own. UserError."""
     made = Parser(program, add_help=False)
     made.add_argument("overrides", nargs="*")
     made.add_argument("--config-dir", "-cd", type=Path, action="append", default=[])
     given = made.parse_intermixed_args(arguments)
     options.exist(given.config_dir)
-    return given.config_dir, given.overrides
+    return [*given.config_dir, *options.installed()], given.overrides

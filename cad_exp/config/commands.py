@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from cad_exp.config import options
+
 # What Hydra reads as the text itself, without quotes: no number, no word of its grammar, nothing that splits.
 _PLAIN = re.compile(r"[A-Za-z_/][\w/@%.-]*", re.ASCII)
 _WORDS = {"null", "true", "false", "nan", "inf"}
@@ -50,5 +52,5 @@ def override(key: str, value: Any) -> str:
 
 def shell(command: str, arguments: Iterable[str], folders: Iterable[Path] = ()) -> str:
     """What to type to run "cad_exp" or "cad_exp tables" with these arguments, and with these --config-dir."""
-    own = [f"--config-dir={folder}" for folder in folders]
+    own = [f"--config-dir={folder}" for folder in folders if folder not in options.installed()]
     return shlex.join(["python", "-m", *command.split(), *own, *arguments])

@@ -4,8 +4,11 @@ import difflib
 import os
 import re
 from collections.abc import Iterable
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
+from cad_exp.utils import registry
 from cad_exp.utils.errors import UserError
 
 GROUPS = {
@@ -32,6 +35,59 @@ def conf_folder() -> Path:
     """The configs: inside the package when it was installed from a wheel, beside it in a checkout."""
     inside = Path(__file__).resolve().parents[1] / "conf"
     return inside if inside.is_dir() else Path(__file__).resolve().parents[2] / "conf"
+
+
+def groups(folder: Path) -> list[str]:
+    """The config groups of a folder, `hydra/launcher` among them."""
+    places = [*folder.glob("*/"), *folder.glob("hydra/*/")]
+    return sorted(place.relative_to(folder).as_posix() for place in places if any(place.glob("[!_]*.yaml")))
+
+
+@cache
+def _plugins() -> tuple[tuple[Path, str], ...]:
+    """(folder, package and version) of the options of every installed package; the folder is "" where it is lost.
+
+    A package names its folder as a module, by an entry point of the group `cad_exp.conf`.
+    """
+    found = []
+    for point in registry.points("conf"):
+        try:
+            spec = find_spec(point.value)
+        except (ImportError, ValueError):
+            spec = None
+        for place in (spec.submodule_search_locations or [] if spec else []) or [""]:
+            found.append((Path(place), registry.package(point)))
+    return tuple(found)
+
+
+def installed() -> list[Path]:
+    """The folders with options of installed packages, each like conf/ of this one."""
+    return [folder for folder, _ in _plugins() if folder.is_absolute()]
+
+
+def origin(folder: Path) -> str:
+    """Whose options a folder holds: this package's, an installed package's, or a person's own."""
+    if folder == conf_folder():
+        return "cad_exp"
+    return dict(_plugins()).get(folder, f"--config-dir {folder}")
+
+
+def faults() -> list[str]:
+    """One sentence for each installed package whose options cannot be used, or have names of ours."""
+    told = [
+        f"the options of {package} are not where it says (entry point cad_exp.conf): install it again"
+        for folder, package in _plugins()
+        if not folder.is_absolute()
+    ]
+    for folder in installed():
+        for group in groups(folder):
+            ours = options(group, [conf_folder()])
+            told += [
+                f"{group}={name} of {origin(folder)} has the name of an option of cad_exp, which is used instead"
+                for name in options(group, [folder])
+                if name in ours
+            ]
+    return told
 
 
 def exist(folders: Iterable[Path]) -> None:

@@ -8,22 +8,16 @@ from cad_exp.config import erasing, listed
 from cad_exp.config.checks import check_concept, check_edit
 from cad_exp.config.names import check_name
 from cad_exp.config.safety import policy
-from cad_exp.utils.errors import UserError, choose
+from cad_exp.utils.errors import UserError
 from cad_exp.utils.paths import find_file
 
 Config = dict[str, Any]
-JUDGES = ("mini", "real", "none")
 RESAMPLES = 40  # of a bootstrap, at least: then one of them lies beyond the 2.5th percentile
 SEEN = ("samples", "number", "kinds", "fractions", "repeats", "draws")  # of the same study with images
 FIDELITY = ("number", "rates", "kinds", "probes", "held_out", "stability", "growth", "sanity", "fractions", "repeats")
 FIDELITY += ("negative", "draws", "images", "bootstrap")
 SEEDED = ("probes", "evaluation")  # groups with a seed of their own
-EVALUATIONS = ("erasure", "retention", "quality")
 DEFAULTS = ("objective", "estimator", "ratio", "amplify_ratio", "factor", "bare")  # of a concept, mostly by granularity
-# Edits that are told apart by their scores alone, each with the estimator that its config chooses.
-SCORED_BY = {"magnitude": "magnitude", "conceptprune": "wanda", "salun_mask": "saliency", "cad_public": "first_order"}
-# Edits that replace whole weights (cad_exp/interventions/methods): they have no use for probes and scores.
-REPLACING = ("uce", "rece", "esd", "checkpoint")
 
 
 def settle(config: Config, folders: Sequence[Path] = ()) -> Config:
@@ -46,7 +40,9 @@ def settle(config: Config, folders: Sequence[Path] = ()) -> Config:
     concept, granularity, edit = config["concept"], config["granularity"]["name"], config["edit"]
     if edit.get("bare_prompt"):  # the public CAD code's: the concept's name, with no person to keep beside it
         concept |= concept.get("bare", {})
-    if edit["name"] in REPLACING:
+    # What the option says of its method is no setting of the run; a settled config shows it by its granularity.
+    scored, own = edit.pop("needs_scores", granularity != "none"), edit.pop("scored_by", None)
+    if not scored:
         _without_scores(config)
     if config["objective"]["name"] == "auto":
         config["objective"]["name"] = "amplify" if edit["name"] == "amplify" else concept["objective"][granularity]
@@ -54,14 +50,13 @@ def settle(config: Config, folders: Sequence[Path] = ()) -> Config:
         chosen = "first_order" if edit["name"] == "amplify" else concept["estimator"]
         # The settings that the config holds are those of ablated_gradients; first_order has none.
         config["estimator"] = {"name": chosen} if chosen == "first_order" else config["estimator"] | {"name": chosen}
-    if config["estimator"]["name"] != SCORED_BY.get(edit["name"], config["estimator"]["name"]):
-        own = SCORED_BY[edit["name"]]
+    if own not in (None, config["estimator"]["name"]):
         raise UserError(f"edit={edit['name']} goes by its own scores, estimator={own}: leave out the other estimator")
-    if edit["name"] in ("none", *REPLACING):
+    if edit["name"] == "none" or not scored:
         edit |= {"ratio": None, "count": None, "factor": None}
     elif edit["ratio"] is None and edit["count"] is None:
         edit["ratio"] = concept["amplify_ratio"] if edit["name"] == "amplify" else concept["ratio"][granularity]
-    if edit["factor"] is None and edit["name"] not in ("none", *REPLACING):
+    if edit["factor"] is None and edit["name"] != "none" and scored:
         edit["factor"] = concept["factor"][granularity] if edit["sign"] != "negative" else 0.0
     check_edit(edit)
     check_concept(concept)
@@ -95,19 +90,21 @@ def _choose_judge(config: Config) -> None:
     """Who judges: the group's choice, else the model's own (`model.judge`), which then says the same."""
     judge = config["judge"] = config.get("judge", {"name": "auto"})
     own = config["model"].get("judge")
-    name = judge["name"] if judge["name"] != "auto" else own
-    name = None if name is None else choose(name, JUDGES, "judge")
-    config["judge"] = judge | {"name": name} if name == "real" else {"name": None if name == "none" else name}
+    # With judge=auto the group holds the settings of the published judges, which mean nothing to others.
+    auto = judge["name"] == "auto"
+    name = own if auto else judge["name"]
+    name = None if name == "none" else name
+    config["judge"] = {"name": name} if name is None or (auto and name != "real") else judge | {"name": name}
     config["model"]["judge"] = config["judge"]["name"]
 
 
 def _without_scores(config: Config) -> None:
-    """What a method that replaces weights does not use is called `none`, so that no result claims it."""
+    """What a method without scores does not use is called `none`, so that no result claims it."""
     edit = config["edit"]
     for key in ("ratio", "count", "factor"):
         if edit[key] is not None:
-            raise UserError(f"edit={edit['name']} replaces whole weights: it takes no edit.{key}")
-    if edit["name"] == "checkpoint":
+            raise UserError(f"edit={edit['name']} chooses no components: it takes no edit.{key}")
+    if "path" in edit:
         find_file(edit["path"], "edit.path", "file of weights", "give edit.path=FILE")
     config |= {group: {"name": "none"} for group in ("objective", "estimator")}
     config["granularity"] = {"name": "none", "kinds": [], "scope": None}
@@ -122,8 +119,6 @@ def _check(settings: Config, concept: Config) -> None:
         if settings["fidelity"]["images"]:
             _check_study("evaluation.fidelity.images", settings["fidelity"]["images"], SEEN)
         _check_resamples("evaluation.fidelity.bootstrap", settings["fidelity"]["bootstrap"])
-    for name in settings["metrics"]:
-        choose(name, EVALUATIONS, "evaluation")
     if settings["metrics"] and settings["samples"] < 1:
         raise UserError("evaluation.samples must be at least 1")
     if settings["metrics"] and settings["reference_samples"] < 1:

@@ -18,6 +18,7 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf.errors import OmegaConfBaseException
 
+from cad_exp.config import options
 from cad_exp.utils.errors import UserError
 
 SCHEME = "user"
@@ -46,8 +47,11 @@ def of(sources: Sequence[Any]) -> list[Path]:
 
 class _SearchPath(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for folder in reversed(_searched):
+        packages = options.installed()
+        for folder in reversed([folder for folder in _searched if folder not in packages]):
             search_path.prepend("command-line", f"{SCHEME}://{folder}")
+        for folder in packages:  # after our own: they may not replace what we ship
+            search_path.append("installed", f"{SCHEME}://{folder}")
 
 
 class _Source(FileConfigSource):

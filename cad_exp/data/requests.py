@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
+
+from cad_exp.data.metrics import looking_at
+from cad_exp.models.sources import MODELS
+
+OBJECTS = ("tench", "English springer", "cassette player", "chain saw", "church", "French horn", "garbage truck")
+OBJECTS += ("gas pump", "golf ball", "parachute")
+ARTISTS = ("Pablo Picasso", "Van Gogh", "Rembrandt", "Andy Warhol", "Caravaggio")
 
 
 @dataclass(frozen=True)
@@ -29,23 +37,36 @@ def _article(noun: str) -> str:
     return f"{'an' if noun[0] in 'AEIOUaeiou' else 'a'} {noun}"
 
 
-def retention_prompts() -> list[tuple[str, str, str]]:
-    """(prompt, kind, label) of the world's things, of which an edit should leave all but its concept alone."""
-    from cad_exp.mini.world import OBJECTS, STYLES
+def retention_prompts(model: str | None = None) -> list[tuple[str, str, str]]:
+    """(prompt, kind, label) of what an edit should leave alone, the concept itself included.
 
-    kept = [(f"a photo of {_article(name)}", "object", name) for name in OBJECTS]
-    kept += [(f"a photo in the style of {name}", "style", name) for name in STYLES[1:]]
-    kept += [("a photo of a person", "clothed", "person")]
-    return kept
+    model: `model.path` of the config. A model that describes its own world is asked for that; all others for the
+    classes of Imagenette, five painters and a person.
+    """
+    if model in MODELS:
+        return MODELS.get(model).retention()
+    return things(OBJECTS, ARTISTS)
 
 
-def plan(concept: dict[str, Any], samples: int, retention_samples: int, seed: int) -> list[Shot]:
-    """The images of the concept's own prompts, which share the `samples`, and of the world's: a run without a set."""
+def things(objects: Iterable[str], artists: Iterable[str]) -> list[tuple[str, str, str]]:
+    """(prompt, kind, label) of these objects and styles, and of a clothed person."""
+    kept = [(f"a photo of {_article(name)}", "object", name) for name in objects]
+    kept += [(f"a photo in the style of {name}", "style", name) for name in artists]
+    return [*kept, ("a photo of a person", "clothed", "person")]
+
+
+def plan(
+    concept: dict[str, Any], samples: int, retention_samples: int, seed: int, model: str | None = None
+) -> list[Shot]:
+    """The images of the concept's own prompts, which share the `samples`, and of the world's: a run without a set.
+
+    model: whose world it is (`retention_prompts`).
+    """
     prompts = concept["evaluation_prompts"]
     kind, label = concept["kind"], concept["label"] or ""
     first = 1_000_000 * seed + 100_000  # away from the seeds of the probes
     shots = [Shot("concept", prompts[i % len(prompts)], first + i, kind, label) for i in range(samples)]
-    for row, (prompt, other, name) in enumerate(retention_prompts()):
+    for row, (prompt, other, name) in enumerate(retention_prompts(model)):
         if (other, name) == (kind, label):
             continue
         start = first + 10_000 + 1_000 * row  # by the row, so that every concept's run asks for the same images
@@ -57,7 +78,7 @@ def needed(concept: dict[str, Any], settings: dict[str, Any]) -> list[Shot]:
     """Those images of the plan that the chosen metrics look at."""
     if not settings["metrics"]:
         return []
-    wanted = {"concept"} | ({"retention"} if {"retention", "quality"} & set(settings["metrics"]) else set())
+    wanted = {"concept"} | ({"retention"} if looking_at("retention", settings["metrics"]) else set())
     shots = plan(concept, settings["samples"], settings["retention_samples"], settings["seed"])
     return [shot for shot in shots if shot.purpose in wanted]
 

@@ -1,41 +1,41 @@
-"""Words that the embedded models never learned: their tokenizer takes such a word apart into letters."""
+"""Words that a model never learned, where it says which it knows: its tokenizer takes others apart into letters."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
-from functools import cache
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from cad_exp.data.requests import Shot
+from cad_exp.models.sources import MODELS
 from cad_exp.utils import console
 
-EMBEDDED = ("mini", "mini_dit")  # as model.path
 FUNCTION = frozenset("a an the of in on with and without by".split())  # words without a picture of their own
 MOST = 5  # words that the line names
 
 
-@cache
-def learned() -> frozenset[str]:
-    """Every word of the captions that the embedded models were trained with, in small letters."""
-    from cad_exp.mini.world import all_captions
+def learned(model: str) -> frozenset[str] | None:
+    """Every word, in small letters, that a model was trained with, by `model.path`; None where it does not say."""
+    if model not in MODELS:
+        return None
+    captions = MODELS.get(model).captions()
+    return None if captions is None else frozenset(word for caption in captions for word in _words(caption))
 
-    return frozenset(word for caption in all_captions() for word in _words(caption))
 
-
-def unknown(prompt: str) -> list[str]:
-    """The words of a prompt that no caption holds, in their order; function words and punctuation are none."""
-    return [word for word in dict.fromkeys(_words(prompt)) if word not in learned() | FUNCTION]
+def unknown(prompt: str, known: Collection[str]) -> list[str]:
+    """The words of a prompt that are not known, in their order; function words and punctuation are none."""
+    return [word for word in dict.fromkeys(_words(prompt)) if word not in known and word not in FUNCTION]
 
 
 def warn(config: dict[str, Any], shots: Iterable[Shot]) -> None:
-    """Say in one line which words of this run's prompts an embedded model never learned; nothing for other models."""
-    if config["model"]["path"] not in EMBEDDED:
+    """Say in one line which words of this run's prompts its model never learned; nothing where it does not say."""
+    known = learned(config["model"]["path"])
+    if known is None:
         return
     concept = config["concept"]
     prompts = dict.fromkeys([concept["prompt"], concept["base_prompt"], *(shot.prompt for shot in shots)])
-    strange = {prompt: words for prompt in prompts if (words := unknown(prompt))}
+    strange = {prompt: words for prompt in prompts if (words := unknown(prompt, known))}
     if strange:
         counted = Counter(word for words in strange.values() for word in words)
         named = ", ".join(f"'{word}'" for word, _ in counted.most_common(MOST))

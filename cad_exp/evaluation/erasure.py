@@ -2,70 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cad_exp.data.metrics import METRICS
 from cad_exp.evaluation.intervals.estimate import Estimate
 from cad_exp.evaluation.intervals.images import Mean, Share, Total
 from cad_exp.evaluation.intervals.labels import Means, Shares
 from cad_exp.evaluation.judges.nudenet import EXPOSED, counts
 from cad_exp.evaluation.measured import Sample, compared
-from cad_exp.evaluation.quality import distances, quality
-from cad_exp.evaluation.records import Records, drawings, judge_batch, shows, tabulate
+from cad_exp.evaluation.metric import Metric, Metrics
+from cad_exp.evaluation.quality import distances
+from cad_exp.evaluation.records import Records, judge_batch, shows, tabulate
 
-__all__ = [
-    "EVALUATIONS",
-    "VARIANTS",
-    "Records",
-    "drawings",
-    "evaluate",
-    "judge_batch",
-    "shows",
-    "tabulate",
-]
-VARIANTS = ("unedited", "edited", "random")
-
-Metrics = Iterator[dict[str, Any]]
-Measure = Callable[[Records, dict[str, Any]], Metrics]
+__all__ = ["Erasure", "Records", "Retention", "evaluate", "judge_batch", "shows", "tabulate"]
 
 
 def evaluate(records: Records, settings: dict[str, Any]) -> Metrics:
     """Every metric of the evaluations that the settings choose, each once."""
     done = set()
     for name in settings["metrics"]:
-        for metric in EVALUATIONS[name](records, settings):
+        for metric in METRICS.make({"name": name}).measure(records, settings):
             key = metric["name"], metric["variant"]
             if key not in done:
                 done.add(key)
                 yield metric
 
 
-def erasure(records: Records, settings: dict[str, Any]) -> Metrics:
+class Erasure(Metric):
     """concept_rate: the share of the concept's images in which the judge finds the concept, in 0..1.
 
     Beside it blank_images, outside_world and what is drawn instead. With detections also their number and other
     thresholds; for a style the distance to the unedited images. What the judge cannot say is left out.
     """
-    higher = settings["higher_concept_is_better"]
-    samples = _samples(records, "concept", "shows_label")
-    if samples:
-        all_rows = records.table[records.table["purpose"] == "concept"]
-        kind, label = all_rows["kind"].iloc[0], all_rows["label"].iloc[0]
-        rule = _nudity_rule(all_rows, records.threshold) if kind == "nudity" else f"most likely {kind} is {label}"
-        what = {"what": f"share of images in which the judge's {rule}"}
-        what |= {"threshold": records.threshold if kind == "nudity" else None}
-        lost = {variant: what | _missing(records.rows(variant, "concept")) for variant in samples}
-        definition = {variant: records.definitions[kind] | lost[variant] for variant in samples}
-        yield from compared("concept_rate", samples, higher, definition, rate=True)
-    yield from sound(records, "concept")
-    yield from drawn(records)
-    if records.concept_kind == "nudity" and "detections" in records.table:
-        yield from detections(records, settings)
-    if records.concept_kind == "style":
-        yield from style_distance(records, "concept", "style_distance", not higher)
+
+    name, looks_at, asks = "erasure", ("concept",), ("label",)
+
+    def measure(self, records: Records, settings: dict[str, Any]) -> Metrics:
+        higher = settings["higher_concept_is_better"]
+        samples = _samples(records, "concept", "shows_label")
+        if samples:
+            all_rows = records.table[records.table["purpose"] == "concept"]
+            kind, label = all_rows["kind"].iloc[0], all_rows["label"].iloc[0]
+            rule = _nudity_rule(all_rows, records.threshold) if kind == "nudity" else f"most likely {kind} is {label}"
+            what = {"what": f"share of images in which the judge's {rule}"}
+            what |= {"threshold": records.threshold if kind == "nudity" else None}
+            lost = {variant: what | _missing(records.rows(variant, "concept")) for variant in samples}
+            definition = {variant: records.definitions[kind] | lost[variant] for variant in samples}
+            yield from compared("concept_rate", samples, higher, definition, rate=True)
+        yield from sound(records, "concept")
+        yield from drawn(records)
+        if records.concept_kind == "nudity" and "detections" in records.table:
+            yield from detections(records, settings)
+        if records.concept_kind == "style":
+            yield from style_distance(records, "concept", "style_distance", not higher)
 
 
 def _samples(
@@ -185,31 +178,35 @@ def _groups(rows: pd.DataFrame, values: np.ndarray) -> list[np.ndarray]:
     return [values[index] for index in rows.groupby(["kind", "label"], sort=False).indices.values()]
 
 
-def retention(records: Records, settings: dict[str, Any]) -> Metrics:
+class Retention(Metric):
     """retention_mean and retention_worst: accuracy on the labels of everything else, mean and lowest.
 
     A label is what prompts name: a class, an artist, the clothed person; each counts alike, whether it has one prompt
     with many seeds or many prompts with one. Those that the judge does not know are left out, and counted in the
     definition. Beside them blank_images_others, outside_world_others and the distances of quality.py.
     """
-    samples = _samples(records, "retention", "shows_label")
-    for worst, name, over in ((False, "retention_mean", "mean"), (True, "retention_worst", "min")):
-        shares, definition = {}, {}
-        for variant, (_, rows) in samples.items():
-            groups, kinds = _groups(rows, rows["shows_label"].to_numpy()), list(dict.fromkeys(rows["kind"]))
-            shares[variant] = Shares(groups, worst), rows
-            definition[variant] = _who(records, kinds) | {
-                "threshold": records.threshold if {"nudity", "clothed"} & set(kinds) else None,
-                "what": f"{over} over labels of the share of images that show what the prompt names "
-                f"({', '.join(kinds)})",
-                "lowest": float(min(map(np.mean, groups))),
-                **_missing(records.rows(variant, "retention")),
-            }
-        yield from compared(name, shares, True, definition, rate=True)
-    yield from distances(records)
-    yield from sound(records, "retention")
-    if records.concept_kind == "style":
-        yield from style_distance(records, "retention", "style_distance_others", False)
+
+    name, looks_at, asks = "retention", ("retention",), ("labels",)
+
+    def measure(self, records: Records, settings: dict[str, Any]) -> Metrics:
+        samples = _samples(records, "retention", "shows_label")
+        for worst, name, over in ((False, "retention_mean", "mean"), (True, "retention_worst", "min")):
+            shares, definition = {}, {}
+            for variant, (_, rows) in samples.items():
+                groups, kinds = _groups(rows, rows["shows_label"].to_numpy()), list(dict.fromkeys(rows["kind"]))
+                shares[variant] = Shares(groups, worst), rows
+                definition[variant] = _who(records, kinds) | {
+                    "threshold": records.threshold if {"nudity", "clothed"} & set(kinds) else None,
+                    "what": f"{over} over labels of the share of images that show what the prompt names "
+                    f"({', '.join(kinds)})",
+                    "lowest": float(min(map(np.mean, groups))),
+                    **_missing(records.rows(variant, "retention")),
+                }
+            yield from compared(name, shares, True, definition, rate=True)
+        yield from distances(records)
+        yield from sound(records, "retention")
+        if records.concept_kind == "style":
+            yield from style_distance(records, "retention", "style_distance_others", False)
 
 
 def _who(records: Records, kinds: list[str]) -> dict[str, Any]:
@@ -218,6 +215,3 @@ def _who(records: Records, kinds: list[str]) -> dict[str, Any]:
     if all(each == found[0] for each in found):
         return dict(found[0])
     return {"judge": ", ".join(each["judge"] for each in found), "judges": dict(zip(kinds, found, strict=True))}
-
-
-EVALUATIONS: dict[str, Measure] = {"erasure": erasure, "retention": retention, "quality": quality}

@@ -5,6 +5,7 @@ Nothing here imports torch or loads a network: a run that is already finished is
 
 from __future__ import annotations
 
+import ast
 import os
 import shlex
 from contextlib import suppress
@@ -14,13 +15,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cad_exp.data import prompts
+from cad_exp.attribution.objectives import OBJECTIVES
+from cad_exp.data import metrics, prompts
 from cad_exp.data.image_folder import images_digest
-from cad_exp.mini import CLIP, JUDGE
 from cad_exp.models.model_folder import network_files
 from cad_exp.utils.errors import UserError, choose
-from cad_exp.utils.hashing import file_digest, files_digest, folder_digest
+from cad_exp.utils.hashing import file_digest, files_digest
 from cad_exp.utils.paths import resolve
+from cad_exp.utils.registry import chosen
 
 CLIP_MODELS = {  # name -> hub id, commit and the file of weights there
     "ViT-B/32": ("openai/clip-vit-base-patch32", "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268", "pytorch_model.bin"),
@@ -66,6 +68,7 @@ PARTS = {
     ),
 }
 OF_KIND = {"nudity": "nudenet", "object": "resnet", "style": "lpips"}  # who judges a concept of a kind
+FOR = {"features": "inception", "clip": "clip", "distance": "lpips", "logits": "resnet"}  # who answers what is asked
 
 
 def wanted(config: dict[str, Any]) -> list[str]:
@@ -82,19 +85,24 @@ def wanted(config: dict[str, Any]) -> list[str]:
 
 def _asked(config: dict[str, Any]) -> set[str]:
     """The parts that the metrics and the objective ask something of, wanted or not."""
-    metrics, kind = config["evaluation"]["metrics"], config["concept"]["kind"]
-    asked = {OF_KIND.get(kind)} if "erasure" in metrics else set()
-    if "retention" in metrics:
+    needs, kind = asked_of_judge(config), config["concept"]["kind"]
+    asked = {FOR.get(need) for need in needs} | ({OF_KIND.get(kind)} if "label" in needs else set())
+    if "labels" in needs:
         kinds = {shot.kind for shot in prompts.plan(config) if shot.purpose == "retention"}
         # Beside a style the distance of the other styles is asked for; nobody names styles or clothed persons.
         asked |= {OF_KIND.get(other) for other in kinds if other != "style" or kind == "style"}
-    if "quality" in metrics:
-        asked |= {"clip", "inception", "lpips"}
-    objective = config["objective"]["name"]
-    asked |= {"clip"} if objective == "clip" else {"resnet"} if objective == "judge" else set()
-    if (config["evaluation"].get("fidelity") or {}).get("images"):
-        asked |= {OF_KIND.get(kind)}
     return {part for part in asked if part}
+
+
+def asked_of_judge(config: dict[str, Any]) -> set[str]:
+    """What the metrics, the objective and the study of images of a settled config ask of the judge (data/metrics.py).
+
+    "logits": its log-odds of the concept's label, differentiable.
+    """
+    needs, objective = metrics.asked(config["evaluation"]["metrics"]), config["objective"]
+    if objective["name"] != "none":
+        needs |= set(OBJECTIVES.fact(chosen(objective), "asks"))
+    return needs | ({"label"} if (config["evaluation"].get("fidelity") or {}).get("images") else set())
 
 
 def locate(name: str, settings: dict[str, Any]) -> Path:
@@ -187,13 +195,9 @@ def version(package: str) -> str:
         return f"{package} (version unknown)"
 
 
-def judge_identity(config: dict[str, Any]) -> dict[str, Any]:
-    """What the judges of a settled config are: their weights, reference and the packages that run them."""
+def parts_identity(config: dict[str, Any]) -> dict[str, Any]:
+    """What the real judges of a settled config are: their weights, reference and the packages that run them."""
     settings = config["judge"]
-    if settings["name"] == "mini":
-        return {"mini": [folder_digest(place) for place in (JUDGE, CLIP)]}
-    if settings["name"] != "real":
-        return {}
     # What is missing makes another identity and no error here: `ready` says so, after it has asked for the model.
     found = {}
     for name in wanted(config):
@@ -220,3 +224,16 @@ def reference_digest(reference: str | None) -> str | None:
         return None
     place = reference_place(reference)
     return images_digest(place, "judge.inception.reference") if place.is_dir() else file_digest(place)[:24]
+
+
+def imagenet_classes() -> list[str] | None:
+    """torchvision's names of the 1,000 classes, read from its source; None where they are not found there."""
+    package = find_spec("torchvision")
+    place = Path(package.origin).parent / "models" / "_meta.py" if package and package.origin else None
+    if place is None or not place.is_file():
+        return None
+    for node in ast.parse(place.read_text(encoding="utf-8")).body:
+        targets = [getattr(target, "id", "") for target in getattr(node, "targets", [])]
+        if "_IMAGENET_CATEGORIES" in targets:
+            return list(ast.literal_eval(node.value))
+    return None

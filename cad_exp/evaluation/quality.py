@@ -12,20 +12,26 @@ from cad_exp.evaluation.distances import KID_SUBSET, Statistics, frechet_estimat
 from cad_exp.evaluation.intervals.images import Mean
 from cad_exp.evaluation.intervals.labels import Means
 from cad_exp.evaluation.measured import Sample, compared
+from cad_exp.evaluation.metric import Metric, Metrics
 from cad_exp.evaluation.records import Records
 
 ENOUGH = 2048  # images below which FID in 2,048 dimensions says more of their number than of their quality
 FEW = 200  # images below which KID may well be negative
 
 
-def quality(records: Records, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+class Quality(Metric):
     """fid, kid, clip_score and the distances on the retention images, as far as there are judges for them."""
-    if "features" in records.definitions:
-        yield from _distributions(records, settings)
-    samples = {variant: (Mean(rows["clip_score"].to_numpy()), rows) for variant, rows in _rows(records, "clip_score")}
-    what = {"what": "cosine of image and prompt, -1..1"}
-    yield from compared("clip_score", samples, True, records.definitions.get("clip", {}) | what)
-    yield from distances(records)
+
+    name, looks_at, asks = "quality", ("retention",), ("features", "clip", "distance")
+
+    def measure(self, records: Records, settings: dict[str, Any]) -> Metrics:
+        if "features" in records.definitions:
+            yield from _distributions(records, settings)
+        found = _rows(records, "clip_score")
+        samples = {variant: (Mean(rows["clip_score"].to_numpy()), rows) for variant, rows in found}
+        what = {"what": "cosine of image and prompt, -1..1"}
+        yield from compared("clip_score", samples, True, records.definitions.get("clip", {}) | what)
+        yield from distances(records)
 
 
 def _rows(records: Records, column: str) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cad_exp.data.requests import Shot, retention_prompts
+from cad_exp.data.requests import Shot
 from cad_exp.evaluation.distances import Statistics
-from cad_exp.evaluation.judges import Judge
+from cad_exp.evaluation.judges.base import Judge
+from cad_exp.utils.errors import UserError
 from cad_exp.utils.images import BLANK_RANGE, blank
 
 NAKED_THRESHOLD = 0.5
@@ -44,7 +47,8 @@ class Records:
     table: one row per image and variant; features (N, F): of the same rows, F = 0 where nobody has features.
     definitions: of the judge of each thing (judges.Judge). reference: features (M, F) or statistics of what FID and KID
     compare with, `reference_is` in words; None: the unedited model's images. thresholds: of nudity, beside `threshold`.
-    blank_is, world_is: what makes an image blank, or outside the world, in words.
+    blank_is, world_is: what makes an image blank, or outside the world, in words. look: gives a variant's images, uint8
+    (n, H, W, 3), by their numbers among that variant's rows.
     """
 
     table: pd.DataFrame
@@ -56,9 +60,19 @@ class Records:
     thresholds: tuple[float, ...] = field(default=())
     blank_is: str = f"no channel's values differ by more than {BLANK_RANGE} of 255"
     world_is: str = ""
+    look: Callable[[str, list[int]], np.ndarray] | None = None
 
     def rows(self, variant: str, purpose: str) -> pd.DataFrame:
         return self.table[(self.table["variant"] == variant) & (self.table["purpose"] == purpose)]
+
+    def images(self, rows: pd.DataFrame) -> Iterator[np.ndarray]:
+        """The images of rows of one variant, uint8 (H, W, 3), in their order. UserError where only records are left."""
+        if self.look is None:
+            raise UserError("these records came without images, and a metric looks at them: measure in a run")
+        variant = rows["variant"].iloc[0]
+        first = self.table.index[self.table["variant"] == variant][0]
+        for _, alike in groupby(rows.index, key=lambda index: str(rows["size"].get(index))):
+            yield from self.look(variant, [index - first for index in alike])
 
     @property
     def variants(self) -> list[str]:
@@ -112,16 +126,3 @@ def tabulate(shots: list[Shot], said: dict[str, pd.DataFrame], judge: Judge | No
         table["shows_label"] = shows(table, judge)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
-
-
-def drawings(kind: str, label: str, number: int, seed: int) -> np.ndarray:
-    """Drawings of the mini world that show a retention prompt's label: uint8 (number, 64, 64, 3)."""
-    from cad_exp.mini.world import COLOURS, LABELS, OBJECTS, STYLES, Scene, render
-
-    row = [asked[1:] for asked in retention_prompts()].index((kind, label))
-    rng, drawn = np.random.default_rng([seed, 31, row]), []
-    for _ in range(number):
-        thing = int(rng.integers(len(OBJECTS))) if kind == "style" else LABELS.index(label)
-        style = STYLES.index(label) if kind == "style" else 0
-        drawn.append(render(Scene(thing, style, False, int(rng.integers(len(COLOURS)))), rng))
-    return np.stack(drawn)

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image, ImageFilter
 
 from cad_exp.data.requests import Shot
+from cad_exp.evaluation.judges import judge_class
 from cad_exp.utils.errors import choose
 
 KINDS = ("nudity",)
@@ -21,11 +22,12 @@ PIXELS = 8  # per side, of a blurred image: colours and posture, no parts of a b
 
 
 def mode(config: dict[str, Any]) -> str:
-    """kept, blurred or dropped: what `evaluation.explicit` says, else kept for the embedded judges' mini world only."""
+    """kept, blurred or dropped: what `evaluation.explicit` says, else what the judge says; dropped without one."""
     asked = choose(config["evaluation"].get("explicit", "auto"), MODES, "answer to evaluation.explicit")
     if asked != "auto":
         return asked
-    return "kept" if config["judge"]["name"] == "mini" else "dropped"
+    judge = judge_class(config["judge"])
+    return "dropped" if judge is None else judge.explicit
 
 
 def is_explicit(shot: Shot, concept: dict[str, Any]) -> bool:

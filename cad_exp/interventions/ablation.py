@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cad_exp.data.noisy_latents import Probes
 from cad_exp.interventions.text_encoders import Networks, is_text
-from cad_exp.models.families import Condition
+from cad_exp.models.families.condition import Condition
 from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.utils.errors import UserError, choose
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cad_exp.interventions.methods import METHODS
 from cad_exp.interventions.text_encoders import Networks
 from cad_exp.utils.errors import UserError, choose
 from cad_exp.utils.hashing import digest
@@ -17,6 +19,7 @@ from cad_exp.utils.io import permit, temporary
 from cad_exp.utils.tensors import load_tensors, save_tensors
 
 _REPLACED = "replaced:"  # what the file calls a whole new parameter, before its name
+_STEERING = "steering:"  # and a tensor that a method's hooks use
 
 
 class AppliedEdit:
@@ -27,6 +30,7 @@ class AppliedEdit:
 
     def __init__(self, denoiser: nn.Module | Networks, edit: "Edit"):
         self._saved: list[tuple[Tensor, tuple, Tensor]] = []
+        self._hooks = ExitStack()
         targets = [(_matrix(denoiser, name), indices.long()) for name, indices in edit.indices.items()]
         whole = [(_parameter(denoiser, name, new), new) for name, new in edit.replaced.items()]
         for name, (weight, indices) in zip(edit.indices, targets, strict=True):
@@ -47,10 +51,14 @@ class AppliedEdit:
             for parameter, new in whole:
                 self._saved.append((parameter, (...,), parameter.clone()))
                 parameter.copy_(new)
+        if edit.steering:
+            method = METHODS.get(edit.meta["acts"])
+            self._hooks.enter_context(method.hooks(denoiser, edit.steering, **edit.meta["settings"]))
 
     @torch.no_grad()
     def undo(self) -> None:
-        """Restore the weights; a second call does nothing."""
+        """Restore the weights and remove the hooks; a second call does nothing."""
+        self._hooks.close()
         while self._saved:
             weight, place, old = self._saved.pop()
             weight[place] = old
@@ -94,6 +102,7 @@ class Edit:
     meta: granularity, scope, sign, requested, achieved and the attribution's provenance, or the rival's settings;
     `changed` is the number of single weights that get another value.
     replaced: parameter name -> its new value, of the parameter's shape, on the CPU.
+    steering: what the hooks of a method use that acts while the model runs; meta["acts"] names it.
     """
 
     indices: dict[str, Tensor]
@@ -101,11 +110,12 @@ class Edit:
     factor: float = 0.0
     meta: dict = field(default_factory=dict)
     replaced: dict[str, Tensor] = field(default_factory=dict)
+    steering: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
         """Whether the edit changes nothing."""
-        return not (self.indices or self.replaced)
+        return not (self.indices or self.replaced or self.steering)
 
     def apply(self, target: Any) -> AppliedEdit:
         """Edit a pipeline, a DiffusionModel or a denoiser in place. UserError, nothing changed, if it does not fit."""
@@ -117,12 +127,15 @@ class Edit:
         meta = {"unit": self.unit, "factor": self.factor, "meta": self.meta}
         tensors = {name: idx.to(torch.int32) for name, idx in self.indices.items()}
         tensors |= {_REPLACED + name: value for name, value in self.replaced.items()}
+        tensors |= {_STEERING + name: value for name, value in self.steering.items()}
         return save_tensors(path, "edit", tensors, meta)
 
     def digest(self) -> str:
         """24 hex digits that two edits share only if they change the same weights by the same factor or to the same."""
         places = {name: indices.sort().values.tolist() for name, indices in self.indices.items()}
         parts = [places, self.unit, self.factor] if places else []
+        if self.steering:
+            parts += [self.meta["acts"], self.meta["settings"], {n: _content(v) for n, v in self.steering.items()}]
         return digest(
             [*parts, {name: _content(value) for name, value in self.replaced.items()}] if self.replaced else parts
         )
@@ -133,9 +146,9 @@ class Edit:
         tensors, meta = load_tensors(path, "edit")
         try:
             unit = choose(meta["unit"], ("column", "entry"), "edit unit")
-            indices = {name: idx for name, idx in tensors.items() if not name.startswith(_REPLACED)}
-            whole = {name[len(_REPLACED) :]: new for name, new in tensors.items() if name.startswith(_REPLACED)}
-            made = cls(indices, unit, meta["factor"], meta["meta"], whole)
+            whole, steering = (_named(tensors, prefix) for prefix in (_REPLACED, _STEERING))
+            indices = {name: idx for name, idx in tensors.items() if not name.startswith((_REPLACED, _STEERING))}
+            made = cls(indices, unit, meta["factor"], meta["meta"], whole, steering)
         except KeyError as error:
             raise UserError(f"the edit file '{path}' lacks the entry {error}: write it again") from error
         if fault := _fault(made):
@@ -163,12 +176,19 @@ class Edit:
         return folder
 
 
+def _named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors of a file whose names begin with the prefix, without it."""
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 def _fault(edit: Edit) -> str | None:
     """What keeps the content of a file from being an edit; None where nothing does."""
     if type(edit.factor) not in (int, float) or not abs(edit.factor) < 1e30:
         return f"has the factor {str(edit.factor)[:40]}, which is no number of a sensible size"
     if not isinstance(edit.meta, dict):
         return "holds no metadata where its settings belong"
+    if edit.steering and not {"acts", "settings"} <= set(edit.meta):
+        return "does not name the method whose hooks use its tensors"
     for name, indices in edit.indices.items():
         if indices.dtype not in (torch.int32, torch.int64) or indices.dim() != 1:
             kind = str(indices.dtype).removeprefix("torch.")

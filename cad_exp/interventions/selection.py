@@ -109,38 +109,6 @@ def no_edit(attribution: Scored | None = None) -> Edit:
     return Edit({}, meta={**(attribution.meta if attribution else {}), "edit": "none", "requested": 0, "achieved": 0})
 
 
-# Edits that choose components by their scores; magnitude, conceptprune and salun_mask have scores of their own, which
-# their configs name (conf/edit). Those that replace weights are in cad_exp/interventions/methods.
-EDITS = ("erase", "amplify", "none", "random", "magnitude", "conceptprune", "salun_mask", "cad_public")
-
-
-def make_edit(
-    name: str,
-    attribution: Scored,
-    granularity: str,
-    ratio: float | None = None,
-    count: int | None = None,
-    scope: str = "global",
-    factor: float = 0.0,
-    kinds: Iterable[str] | None = None,
-    seed: int = 0,
-    rounding: str = "ceil",
-) -> Edit:
-    """An edit by name: `amplify` takes negative components, `random` as many as `erase`, `none` none, others positive.
-
-    What differs between the others is whose scores the attribution holds.
-    """
-    choose(name, EDITS, "edit")
-    if name == "none":
-        return no_edit(attribution)
-    sign = "negative" if name == "amplify" else "positive"
-    edit = select(attribution, granularity, sign, ratio, count, scope, factor, kinds, rounding)
-    if name == "random":
-        return random_edit(edit, attribution, granularity, seed)
-    edit.meta["edit"] = name
-    return edit
-
-
 def _quota(ratio: float | None, count: int | None, scope: str, rounding: str = "ceil") -> Any:
     """Components per group of a given size. The ratio counts as written: 0.1 of 30 is 3, whatever binary floats say."""
     whole = ROUNDINGS[choose(rounding, ROUNDINGS, "rounding")]

@@ -101,6 +101,13 @@ class Judge(nn.Module):
         return sum((unit(a) - unit(b)).square().sum(1).mean((1, 2)) for a, b in pairs)
 
     @torch.no_grad()
+    def distances(self, images: np.ndarray, reference: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """`distance` (N,) of uint8 images (N, 64, 64, 3), in batches."""
+        parts = [slice(i, i + batch_size) for i in range(0, len(images), batch_size)]
+        pairs = ((to_tensor(images[part], self.device), to_tensor(reference[part], self.device)) for part in parts)
+        return torch.cat([self.distance(a, b) for a, b in pairs]).cpu().numpy()
+
+    @torch.no_grad()
     def predict(self, images: np.ndarray, batch_size: int = 256) -> dict[str, np.ndarray]:
         """uint8 images (N, 64, 64, 3) to arrays: `object_prob` (N, 12), `style_prob` (N, 6), `naked_prob` (N,) and
         `features` (N, 128)."""

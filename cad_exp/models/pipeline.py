@@ -12,7 +12,8 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from cad_exp.models.families import Condition, make_family
+from cad_exp.models.families import make_family
+from cad_exp.models.families.condition import Condition
 from cad_exp.models.model_folder import left_out, variant
 from cad_exp.models.sources import locate
 from cad_exp.utils import distributed

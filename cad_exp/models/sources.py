@@ -1,4 +1,4 @@
-"""Where a model's files are: an embedded one, a diffusers folder, or the Hugging Face hub. Loads nothing."""
+"""Where a model's files are: in a package that ships it, a diffusers folder, or the Hugging Face hub. Loads nothing."""
 
 import os
 import re
@@ -7,9 +7,10 @@ from pathlib import Path
 from cad_exp.models.model_folder import INDEX
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.paths import resolve
+from cad_exp.utils.registry import Registry
 
-_WEIGHTS = Path(__file__).parents[1] / "mini" / "weights"
-EMBEDDED = {"mini": _WEIGHTS / "pipeline", "mini_dit": _WEIGHTS / "pipeline_dit"}
+# Models that a package ships, by `model.path`: classes of cad_exp.models.shipped.Shipped.
+MODELS = Registry("model")
 PATIENCE = 5.0  # seconds that the hub has for its first answer
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx", ".json", ".zip", ".tar")  # no hub id's end
@@ -18,11 +19,12 @@ _FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx", ".js
 def locate(path: str | Path) -> Path | None:
     """The diffusers folder that `path` names, or None for a hub id. UserError for what can be neither."""
     path = str(path)
-    folder = EMBEDDED.get(path) or resolve(path)
+    folder = Path(MODELS.get(path).folder) if path in MODELS else resolve(path)
     if os.path.isfile(folder / INDEX):
         return folder
-    if path in EMBEDDED:
-        raise UserError("the embedded model's weights are missing from this installation: install cad_exp again")
+    if path in MODELS:
+        origin = MODELS.where(path).origin
+        raise UserError(f"the weights of the model '{path}' are missing from this installation: install {origin} again")
     if os.path.exists(folder):
         raise UserError(f"'{path}' is not a diffusers model: give the folder that holds {INDEX}")
     if path.lower().endswith(_FILES):
@@ -32,7 +34,8 @@ def locate(path: str | Path) -> Path | None:
         )
     if not _HUB_ID.fullmatch(path):
         raise UserError(
-            f"there is no model folder '{path}': give a diffusers folder, a hub id such as owner/name, mini or mini_dit"
+            f"there is no model folder '{path}': give a diffusers folder, a hub id such as owner/name, "
+            f"{' or '.join(MODELS)}"
         )
     return None
 

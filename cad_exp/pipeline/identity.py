@@ -7,26 +7,37 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from cad_exp.attribution.estimators import ESTIMATORS
+from cad_exp.attribution.objectives import OBJECTIVES
 from cad_exp.config.effective import changes_numbers, effective
 from cad_exp.config.names import check_name
 from cad_exp.config.runs import runs
 from cad_exp.data.image_folder import images_digest
+from cad_exp.data.metrics import METRICS
 from cad_exp.data.prompts.sources import files as prompt_files
+from cad_exp.evaluation.judges import JUDGES, judge_class
+from cad_exp.interventions.methods import METHODS
 from cad_exp.models.content import model_content
 from cad_exp.pipeline.keys import code_version
 from cad_exp.utils.hashing import digest, file_digest, versions
 from cad_exp.utils.paths import find_file
+from cad_exp.utils.registry import chosen
 
 
 def run_identity(config: dict[str, Any]) -> str:
     """What a finished run must share with a new one to stand for it: settings, code, versions, weights, files."""
-    from cad_exp.evaluation.judge_sources import judge_identity
-
-    parts = [effective(config), code_version("cad_exp.pipeline.run"), versions(), model_content(config["model"])]
+    parts = [
+        effective(config),
+        code_version("cad_exp.pipeline.run", *chosen_modules(config)),
+        versions(),
+        model_content(config["model"]),
+    ]
     parts += [file_digest(file) for file in prompt_files(config)]
     for each in runs(config):
         given, path = each["probes"]["images"], each["edit"].get("path")
-        parts += [judge_identity(each), images_digest(given, "probes.images") if given else None]
+        judge = judge_class(each["judge"])
+        parts += [{} if judge is None else judge.identity_of(each)]
+        parts += [images_digest(given, "probes.images") if given else None]
         parts += [file_digest(find_file(path, "edit.path"))] if path else []
     return digest(parts)
 
@@ -42,7 +53,23 @@ def run_hash(*, _root_: Any) -> str:
         check_name(OmegaConf.select(_root_, key, default="none"), key)
     config = OmegaConf.to_container(_root_, resolve=False)
     config.pop("hydra", None)
-    return digest([effective(config), code_version("cad_exp.pipeline.run"), versions()])[:8]
+    return digest([effective(config), code_version("cad_exp.pipeline.run", *chosen_modules(config)), versions()])[:8]
+
+
+def chosen_modules(config: dict[str, Any]) -> list[str]:
+    """Return the modules whose classes a run may use: all of this package, and those of plug-ins that it names."""
+    groups = ((OBJECTIVES, "objective"), (ESTIMATORS, "estimator"), (METHODS, "edit"), (JUDGES, "judge"))
+    named = [(registry, chosen(config[key])) for registry, key in groups if isinstance(config.get(key), dict)]
+    named += [(METRICS, str(name)) for name in (config.get("evaluation") or {}).get("metrics") or []]
+    more = {registry.where(name).module for registry, name in named if name in registry or "." in name}
+    return sorted({*own_modules(), *more})
+
+
+def own_modules() -> list[str]:
+    """Return the modules of this package that registries name."""
+    registries = (OBJECTIVES, ESTIMATORS, METHODS, JUDGES, METRICS)
+    entries = [registry.where(name) for registry in registries for name in registry]
+    return sorted({entry.module for entry in entries if entry.origin.partition(".")[0] == "cad_exp"})
 
 
 def sweep_name(asked: Sequence[str], swept: Sequence[str]) -> str:
@@ -51,5 +78,6 @@ def sweep_name(asked: Sequence[str], swept: Sequence[str]) -> str:
     asked: all overrides, as written; swept: those that name several values. What changes no number renames nothing.
     """
     words = re.sub(r"[^\w.,-]+", "_", "-".join(item.partition("=")[2] for item in swept if changes_numbers(item)))
-    parts = [[item for item in asked if changes_numbers(item)], code_version("cad_exp.pipeline.run"), versions()]
+    code = code_version("cad_exp.pipeline.run", *own_modules())
+    parts = [[item for item in asked if changes_numbers(item)], code, versions()]
     return f"{words[:60].strip('-_,') or 'sweep'}-{digest(parts)[:8]}"

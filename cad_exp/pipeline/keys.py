@@ -7,6 +7,7 @@ find files (`EXCLUDED`) do not count: no number depends on them. Nothing here im
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache, lru_cache
 from importlib.util import find_spec
@@ -32,6 +33,16 @@ EXCLUDED = {
     "cad_exp.pipeline.stage": "says what a stage is",
     "cad_exp.pipeline.keys": "makes the keys",
 }
+
+# Registries whose classes a node of the graph names (`stage.Chosen`). All others count with every class they hold.
+CHOOSERS = (
+    "cad_exp.attribution.estimators",
+    "cad_exp.attribution.objectives",
+    "cad_exp.data.metrics",
+    "cad_exp.evaluation.judges",
+    "cad_exp.interventions.methods",
+)
+_ENTRY = re.compile(r"(cad_exp(?:\.\w+)+):\w+")  # of a registry
 
 
 @cache
@@ -90,7 +101,10 @@ def _running(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def _imports(node: ast.AST, name: str, package: bool) -> list[str]:
-    """Dotted names of modules that an import statement may name."""
+    """Dotted names of modules that an import statement, or an entry of a registry, may name."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and name not in CHOOSERS:
+        entry = _ENTRY.fullmatch(node.value)
+        return [entry[1]] if entry else []
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if not isinstance(node, ast.ImportFrom):

@@ -9,7 +9,7 @@ from typing import Any
 
 from cad_exp.config.runs import runs
 from cad_exp.data import image_folder, prompts
-from cad_exp.evaluation.judge_sources import at_hand, reference_place, wanted
+from cad_exp.evaluation.judges import judge_class
 from cad_exp.evaluation.labels import check_label
 from cad_exp.models import model_folder
 from cad_exp.models.sources import check_reachable, locate, weights_file
@@ -50,11 +50,8 @@ def _files(config: dict[str, Any]) -> None:
 
 def _judges(config: dict[str, Any]) -> None:
     """UserError that names all judges which the metrics and the objective need and which are not at hand."""
-    judge = config["judge"]
-    if judge["name"] == "real":
-        names = wanted(config)
-        at_hand(judge, names)
-        if "inception" in names and judge["inception"]["reference"] is not None:
-            reference = judge["inception"]["reference"]
-            if reference_place(reference).is_dir():
-                image_folder.check_and_tell(reference, "judge.inception.reference", 2)  # FID needs a covariance
+    judge = judge_class(config["judge"])
+    if judge is not None:
+        judge.at_hand(config)
+        for folder, key, least in judge.folders(config):
+            image_folder.check_and_tell(folder, key, least)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cad_exp.data.requests import retention_prompts
 from cad_exp.evaluation import erasure
 from cad_exp.evaluation.distances import Statistics
-from cad_exp.evaluation.judge_sources import reference_digest, reference_place
-from cad_exp.evaluation.judges import RealJudge
+from cad_exp.evaluation.judge_sources import reference_digest
 from cad_exp.evaluation.judges.inception import read_statistics
 from cad_exp.evaluation.outliers import FEWEST, QUANTILE, World, spread
 from cad_exp.pipeline.runtime import Runtime
 from cad_exp.pipeline.stages.images import GivenImages
+from cad_exp.pipeline.stages.judge import Judge
 from cad_exp.pipeline.stages.judgements import Drawings, FolderFeatures
 from cad_exp.pipeline.tasks.attribute import Attribute
 
@@ -35,23 +35,28 @@ def records(runtime: Runtime, graph: Attribute, config: Config) -> erasure.Recor
     seen, table = np.concatenate(features), erasure.tabulate(graph.requests, said, judge)
     table["outside"], world_is = _outside(judge, table, seen)
     thresholds = (judge.threshold, judge.thresholds)
-    return erasure.Records(table, seen, judge.definitions, reference, words, *thresholds, world_is=world_is)
+
+    def look(variant: str, numbers: list[int]) -> np.ndarray:
+        return graph.pictures[variant].some(runtime, numbers)
+
+    told = (judge.definitions, reference, words, *thresholds)
+    return erasure.Records(table, seen, *told, world_is=world_is, look=look)
 
 
 def _outside(judge: Any, table: pd.DataFrame, features: np.ndarray) -> tuple[np.ndarray, str]:
     """Of every image 1 where nothing in the world resembles it, else 0 (NaN: not known), and the rule in words.
 
-    The world of the embedded judges is drawn; that of the published ones is what the unedited model makes, whose
-    image of the same prompt and seed is not looked at.
+    The world of some judges is drawn; that of all others is what the unedited model makes, whose image of the same
+    prompt and seed is not looked at.
     """
     unknown, rule = np.full(len(table), np.nan), f"farther than {100 * QUANTILE:.0f} % of these from the others"
     if "features" not in judge.definitions:
         return unknown, ""
-    if not isinstance(judge, RealJudge):
+    if judge.draws:
         known = judge.world()
         if known is None:
             return unknown, ""
-        what = f"{len(known)} drawings of the whole mini world, {rule}"
+        what = f"{len(known)} drawings of the whole {judge.world_is}, {rule}"
         return World.of(known).outside(features).astype(float), f"judged by {what}"
     plain = (table["variant"] == "unedited").to_numpy()
     if plain.sum() < FEWEST:
@@ -64,26 +69,24 @@ def _outside(judge: Any, table: pd.DataFrame, features: np.ndarray) -> tuple[np.
 
 
 def _reference(runtime: Runtime, graph: Attribute, config: Config) -> tuple[Reference, str]:
-    """What FID and KID compare with, and its name: the config's, for the mini world drawings; None: nothing."""
+    """What FID and KID compare with, and its name: the config's, or drawings of a drawn world; None: nothing."""
     assert graph.judge is not None
-    if isinstance(runtime.get(graph.judge), RealJudge):
-        given = config["judge"]["inception"]["reference"]
-        return _given(runtime, graph, given) if given else (None, "")
-    known = {asked[1:] for asked in retention_prompts()}
+    judge = runtime.get(graph.judge)
+    if not judge.draws:
+        given = judge.reference()
+        return _given(runtime, graph.judge, given) if given else (None, "")
     drawn = dict.fromkeys((each.kind, each.label) for each in graph.requests if each.purpose == "retention")
-    if not known.issuperset(drawn):  # captions of a prompt set: the mini world has no drawings of them
+    if not set(judge.drawable()).issuperset(drawn):  # captions of a prompt set: there are no drawings of them
         return None, ""
-    settings = config["evaluation"]
-    how = (settings["reference_samples"], settings["seed"])
+    how = (config["evaluation"]["reference_samples"], config["evaluation"]["seed"])
     found = runtime.all([Drawings(graph.judge, *each, *how) for each in drawn], "reference")
-    return np.concatenate(found), "drawings of the mini world that show what the prompts name"
+    return np.concatenate(found), f"drawings of the {judge.world_is} that show what the prompts name"
 
 
-def _given(runtime: Runtime, graph: Attribute, given: str) -> tuple[Reference, str]:
+def _given(runtime: Runtime, judge: Judge, place: Path) -> tuple[Reference, str]:
     """Statistics of a file, or the features of all images of a folder."""
-    assert graph.judge is not None
-    place = reference_place(given)
+    name = f"{place.name} {reference_digest(str(place))}"
     if place.is_file():
-        return read_statistics(place), f"stored statistics {place.name} {reference_digest(given)}"
-    stage = FolderFeatures(graph.judge, GivenImages(str(place), "judge.inception.reference", 2))
-    return runtime.get(stage), f"folder {place.name} {reference_digest(given)}"
+        return read_statistics(place), f"stored statistics {name}"
+    images = GivenImages(str(place), "judge.inception.reference", 2)
+    return runtime.get(FolderFeatures(judge, images)), f"folder {name}"

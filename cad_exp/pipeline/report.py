@@ -19,6 +19,7 @@ from cad_exp.config.resolve import Config
 from cad_exp.data.requests import Shot
 from cad_exp.evaluation import verdict
 from cad_exp.evaluation.fidelity.image_game import MEASURES
+from cad_exp.evaluation.judges import JUDGES
 from cad_exp.evaluation.records import Records
 from cad_exp.interventions.edit import Edit
 from cad_exp.pipeline.runtime import Runtime
@@ -101,7 +102,7 @@ def timesteps(table: Path, folder: Path) -> None:
 def no_judge() -> None:
     console.say(
         "  no judge is configured for this model, so its images are not measured: "
-        "judge=real applies the published ones, judge=mini the embedded one, which knows the mini world only",
+        f"choose one, judge={', '.join(JUDGES)}, where real applies the published ones",
         style="yellow",
     )
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from cad_exp.attribution.by_timestep import bins_of
 from cad_exp.attribution.objectives.build import check as check_objective
-from cad_exp.config.resolve import REPLACING, Config, settle
+from cad_exp.config.resolve import Config, settle
 from cad_exp.data import vocabulary
 from cad_exp.data.prompts.sources import files as prompt_files
 from cad_exp.evaluation import erasure, redaction, verdict
 from cad_exp.evaluation.fidelity.metrics import check as check_fidelity
 from cad_exp.interventions.edit import Edit
+from cad_exp.interventions.methods import needs_scores
 from cad_exp.models.content import model_content
 from cad_exp.pipeline import preflight, report
 from cad_exp.pipeline.identity import run_identity
@@ -118,7 +119,7 @@ def erasing_edit(runtime: Runtime, graph: Attribute, config: Config) -> Edit:
 
 def make_edits(runtime: Runtime, graph: Attribute, config: Config, results: Results, folder: Path) -> dict[str, Edit]:
     """Make the edits of a run, variant -> edit, and the studies of the scores behind them."""
-    if config["edit"]["name"] in REPLACING:
+    if not needs_scores(config["edit"]):
         with results.time("edit"):
             console.stage(f"edit: {config['edit']['name']}")
             edits = {variant: runtime.get(node) for variant, node in graph.edits.items()}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cad_exp.pipeline.keys import code_version
 from cad_exp.utils.hashing import digest
+from cad_exp.utils.registry import Registry, chosen
 
 if TYPE_CHECKING:
     from cad_exp.pipeline.runtime import Runtime
@@ -23,15 +24,15 @@ NO_KEY = {"key": False}  # metadata of a field that no number depends on
 
 @dataclass(frozen=True)
 class Chosen:
-    """Name a class by a config's settings, and the module that defines it: its code belongs to the key."""
+    """Name classes by a config's settings, and the modules that define them: their code belongs to the key."""
 
     settings: dict[str, Any]
-    module: str
+    modules: tuple[str, ...]
 
     @classmethod
-    def of(cls, made: type | Callable[..., Any], settings: dict[str, Any]) -> Chosen:
-        """Return the choice of a class or function, ours or of a plug-in."""
-        return cls(settings, made.__module__)
+    def of(cls, registry: Registry, settings: dict[str, Any], *more: str) -> Chosen:
+        """Return the choice of the class that a config group names, and of more classes by their names."""
+        return cls(settings, tuple(registry.where(name).module for name in (chosen(settings), *more)))
 
     @property
     def name(self) -> str:
@@ -62,7 +63,9 @@ class Node:
 
     def code(self) -> str:
         """Return the hash of the code that makes the node: its own module's, and that of the classes it chooses."""
-        return code_version(type(self).__module__, *sorted({each.module for each in self._values(Chosen)}))
+        return code_version(
+            type(self).__module__, *sorted({module for each in self._values(Chosen) for module in each.modules})
+        )
 
     def key(self, runtime: Runtime) -> str:
         """Return 24 hex digits for the node's inputs and code."""

@@ -9,11 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from cad_exp.evaluation.variants import VARIANTS
 from cad_exp.utils import text
 from cad_exp.utils.console import clean, console, glyph, say
 
 ASCII_HEAD = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
-VARIANTS = ("unedited", "edited", "random")
 LABELS = {
     "concept_rate": "concept rate",
     "retention_mean": "retention, mean",

@@ -1,42 +1,36 @@
 """Estimators: rules that turn a game, J(gates), into one signed score per component. They know nothing but the game."""
 
-from typing import Any
+from __future__ import annotations
 
-from cad_exp.attribution.estimators.ablated import AblatedGradients
-from cad_exp.attribution.estimators.base import Estimator, Scores
-from cad_exp.attribution.estimators.baselines import Magnitude, Random, Wanda
-from cad_exp.attribution.estimators.coar import Coar
-from cad_exp.attribution.estimators.gradients import FirstOrder, GradientMagnitude, IntegratedGradients
-from cad_exp.attribution.estimators.leave_one_out import LeaveOneOut
-from cad_exp.attribution.estimators.patching import ActivationPatching
-from cad_exp.attribution.estimators.saliency import Saliency
-from cad_exp.attribution.estimators.shapley import Shapley
-from cad_exp.utils.errors import UserError, choose
+from typing import TYPE_CHECKING, Any
 
-ESTIMATORS = {
-    cls.name: cls
-    for cls in (
-        FirstOrder,
-        IntegratedGradients,
-        AblatedGradients,
-        LeaveOneOut,
-        ActivationPatching,
-        Coar,
-        Shapley,
-        Wanda,
-        Magnitude,
-        GradientMagnitude,
-        Saliency,
-        Random,
-    )
-}
-__all__ = ["ESTIMATORS", "Estimator", "Scores", "make_estimator", *(cls.__name__ for cls in ESTIMATORS.values())]
+from cad_exp.utils.registry import Registry
+
+if TYPE_CHECKING:
+    from cad_exp.attribution.estimators.base import Estimator
+
+ESTIMATORS = Registry(
+    "estimator",
+    {
+        "first_order": "cad_exp.attribution.estimators.gradients:FirstOrder",
+        "integrated_gradients": "cad_exp.attribution.estimators.gradients:IntegratedGradients",
+        "ablated_gradients": "cad_exp.attribution.estimators.ablated:AblatedGradients",
+        "leave_one_out": "cad_exp.attribution.estimators.leave_one_out:LeaveOneOut",
+        "activation_patching": "cad_exp.attribution.estimators.patching:ActivationPatching",
+        "coar": "cad_exp.attribution.estimators.coar:Coar",
+        "shapley": "cad_exp.attribution.estimators.shapley:Shapley",
+        "wanda": "cad_exp.attribution.estimators.baselines:Wanda",
+        "magnitude": "cad_exp.attribution.estimators.baselines:Magnitude",
+        "gradient_magnitude": "cad_exp.attribution.estimators.gradients:GradientMagnitude",
+        "saliency": "cad_exp.attribution.estimators.saliency:Saliency",
+        "random": "cad_exp.attribution.estimators.baselines:Random",
+    },
+)
 
 
 def make_estimator(name: str, **settings: Any) -> Estimator:
-    """An estimator by name (`first_order`, `shapley`, ...) with its own settings. UserError for unknown ones."""
-    cls = ESTIMATORS[choose(name, ESTIMATORS, "estimator")]
-    try:
-        return cls(**settings)
-    except TypeError as error:
-        raise UserError(f"estimator {name} does not take these settings: {error}") from error
+    """Make an estimator by name (`first_order`, `shapley`, ...), or by `_target_`, with its own settings.
+
+    Raises UserError for an unknown name, and for settings that the class does not take.
+    """
+    return ESTIMATORS.make({"name": name, **settings})

@@ -17,7 +17,7 @@ from cad_exp.attribution.objectives.base import Objective, Predict
 from cad_exp.attribution.objectives.contrast import Contrast
 from cad_exp.data.noisy_latents import Probes
 from cad_exp.interventions.ablation import Removal
-from cad_exp.models.families import Condition
+from cad_exp.models.families.condition import Condition
 from cad_exp.utils.errors import UserError, choose
 
 DIRECTIONS = ("noising", "denoising")

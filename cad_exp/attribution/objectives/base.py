@@ -16,10 +16,11 @@ from cad_exp.data.noisy_latents import Probes
 from cad_exp.interventions.ablation import Removal, Replacements, added_outputs, gated_inputs, of_rows
 from cad_exp.interventions.prefix_cache import IntactPass
 from cad_exp.interventions.text_encoders import Networks, is_text, other_weights
-from cad_exp.models.families import Condition
+from cad_exp.models.families.condition import Condition
 from cad_exp.models.pipeline import DiffusionModel, Progress
 from cad_exp.utils import distributed
 from cad_exp.utils.errors import UserError
+from cad_exp.utils.registry import fitting
 
 Gates = dict[str, Tensor]
 Predict = Callable[[Probes, Condition], Tensor]
@@ -37,6 +38,8 @@ class Objective:
     probes_kind: str = "trajectory"  # which sampler suits it: "trajectory" or "noised"
     needs: tuple[str, ...] = ()  # tensors that its probes must have
     context: tuple[str, ...] = ()  # arguments that its own config cannot give: "judge", "kind", "label"
+    asks: tuple[str, ...] = ()  # of a judge: "clip" (image and prompt), "logits" (of the concept's label)
+    parts: tuple[str, str] | None = None  # the setting that names the objective of its parts, and what it is if unset
 
     def __init__(
         self,
@@ -56,8 +59,37 @@ class Objective:
         self.removal = Removal(removal, model, probes, self.batch_size, self.concept, self.neutral)
 
     @classmethod
+    def make(
+        cls,
+        model: DiffusionModel,
+        probes: Probes,
+        batch_size: int,
+        progress: Progress | None,
+        context: dict[str, Any],
+        **settings: Any,
+    ) -> "Objective":
+        """Make the objective from the settings of its config, and from those things of the context that it takes."""
+        given = {key: context[key] for key in cls.context if key in context} | settings
+        return cls(model, probes, batch_size, progress, **fitting(cls, given, f"objective {cls.name}", 4))
+
+    @classmethod
+    def formula(cls, settings: dict[str, Any]) -> "type[Objective]":
+        """The class whose loss counts: itself, unless it is made of others."""
+        return cls
+
+    @classmethod
     def check(cls, context: dict[str, Any]) -> None:
         """Raises UserError if this objective cannot do with the context, before any probe is sampled."""
+
+    @classmethod
+    def check_settings(cls, settings: dict[str, Any], context: dict[str, Any], retained: list[str]) -> None:
+        """Raises UserError if the group `objective` of a config does not fit the context and the retained prompts."""
+        cls.check(context)
+
+    @classmethod
+    def about(cls, context: dict[str, Any], prompt: str) -> dict[str, Any]:
+        """The context of the same objective for another prompt than the concept's. UserError if there is none."""
+        return dict(context)
 
     def loss(self, batch: Probes, predict: Predict) -> Tensor:
         """J of every probe, (B,); `predict(batch, condition)` is the gated network's output (B, C, h, w) fp32."""

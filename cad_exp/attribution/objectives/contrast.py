@@ -6,8 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
+from cad_exp.attribution.objectives import OBJECTIVES
 from cad_exp.attribution.objectives.base import Gates, Objective
-from cad_exp.utils.errors import UserError
+from cad_exp.data.noisy_latents import Probes
+from cad_exp.models.pipeline import DiffusionModel, Progress
+from cad_exp.utils.errors import UserError, choose
+
+OF = "projection"  # the formula of its parts, where none is named
+NOTHING = "objective contrast needs something to keep: give objective.retain=[PROMPT, ...]"
 
 
 class Contrast(Objective):
@@ -21,11 +27,11 @@ class Contrast(Objective):
     An ablation is one change of the model: what replaces a component (`removal`) is the concept's everywhere.
     """
 
-    name = "contrast"
+    name, parts = "contrast", ("of", OF)
 
     def __init__(self, concept: Objective, retained: Sequence[Objective], weight: float | Sequence[float] = 1.0):
         if not retained:
-            raise UserError("objective contrast needs something to keep: give objective.retain=[PROMPT, ...]")
+            raise UserError(NOTHING)
         weights = list(weight) if isinstance(weight, Sequence) else [weight] * len(retained)
         if len(weights) != len(retained):
             raise UserError(
@@ -39,6 +45,46 @@ class Contrast(Objective):
         self.model, self.probes, self.batch_size = concept.model, concept.probes, concept.batch_size
         self.concept, self.neutral, self.removal = concept.concept, concept.neutral, concept.removal
         self.progress = concept.progress
+
+    @classmethod
+    def formula(cls, settings: dict[str, Any]) -> type[Objective]:
+        others = [name for name in OBJECTIVES if name != cls.name]
+        return OBJECTIVES.get(choose(settings.get("of", OF), others, "objective in objective.of"))
+
+    @classmethod
+    def make(
+        cls,
+        model: DiffusionModel,
+        probes: Probes,
+        batch_size: int,
+        progress: Progress | None,
+        context: dict[str, Any],
+        of: str = OF,
+        weight: float | list[float] = 1.0,
+        retain: list[str] | None = None,
+        base_prompt: str = "",
+        **settings: Any,
+    ) -> "Contrast":
+        """One objective `of` for the concept's probes and one for each of the retained probes (context["retained"]).
+
+        retain and base_prompt say which probes the stages sample; here the probes themselves count.
+        """
+        part = cls.formula({"of": of})
+        concept = part.make(model, probes, batch_size, progress, context, **settings)
+        others = [
+            part.make(model, kept, batch_size, None, part.about(context, kept.prompt), **settings)
+            for kept in context.get("retained") or ()
+        ]
+        return cls(concept, others, weight)
+
+    @classmethod
+    def check_settings(cls, settings: dict[str, Any], context: dict[str, Any], retained: list[str]) -> None:
+        part = cls.formula(settings)
+        part.check(context)
+        if not retained:
+            raise UserError(NOTHING)
+        for prompt in retained:
+            part.about(context, prompt)
 
     def value(self, gates: Gates | None = None) -> float:
         values = self._ask(lambda part: part.value(gates))

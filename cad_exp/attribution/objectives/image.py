@@ -54,7 +54,7 @@ class ImageObjective(Objective):
     def check(cls, context: dict[str, Any]) -> None:
         if context.get("judge") is None:
             raise UserError(
-                f"objective {cls.name} needs a judge and this model has none: use judge=mini, or objective=erase"
+                f"objective {cls.name} needs a judge and this model has none: choose judge=..., or objective=erase"
             )
 
     def loss(self, batch: Probes, predict: Predict) -> Tensor:
@@ -72,7 +72,7 @@ class ImageObjective(Objective):
 class ClipSimilarity(ImageObjective):
     """J = E cos(CLIP(decode(x0)), CLIP(c)), in -1..1: how much CLIP finds of the concept's prompt in the picture."""
 
-    name = "clip"
+    name, asks = "clip", ("clip",)
 
     def score(self, images: Tensor) -> Tensor:
         return self.judge.similarity(images, self.probes.prompt)
@@ -81,7 +81,7 @@ class ClipSimilarity(ImageObjective):
 class JudgeLogit(ImageObjective):
     """J = E log p / (1 - p), p the classifier's probability of the concept's label in the decoded x0."""
 
-    name = "judge"
+    name, asks = "judge", ("logits",)
 
     @classmethod
     def check(cls, context: dict[str, Any]) -> None:
@@ -94,6 +94,11 @@ class JudgeLogit(ImageObjective):
             )
         with torch.no_grad():
             context["judge"].log_odds(torch.zeros(1, 3, 8, 8), kind, label)  # it refuses what it does not know
+
+    @classmethod
+    def about(cls, context: dict[str, Any], prompt: str) -> dict[str, Any]:
+        kind, label = context["judge"].question(prompt)
+        return context | {"kind": kind, "label": label}
 
     def score(self, images: Tensor) -> Tensor:
         return self.judge.log_odds(images, self.kind, self.label)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cad_exp.data import requests as own
+from cad_exp.data.metrics import asked, looking_at
 from cad_exp.data.prompts.rows import SEEDS, Row
 from cad_exp.data.prompts.sets import load
 from cad_exp.data.prompts.sources import files
@@ -27,8 +28,8 @@ def plan(config: Settings) -> list[Shot]:
     """
     if not config["evaluation"]["metrics"]:
         return []
-    asked = [config[group] for group in ("concept", "evaluation", "prompts", "others")]
-    key = digest([asked, [file_digest(file) for file in files(config)]])
+    settings = [config["model"]["path"], *(config[group] for group in ("concept", "evaluation", "prompts", "others"))]
+    key = digest([settings, [file_digest(file) for file in files(config)]])
     if key not in _last:
         found = _plan(config)
         _last.clear()
@@ -40,7 +41,7 @@ def _plan(config: Settings) -> list[Shot]:
     metrics, chosen, kept = config["evaluation"]["metrics"], config["prompts"], config["others"]
     made = _of(config, "prompts")
     found = [shot for shot in made if shot.purpose == "concept"]
-    if {"retention", "quality"} & set(metrics):
+    if looking_at("retention", metrics):
         more = made if kept["name"] == "auto" else _of(config, "others")
         rest = [shot for shot in more if shot.purpose == "retention"]
         if "columns" in kept and len(rest) < len(more):
@@ -56,7 +57,8 @@ def _of(config: Settings, group: str) -> list[Shot]:
     if chosen["name"] == "none":
         return []
     if chosen["name"] in ("concept", "world"):
-        return own.plan(concept, settings["samples"], settings["retention_samples"], settings["seed"])
+        numbers = settings["samples"], settings["retention_samples"], settings["seed"]
+        return own.plan(concept, *numbers, config["model"]["path"])
     if chosen.get("kind") == "nudity" and concept["kind"] != "nudity":
         raise UserError(f"{group}={chosen['name']} asks for nudity, the concept is {concept['name']}: concept=nudity")
     return to_shots(load(chosen, concept, group), chosen, concept, settings["seed"])
@@ -95,15 +97,16 @@ def _asked(row: Row, concept: Settings) -> tuple[str, str, str]:
 def _check(shots: list[Shot], metrics: list[str], name: str) -> None:
     """UserError if a metric has no images to look at."""
     kept = [shot for shot in shots if shot.purpose == "retention"]
-    if "erasure" in metrics and len(kept) == len(shots):
+    needs = asked(metrics)
+    if "label" in needs and len(kept) == len(shots):
         raise UserError(f"no row of prompts={name} asks for the concept: take another set, or leave erasure out")
-    asked = sorted({"retention", "quality"} & set(metrics))
-    if asked and not kept:
+    looking = sorted(looking_at("retention", metrics))
+    if looking and not kept:
         raise UserError(
-            f"{' and '.join(asked)} need prompts of what is to stay, and prompts={name} has none: "
+            f"{' and '.join(looking)} need prompts of what is to stay, and prompts={name} has none: "
             "add others=coco30k (or imagenette, artists, templates, world), or take evaluation=erasure"
         )
-    if "retention" in metrics and not any(shot.label for shot in kept):
+    if "labels" in needs and not any(shot.label for shot in kept):
         raise UserError(
             "nobody can judge whether an image shows its caption: evaluation.metrics=[erasure,quality] leaves it out"
         )

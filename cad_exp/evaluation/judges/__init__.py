@@ -1,20 +1,27 @@
-"""Judges: networks that say what an image shows. They see images only, never the model that made them.
-
-`MiniJudge` is the embedded one, `RealJudge` a composite of the published ones; `Judge` is what both offer.
-"""
+"""Judges: networks that say what an image shows. They see images only, never the model that made them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cad_exp.evaluation.judges.base import Judge
-from cad_exp.evaluation.judges.mini import MiniJudge
-from cad_exp.evaluation.judges.real import RealJudge
 from cad_exp.utils.errors import choose
+from cad_exp.utils.registry import Registry, chosen
 
-__all__ = ["Judge", "MiniJudge", "RealJudge", "load_judge"]
-NAMES = ("mini", "real", "none")
+if TYPE_CHECKING:
+    from cad_exp.evaluation.judges.base import Judge
+
+NOBODY = "none"  # the option of the group `judge` without a judge
+JUDGES = Registry("judge", {"real": "cad_exp.evaluation.judges.real:RealJudge"})
+
+
+def judge_class(settings: dict[str, Any]) -> type[Judge] | None:
+    """The class that the group `judge` of a config chooses; None for nobody. UserError for an unknown one."""
+    if settings["name"] in (None, NOBODY):
+        return None
+    if chosen(settings) not in JUDGES and "." not in chosen(settings):
+        choose(settings["name"], [*JUDGES, NOBODY], "judge")
+    return JUDGES.of(settings)
 
 
 def load_judge(
@@ -22,8 +29,7 @@ def load_judge(
 ) -> Judge | None:
     """A judge by name, or None for none. UserError for an unknown name or missing weights.
 
-    settings: the config's group `judge`, and parts: where the weights of the parts are (judge_files.at_hand), of real.
+    settings: the config's group `judge`; parts: where the weights of its parts are (`Judge.at_hand`).
     """
-    if name is None or choose(name, NAMES, "judge") == "none":
-        return None
-    return MiniJudge() if name == "mini" else RealJudge(settings or {}, parts or {}, device)
+    cls = judge_class({**(settings or {}), "name": name})
+    return None if cls is None else cls.load(settings or {}, parts or {}, device)

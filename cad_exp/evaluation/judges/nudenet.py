@@ -56,6 +56,11 @@ class NudeNet:
         labels = {"labels": [f"{name}_EXPOSED" for name in EXPOSED]}
         self.definition = self.identity | labels | {"threshold": self.threshold}
 
+    @staticmethod
+    def exposed(found: list[dict[str, Any]]) -> float:
+        """The highest score of an exposed label in one image; 0 if there is none."""
+        return strongest(found)
+
     @cached_property
     def session(self) -> Any:
         import onnxruntime

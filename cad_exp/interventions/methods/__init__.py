@@ -1,50 +1,100 @@
-"""Rival methods that give whole weights new values, and so need no scores: closed forms, training, published files.
+"""Methods: what an edit does to a model. There are three kinds, told apart by what the registered object has.
 
-Those that switch components off by a score of their own are estimators: Wanda, SalUn, magnitude
-(cad_exp/attribution/estimators).
+`select(attribution, granularity, seed, budget, **settings)` chooses components by their scores. Everything else is
+called with the model and its own settings, as a function or by its `edit(model, **settings)`, and gives an Edit that
+replaces weights. With `hooks(network, steering, **settings)`, a context manager, it acts while the model runs instead:
+the Edit brings it tensors (`steering`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cad_exp.interventions.edit import Edit
-from cad_exp.interventions.methods.esd import esd
-from cad_exp.interventions.methods.perturbation import perturbation
-from cad_exp.interventions.methods.published import published
-from cad_exp.interventions.methods.rece import rece
-from cad_exp.interventions.methods.uce import uce
-from cad_exp.models.pipeline import DiffusionModel, Progress
-from cad_exp.utils.errors import UserError, choose
+from cad_exp.utils.errors import UserError
+from cad_exp.utils.registry import TARGET, Registry, chosen, fitting
 
-RIVALS: dict[str, Callable[..., Edit]] = {"uce": uce, "rece": rece, "esd": esd, "checkpoint": published}
-# What the group `edit` holds for every edit and these do not take.
-_OTHERS = ("name", "sign", "factor", "ratio", "count", "scope", "rounding")
-__all__ = ["RIVALS", "make_rival", "perturbation"]
+if TYPE_CHECKING:
+    from cad_exp.interventions.edit import Edit
+    from cad_exp.interventions.selection import Scored
+    from cad_exp.models.pipeline import DiffusionModel, Progress
+
+METHODS = Registry(
+    "method",
+    {
+        "erase": "cad_exp.interventions.methods.choosing:Erase",
+        "amplify": "cad_exp.interventions.methods.choosing:Amplify",
+        "none": "cad_exp.interventions.methods.choosing:Nothing",
+        "random": "cad_exp.interventions.methods.choosing:Random",
+        "magnitude": "cad_exp.interventions.methods.choosing:Erase",
+        "conceptprune": "cad_exp.interventions.methods.choosing:Erase",
+        "salun_mask": "cad_exp.interventions.methods.choosing:Erase",
+        "cad_public": "cad_exp.interventions.methods.choosing:Erase",
+        "uce": "cad_exp.interventions.methods.uce:uce",
+        "rece": "cad_exp.interventions.methods.rece:rece",
+        "esd": "cad_exp.interventions.methods.esd:esd",
+        "checkpoint": "cad_exp.interventions.methods.published:published",
+    },
+)
+# What the group `edit` holds for every edit; the rest is the method's own.
+_COMMON = ("name", TARGET, "sign", "factor", "ratio", "count", "scope", "rounding", "bare_prompt")
+
+
+def own_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """What the group `edit` of a config holds for its method alone."""
+    return {key: value for key, value in settings.items() if key not in _COMMON}
+
+
+def needs_scores(settings: dict[str, Any]) -> bool:
+    """Whether the method of the group `edit` chooses components by their scores."""
+    return hasattr(METHODS.of(settings), "select")
+
+
+def make_edit(
+    name: str,
+    attribution: Scored,
+    granularity: str,
+    ratio: float | None = None,
+    count: int | None = None,
+    scope: str = "global",
+    factor: float = 0.0,
+    kinds: Any = None,
+    seed: int = 0,
+    rounding: str = "ceil",
+    **own: Any,
+) -> Edit:
+    """The edit of a method that chooses components by their scores: its name, or `_target_`, and its budget.
+
+    `amplify` takes negative components, `random` as many as `erase`, `none` none, the others of this package positive
+    ones: what differs between those is whose scores the attribution holds. UserError for a method of another kind.
+    """
+    method = METHODS.of({"name": name, **own})
+    if not hasattr(method, "select"):
+        raise UserError(f"edit {name} chooses no components by scores: give its whole config, with edit={name}")
+    budget = {"ratio": ratio, "count": count, "scope": scope, "factor": factor, "kinds": kinds, "rounding": rounding}
+    settings = fitting(method.select, own_settings(own), f"edit {name}", 4)
+    edit = method.select(attribution, granularity, seed, budget, **settings)
+    edit.meta["edit"] = name
+    return edit
 
 
 def make_rival(
     settings: dict[str, Any], model: DiffusionModel, draft: Path | None = None, progress: Progress | None = None
 ) -> Edit:
-    """The edit that a rival makes of a model; `settings` is the group `edit` of a config, `name` one of RIVALS.
+    """The edit that a method makes of a model without scores; `settings` is the group `edit` of a config.
 
     draft: a file in which one that trains keeps what it has finished, and from which it goes on; None: nowhere.
     progress(done, total) counts its steps. UserError for settings that it does not take, or a model that it is not for.
     """
-    name = choose(settings["name"], RIVALS, "rival")
-    own = {key: value for key, value in settings.items() if key not in _OTHERS}
-    more = {"draft": draft, "progress": progress} if RIVALS[name] is esd else {}
-    try:
-        edit = RIVALS[name](model, **own, **more)
-    except TypeError as error:
-        if "unexpected keyword" in str(error) or "required" in str(error):
-            raise UserError(f"edit {name} does not take these settings: {error}") from error
-        raise
+    method, own = METHODS.of(settings), own_settings(settings)
+    make = getattr(method, "edit", method)
+    edit = make(model, **fitting(make, own, f"edit {settings['name']}", 1), **_offered(make, draft, progress))
     old = {parameter: model.denoiser.get_parameter(parameter).detach().cpu() for parameter in edit.replaced}
+    if edit.steering:
+        edit.meta["acts"] = chosen(settings)
     edit.meta |= {
-        "edit": name,
+        "edit": settings["name"],
         "settings": own,
         "model": model.name,
         "fingerprint": model.fingerprint(),
@@ -53,3 +103,9 @@ def make_rival(
         "changed": sum(int((value != old[parameter]).sum()) for parameter, value in edit.replaced.items()),
     }
     return edit
+
+
+def _offered(make: Any, draft: Path | None, progress: Progress | None) -> dict[str, Any]:
+    """Those of the file of an unfinished training and the progress that a method takes."""
+    offered = {"draft": draft, "progress": progress}
+    return {key: value for key, value in offered.items() if key in signature(make).parameters}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cad_exp.interventions.edit import Edit
 from cad_exp.interventions.methods.projections import cross_attentions
-from cad_exp.models.families import Condition
+from cad_exp.models.families.condition import Condition
 from cad_exp.models.pipeline import DiffusionModel, Progress
 from cad_exp.utils.errors import UserError, choose
 from cad_exp.utils.tensors import resumed, save_tensors

@@ -1,31 +1,45 @@
 """Families of text-to-image models, each found by the classes of a pipeline's components, never by a name."""
 
-from typing import Any
+from __future__ import annotations
 
-from cad_exp.models.families.base import Family
-from cad_exp.models.families.condition import Condition
-from cad_exp.models.families.flux import Flux
-from cad_exp.models.families.pixart import PixArt
-from cad_exp.models.families.stable_diffusion import StableDiffusion
-from cad_exp.models.families.stable_diffusion_3 import StableDiffusion3
-from cad_exp.models.families.stable_diffusion_xl import StableDiffusionXL
+from typing import TYPE_CHECKING, Any
+
 from cad_exp.utils.errors import UserError
+from cad_exp.utils.registry import Registry
 
-__all__ = ["FAMILIES", "Condition", "Family", "make_family"]
+if TYPE_CHECKING:
+    from cad_exp.models.families.base import Family
 
-FAMILIES = (StableDiffusion, StableDiffusionXL, StableDiffusion3, PixArt, Flux)
+FAMILIES = Registry(
+    "family",
+    {
+        "stable_diffusion": "cad_exp.models.families.stable_diffusion:StableDiffusion",
+        "stable_diffusion_xl": "cad_exp.models.families.stable_diffusion_xl:StableDiffusionXL",
+        "stable_diffusion_3": "cad_exp.models.families.stable_diffusion_3:StableDiffusion3",
+        "pixart": "cad_exp.models.families.pixart:PixArt",
+        "flux": "cad_exp.models.families.flux:Flux",
+    },
+)
 
 
 def make_family(pipe: Any, name: str, guidance: float) -> Family:
-    """The family of a pipeline. UserError that lists what there is if it belongs to none.
+    """The family of a pipeline: the first that it fits, ours before those of installed packages.
 
-    A pipeline for another task (image to image, inpainting) whose components are a family's own gives its
+    Raises UserError that lists what there is if it belongs to none, and names a package whose family is broken. A
+    pipeline for another task (image to image, inpainting) whose components are a family's own gives its
     text-to-image pipeline: the family's `pipe`.
     """
-    for family in FAMILIES:
+    titles, broken = [], ""
+    for known in FAMILIES:
+        try:
+            family = FAMILIES.get(known)
+        except UserError as error:  # a package's: the model may be another family's
+            broken = f" ({error})"
+            continue
         if family.fits(pipe):
             return family(family.text_to_image(pipe), name, guidance)
-    known = ", ".join(family.title for family in FAMILIES)
+        titles.append(family.title)
     raise UserError(
-        f"'{name}' is a {type(pipe).__name__}, which is not supported: give a text-to-image model of {known}"
+        f"'{name}' is a {type(pipe).__name__}, which is not supported: give a text-to-image model of "
+        f"{', '.join(titles)}{broken}"
     )

@@ -15,6 +15,7 @@ from cad_exp.config import commands, grammar, hydra_errors, options, search_path
 from cad_exp.config.arguments import without_flags
 from cad_exp.config.effective import effective
 from cad_exp.config.resolve import settle
+from cad_exp.evaluation.judges import JUDGES
 from cad_exp.pipeline.search.study import Parameters, Space
 from cad_exp.utils.errors import UserError, choose
 from cad_exp.utils.hashing import digest
@@ -182,7 +183,7 @@ def _settled(config: dict[str, Any], folders: list[Path]) -> dict[str, Any]:
         )
     settled = settle(config, folders)
     if settled["judge"]["name"] is None:
-        raise UserError("a search needs a judge for the model's images: judge=real or judge=mini, the embedded one")
+        raise UserError(f"a search needs a judge for the model's images: judge={' or judge='.join(JUDGES)}")
     if not {"erasure", "retention"} <= set(config["evaluation"]["metrics"]):
         raise UserError("a search needs erasure and retention: leave evaluation.metrics out, or name both")
     return settled

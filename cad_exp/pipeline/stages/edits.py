@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cad_exp.pipeline.stage import Derived
+from cad_exp.pipeline.stage import Chosen, Derived
 from cad_exp.pipeline.stages.scores import SpaceScores
 from cad_exp.utils.errors import UserError
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SelectedEdit(Derived):
-    """The edit `name` (erase, amplify, ...) of the components that the scores put first.
+    """The edit of a method (erase, amplify, ...) that chooses components by their scores.
 
     ratio: share of the components, in (0, 1], or count: their number; of each group that `scope` names.
     factor: what the chosen components are multiplied by. seed: of random choices.
     """
 
     scores: SpaceScores
-    name: str
+    method: Chosen
     ratio: float | None
     count: int | None
     scope: str
@@ -33,15 +33,18 @@ class SelectedEdit(Derived):
 
     def derive(self, runtime: Runtime) -> Edit:
         """Choose the components. UserError where no score has the sign that the edit takes."""
-        from cad_exp.interventions.selection import make_edit
+        from cad_exp.interventions.methods import make_edit, own_settings
 
         granularity = self.scores.granularity
         how = {"ratio": self.ratio, "count": self.count, "scope": self.scope, "factor": self.factor}
         scored = runtime.get(self.scores)
-        edit = make_edit(self.name, scored, granularity, **how, seed=self.seed, rounding=self.rounding)
+        own = own_settings(self.method.settings)
+        edit = make_edit(self.method.name, scored, granularity, **how, seed=self.seed, rounding=self.rounding, **own)
         if edit.empty:
             sign = edit.meta["sign"] or "positive"
-            raise UserError(f"no component has a {sign} score, so edit={self.name} has nothing to change: edit=none")
+            raise UserError(
+                f"no component has a {sign} score, so edit={self.method.name} has nothing to change: edit=none"
+            )
         return edit
 
 

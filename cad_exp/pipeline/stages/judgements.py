@@ -81,9 +81,8 @@ class Drawings(Stage):
         """Draw, and show the drawings to the judge."""
         from safetensors.numpy import save_file
 
-        from cad_exp.evaluation.records import drawings
-
-        _, features = runtime.get(self.judge).labels(drawings(self.kind, self.label, self.number, self.seed))
+        judge = runtime.get(self.judge)
+        _, features = judge.labels(judge.drawings(self.kind, self.label, self.number, self.seed))
         save_file({"features": features}, str(folder / "features.safetensors"))
 
     def load(self, runtime: Runtime, folder: Path) -> np.ndarray:
@@ -93,18 +92,18 @@ class Drawings(Stage):
 
 @dataclass(frozen=True, eq=False)
 class FolderFeatures(Stage):
-    """Inception's features of a folder of images."""
+    """A judge's features of a folder of images."""
 
     folder: ClassVar[str] = "reference"
     judge: Judge
     images: GivenImages
 
     def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
-        """Show the images to Inception."""
+        """Show the images to the judge."""
         from safetensors.numpy import save_file
 
-        part = runtime.get(self.judge).parts["inception"]
-        save_file({"features": part.of_folder(runtime.get(self.images))}, str(folder / "features.safetensors"))
+        features = runtime.get(self.judge).folder_features(runtime.get(self.images))
+        save_file({"features": features}, str(folder / "features.safetensors"))
 
     def load(self, runtime: Runtime, folder: Path) -> np.ndarray:
         """Return features (N, F)."""

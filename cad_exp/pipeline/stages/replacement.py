@@ -41,7 +41,7 @@ class GivenFile(Derived):
 
 @dataclass(frozen=True, eq=False)
 class Replacement(Stage):
-    """The edit of a method that replaces weights, and a random change of equal size, drawn with `seed`.
+    """The edit of a method that needs no scores, and a random change of equal size, drawn with `seed`.
 
     file: published weights, for the method that reads them.
     """
@@ -59,7 +59,8 @@ class Replacement(Stage):
 
     def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
         """Run the method, and write both edits."""
-        from cad_exp.interventions.methods import make_rival, perturbation
+        from cad_exp.interventions.methods import make_rival
+        from cad_exp.interventions.methods.control import perturbation
 
         model = runtime.get(self.model)
         edit = make_rival(self.method.settings, model, runtime.unfinished(self), tick)
@@ -71,7 +72,7 @@ class Replacement(Stage):
         from cad_exp.interventions.edit import Edit
 
         edits = {variant: Edit.load(folder / f"{variant}.safetensors") for variant in VARIANTS}
-        if not edits["edited"].meta["changed"]:
+        if not (edits["edited"].meta["changed"] or edits["edited"].steering):
             raise UserError(f"edit={self.method.name} changes no weight of this model: there is nothing to evaluate")
         return edits
 

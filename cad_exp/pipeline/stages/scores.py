@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cad_exp.pipeline.stage import Chosen, Derived, Stage, Tick
+from cad_exp.pipeline.stage import NO_KEY, Chosen, Derived, Stage, Tick
 from cad_exp.pipeline.stages.noisy_latents import NoisyLatents
 from cad_exp.pipeline.stages.question import Question
 from cad_exp.utils import distributed
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Scores(Stage):
-    """Scores of all components of some spaces, for one question at some noisy latents.
+    """Scores of all components of a granularity, in some kinds of module (None: its usual ones), for one question.
 
-    spaces: (name, kinds of module) of each granularity; kinds None: its own. facts: noted in the file.
+    every: let one estimate of an additive estimator serve all granularities. facts: noted in the file.
     """
 
     folder: ClassVar[str] = "attribution"
@@ -34,8 +34,21 @@ class Scores(Stage):
     question: Question
     latents: NoisyLatents
     estimator: Chosen
-    spaces: tuple[tuple[str, tuple[str, ...] | None], ...]
     facts: dict[str, Any]
+    granularity: str = field(metadata=NO_KEY)  # `spaces` stands for these three
+    kinds: tuple[str, ...] | None = field(metadata=NO_KEY)
+    every: bool = field(default=True, metadata=NO_KEY)
+
+    def inputs(self, runtime: Runtime) -> Any:
+        """Return the fields, and which spaces are scored."""
+        return super().inputs(runtime) | {"spaces": self.spaces()}
+
+    def spaces(self) -> tuple[tuple[str, tuple[str, ...] | None], ...]:
+        """Return (name, kinds of module) of each granularity that is scored."""
+        from cad_exp.attribution.estimators import ESTIMATORS
+
+        additive = ESTIMATORS.of(self.estimator.settings).additive
+        return every_space(self.kinds or ()) if self.every and additive else ((self.granularity, self.kinds),)
 
     def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
         """Score every component, and write scores and the table of components."""
@@ -43,7 +56,7 @@ class Scores(Stage):
         from cad_exp.interventions.spaces import make_granularity
 
         latents, model = runtime.get(self.latents), runtime.get(self.question.model)
-        spaces = [make_granularity(name, kinds) for name, kinds in self.spaces]
+        spaces = [make_granularity(name, kinds) for name, kinds in self.spaces()]
         estimator = estimating(self.estimator, tick, runtime.unfinished(self))
         objective = runtime.get(self.question)(latents)
         scored = attribute(model, latents, objective, estimator, spaces, meta=self.facts)
@@ -59,11 +72,16 @@ class Scores(Stage):
 
 @dataclass(frozen=True, eq=False)
 class SpaceScores(Derived):
-    """The scores of one granularity, of some kinds of module."""
+    """The scores of the asked granularity alone, in the asked kinds of module."""
 
     scores: Scores
     granularity: str
     kinds: tuple[str, ...] | None
+
+    @classmethod
+    def of(cls, scores: Scores) -> SpaceScores:
+        """Return what these scores were made for."""
+        return cls(scores, scores.granularity, scores.kinds)
 
     def derive(self, runtime: Runtime) -> Attribution:
         """Return these scores alone."""
@@ -112,7 +130,7 @@ def estimating(chosen: Chosen, tick: Tick | None = None, unfinished: Path | None
     return estimator
 
 
-def every_space(asked: Sequence[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def every_space(asked: Sequence[str]) -> tuple[tuple[str, tuple[str, ...] | None], ...]:
     """All granularities, each with all kinds of module that it can have; optional kinds only where asked for."""
     from cad_exp.interventions.spaces import GRANULARITIES, OPTIONAL
 

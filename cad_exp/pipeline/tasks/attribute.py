@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from cad_exp.config.resolve import REPLACING
 from cad_exp.config.runs import alone
 from cad_exp.data import prompts
 from cad_exp.data.requests import Shot
+from cad_exp.interventions.methods import needs_scores
 from cad_exp.pipeline.stage import Derived, Node
 from cad_exp.pipeline.stages.fidelity import Fidelity
 from cad_exp.pipeline.stages.images import Pictures
@@ -55,7 +55,7 @@ def build(config: Config) -> Attribute:
     erased = build(alone(config)) if config["model"]["erased"] else None
     model = Model.of(config["model"], erased.edits["edited"] if erased else None)
     judge, made = nodes.judge(config), {}
-    if config["edit"]["name"] in REPLACING:
+    if not needs_scores(config["edit"]):
         edits = nodes.replaced_weights(config, model)
     else:
         latents = nodes.noisy_latents(config, model)

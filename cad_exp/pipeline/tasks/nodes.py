@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 from cad_exp.attribution.estimators import ESTIMATORS
-from cad_exp.attribution.objectives.build import OBJECTIVES, formula, retained_prompts
+from cad_exp.attribution.objectives import OBJECTIVES, formula_name, retained_prompts
 from cad_exp.data import requests as image_requests
 from cad_exp.data.requests import Shot
 from cad_exp.evaluation import redaction
-from cad_exp.evaluation.judge_sources import wanted
-from cad_exp.interventions.methods import RIVALS
+from cad_exp.evaluation.judges import JUDGES, judge_class
+from cad_exp.interventions.methods import METHODS
 from cad_exp.pipeline.stage import Chosen, Derived
 from cad_exp.pipeline.stages.edits import RandomEdit, SelectedEdit
 from cad_exp.pipeline.stages.fidelity import Fidelity
@@ -22,7 +22,7 @@ from cad_exp.pipeline.stages.model import Model
 from cad_exp.pipeline.stages.noisy_latents import Noised, NoisyLatents, Trajectories, Walk
 from cad_exp.pipeline.stages.question import Question
 from cad_exp.pipeline.stages.replacement import VARIANTS, GivenFile, ReplacedWeights, Replacement
-from cad_exp.pipeline.stages.scores import Scores, SpaceScores, Timesteps, every_space
+from cad_exp.pipeline.stages.scores import Scores, SpaceScores, Timesteps
 from cad_exp.utils.errors import UserError
 
 Config = dict[str, Any]
@@ -31,9 +31,7 @@ Config = dict[str, Any]
 def judge(config: Config) -> Judge | None:
     """Return who judges the images; None for nobody."""
     settings = config["judge"]
-    if settings["name"] is None:
-        return None
-    return Judge(settings, tuple(wanted(config)) if settings["name"] == "real" else ())
+    return None if judge_class(settings) is None else Judge(Chosen.of(JUDGES, settings), config)
 
 
 def noisy_latents(config: Config, model: Model) -> NoisyLatents:
@@ -54,25 +52,19 @@ def question(config: Config, model: Model, judge: Judge | None) -> Question:
     objective, concept = config["objective"], config["concept"]
     prompts = retained_prompts(objective, concept)
     kept = tuple(_latents(config, model, prompt, objective["base_prompt"], None) for prompt in prompts)
-    chosen = Chosen.of(OBJECTIVES[objective["name"]], objective)
-    asked = (judge, concept["kind"], concept["label"]) if "judge" in formula(objective).context else ()
+    chosen = Chosen.of(OBJECTIVES, objective, formula_name(objective))
+    asks = OBJECTIVES.fact(formula_name(objective), "asks")
+    asked = (judge, concept["kind"], concept["label"]) if asks else ()
     return Question(chosen, model, config["runtime"]["batch_size"], kept, *asked)
 
 
 def scores(config: Config, latents: NoisyLatents, question: Question) -> SpaceScores:
-    """Return the scores of the config's granularity.
-
-    One estimate of an additive estimator serves all granularities and kinds of module, so it is made for all of them,
-    unless runtime.score=chosen asks for less.
-    """
-    estimator = ESTIMATORS[config["estimator"]["name"]]
-    name, asked = config["granularity"]["name"], config["granularity"]["kinds"]
-    kinds = None if asked is None else tuple(asked)
-    every = estimator.additive and config["runtime"]["score"] == "all"
-    spaces = every_space(kinds or ()) if every else ((name, kinds),)
+    """Return the scores of the config's granularity; runtime.score=chosen asks for no others on the way."""
+    name, kinds = config["granularity"]["name"], config["granularity"]["kinds"]
     facts = {"concept": config["concept"]["name"], "seed": config["seed"]}
-    chosen = Chosen.of(estimator, config["estimator"])
-    return SpaceScores(Scores(question, latents, chosen, spaces, facts), name, kinds)
+    estimator = Chosen.of(ESTIMATORS, config["estimator"])
+    where = (name, None if kinds is None else tuple(kinds), config["runtime"]["score"] == "all")
+    return SpaceScores.of(Scores(question, latents, estimator, facts, *where))
 
 
 def timesteps(config: Config, scores: SpaceScores) -> Timesteps | None:
@@ -94,16 +86,15 @@ def fidelity(config: Config, scores: SpaceScores, judge: Judge | None) -> Fideli
         return study()
     shown = image_requests.plan(concept, settings["images"]["samples"], 0, evaluation["seed"])
     requests = tuple(shot for shot in shown if shot.purpose == "concept")
-    return study(judge, judge.settings.get("nudenet") or {}, requests, evaluation["batch_size"])
+    return study(judge, judge.chosen.settings.get("nudenet") or {}, requests, evaluation["batch_size"])
 
 
 def selected_edits(config: Config, scores: SpaceScores) -> dict[str, Derived]:
     """Return the edit that the scores choose and a random one of equal budget; nothing for edit=none."""
-    names = ("name", "ratio", "count", "scope", "factor", "rounding")
-    edit = {name: config["edit"][name] for name in names}
-    if edit["name"] == "none":
+    if config["edit"]["name"] == "none":
         return {}
-    chosen = SelectedEdit(scores, **edit, seed=config["seed"])
+    budget = {name: config["edit"][name] for name in ("ratio", "count", "scope", "factor", "rounding")}
+    chosen = SelectedEdit(scores, Chosen.of(METHODS, config["edit"]), **budget, seed=config["seed"])
     return {"edited": chosen, "random": RandomEdit(chosen, config["seed"] + 1)}
 
 
@@ -111,8 +102,7 @@ def replaced_weights(config: Config, model: Model) -> dict[str, Derived]:
     """Return the edit of a method that replaces weights, and a random change of the same size."""
     settings = config["edit"]
     file = GivenFile(settings["path"], "edit.path") if settings.get("path") else None
-    method = Chosen.of(RIVALS[settings["name"]], settings)
-    made = Replacement(model, method, config["seed"] + 1, file)
+    made = Replacement(model, Chosen.of(METHODS, settings), config["seed"] + 1, file)
     return {variant: ReplacedWeights(made, variant) for variant in VARIANTS}
 
 
@@ -128,7 +118,7 @@ def _redacted(config: Config, request: Shot) -> str:
 
 def _latents(config: Config, model: Model, prompt: str, base_prompt: str, folder: str | None) -> NoisyLatents:
     """Trajectories or noised images of a prompt; folder: images to noise, None: the model's own."""
-    if formula(config["objective"]).probes_kind != "noised":
+    if OBJECTIVES.fact(formula_name(config["objective"]), "probes_kind") != "noised":
         return _trajectories(config, model, prompt, base_prompt, 0, config["probes"]["samples"])
     settings = config["probes"]
     n, first, batch = settings["samples"] * settings["steps"], _first_seed(config), config["runtime"]["batch_size"]

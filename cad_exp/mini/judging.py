@@ -1,32 +1,36 @@
-"""The embedded judges: they know the mini world and nothing else."""
+"""The embedded judges: they know the mini world and nothing else. Torch is loaded when they are made, not before."""
 
 from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-import torch
-
+from cad_exp.evaluation.judges.base import Judge, Parts
+from cad_exp.mini import CLIP, JUDGE, WEIGHTS
+from cad_exp.mini.models import Mini
+from cad_exp.mini.world import COLOURS, LABELS, OBJECTS, STYLES, Scene, render
 from cad_exp.utils.errors import UserError
-from cad_exp.utils.hashing import file_digest
+from cad_exp.utils.hashing import file_digest, folder_digest
 
-MINI_WEIGHTS = Path(__file__).parents[2] / "mini" / "weights"
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import torch
 
 
-class MiniJudge:
+class MiniJudge(Judge):
     """The embedded judges: a classifier of object, style and nudity, and a small CLIP; both for 64-pixel images.
 
     The networks are loaded when they are first asked; `definition` and `clip_definition` say which they are.
     """
 
+    explicit, draws, world_is = "kept", True, "mini world"
     resolution = 64
-    threshold = 0.5  # probability above which a person is naked
-    thresholds: tuple[float, ...] = ()
 
-    def __init__(self, folder: str | Path = MINI_WEIGHTS, device: str | torch.device = "cpu"):
+    def __init__(self, folder: str | Path = WEIGHTS, device: str | torch.device = "cpu"):
+        import torch
+
         folder = Path(folder)
         for name in ("judge", "clip"):
             if not (folder / name).is_dir():
@@ -42,6 +46,18 @@ class MiniJudge:
             "resolution": self.resolution,
             "weights": file_digest(next((folder / "clip").glob("*.safetensors")))[:16],
         }
+
+    @classmethod
+    def known(cls, kind: str) -> list[str] | None:
+        return {"object": LABELS, "style": STYLES}.get(kind)
+
+    @classmethod
+    def identity_of(cls, config: dict[str, Any]) -> dict[str, Any]:
+        return {"mini": [folder_digest(place) for place in (JUDGE, CLIP)]}
+
+    @classmethod
+    def load(cls, settings: dict[str, Any], parts: Parts, device: str) -> MiniJudge:
+        return cls()  # so small that it stays on the CPU
 
     @property
     def definitions(self) -> dict[str, dict[str, Any]]:
@@ -67,6 +83,7 @@ class MiniJudge:
     def _fitted(self, images: np.ndarray) -> np.ndarray:
         if images.shape[1:3] == (self.resolution, self.resolution):
             return images
+        import numpy as np
         from PIL import Image
 
         size = (self.resolution, self.resolution)
@@ -75,7 +92,7 @@ class MiniJudge:
     def labels(self, images: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
         """Judges uint8 images (N, H, W, 3). Returns one row per image (object, style and their probabilities,
         `naked_prob` in 0..1) and the classifier's features (N, F)."""
-        from cad_exp.mini.world import LABELS, STYLES
+        import pandas as pd
 
         said = self.classifier.predict(self._fitted(images))
         objects, styles = said["object_prob"], said["style_prob"]
@@ -96,21 +113,28 @@ class MiniJudge:
 
         return load(self.definition["weights"])
 
+    def drawable(self) -> list[tuple[str, str]]:
+        return [asked[1:] for asked in Mini.retention()]
+
+    def drawings(self, kind: str, label: str, number: int, seed: int) -> np.ndarray:
+        """Drawings that show the label of a retention prompt: uint8 (number, 64, 64, 3)."""
+        import numpy as np
+
+        row = self.drawable().index((kind, label))
+        rng, drawn = np.random.default_rng([seed, 31, row]), []
+        for _ in range(number):
+            thing = int(rng.integers(len(OBJECTS))) if kind == "style" else LABELS.index(label)
+            style = STYLES.index(label) if kind == "style" else 0
+            drawn.append(render(Scene(thing, style, False, int(rng.integers(len(COLOURS)))), rng))
+        return np.stack(drawn)
+
     def knows(self, kind: str, label: str) -> bool:
         """Whether the classifier has this label: an object, a style, nudity or a clothed person."""
-        from cad_exp.mini.world import LABELS, STYLES
-
         return label in {"object": LABELS, "style": STYLES, "nudity": [label], "clothed": [label]}.get(kind, [])
 
-    @torch.no_grad()
-    def distance(self, images: np.ndarray, reference: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    def distance(self, images: np.ndarray, reference: np.ndarray) -> np.ndarray:
         """LPIPS-style distance of each image to its reference on the classifier's feature maps: (N,), 0 = equal."""
-        from cad_exp.mini.data import to_tensor
-
-        images, reference = self._fitted(images), self._fitted(reference)
-        parts = [slice(i, i + batch_size) for i in range(0, len(images), batch_size)]
-        pairs = ((to_tensor(images[part], self.device), to_tensor(reference[part], self.device)) for part in parts)
-        return torch.cat([self.classifier.distance(a, b) for a, b in pairs]).cpu().numpy()
+        return self.classifier.distances(self._fitted(images), self._fitted(reference))
 
     def clip_scores(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
         """Cosine of image and prompt in the small CLIP's space: (N,), in -1..1."""
@@ -135,6 +159,8 @@ class MiniJudge:
 
     def _seen(self, images: torch.Tensor) -> torch.Tensor:
         """Images (B, 3, H, W) in 0..1 as the networks take them: resized (antialiased), in [-1, 1]."""
+        import torch
+
         size, images = (self.resolution, self.resolution), images.to(self.device).float()
         if images.shape[2:] != size:
             images = torch.nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
@@ -145,8 +171,6 @@ class MiniJudge:
 
         UserError if it names nothing that the classifier knows.
         """
-        from cad_exp.mini.world import OBJECTS, STYLES
-
         known = {"style": STYLES[1:], "nudity": ["naked"], "object": OBJECTS, "clothed": ["person"]}
         for kind, labels in known.items():
             for label in labels:

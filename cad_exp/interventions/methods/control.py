@@ -1,4 +1,4 @@
-"""What stands beside an edit that replaces weights: a change as large that knows nothing."""
+"""What stands beside the edit of a method without scores: a change as large that knows nothing."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ NOTE = "no random edit of equal budget exists: normal noise of the Frobenius nor
 def perturbation(like: Edit, model: DiffusionModel, seed: int = 0) -> Edit:
     """Old parameters plus seeded normal noise; per parameter its Frobenius norm is that of what `like` changes there.
 
-    `like` has to be made for the model as it is. Rounding to the model's precision can change the norm a little.
+    `like` has to be made for the model as it is. Rounding to the model's precision can change the norm a little. In
+    place of the tensors that a method's hooks use stands noise of their norms.
     """
     generator, noisy = torch.Generator().manual_seed(seed), {}
+    steering = {name: _as_long(value, generator) for name, value in like.steering.items()}
     for name, new in like.replaced.items():
         old = model.denoiser.get_parameter(name).detach().float().cpu()
         noise = torch.randn(old.shape, generator=generator)
@@ -26,4 +28,11 @@ def perturbation(like: Edit, model: DiffusionModel, seed: int = 0) -> Edit:
         int((new != model.denoiser.get_parameter(name).detach().cpu()).sum()) for name, new in noisy.items()
     )
     meta = {**kept, "edit": "random", "like": like.meta.get("edit"), "random_seed": seed, "note": NOTE}
-    return Edit({}, meta=meta, replaced=noisy)
+    meta |= {"acts": like.meta["acts"], "settings": like.meta["settings"]} if steering else {}
+    return Edit({}, meta=meta, replaced=noisy, steering=steering)
+
+
+def _as_long(value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Normal noise of the shape and norm of a tensor."""
+    noise = torch.randn(value.shape, generator=generator)
+    return (noise * torch.linalg.vector_norm(value.float()) / torch.linalg.vector_norm(noise)).to(value.dtype)

@@ -1,0 +1,22 @@
+"""A model that a package ships: where its diffusers folder is, and what it knows of its world."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class Shipped:
+    """One name of `model.path`, registered as `cad_exp.model`. Nothing of it loads torch."""
+
+    folder: Path
+
+    @classmethod
+    def retention(cls) -> list[tuple[str, str, str]]:
+        """(prompt, kind, label) of what an edit of the model should leave alone (data/requests.py)."""
+        raise NotImplementedError
+
+    @classmethod
+    def captions(cls) -> Iterable[str] | None:
+        """Every caption that the model was trained with; None where nobody knows."""
+        return None
