@@ -218,7 +218,7 @@ pipe.save_pretrained(folder / "classed_model")
 told = {}
 with redirect_stdout(io.StringIO()):
     for name, overrides in runs.items():
-        with hydra([options.conf_folder(), *options.installed()]) as composer:
+        with hydra([options.conf_folder(), folder / "own", *options.installed()]) as composer:
             config = composer.job([*fast, *overrides])
         told[name] = run(config, folder / name)
 print(json.dumps({name: [each["run"], each["metrics"]] for name, each in told.items()}))
@@ -232,6 +232,7 @@ RUN = {
     "shrink": [*OWN, "edit=shrink"],
     "steer": [*OWN, "edit=steer"],
     "still": [*OWN, "edit=steer", "edit.strength=0"],
+    "mine": ["model=little", "edit=none", "evaluation=none", "estimator=mine"],
     "classed": ["model=local", "model.path=classed_model", "judge=none", "evaluation=none", "estimator=half_way"],
 }
 
@@ -240,6 +241,10 @@ RUN = {
 def ran(installed, tmp_path_factory) -> dict[str, list]:
     """What the package's own command lines measured: run -> [its facts, its metrics]."""
     folder = tmp_path_factory.mktemp("runs")
+    (folder / "own" / "estimator").mkdir(parents=True)
+    (folder / "own" / "estimator" / "mine.yaml").write_text("name: mine\n_target_: my_module.Mine\nlevel: 0.25\n")
+    half_way = blocks()["cad_exp_example/estimator.py"]
+    (folder / "my_module.py").write_text(half_way.replace("HalfWay", "Mine").replace("half_way", "mine"))
     command = [sys.executable, "-c", RUNS, json.dumps([FAST, RUN])]
     answer = subprocess.run(command, cwd=folder, env=installed, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr[-3000:]
@@ -264,6 +269,11 @@ def test_a_run_with_the_packages_model_judge_metric_and_methods(ran, run: str):
 def test_hooks_of_no_strength_change_nothing(ran):
     redness = values(ran, "still", "redness")
     assert redness["edited"] == redness["unedited"] == redness["random"]
+
+
+def test_a_class_of_a_folder_is_named_by_its_dotted_path(ran):
+    assert ran["mine"][0]["config"]["estimator"] == {"name": "mine", "_target_": "my_module.Mine", "level": 0.25}
+    assert ran["mine"][0]["estimator"] == "mine"
 
 
 def test_the_packages_family_is_found_by_its_network(ran):
