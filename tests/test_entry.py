@@ -9,7 +9,8 @@ import pytest
 
 from .test_cli import ROOT
 
-MODULES = ("cad_exp", "cad_exp tables", "cad_exp search", "cad_exp cache", "cad_exp memory", "cad_exp.mini")
+COMMANDS = ("tables", "search", "cache", "memory", "plugins")
+MODULES = ("cad_exp", *(f"cad_exp {command}" for command in COMMANDS), "cad_exp.mini")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="written for a POSIX shell")
 
 

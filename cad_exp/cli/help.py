@@ -45,7 +45,7 @@ def help_text(folders: list[Path]) -> str:
     )
     own = sorted(
         {path.name for folder in folders[1:] if folder.is_dir() for path in folder.iterdir() if path.is_dir()}
-        - set(GROUPS)
+        - {*GROUPS, "hydra"}
     )
     parts = [HEAD]
     for group, meaning in {**GROUPS, **dict.fromkeys(own, "your own")}.items():

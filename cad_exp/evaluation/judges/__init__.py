@@ -31,5 +31,6 @@ def load_judge(
 
     settings: the config's group `judge`; parts: where the weights of its parts are (`Judge.at_hand`).
     """
-    cls = judge_class({**(settings or {}), "name": name})
-    return None if cls is None else cls.load(settings or {}, parts or {}, device)
+    whole = {**(settings or {}), "name": name}
+    cls = judge_class(whole)
+    return None if cls is None else cls.load(whole, parts or {}, device)

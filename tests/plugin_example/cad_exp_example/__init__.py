@@ -1,0 +1,1 @@
+"""One of each thing that cad_exp can be extended by."""
