@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.models.state_dicts import overlay, overlay_tensors
 from cad_exp.pipeline.identity import model_identity, run_identity
@@ -220,7 +220,7 @@ def test_an_exported_edit_laid_over_is_the_edited_model(tiny_folder, tmp_path):
     again = config(tmp_path / "cache", tiny_folder, f"model.weights={file}")
     assert run_identity(again) != run_identity(config(tmp_path / "cache", tiny_folder))
     run(again, tmp_path / "second")
-    laid = Stages(settle(again), tmp_path / "cache").model
+    laid = Stages(resolve(again), tmp_path / "cache").model
     with edit.apply(intact):
         assert same(laid.denoiser.state_dict(), intact.denoiser.state_dict())
         assert laid.fingerprint() == intact.fingerprint()

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cad_exp.config import resolve
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
+from cad_exp.config.schema.evaluation import METRICS
 from cad_exp.data.requests import batches, needed, plan, retention_prompts
 from cad_exp.evaluation.erasure import EVALUATIONS, Records, drawings, evaluate, shows
 from cad_exp.evaluation.intervals import Fourfold, Share, Shares
@@ -159,19 +159,19 @@ def test_the_reference_is_drawn_for_what_is_asked():
         ("concept.evaluation_prompts=[]", "evaluation_prompts"),
         ("probes.batch_size=0", "batch_size"),
         ("evaluation.reference_samples=0", "reference_samples"),
-        ("evaluation.fid_bootstrap=1", "evaluation.fid_bootstrap=1: .* at least 40"),
+        ("evaluation.fid_bootstrap=1", "evaluation.fid_bootstrap=1 is out of range: .* at least 40"),
         ("evaluation.fid_bootstrap=0", "at least 40"),
         ("evaluation.fid_bootstrap=many", "at least 40"),
-        ("evaluation.fidelity.bootstrap=1", "evaluation.fidelity.bootstrap=1: .* at least 40"),
+        ("evaluation.fidelity.bootstrap=1", "evaluation.fidelity.bootstrap=1 is out of range: .* at least 40"),
     ],
 )
 def test_bad_settings_are_refused_before_any_work(override: str, message: str):
     with pytest.raises(UserError, match=message):
-        settle(composed(override))
+        resolve(composed(override))
 
 
 def test_the_names_of_the_evaluations_agree():
-    assert set(resolve.EVALUATIONS) == set(EVALUATIONS)
+    assert set(METRICS) == set(EVALUATIONS)
 
 
 def metrics_of(data: Records, *names: str) -> dict[tuple[str, str], dict]:

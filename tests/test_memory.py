@@ -14,7 +14,7 @@ from cad_exp.attribution import meta
 from cad_exp.attribution.attribute import attribute
 from cad_exp.attribution.objectives.build import make_objective
 from cad_exp.cli import memory
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.interventions.spaces import FF, Weight, find_sites, make_granularity
 from cad_exp.models import activation_checkpointing, offload
 from cad_exp.models.pipeline import DiffusionModel
@@ -95,7 +95,7 @@ def test_scoring_only_the_chosen_gives_the_same_scores(tiny_folder, tmp_path):
     few += ["model=local", f"model.path={tiny_folder}", "estimator=first_order", "objective=erase", "granularity=head"]
     found = {}
     for score in ("all", "chosen"):
-        stages = Stages(settle(composed("concept=church", *few, f"runtime.score={score}")), tmp_path)
+        stages = Stages(resolve(composed("concept=church", *few, f"runtime.score={score}")), tmp_path)
         found[score] = stages.attribution(stages.probes())
     assert set(found["chosen"].scores) == {"head"} < set(found["all"].scores)
     kinds = composed(*few)["granularity"]["kinds"]
@@ -265,7 +265,7 @@ def test_attribution_with_checkpointing_as_a_run_option(tiny_folder, tmp_path):
     few = ["probes.samples=1", "probes.steps=2", "evaluation=none", "tracking=disabled", "runtime.device=cpu"]
     few += ["model=local", f"model.path={tiny_folder}", "estimator=first_order", "objective=erase"]
     plain, checked = (
-        Stages(settle(composed("concept=church", *few, f"runtime.checkpointing={on}")), tmp_path / on)
+        Stages(resolve(composed("concept=church", *few, f"runtime.checkpointing={on}")), tmp_path / on)
         for on in ("false", "true")
     )
     scores = [stages.attribution(stages.probes()).scores["weight"] for stages in (plain, checked)]

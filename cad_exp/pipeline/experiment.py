@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cad_exp.attribution.attribute import Attribution
-from cad_exp.config.resolve import REPLACING, Config, settle
+from cad_exp.config.resolve import REPLACING, Config, resolve
 from cad_exp.config.runs import alone
 from cad_exp.data import prompts, vocabulary
 from cad_exp.data.prompts.sources import files as prompt_files
@@ -34,7 +34,7 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
     lie in `folder` already stay until the new ones are complete. UserError for a folder that holds other files, or a
     finished run of other settings.
     """
-    config, place = settle(config), Path(folder)
+    config, place = resolve(config), Path(folder)
     run_folder.check(place)
     run_folder.check_settings(place, config)
     preflight.check(config)

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cad_exp.config import commands, grammar, hydra_errors, options, search_path
 from cad_exp.config.arguments import without_flags
 from cad_exp.config.effective import effective
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.pipeline.search.study import Parameters, Space
 from cad_exp.utils.errors import UserError, choose
 from cad_exp.utils.hashing import digest
@@ -180,7 +180,7 @@ def _settled(config: dict[str, Any], folders: list[Path]) -> dict[str, Any]:
             f"the judge has no label for concept={config['concept']['name']}, so erasure cannot be measured: "
             "give concept.kind and concept.label"
         )
-    settled = settle(config, folders)
+    settled = resolve(config, folders)
     if settled["judge"]["name"] is None:
         raise UserError("a search needs a judge for the model's images: judge=real or judge=mini, the embedded one")
     if not {"erasure", "retention"} <= set(config["evaluation"]["metrics"]):
