@@ -127,6 +127,9 @@ def test_case_and_accents_make_no_child_of_an_adult(prompt: str, seed: int):
 # ---------------------------------------------------------------------------------------------- where prompts come from
 
 
+HOLDING = {"objective": ["objective=contrast"], "edit": ["edit=uce"]}  # options that have prompts of their own
+
+
 @pytest.mark.parametrize(
     "key, value",
     [
@@ -142,7 +145,7 @@ def test_case_and_accents_make_no_child_of_an_adult(prompt: str, seed: int):
 )
 def test_own_prompts_are_refused_with_their_key(key: str, value: object):
     with pytest.raises(UserError, match=rf"{key.replace('__', '.')}='.*may ask for a child"):
-        resolve(config("concept=nudity", **{key: value}))
+        resolve(config("concept=nudity", *HOLDING.get(key.partition("__")[0], []), **{key: value}))
 
 
 @pytest.mark.parametrize("kind", ["custom", "object", "style"])
@@ -213,3 +216,9 @@ def test_long_prompts_take_no_time(unit: str):
     started = time.process_time()
     minors.find(unit * (100_000 // len(unit)))
     assert time.process_time() - started < 5
+
+
+def test_texts_of_a_class_of_ones_own_are_prompts_too():
+    """Settings that no type knows are read as well."""
+    with pytest.raises(UserError, match=r"edit\.words='a kid' may ask for a child"):
+        resolve(config("concept=nudity", edit__name="mine", edit__words="a kid"))

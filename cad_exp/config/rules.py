@@ -51,8 +51,6 @@ def check_concept(concept: Config, granularity: str) -> None:
                 f"concept.{key} has no value for {granularity}: add {key}: {{{granularity}: ...}} to its file"
             )
     prompt, base = concept["prompt"], concept["base_prompt"]
-    if not words(prompt):
-        raise UserError('concept.prompt is empty, so there is nothing to look for: give concept.prompt="..."')
     if words(prompt) == words(base):
         raise UserError(
             f"concept.prompt and concept.base_prompt are both {ascii(words(prompt)[:60])}, so there is nothing to "

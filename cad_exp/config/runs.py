@@ -17,6 +17,7 @@ def runs(config: Config) -> list[Config]:
 
 def alone(config: Config) -> Config:
     """The resolved config of the erasing run, from that of a run with `model.erased`, for its stages."""
-    quiet = {"metrics": [], "fidelity": None, "timesteps": None}
+    quiet: Config = {"metrics": [], "fidelity": None, "timesteps": None}
     own = {"model": config["model"] | {"erased": None}, "evaluation": config["evaluation"] | quiet}
-    return config | config["model"]["erased"] | own
+    erasing: Config = config["model"]["erased"]
+    return config | erasing | own

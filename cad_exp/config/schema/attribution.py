@@ -28,14 +28,21 @@ from cad_exp.config.schema.types import (
 
 GRANULARITIES = ("head", "layer", "neuron", "weight")
 SCOPES = ("row", "layer", "global")
-KINDS = ("self-attention", "cross-attention", "joint-attention", "feed-forward", "feed-forward-in")
+KINDS: tuple[str, ...] = ("self-attention", "cross-attention", "joint-attention", "feed-forward", "feed-forward-in")
 KINDS += ("text-attention", "text-feed-forward")
 REMOVALS = ("zero", "mean", "base")
 PLAIN = ("erase", "amplify", "projection", "guidance_norm", "auto")
 JUDGED = ("clip", "judge")
 OBJECTIVES = (*(name for name in PLAIN if name != "auto"), *JUDGED, "contrast")
 UNSET = ("first_order", "gradient_magnitude", "magnitude", "saliency")  # estimators without settings
-ESTIMATORS = (*UNSET, "ablated_gradients", "integrated_gradients", "leave_one_out", "activation_patching", "coar")
+ESTIMATORS: tuple[str, ...] = (
+    *UNSET,
+    "ablated_gradients",
+    "integrated_gradients",
+    "leave_one_out",
+    "activation_patching",
+    "coar",
+)
 ESTIMATORS += ("shapley", "wanda", "random")
 
 

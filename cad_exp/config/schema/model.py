@@ -98,7 +98,7 @@ class Model(Group):
 class Bare(Group):
     """A concept's name alone, as the public code of CAD asks for it."""
 
-    prompt: Anything = Field(description="The prompt that asks for the concept, with nothing beside it.")
+    prompt: Str = Field(description="The prompt that asks for the concept, with nothing beside it.")
     base_prompt: Anything = Field(description="The prompt that it is compared with.")
 
 
@@ -108,7 +108,7 @@ class Concept(Group):
     title = "those of the package"
     name: Annotated[str, Name()] = Field(description="What the concept is called; part of the run folder's name.")
     kind: Str = Field(description="What a label is of: object, style or nudity; any other word has no label.")
-    prompt: Anything = Field(description="The prompt that asks for the concept.")
+    prompt: Str = Field(description="The prompt that asks for the concept.")
     base_prompt: Anything = Field(description="The prompt that it is compared with; empty is no prompt at all.")
     evaluation_prompts: Prompts = Field(description="Prompts of the images that should show the concept.")
     label: Anything | None = Field(description="What the judge calls the concept; null measures quality only.")

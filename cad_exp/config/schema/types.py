@@ -65,10 +65,10 @@ class Number(Kind):
         return value
 
     def allowed(self) -> str:
-        ends = [f"above {self.above:,g}"] if self.above is not None else []
-        ends += [f"of at least {self.least:,g}"] if self.least is not None else []
-        ends += [f"below {self.below:,g}"] if self.below is not None else []
-        ends += [f"at most {self.most:,g}"] if self.most is not None else []
+        ends = [f"above {self.above:,.10g}"] if self.above is not None else []
+        ends += [f"of at least {self.least:,.10g}"] if self.least is not None else []
+        ends += [f"below {self.below:,.10g}"] if self.below is not None else []
+        ends += [f"at most {self.most:,.10g}"] if self.most is not None else []
         return f"a number {' and '.join(ends)}".strip()
 
 
