@@ -251,6 +251,14 @@ def test_the_sentence(overrides: list[str], said: str):
     assert not (said.startswith("seed=") and "more" in str(caught.value)), "what refers to the seed is not wrong itself"
 
 
+@pytest.mark.parametrize("key", ["edit.scope", "evaluation.metrics", "concept.ratio", "model", "granularity.kinds"])
+def test_signs_of_control_are_written_out(key: str):
+    for evil in ("a\x1b[31m\nb", ["a\x1b[31m\nb"], {"a\x1b[31m\nb": 1}, "x" * 10_000, ["x" * 10_000]):
+        with pytest.raises(UserError) as caught:
+            resolve(put(config("default"), key, evil))
+        assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+
+
 def test_a_group_that_is_not_there_is_named():
     for group in GROUPS - {f"judge.{part}" for part in ("nudenet", "resnet", "clip", "inception", "lpips")}:
         given = copy.deepcopy(config("default"))

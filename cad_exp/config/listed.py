@@ -31,8 +31,10 @@ def _item(item: Any, kind: str, key: str) -> Any:
 
 def shown(item: Any) -> str:
     """A value as a sentence shows it: short, and of one line."""
-    if isinstance(item, (dict, list, tuple)):
-        return f"a {'mapping' if isinstance(item, dict) else 'list'} ({str(item)[:60]})"
     if item is None or isinstance(item, bool):
         return "null" if item is None else str(item).lower()
-    return f"'{str(item)[:60]}'"
+    text = str(item)[:60]
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    if isinstance(item, (dict, list, tuple)):
+        return f"a {'mapping' if isinstance(item, dict) else 'list'} ({text})"
+    return f"'{text}'"

@@ -10,7 +10,6 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from cad_exp.config import options
-from cad_exp.config.listed import shown
 from cad_exp.config.schema import RunConfig
 from cad_exp.config.schema.base import Group, is_tag
 from cad_exp.config.schema.types import KEY
@@ -55,11 +54,11 @@ def sentence(error: Any, config: Config, folders: Sequence[Path]) -> str:
     """One sentence for one error of pydantic: the key, what was given, what is allowed."""
     place = [str(part) for part in error["loc"] if not is_tag(part) and part != "[key]"]
     if error["loc"][-1:] == ("[key]",):  # a name in a mapping
-        return f"{'.'.join(place[:-1])} holds '{place[-1]}', which {error['msg']}"
+        return f"{'.'.join(place[:-1])} holds '{brief(place[-1])}', which {error['msg']}"
     key, value = ".".join(place), error["input"]
     if error["type"] == "unknown":
         where = f"setting in {key}" if key else "setting"
-        return options.unknown(error["ctx"]["name"][:LONGEST], error["ctx"]["known"], where)
+        return options.unknown(brief(error["ctx"]["name"]), error["ctx"]["known"], where)
     if error["type"] == "missing":
         return _missing(key, config, folders)
     if error["type"] == "wrong":
@@ -77,7 +76,7 @@ def brief(value: Any) -> str:
     """A value as it would be typed, in one short line."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    text = shown(value)[1:-1] if isinstance(value, str) else str(value)
+    text = str(value)
     text = text if text.isprintable() else ascii(text)[1:-1]
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
