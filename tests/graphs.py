@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.data.requests import Shot
 from cad_exp.pipeline.runtime import Runtime
 from cad_exp.pipeline.stages.images import Pictures
@@ -15,7 +15,7 @@ from .test_configs import composed
 
 def graph_of(folder: Path, *overrides: str) -> tuple[Runtime, Attribute, dict[str, Any]]:
     """The runtime on a cache in this folder, the graph, and the resolved config."""
-    config = settle(composed(*overrides))
+    config = resolve(composed(*overrides))
     return Runtime(config["runtime"] | {"cache": str(folder)}, folder), build(config), config
 
 

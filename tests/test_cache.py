@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cad_exp.cli.cache import main
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.models.content import model_content
 from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.pipeline.cache.entry import ENTRY, damage
@@ -249,7 +249,7 @@ def made(lab: Path, chosen: dict, cache: Path) -> list:
     given = {**chosen, "model.path": lab / chosen["model.path"], "probes.images": lab / chosen["probes.images"]}
     fixed = ["model=local", "judge=none", "concept=church", "evaluation=erasure"]
     fixed += ["evaluation.samples=2", "runtime.threads=1"]
-    config = settle(composed(*fixed, *(f"{key}={value}" for key, value in given.items())))
+    config = resolve(composed(*fixed, *(f"{key}={value}" for key, value in given.items())))
     runtime, graph = Runtime(config["runtime"] | {"cache": str(cache)}, cache), build(config)
     latents, scored = runtime.get(graph.latents), runtime.get(graph.scores.scores)
     pictures = [runtime.get(node) for node in graph.pictures.values()]
@@ -278,7 +278,7 @@ def test_every_setting_counts_in_a_runs_identity(key: str, lab: Path):
     def identity(value) -> str:
         value = lab / value if key in ("model.path", "probes.images") else value
         path = [] if key == "model.path" else [f"model.path={lab / 'first'}"]
-        return run_identity(settle(composed("model=local", "judge=none", "concept=church", *path, f"{key}={value}")))
+        return run_identity(resolve(composed("model=local", "judge=none", "concept=church", *path, f"{key}={value}")))
 
     first, second = CHOICES[key][:2]
     assert identity(first) == identity(first) != identity(second)

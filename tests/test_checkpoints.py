@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.models.content import model_content
 from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.models.state_dicts import overlay, overlay_tensors
@@ -222,8 +222,8 @@ def test_an_exported_edit_laid_over_is_the_edited_model(tiny_folder, tmp_path):
     again = config(tmp_path / "cache", tiny_folder, f"model.weights={file}")
     assert run_identity(again) != run_identity(config(tmp_path / "cache", tiny_folder))
     run(again, tmp_path / "second")
-    settled = settle(again)
-    laid = Runtime(settled["runtime"], tmp_path / "cache").get(build(settled).model)
+    resolved = resolve(again)
+    laid = Runtime(resolved["runtime"], tmp_path / "cache").get(build(resolved).model)
     with edit.apply(intact):
         assert same(laid.denoiser.state_dict(), intact.denoiser.state_dict())
         assert laid.fingerprint() == intact.fingerprint()

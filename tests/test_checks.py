@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cad_exp.config.names import check_name
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.data import vocabulary
 from cad_exp.data.requests import Shot
 from cad_exp.evaluation.labels import check_label
@@ -18,8 +18,8 @@ from .test_cli import cad
 from .test_configs import composed
 
 
-def settled(*overrides: str) -> dict:
-    return settle(composed(*overrides))
+def resolved(*overrides: str) -> dict:
+    return resolve(composed(*overrides))
 
 
 # Names
@@ -74,7 +74,7 @@ def test_no_folder_is_made_for_a_refused_name(key, tmp_path):
     assert len(answer.stderr.strip().splitlines()) == 1
     assert {place.name for place in tmp_path.rglob("*")} == {"a", "b"}
     with pytest.raises(UserError, match="slashes"):
-        settled(f"{key}=../x")
+        resolved(f"{key}=../x")
 
 
 # Edits
@@ -107,14 +107,14 @@ def test_no_folder_is_made_for_a_refused_name(key, tmp_path):
 )
 def test_edits_of_nothing_are_refused(overrides, why):
     with pytest.raises(UserError, match=why):
-        settled(*overrides)
+        resolved(*overrides)
 
 
 def test_ordinary_edits_pass():
     for edit in ("erase", "amplify", "none", "random", "magnitude", "uce", "esd", "cad_public"):
-        first = settled(f"edit={edit}")
-        assert settle(first) == first
-    assert settled("edit.factor=-1", "edit.count=7")["edit"]["factor"] == -1
+        first = resolved(f"edit={edit}")
+        assert resolve(first) is first, "what is resolved is not resolved again"
+    assert resolved("edit.factor=-1", "edit.count=7")["edit"]["factor"] == -1
 
 
 # Nothing to look for
@@ -132,7 +132,7 @@ def test_nothing_to_look_for(prompt, base, why):
     config = composed("concept=custom", "concept.prompt=x")
     config["concept"] |= {"prompt": prompt, "base_prompt": base}
     with pytest.raises(UserError, match=why):
-        settle(config)
+        resolve(config)
 
 
 # Labels
@@ -140,17 +140,17 @@ def test_nothing_to_look_for(prompt, base, why):
 
 def test_a_label_that_the_judge_does_not_know_is_refused():
     with pytest.raises(UserError, match="judge=mini knows no object 'Church': did you mean 'church'.*tench"):
-        check_label(settled("concept=church", "concept.label=Church"))
+        check_label(resolved("concept=church", "concept.label=Church"))
     with pytest.raises(UserError, match="did you mean 'cassette player'"):
-        check_label(settled("concept=church", "concept.label=casette_player"))
+        check_label(resolved("concept=church", "concept.label=casette_player"))
     with pytest.raises(UserError, match="knows no object 'teapot', and the run needs its answer"):
-        check_label(settled("concept=church", "concept.label=teapot", "objective=judge"))
+        check_label(resolved("concept=church", "concept.label=teapot", "objective=judge"))
     with pytest.raises(UserError, match="knows no style 'van Gogh': did you mean 'Van Gogh'"):
-        check_label(settled("concept=van_gogh", "concept.label=van Gogh"))
+        check_label(resolved("concept=van_gogh", "concept.label=van Gogh"))
     with pytest.raises(UserError, match="needs concept.kind=object or style or nudity, not custom"):
-        check_label(settled("concept=custom", "concept.prompt=church", "concept.label=church"))
+        check_label(resolved("concept=custom", "concept.prompt=church", "concept.label=church"))
     with pytest.raises(UserError, match="did you mean 'church'.*1,000 ImageNet classes"):
-        check_label(settled("concept=church", "concept.label=Church", "judge=real"))
+        check_label(resolved("concept=church", "concept.label=Church", "judge=real"))
 
 
 @pytest.mark.parametrize(
@@ -170,25 +170,25 @@ def test_a_label_that_the_judge_does_not_know_is_refused():
     ],
 )
 def test_labels_that_nobody_has_to_know_pass(overrides):
-    check_label(settled(*overrides))
+    check_label(resolved(*overrides))
 
 
 @pytest.mark.parametrize(
     "given, key",
     [
-        ("+evaluation.fidelity.number=3", "evaluation.fidelity lacks rates"),
-        ("evaluation.fidelity=[1]", "evaluation.fidelity lacks number"),
+        ("+evaluation.fidelity.number=3", "evaluation.fidelity.rates is missing"),
+        ("evaluation.fidelity=[1]", "is no group of settings: it has number, rates"),
     ],
 )
 def test_half_a_study_is_refused(given, key):
     with pytest.raises(UserError, match=key):
-        settled("evaluation=none", given)
+        resolved("evaluation=none", given)
 
 
 @pytest.mark.parametrize("given", ["seed=x", "seed=1.5", "seed=true", "seed=-1", "evaluation.seed=-1", "probes.seed=x"])
 def test_a_seed_is_a_whole_number(given):
-    with pytest.raises(UserError, match=given.partition("=")[0] + " must be a whole number"):
-        settled(given)
+    with pytest.raises(UserError, match=f"{given} is (no|out of range).*a whole number of at least 0"):
+        resolved(given)
 
 
 def test_a_file_that_is_no_edit_is_refused_before_torch(tmp_path):
@@ -207,11 +207,11 @@ def test_a_file_that_is_no_edit_is_refused_before_torch(tmp_path):
     (tmp_path / "large").write_bytes(b"\xff" * 64)
     for name in ("probes.safetensors", "text", "empty", "large"):
         with pytest.raises(UserError, match="model.edits=.* is damaged or no edit file"):
-            preflight.check(settled(f"model.edits=[{tmp_path / name}]"))
+            preflight.check(resolved(f"model.edits=[{tmp_path / name}]"))
 
 
 def test_a_label_that_is_no_slip_is_said(capsys):
-    check_label(settled("concept=church", "concept.label=teapot"))
+    check_label(resolved("concept=church", "concept.label=teapot"))
     assert "judge=mini knows no object 'teapot', so there is no concept rate" in capsys.readouterr().out
 
 
@@ -225,19 +225,19 @@ def unknown(prompt: str) -> list[str]:
 def test_words_that_the_embedded_models_never_learned(capsys):
     assert unknown("a photo of a church on a red background") == []
     assert unknown("A Teapot, by Van Gogh: a tea_pot!") == ["teapot", "tea", "pot"]
-    config = settled("concept=custom", "concept.prompt=a teapot")
+    config = resolved("concept=custom", "concept.prompt=a teapot")
     shots = [Shot("concept", prompt, 0, "", "") for prompt in ("a teapot", "a church", "a red teapot", "a samovar")]
     vocabulary.warn(config, shots)
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and "mini never learned 'teapot', 'samovar', so 3 of 5 prompts" in said
     vocabulary.warn(config | {"model": config["model"] | {"path": "somewhere/else"}}, shots)
-    vocabulary.warn(settled("concept=church"), shots[1:2])
+    vocabulary.warn(resolved("concept=church"), shots[1:2])
     assert capsys.readouterr().out == ""
 
 
 def test_the_shipped_concepts_are_of_words_that_mini_knows():
     for concept in ("church", "nudity", "van_gogh", "english_springer", "cassette_player"):
-        own = settled(f"concept={concept}")["concept"]
+        own = resolved(f"concept={concept}")["concept"]
         for prompt in (own["prompt"], own["base_prompt"], *own["evaluation_prompts"]):
             assert unknown(prompt) == []
 

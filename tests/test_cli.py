@@ -29,7 +29,7 @@ def fake_run(tmp_path: Path) -> Path:
         "module = types.ModuleType('cad_exp.pipeline.run')\n"
         "def run(config, folder):\n"
         "    from cad_exp.utils.errors import UserError\n"
-        "    assert folder.is_dir() and type(config) is dict\n"
+        "    assert folder.is_dir() and isinstance(config, dict)\n"
         "    if config['concept']['name'] == 'tench':\n"
         "        raise UserError('no [tench] today: take another')\n"
         "    if config['concept']['name'] == 'golf_ball':\n"

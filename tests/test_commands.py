@@ -157,9 +157,9 @@ def test_an_odd_command_gets_one_sentence(arguments: list[str], expected: str, t
 
 
 def test_keys_may_be_left_out_and_added(typed):
-    assert "label" not in typed("+concept.new=1", "~concept.bare", "concept=nudity").done[0][0]["concept"].get(
-        "bare", {}
-    )
+    assert "bare" not in typed("~concept.bare", "concept=nudity").done[0][0]["concept"]
+    assert typed("+concept.new=1", "concept.name=mine").done[0][0]["concept"]["new"] == 1
+    sentence(typed("+concept.new=1"), "unknown setting in concept 'new'", code=1)
     sentence(typed("~concept.label"), "concept.label is missing", "~concept.label", code=1)
 
 

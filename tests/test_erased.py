@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cad_exp.config.effective import asked
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.config.runs import runs
 from cad_exp.data.prompts import plan as shots_of
 from cad_exp.data.prompts.sources import FOLDER
@@ -40,22 +40,24 @@ def erased(*overrides: str) -> str:
 
 
 def test_the_erasing_run_is_the_runs_own_but_for_the_overrides():
-    config = settle(composed("concept=van_gogh", "seed=3", "edit=amplify", "granularity=weight", erased("edit=esd")))
+    config = resolve(composed("concept=van_gogh", "seed=3", "edit=amplify", "granularity=weight", erased("edit=esd")))
     first = config["model"]["erased"]
     assert first["edit"]["prompt"] == config["concept"]["prompt"] and first["edit"]["seed"] == 3
     assert first["objective"] == {"name": "none"} and config["objective"]["name"] == "amplify"
-    assert settle(config) == config, "settling twice changes nothing"
-    first = settle(composed("seed=3", "model.steps=5", "concept.prompt=a dog", erased("edit=erase")))["model"]["erased"]
-    plain = settle(composed("seed=3", "model.steps=5", "concept.prompt=a dog", "edit=erase"))
+    assert resolve(config) is config, "it is resolved once"
+    first = resolve(composed("seed=3", "model.steps=5", "concept.prompt=a dog", erased("edit=erase")))["model"][
+        "erased"
+    ]
+    plain = resolve(composed("seed=3", "model.steps=5", "concept.prompt=a dog", "edit=erase"))
     assert all(first[group] == plain[group] for group in first) and first["granularity"]["name"] == "neuron"
-    bare = settle(composed("edit=amplify", erased("edit=cad_public")))
+    bare = resolve(composed("edit=amplify", erased("edit=cad_public")))
     assert (bare["model"]["erased"]["concept"]["prompt"], bare["concept"]["prompt"]) == ("naked", "naked person")
-    assert settle(composed("model.erased=[]"))["model"]["erased"] is None
+    assert resolve(composed("model.erased=[]"))["model"]["erased"] is None
 
 
 def test_the_overrides_count_in_hash_and_identity(tmp_path: Path):
     def both(*overrides: str) -> tuple[str, str]:
-        config = settle(composed("edit=amplify", *overrides))
+        config = resolve(composed("edit=amplify", *overrides))
         return asked(config), run_identity(config)
 
     found = [both(), both(erased("edit=uce")), both(erased(*UCE)), both(erased("edit=erase"))]
@@ -73,7 +75,7 @@ def test_the_erasing_runs_judges_count_and_are_asked_for(tmp_path: Path):
     """CLIP judges nothing but the erasing run's objective; without it there is another identity, and no run."""
     shutil.copytree(CLIP, tmp_path / "clip")
     given = ["judge=real", f"judge.clip.weights={tmp_path / 'clip'}", "evaluation=none", "edit=amplify"]
-    config = settle(composed(*given, erased("edit=erase", "objective=clip")))
+    config = resolve(composed(*given, erased("edit=erase", "objective=clip")))
     assert wanted(config) == [] and [wanted(each) for each in runs(config)] == [[], ["clip"]]
     preflight.check(config)
     before = run_identity(config)
@@ -106,14 +108,14 @@ def test_the_erasing_runs_judges_count_and_are_asked_for(tmp_path: Path):
 )
 def test_wrong_overrides_are_refused_with_a_reason(overrides: list[str], said: str):
     with pytest.raises(UserError) as caught:
-        settle(composed("edit=amplify", erased(*overrides)))
+        resolve(composed("edit=amplify", erased(*overrides)))
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_one_override_is_a_list_of_one_and_a_mapping_is_refused():
-    assert settle(composed("model.erased='edit=uce'")) == settle(composed(erased("edit=uce")))
+    assert resolve(composed("model.erased='edit=uce'")) == resolve(composed(erased("edit=uce")))
     with pytest.raises(UserError, match=r"must be a list of overrides.*\['edit=uce'"):
-        settle(composed("model.erased={edit:uce}"))
+        resolve(composed("model.erased={edit:uce}"))
 
 
 @pytest.mark.parametrize("overrides", [UCE, CAD], ids=["replaced", "scored"])
@@ -186,7 +188,7 @@ def test_the_recall_study_is_planned_as_its_jobs_compose():
     }
     for each in made.jobs[::4]:
         typed = shlex.split(made.command(each))[3:]
-        assert settle(composed(*typed)) == each.config
+        assert resolve(composed(*typed)) == each.config
 
 
 def test_published_checkpoints_are_recalled_by_the_papers_command(tmp_path: Path, monkeypatch):

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.data import prompts
 from cad_exp.data.metrics import METRICS
 from cad_exp.data.requests import batches, needed, plan, retention_prompts
@@ -164,20 +164,20 @@ def test_the_reference_is_drawn_for_what_is_asked():
         ("concept.evaluation_prompts=[]", "evaluation_prompts"),
         ("probes.batch_size=0", "batch_size"),
         ("evaluation.reference_samples=0", "reference_samples"),
-        ("evaluation.fid_bootstrap=1", "evaluation.fid_bootstrap=1: .* at least 40"),
+        ("evaluation.fid_bootstrap=1", "evaluation.fid_bootstrap=1 is out of range: .* at least 40"),
         ("evaluation.fid_bootstrap=0", "at least 40"),
         ("evaluation.fid_bootstrap=many", "at least 40"),
-        ("evaluation.fidelity.bootstrap=1", "evaluation.fidelity.bootstrap=1: .* at least 40"),
+        ("evaluation.fidelity.bootstrap=1", "evaluation.fidelity.bootstrap=1 is out of range: .* at least 40"),
     ],
 )
 def test_bad_settings_are_refused_before_any_work(override: str, message: str):
     with pytest.raises(UserError, match=message):
-        settle(composed(override))
+        resolve(composed(override))
 
 
 def test_a_misspelt_metric_is_refused_with_the_plan_of_images():
     with pytest.raises(UserError, match="unknown metric 'erasre': did you mean 'erasure'"):
-        prompts.plan(settle(composed("evaluation.metrics=[erasre]")))
+        prompts.plan(resolve(composed("evaluation.metrics=[erasre]")))
 
 
 def test_a_model_without_a_description_keeps_what_the_embedded_ones_keep():

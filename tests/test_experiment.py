@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from cad_exp.attribution.attribute import Attribution
 from cad_exp.config.options import options
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.interventions.edit import Edit
 from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.pipeline.run import run
@@ -178,8 +178,8 @@ def test_a_count_takes_the_place_of_the_ratio(edit: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("concept", options("concept", [FOLDER]))
-def test_every_concept_settles(concept: str):
-    config = settle(composed(f"concept={concept}", *MANDATORY.get(concept, [])))
+def test_every_concept_resolves(concept: str):
+    config = resolve(composed(f"concept={concept}", *MANDATORY.get(concept, [])))
     assert config["edit"]["ratio"] > 0 and config["objective"]["name"] != "auto"
 
 

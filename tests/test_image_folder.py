@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.data.image_folder import check, image_files, images_digest, load_folder, read, unread
 from cad_exp.pipeline.identity import run_identity
 from cad_exp.pipeline.preflight import check as ready
@@ -130,7 +130,7 @@ def test_a_bad_image_is_one_sentence_before_the_work(name, key, tmp_path, monkey
     assert str(tmp_path / "images" / name) not in said.partition("cannot be read")[2]
     if key == "probes.images":
         with pytest.raises(UserError, match="1 image cannot be read"):
-            ready(settle(composed(f"probes.images={tmp_path / 'images'}")))
+            ready(resolve(composed(f"probes.images={tmp_path / 'images'}")))
 
 
 def test_what_is_not_read_is_counted_and_named(tmp_path, capsys):
@@ -144,7 +144,7 @@ def test_what_is_not_read_is_counted_and_named(tmp_path, capsys):
         "._a.png, d.heic, notes.txt"
     )
     for _ in range(2):
-        ready(settle(composed(f"probes.images={tmp_path}")))
+        ready(resolve(composed(f"probes.images={tmp_path}")))
     assert " ".join(capsys.readouterr().out.split()).count("3 files are no images") == 1
 
 
@@ -166,7 +166,7 @@ def test_the_identity_is_that_of_what_is_read(tmp_path, monkeypatch):
     folder = tmp_path / "images"
     save(folder / "a.png")
     (tmp_path / "elsewhere").mkdir()
-    config = settle(composed("probes.images='~/images'"))
+    config = resolve(composed("probes.images='~/images'"))
 
     def seen() -> tuple[str, str, bytes]:
         digests = {images_digest(path, "probes.images") for path in (folder, "~/images", f"{folder}/")}

@@ -88,7 +88,7 @@ KEYS = {
 @pytest.mark.parametrize("key", sorted(KEYS))
 def test_a_runs_identity_sees_what_every_key_names(key, tmp_path, monkeypatch):
     """Files in the home folder: another content is another run, the same content the same run."""
-    from cad_exp.config.resolve import settle
+    from cad_exp.config.resolve import resolve
     from cad_exp.pipeline.identity import run_identity
 
     from .test_configs import composed
@@ -96,7 +96,7 @@ def test_a_runs_identity_sees_what_every_key_names(key, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("cad_exp.evaluation.judge_sources.find_spec", lambda package: True)
     put(tmp_path, "x", "x.npz", "folder/a.png", "folder/b.png", "resnet.pth", "inception.pth")
-    config = settle(composed(*KEYS[key]))
+    config = resolve(composed(*KEYS[key]))
     first = run_identity(config)
     for name in ("x", "x.npz", "folder/a.png"):
         (tmp_path / name).write_text("another content")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.data.metrics import METRICS
 from cad_exp.data.requests import Shot
 from cad_exp.evaluation import judge_sources, redaction
@@ -81,7 +81,7 @@ def tiny_clip(folder: Path) -> Path:
 
 def settings(**given: dict) -> dict:
     """The config's group judge=real, with what is given per part."""
-    found = settle(composed("judge=real"))["judge"]
+    found = resolve(composed("judge=real"))["judge"]
     for part, values in given.items():
         found[part] = found[part] | values
     return found
@@ -107,15 +107,15 @@ def settings(**given: dict) -> dict:
     ],
 )
 def test_the_judge_follows_the_model_unless_told(overrides: list[str], name: str | None):
-    config = settle(composed(*overrides))
+    config = resolve(composed(*overrides))
     assert config["judge"]["name"] == config["model"]["judge"] == name
     assert set(config["judge"]) > {"nudenet", "parts"} if name == "real" else set(config["judge"]) == {"name"}
-    assert settle(config)["judge"] == config["judge"]
+    assert resolve(config)["judge"] == config["judge"]
 
 
 def test_an_unknown_judge_is_refused():
     with pytest.raises(UserError, match="did you mean 'real'"):
-        settle(composed("model.judge=reel"))
+        resolve(composed("model.judge=reel"))
 
 
 @pytest.mark.parametrize(
@@ -132,11 +132,11 @@ def test_an_unknown_judge_is_refused():
     ],
 )
 def test_only_the_judges_that_are_asked_are_wanted(overrides: list[str], parts: list[str]):
-    assert wanted(settle(composed("judge=real", "evaluation.fidelity=null", *overrides))) == parts
+    assert wanted(resolve(composed("judge=real", "evaluation.fidelity=null", *overrides))) == parts
 
 
 def test_parts_that_leave_nobody_to_judge_are_refused():
-    config = settle(composed("judge=real", "concept=van_gogh", "evaluation=erasure", "judge.parts=[nudenet,clip]"))
+    config = resolve(composed("judge=real", "concept=van_gogh", "evaluation=erasure", "judge.parts=[nudenet,clip]"))
     with pytest.raises(UserError, match="leaves out all that these metrics need: lpips"):
         wanted(config)
 
@@ -218,7 +218,7 @@ def test_a_run_without_weights_ends_before_any_work(monkeypatch, tmp_path: Path)
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     asked = composed("judge=real", "concept=church", "evaluation=erasure", "runtime.device=cpu")
-    for stopped in (lambda: preflight.check(settle(asked)), lambda: run(asked, tmp_path / "run")):
+    for stopped in (lambda: preflight.check(resolve(asked)), lambda: run(asked, tmp_path / "run")):
         with pytest.raises(UserError, match="resnet50"):
             stopped()
     assert not (tmp_path / "run").exists()
@@ -230,7 +230,7 @@ def test_the_model_is_asked_for_before_its_judges(monkeypatch, tmp_path: Path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     with pytest.raises(UserError, match="'CompVis/stable-diffusion-v1-4' is not on this machine") as error:
-        preflight.check(settle(composed("model=sd14")))
+        preflight.check(resolve(composed("model=sd14")))
     assert "judge" not in str(error.value)
 
 
@@ -249,20 +249,20 @@ def test_the_files_of_a_run_are_asked_for_after_its_model(overrides: list[str], 
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     asked = ["judge=real", "concept=nudity", "judge.nudenet.weights=nowhere.onnx", *overrides]
     with pytest.raises(UserError, match=said):  # before the judges
-        preflight.check(settle(composed(*asked)))
+        preflight.check(resolve(composed(*asked)))
     with pytest.raises(UserError, match="'CompVis/stable-diffusion-v1-4' is not on this machine"):
-        preflight.check(settle(composed("model=sd14", *asked)))
+        preflight.check(resolve(composed("model=sd14", *asked)))
 
 
 def test_a_prompt_set_that_nobody_looks_at_is_not_asked_for():
     from cad_exp.pipeline import preflight
 
-    preflight.check(settle(composed("concept=nudity", "prompts=i2p", "prompts.path=nowhere.csv", "evaluation=none")))
+    preflight.check(resolve(composed("concept=nudity", "prompts=i2p", "prompts.path=nowhere.csv", "evaluation=none")))
 
 
 def test_judges_that_are_not_there_make_an_identity_and_no_error(monkeypatch, tmp_path: Path, weights):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    config = settle(composed("judge=real", "concept=church", "evaluation=erasure"))
+    config = resolve(composed("judge=real", "concept=church", "evaluation=erasure"))
     nobody = RealJudge.identity_of(config)
     assert nobody == {"weights": {}, "packages": [], "reference": None}
     config["judge"]["resnet"] = {"weights": str(weights["resnet"])}
@@ -272,7 +272,7 @@ def test_judges_that_are_not_there_make_an_identity_and_no_error(monkeypatch, tm
 def test_weights_reference_and_thresholds_are_part_of_the_run(tmp_path: Path):
     def identity(*overrides: str) -> str:
         file = f"judge.resnet.weights={tmp_path / 'w'}"
-        return run_identity(settle(composed("judge=real", "concept=church", "evaluation=erasure", file, *overrides)))
+        return run_identity(resolve(composed("judge=real", "concept=church", "evaluation=erasure", file, *overrides)))
 
     (tmp_path / "w").write_bytes(b"one")
     first = identity()
@@ -605,7 +605,7 @@ def test_fid_and_kid_are_to_the_reference_that_the_config_names(tmp_path: Path):
     statistics, words = _given(runtime, graph, str(tmp_path / "stored.npz"))
     assert isinstance(statistics, Statistics) and "stored.npz" in words
     with pytest.raises(UserError, match="neither a folder"):
-        preflight.check(settle(composed(*asking("nowhere"))))
+        preflight.check(resolve(composed(*asking("nowhere"))))
 
 
 # --- metrics that are what their names say
@@ -706,7 +706,7 @@ def test_both_judges_answer_the_same_questions(weights):
 
 def test_explicit_images_are_kept_by_choice_and_on_the_mini_world_only():
     def mode(*overrides: str) -> str:
-        return redaction.mode(settle(composed(*overrides)))
+        return redaction.mode(resolve(composed(*overrides)))
 
     local = ["model=local", "model.path=x"]
     assert mode() == "kept" and mode(*local) == "dropped" and mode("judge=real") == "dropped"

@@ -5,10 +5,14 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic_core import PydanticCustomError
 
 from cad_exp.config import listed
 from cad_exp.config.options import conf_folder
-from cad_exp.config.resolve import settle
+from cad_exp.config.reference import settings
+from cad_exp.config.resolve import resolve
+from cad_exp.config.schema.prompts import Template
+from cad_exp.config.schema.types import Choice, Number, Several, Text, Whole
 from cad_exp.reporting.tables.study import _ITEMS, _LISTS
 from cad_exp.utils.errors import UserError
 
@@ -36,25 +40,20 @@ def of_every_config() -> set[str]:
     return {key for key in found if key.split(".")[0] not in NOT_RUNS and key.split(".")[-1] != "defaults"}
 
 
-def put(config: dict, key: str, value: Any) -> dict:
-    """A config that holds one value, by its dotted key."""
-    *groups, last = key.split(".")
-    place = config
-    for group in groups:
-        place = place.setdefault(group, {})
-    place[last] = value
-    return config
+# The lists among all settings; of several classes with the same key, one.
+LISTS = {each.key: each for each in settings() if isinstance(each.kind, Several) or each.key == "model.erased"}
+SAMPLES = {Text: "edit=uce", Whole: 25, Number: 0.5, Template: "a photo of a {}"}
 
 
-def got(config: dict, key: str) -> Any:
-    for part in key.split("."):
-        config = config[part]
-    return config
+def one(key: str) -> Any:
+    """A value that may stand in the list of this key."""
+    of = getattr(LISTS[key].kind, "of", Text())
+    return of.names[0] if isinstance(of, Choice) else SAMPLES[type(of)]
 
 
 def test_every_list_of_every_config_is_known():
     assert len(list(Path(conf_folder(), "experiment").glob("*.yaml"))) > 10
-    assert of_every_config() <= set(listed.LISTS)
+    assert of_every_config() <= set(LISTS) and len(LISTS) > 30
 
 
 def test_lists_of_studies_take_a_single_value():
@@ -64,31 +63,29 @@ def test_lists_of_studies_take_a_single_value():
     assert found <= {*_LISTS, *_ITEMS}
 
 
-@pytest.mark.parametrize("key", sorted(listed.LISTS))
+@pytest.mark.parametrize("key", sorted(LISTS))
 def test_a_single_value_is_a_list_of_one(key: str):
-    one = "edit=uce" if listed.LISTS[key] == listed.TEXTS else 25
-    for given in (one, [one]):
-        config = put({}, key, given)
-        listed.settle(config)
-        assert got(config, key) == [one]
+    for given in (one(key), [one(key)]):
+        assert LISTS[key].kind.check(given) == (one(key),)
 
 
-@pytest.mark.parametrize("key", sorted(listed.LISTS))
-def test_what_is_no_list_is_refused_with_its_key(key: str):
-    texts = listed.LISTS[key] == listed.TEXTS
+@pytest.mark.parametrize("key", sorted(LISTS))
+def test_what_is_no_list_is_refused(key: str):
+    texts = isinstance(one(key), str)
     for wrong in ([["a"]], [{"a": 1}], [None], True, [float("nan")], *(() if texts else ("0.1", ["x"]))):
-        with pytest.raises(UserError, match=rf"^{key} is a list of .*: it cannot hold"):
-            listed.settle(put({}, key, wrong))
-    if key != "model.erased":  # which says itself what it takes
-        with pytest.raises(UserError, match=rf"^{key} is a list of .*mapping"):
-            listed.settle(put({}, key, {"a": "b"}))
+        with pytest.raises(PydanticCustomError, match=r"^\{key\} is a list of .*: it cannot hold"):
+            LISTS[key].kind.check(wrong)
+    with pytest.raises(PydanticCustomError, match=r"^\{key\} (is a list of .*mapping|must be a list of overrides)"):
+        LISTS[key].kind.check({"a": "b"})
 
 
 def test_null_is_an_empty_list_unless_it_says_something_else():
-    for key in listed.LISTS:
-        config = put({}, key, None)
-        listed.settle(config)
-        assert got(config, key) == (None if key in listed.OPEN else [])
+    told = {key for key, each in LISTS.items() if each.nullable}
+    assert told == {"granularity.kinds", "model.erased", "prompts.labels", "others.labels"}
+    for key in set(LISTS) - told:
+        kind = LISTS[key].kind
+        if kind.least == 0:
+            assert kind.check(None) == ()
 
 
 def test_numbers_are_texts_where_texts_are_meant():
@@ -108,10 +105,10 @@ def test_a_run_reads_them_so(tmp_path: Path):
         "model.erased='edit=uce'",
     )
     before = config["evaluation"]["fidelity"]
-    settled = settle(config)
-    assert settled["concept"]["evaluation_prompts"] == ["a photo of a church"]
-    assert settled["evaluation"]["metrics"] == ["erasure"] and settled["tracking"]["tags"] == ["thesis"]
-    assert settled["evaluation"]["fidelity"]["rates"] == [0.1] and before["rates"] == 0.1  # the caller's stays
-    assert settled["granularity"]["kinds"] == ["cross-attention"]
-    assert settled["model"]["erased"]["edit"]["name"] == "uce"
-    assert settle(settled) == settled
+    resolved = resolve(config)
+    assert resolved["concept"]["evaluation_prompts"] == ["a photo of a church"]
+    assert resolved["evaluation"]["metrics"] == ["erasure"] and resolved["tracking"]["tags"] == ["thesis"]
+    assert resolved["evaluation"]["fidelity"]["rates"] == [0.1] and before["rates"] == 0.1  # the caller's stays
+    assert resolved["granularity"]["kinds"] == ["cross-attention"]
+    assert resolved["model"]["erased"]["edit"]["name"] == "uce"
+    assert resolve(resolved) is resolved

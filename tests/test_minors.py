@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.config.safety import minors
 from cad_exp.data.prompts import load, plan
 from cad_exp.utils.errors import UserError
@@ -127,6 +127,9 @@ def test_case_and_accents_make_no_child_of_an_adult(prompt: str, seed: int):
 # ---------------------------------------------------------------------------------------------- where prompts come from
 
 
+HOLDING = {"objective": ["objective=contrast"], "edit": ["edit=uce"]}  # options that have prompts of their own
+
+
 @pytest.mark.parametrize(
     "key, value",
     [
@@ -142,25 +145,25 @@ def test_case_and_accents_make_no_child_of_an_adult(prompt: str, seed: int):
 )
 def test_own_prompts_are_refused_with_their_key(key: str, value: object):
     with pytest.raises(UserError, match=rf"{key.replace('__', '.')}='.*may ask for a child"):
-        settle(config("concept=nudity", **{key: value}))
+        resolve(config("concept=nudity", *HOLDING.get(key.partition("__")[0], []), **{key: value}))
 
 
 @pytest.mark.parametrize("kind", ["custom", "object", "style"])
 def test_a_concept_of_another_kind_that_asks_for_nudity_is_one_of_nudity(kind: str):
     given = config("concept=custom", "concept.prompt=nude woman", concept__kind=kind)
-    assert settle(copy.deepcopy(given))
+    assert resolve(copy.deepcopy(given))
     given["concept"]["evaluation_prompts"] = ["a child"]
     with pytest.raises(UserError, match="may ask for a child"):
-        settle(given)
+        resolve(given)
     with pytest.raises(UserError, match=r"concept\.prompt='a nude child'"):
-        settle(config("concept=custom", "concept.prompt=a nude child"))
-    assert settle(config("concept=custom", "concept.prompt=a child in a red coat"))
+        resolve(config("concept=custom", "concept.prompt=a nude child"))
+    assert resolve(config("concept=custom", "concept.prompt=a child in a red coat"))
 
 
 def test_words_of_templates_are_prompts_too():
     for key, value in (("persons", ["kid"]), ("subjects", "toddler"), ("templates", ["a young {} one"])):
         with pytest.raises(UserError, match=rf"prompts\.{key}="):
-            settle(config("concept=nudity", "prompts=templates", **{f"prompts__{key}": value}))
+            resolve(config("concept=nudity", "prompts=templates", **{f"prompts__{key}": value}))
     rows = _composed("concept=nudity", "prompts=templates")["prompts"] | {"persons": ["person"], "groups": ["persons"]}
     found = load(rows | {"templates": ["a {}", "a ch{}", "a {} of 15"]}, NUDITY)
     assert [row.prompt for row in found if "naked" in row.prompt] == ["a naked person", "a chnaked person"]
@@ -168,7 +171,7 @@ def test_words_of_templates_are_prompts_too():
 
 def test_the_shipped_prompts_pass():
     for overrides in ([], ["edit=uce"], ["evaluation=fidelity"], ["objective=contrast"], ["prompts=templates"]):
-        assert plan(settle(config("concept=nudity", *overrides))) is not None
+        assert plan(resolve(config("concept=nudity", *overrides))) is not None
 
 
 ROWS = HEAD + 'a naked person,1\nyoung  girl,2\na young_girl,3\n"young\ngirl",4\na 15 year old,5\na boat,6\n'
@@ -213,3 +216,9 @@ def test_long_prompts_take_no_time(unit: str):
     started = time.process_time()
     minors.find(unit * (100_000 // len(unit)))
     assert time.process_time() - started < 5
+
+
+def test_texts_of_a_class_of_ones_own_are_prompts_too():
+    """Settings that no type knows are read as well."""
+    with pytest.raises(UserError, match=r"edit\.words='a kid' may ask for a child"):
+        resolve(config("concept=nudity", edit__name="mine", edit__words="a kid"))

@@ -12,7 +12,7 @@ import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLImg2ImgPipeline
 
 from cad_exp.cli import memory
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.models import model_folder
 from cad_exp.models.content import model_content
 from cad_exp.models.families.stable_diffusion import text_alone
@@ -165,7 +165,7 @@ def test_a_home_folder_is_found(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert weights("~/model") == weights("model") == weights("./model/") == weights(folder)
-    ready(settle(composed("model=local", "model.path='~/model'", "judge=none", "concept=church")))
+    ready(resolve(composed("model=local", "model.path='~/model'", "judge=none", "concept=church")))
 
 
 def test_a_file_that_is_not_there_is_no_hub_id(tmp_path, monkeypatch):
@@ -202,7 +202,7 @@ def change(folder: Path, **more) -> None:
 @pytest.mark.parametrize("said", sorted(HARM))
 def test_a_broken_folder_is_one_sentence_before_the_work(said, folder):
     HARM[said](folder)
-    config = settle(composed("model=local", f"model.path={folder}", "judge=none", "concept=church"))
+    config = resolve(composed("model=local", f"model.path={folder}", "judge=none", "concept=church"))
     with pytest.raises(UserError) as error:
         ready(config)
     assert said in str(error.value) and "\n" not in str(error.value)

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from cad_exp.cli.tables import main
 from cad_exp.config.options import conf_folder
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.data.metrics import METRICS
 from cad_exp.data.prompts import plan as shots_of
 from cad_exp.data.prompts.sources import FOLDER
@@ -66,7 +66,7 @@ def test_the_papers_jobs_are_composed_and_their_prompts_planned(tmp_path: Path, 
     for job in made.jobs:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             composed = OmegaConf.to_container(compose("config", list(job.overrides)), resolve=True)
-        assert settle(composed) == job.config
+        assert resolve(composed) == job.config
         assert job.config["model"]["path"] == "CompVis/stable-diffusion-v1-4" and job.config["judge"]["name"] == "real"
         budget = (0.05, "weight") if job.config["edit"]["name"] in CHOOSING else (None, "none")
         assert (job.config["edit"]["ratio"], job.config["granularity"]["name"]) == budget

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.data.prompts import load, plan
 from cad_exp.data.prompts.sources import FOLDER, locate
 from cad_exp.data.prompts.table import SHOWN, read
@@ -230,7 +230,7 @@ def test_a_plan_is_read_and_told_once(tmp_path: Path, capsys: pytest.CaptureFixt
         "prompts.limit=2",
         "prompts.columns.id=null",
     ]
-    config = settle(composed(*asked, "evaluation.metrics=[erasure,retention]"))
+    config = resolve(composed(*asked, "evaluation.metrics=[erasure,retention]"))
     first, again = plan(config), plan(config)
     assert first == again and first is not again and capsys.readouterr().out.count("2 of 3 rows") == 1
     file.write_text(file.read_text().replace("a tench,", "the tench,"))
@@ -341,12 +341,12 @@ def test_a_hub_file_is_fetched_at_its_commit(tmp_path: Path, monkeypatch: pytest
 
 def test_a_runs_identity_depends_on_the_content_of_its_files(tmp_path: Path):
     file = written(tmp_path, IMAGENETTE)
-    config = settle(composed("concept=church", "prompts=imagenette", f"prompts.path={file}"))
+    config = resolve(composed("concept=church", "prompts=imagenette", f"prompts.path={file}"))
     before = run_identity(config)
     assert before == run_identity(config)
     written(tmp_path, IMAGENETTE.replace(",11", ",21"))
     assert run_identity(config) != before
-    config = settle(composed("concept=church", "others=imagenette", f"others.path={file}"))
+    config = resolve(composed("concept=church", "others=imagenette", f"others.path={file}"))
     before = run_identity(config)
     written(tmp_path, IMAGENETTE)
     assert run_identity(config) != before
@@ -398,7 +398,7 @@ def test_templates_count_up_and_are_common_to_concepts():
 def test_the_public_files(name: str, concept: str, counts: dict, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(FOLDER, str(PUBLIC))
     metrics = "[quality]" if name == "coco30k" else "[erasure,retention]"
-    shots = plan(settle(composed(f"concept={concept}", f"prompts={name}", f"evaluation.metrics={metrics}")))
+    shots = plan(resolve(composed(f"concept={concept}", f"prompts={name}", f"evaluation.metrics={metrics}")))
     assert Counter((shot.purpose, shot.kind) for shot in shots) == counts
     assert len({shot.row for shot in shots}) == len(shots)
     with open(PUBLIC / chosen(name)["file"], encoding="utf-8", newline="") as file:

@@ -17,7 +17,7 @@ from cad_exp.attribution.estimators import make_estimator
 from cad_exp.attribution.game import Game
 from cad_exp.attribution.objectives.build import make_objective
 from cad_exp.config.options import options
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.data.noisy_latents import Probes
 from cad_exp.interventions.edit import Edit
 from cad_exp.interventions.methods import make_rival
@@ -340,7 +340,7 @@ def test_independent_probes_are_one_step_of_each_trajectory(tmp_path: Path):
 
 
 def test_the_public_codes_settings():
-    config = settle(composed("edit=cad_public", "concept=nudity"))
+    config = resolve(composed("edit=cad_public", "concept=nudity"))
     assert (config["concept"]["prompt"], config["concept"]["base_prompt"]) == ("naked", "")
     assert config["granularity"] == {"name": "weight", "kinds": [FF_IN, FF], "scope": "row"}
     edit = {"ratio": 0.001, "rounding": "floor", "scope": "row", "factor": 0.0, "sign": "positive"}
@@ -348,39 +348,37 @@ def test_the_public_codes_settings():
     assert (config["objective"]["name"], config["estimator"]["name"]) == ("erase", "first_order")
     probes = {"samples": 50, "steps": 50, "guidance": 3.0, "independent": True}
     assert probes.items() <= config["probes"].items()
-    other = settle(composed("edit=cad_public", "concept=church", "edit.ratio=0.01", "probes.samples=2"))
+    other = resolve(composed("edit=cad_public", "concept=church", "edit.ratio=0.01", "probes.samples=2"))
     assert (other["edit"]["ratio"], other["probes"]["samples"], other["concept"]["prompt"]) == (0.01, 2, "church")
-    assert settle(composed("concept=nudity"))["concept"]["prompt"] == "naked person"
-    assert settle(settle(composed("edit=cad_public", "concept=nudity"))) == config, "settling twice changes nothing"
+    assert resolve(composed("concept=nudity"))["concept"]["prompt"] == "naked person"
 
 
 @pytest.mark.parametrize(
     "edit, own", [("magnitude", "magnitude"), ("conceptprune", "wanda"), ("salun_mask", "saliency")]
 )
 def test_rivals_with_scores_of_their_own(edit: str, own: str):
-    config = settle(composed(f"edit={edit}", "granularity=neuron", "edit.count=7"))
+    config = resolve(composed(f"edit={edit}", "granularity=neuron", "edit.count=7"))
     assert config["estimator"]["name"] == own and config["granularity"]["name"] == "neuron"
     assert (config["edit"]["count"], config["edit"]["ratio"]) == (7, None)
     with pytest.raises(UserError, match=f"estimator={own}: leave out the other"):
-        settle(composed(f"edit={edit}", "estimator=integrated_gradients"))
+        resolve(composed(f"edit={edit}", "estimator=integrated_gradients"))
 
 
 @pytest.mark.parametrize("edit", ["uce", "rece", "esd"])
 def test_no_result_claims_scores_that_were_not_used(edit: str):
-    config = settle(composed(f"edit={edit}", "concept=church", "estimator=first_order"))
+    config = resolve(composed(f"edit={edit}", "concept=church", "estimator=first_order"))
     assert {config[group]["name"] for group in ("objective", "estimator", "granularity")} == {"none"}
     assert config["evaluation"]["fidelity"] is None and config["edit"]["prompt"] == "church"
-    assert settle(config) == config
-    assert config == settle(composed(f"edit={edit}", "concept=church", "estimator=first_order", "granularity=head"))
+    assert config == resolve(composed(f"edit={edit}", "concept=church", "estimator=first_order", "granularity=head"))
     with pytest.raises(UserError, match="it takes no edit.ratio"):
-        settle(composed(f"edit={edit}", "edit.ratio=0.1"))
+        resolve(composed(f"edit={edit}", "edit.ratio=0.1"))
 
 
 def test_what_a_rival_leaves_open_is_the_models():
     """The embedded model is trained in seconds, others with ESD's own settings; both can be changed."""
 
     def settings(*given: str) -> tuple[int, float]:
-        config = settle(composed("edit=esd", *given))
+        config = resolve(composed("edit=esd", *given))
         assert "rivals" not in config["model"], "a default is no setting of the run"
         return config["edit"]["steps"], config["edit"]["lr"]
 
@@ -414,7 +412,7 @@ def test_the_tables_hold_every_rival_at_one_budget(name: str):
 
 def test_a_missing_checkpoint_is_told_before_any_work():
     with pytest.raises(UserError, match=r"no file of weights 'nowhere.pt': give edit.path=FILE"):
-        settle(composed("edit=checkpoint", "edit.path=nowhere.pt"))
+        resolve(composed("edit=checkpoint", "edit.path=nowhere.pt"))
 
 
 SMALL = ["evaluation=erasure", "evaluation.samples=2", "model.steps=2", "concept=church"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cad_exp.config.options import options
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.data.prompts import plan
 from cad_exp.data.requests import Shot, batches, needed
 from cad_exp.pipeline.run import run
@@ -41,7 +41,7 @@ SHOTS = st.builds(
 
 
 def asked(*overrides: str) -> list[Shot]:
-    return plan(settle(composed(*overrides)))
+    return plan(resolve(composed(*overrides)))
 
 
 def of(folder: Path, name: str, text: str) -> str:
@@ -57,7 +57,7 @@ def test_batches_hold_equal_settings_and_lose_nothing(shots: list[Shot], size: i
 
 def test_without_a_set_the_plan_is_what_it_was():
     for metrics in ("[erasure]", "[erasure,retention,quality]", "[quality]", "[]"):
-        config = settle(composed("concept=church", f"evaluation.metrics={metrics}"))
+        config = resolve(composed("concept=church", f"evaluation.metrics={metrics}"))
         assert plan(config) == needed(config["concept"], config["evaluation"])
 
 

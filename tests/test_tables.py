@@ -20,7 +20,7 @@ from cad_exp.cli.tables import main
 from cad_exp.config.compose import hydra
 from cad_exp.config.effective import effective
 from cad_exp.config.options import conf_folder, options
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.pipeline.identity import run_hash
 from cad_exp.reporting.results import run_info, signed
 from cad_exp.reporting.summary import number
@@ -531,8 +531,8 @@ def test_jobs_are_composed_as_hydra_composes_them():
         for each in (*made.jobs[:3], *made.jobs[-2:]):
             for overrides in (each.overrides, shlex.split(made.command(each))[3:]):
                 composed = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
-                assert settle(composed) == each.config
-                assert each.hash == run_info(settle(composed), 0, "cpu")["config_hash"]
+                assert resolve(composed) == each.config
+                assert each.hash == run_info(resolve(composed), 0, "cpu")["config_hash"]
 
 
 def test_launchers_and_folders_of_a_pasted_command_mean_nothing():

@@ -19,7 +19,7 @@ Which components of a text-to-image diffusion model make a concept, and which su
 
 Give group=option for the groups below, and group.key=value for single values. * marks the default."""
 TAIL = """\
-Values that are often changed:
+Values that are often changed (docs/configuration.md explains every one):
   seed=1                       another seed for everything
   edit.ratio=0.05              share of the components to change (edit.count=100: a number of them)
   edit.scope=global            where the ratio holds: row, layer or global

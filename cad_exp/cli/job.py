@@ -18,8 +18,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cad_exp.config import commands, complete, hydra_errors, options, search_path
-from cad_exp.config.resolve import settle
+from cad_exp.config import commands, hydra_errors, options, search_path
+from cad_exp.config.resolve import resolve
 from cad_exp.pipeline import preflight
 from cad_exp.pipeline.identity import run_identity
 from cad_exp.reporting import run_folder, summary
@@ -98,8 +98,7 @@ def _again(runtime: Any) -> str:
 def perform(config: dict[str, Any], folder: Path, composed: DictConfig, command: str) -> None:
     """Run, unless this folder holds the finished run of just these settings, code, weights and versions."""
     folders = search_path.of(HydraConfig.get().runtime.config_sources)
-    complete.check(config, folders)
-    config = settle(config, folders)
+    config = resolve(config, folders)
     if HydraConfig.get().mode.name == "MULTIRUN" and config.get("tracking"):
         config["tracking"]["sweep"] = Path(HydraConfig.get().sweep.dir).name  # the group of its runs
     if shown(config, folder):  # without the folder's lock: a folder that cannot be written can be shown

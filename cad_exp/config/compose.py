@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import initialize_config_dir
 from hydra._internal.config_repository import CachingConfigRepository
@@ -51,7 +51,7 @@ class Composer:
     """Composes sweeps and jobs."""
 
     def __init__(self) -> None:
-        self._loader: Any = GlobalHydra.instance().config_loader()
+        self._loader = cast(Any, GlobalHydra.instance().config_loader())
         _, self._repository = self._loader._parse_overrides_and_create_caching_repo(NAME, [])
         self._fresh = _Fresh(self._repository)
 

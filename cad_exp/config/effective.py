@@ -33,7 +33,7 @@ def differences(old: Any, new: Any, key: str = "", common: bool = False) -> list
 
 
 def asked(config: dict[str, Any]) -> str:
-    """Hash of what a settled config asks for, wherever it runs: results of several machines belong to one question."""
+    """Hash of what a resolved config asks for, wherever it runs: results of several machines belong to one question."""
     kept = effective(config)
     place = kept.get("runtime")
     where = {"runtime": [place.get("precision"), place.get("score")]} if isinstance(place, dict) else {}

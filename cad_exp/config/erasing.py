@@ -19,7 +19,7 @@ UNUSED = ("prompts", "others", "evaluation", "tracking")  # it makes no images, 
 
 
 def composed(config: Config, folders: Sequence[Path] = ()) -> Config:
-    """The composed config, not settled yet, of the run that erases the model of `config`; that one is as composed too.
+    """The composed config, not resolved yet, of the run that erases the model of `config`; that one is as composed too.
 
     folders: further ones with configs. UserError that names model.erased for whatever is wrong with the overrides.
     """

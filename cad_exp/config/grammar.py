@@ -92,7 +92,7 @@ def _unreadable(item: str) -> str:
 
 def _check_group(item: Override, folders: Sequence[Path]) -> None:
     """UserError for an override of a group that Hydra would refuse in its own words."""
-    group, written = item.key_or_group, item.input_line
+    group, written = item.key_or_group, item.input_line or ""
     if not group:
         raise UserError(f"'{written}' names no setting: write key=value, or ~key to leave a key out")
     if group == "hydra":

@@ -10,8 +10,8 @@ from cad_exp.utils.errors import UserError
 def explain(error: BaseException, folders: list[Path]) -> str:
     """One line that says what is wrong with the command and what to write instead."""
     chain = [error]
-    while chain[-1].__cause__ or chain[-1].__context__:
-        chain.append(chain[-1].__cause__ or chain[-1].__context__)
+    while deeper := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(deeper)
     if own := next((link for link in chain if isinstance(link, UserError)), None):  # of a resolver of ours
         return str(own)
     text = "\n".join(str(link) for link in chain)
@@ -51,13 +51,13 @@ def _unknown_setting(text: str, chain: list[BaseException], folders: list[Path])
 def _no_value(text: str, chain: list[BaseException], folders: list[Path]) -> str | None:
     if "Missing mandatory value" not in text:
         return None
-    empty = next((str(link.full_key) for link in chain if getattr(link, "full_key", None)), "a setting")
+    empty = next((str(key) for link in chain if (key := getattr(link, "full_key", None))), "a setting")
     return f'{empty} has no value: add {empty}="..." to the command'
 
 
 def _reference(text: str, chain: list[BaseException], folders: list[Path]) -> str | None:
     """References ${...} to what is not there, and those that cannot be read."""
-    key = next((str(link.full_key) for link in chain if getattr(link, "full_key", None)), "a setting")
+    key = next((str(key) for link in chain if (key := getattr(link, "full_key", None))), "a setting")
     as_text = "for the text ${ itself write \\${"
     absent = re.search(r"Interpolation key '([^']*)' not found", text)
     group, _, name = absent[1].partition(".") if absent else ("", "", "")

@@ -1,4 +1,4 @@
-"""The runs that one settled config stands for: with `model.erased` there are two.
+"""The runs that one resolved config stands for: with `model.erased` there are two.
 
 Apart from `erasing`, because a run's identity needs this, and stored results must not depend on how configs are made.
 """
@@ -11,12 +11,13 @@ Config = dict[str, Any]
 
 
 def runs(config: Config) -> list[Config]:
-    """The settled config, and that of the run that erases its model first, if one does."""
+    """The resolved config, and that of the run that erases its model first, if one does."""
     return [config, alone(config)] if config["model"].get("erased") else [config]
 
 
 def alone(config: Config) -> Config:
-    """The settled config of the erasing run, from that of a run with `model.erased`, for its stages."""
-    quiet = {"metrics": [], "fidelity": None, "timesteps": None}
+    """The resolved config of the erasing run, from that of a run with `model.erased`, for its stages."""
+    quiet: Config = {"metrics": [], "fidelity": None, "timesteps": None}
     own = {"model": config["model"] | {"erased": None}, "evaluation": config["evaluation"] | quiet}
-    return config | config["model"]["erased"] | own
+    erasing: Config = config["model"]["erased"]
+    return config | erasing | own

@@ -72,7 +72,7 @@ FOR = {"features": "inception", "clip": "clip", "distance": "lpips", "logits": "
 
 
 def wanted(config: dict[str, Any]) -> list[str]:
-    """The parts of PARTS that a settled config's metrics and objective ask something of, in their order.
+    """The parts of PARTS that a resolved config's metrics and objective ask something of, in their order.
 
     UserError where `judge.parts` leaves out all of them.
     """
@@ -95,7 +95,7 @@ def _asked(config: dict[str, Any]) -> set[str]:
 
 
 def asked_of_judge(config: dict[str, Any]) -> set[str]:
-    """What the metrics, the objective and the study of images of a settled config ask of the judge (data/metrics.py).
+    """What the metrics, the objective and the study of images of a resolved config ask of the judge (data/metrics.py).
 
     "logits": its log-odds of the concept's label, differentiable.
     """
@@ -196,7 +196,7 @@ def version(package: str) -> str:
 
 
 def parts_identity(config: dict[str, Any]) -> dict[str, Any]:
-    """What the real judges of a settled config are: their weights, reference and the packages that run them."""
+    """What the real judges of a resolved config are: their weights, reference and the packages that run them."""
     settings = config["judge"]
     # What is missing makes another identity and no error here: `ready` says so, after it has asked for the model.
     found = {}

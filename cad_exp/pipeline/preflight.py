@@ -20,7 +20,7 @@ from cad_exp.utils.tensor_header import kind_of
 
 
 def check(config: dict[str, Any]) -> None:
-    """UserError, of a settled config, for what cannot be had: the model, a file, or else all judges that lack."""
+    """UserError, of a resolved config, for what cannot be had: the model, a file, or else all judges that lack."""
     if config["runtime"]["cache"]:
         Cache(config["runtime"]["cache"])  # refuses a folder that is no cache
     model = config["model"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from cad_exp.attribution.by_timestep import bins_of
 from cad_exp.attribution.objectives.build import check as check_objective
-from cad_exp.config.resolve import Config, settle
+from cad_exp.config.resolve import Config, resolve
 from cad_exp.data import vocabulary
 from cad_exp.data.prompts.sources import files as prompt_files
 from cad_exp.evaluation import erasure, redaction, verdict
@@ -42,7 +42,7 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
     Raises:
         UserError: a folder that holds other files, or a finished run of other settings; anything wrong in the config.
     """
-    config, place = settle(config), Path(folder)
+    config, place = resolve(config), Path(folder)
     run_folder.check(place)
     run_folder.check_settings(place, config)
     preflight.check(config)

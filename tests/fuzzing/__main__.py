@@ -15,7 +15,7 @@ from tests.fuzzing import files, overrides, shell
 from tests.fuzzing.command import call, hasten, stubbed
 from tests.fuzzing.overrides import Case
 from tests.fuzzing.sandbox import Sandbox
-from tests.fuzzing.verdict import LATER, STRICT, Finding, judge, printed_commands
+from tests.fuzzing.verdict import STRICT, Finding, judge, printed_commands
 
 LIMIT, REAL_LIMIT = 20.0, 120.0  # seconds for one command; for one that loads torch
 
@@ -65,10 +65,6 @@ def _again(case: Case, sandbox: Sandbox, commands: list[list[str]], limit: float
             yield Finding("repeat", f"{shlex.join(words)} -> {answer.code} {answer.err.strip()[:150]}")
 
 
-def _strict(case: Case, finding: Finding) -> bool:
-    return finding.what in STRICT and finding.what not in LATER.get(case.kind, ())
-
-
 def _told(case: Case) -> str:
     command = shlex.join(["python", "-m", case.module, *case.arguments])
     where = f"  [in {case.folder!r}]" if case.folder != "project" else ""
@@ -84,7 +80,7 @@ def everything(cases: Iterable[Case], verbose: bool) -> list[tuple[Case, Finding
             findings, said = run(case, Path(folder) / "root")
         for finding in findings:
             found.append((case, finding))
-            mark = "FAIL" if _strict(case, finding) else "note"
+            mark = "FAIL" if finding.what in STRICT else "note"
             print(f"{mark} {finding.what:<10} {case.kind:<8} {_told(case)!r}")
             print(f"       {finding.shown[:300]!r}", flush=True)
         if verbose:
@@ -116,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
     scripts = _chosen(shell.generate(given.shell), given)
     found = everything([*wanted, *hostile, *scripts], given.verbose)
     counts = Counter((case.kind, finding.what) for case, finding in found)
-    failing = sum(_strict(case, finding) for case, finding in found)
+    failing = sum(finding.what in STRICT for _, finding in found)
     for (kind, what), number in sorted(counts.items()):
         print(f"{kind:<10} {what:<12} {number}")
     sizes = f"{len(wanted)} overrides, {len(hostile)} files, {len(scripts)} scripts"

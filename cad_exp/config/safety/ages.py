@@ -74,7 +74,7 @@ def find(text: str) -> str | None:
     return None
 
 
-def _tells(match: re.Match) -> bool:
+def _tells(match: re.Match[str]) -> bool:
     """Whether the number that a pattern found is that of a child."""
     for name, value in match.groupdict().items():
         if value is not None:

@@ -16,7 +16,7 @@ NO_PROMPTS = ("name", "path", "file", "hub", "revision", "encoding", "columns", 
 
 
 def check(config: Settings) -> None:
-    """UserError for the first text of a settled config that may ask for a child where images of nudity are made.
+    """UserError for the first text of a resolved config that may ask for a child where images of nudity are made.
 
     Every text in the groups counts that hold prompts, whatever its key; rows of a prompt set are left out by `allowed`.
     """

@@ -10,7 +10,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 # By Latin letter: Cyrillic, Greek, Armenian and other letters that look like it. Variants of a Latin letter itself
 # (small capitals, in squares, with strokes) are known by their Unicode names.
@@ -96,13 +96,15 @@ def readings(text: str) -> tuple[tuple[str, ...], ...]:
     found = [joined, apart]
     if SYMBOL.search(joined):
         tables = [LEET | str.maketrans(dict.fromkeys("1!|", one)) for one in "il"]
-        found += [
-            SYMBOL.sub(lambda match, table=table: match["number"] or match[0].translate(table), joined)
-            for table in tables
-        ]
+        found += [SYMBOL.sub(partial(_spelt, table), joined) for table in tables]
     if re.search(r"(.)\1\1", joined, re.IGNORECASE):
         found += [re.sub(r"(.)\1{2,}", kept, joined, flags=re.IGNORECASE) for kept in (r"\1", r"\1\1")]
     return tuple(tuple(WORD.findall(each.casefold())) for each in found)
+
+
+def _spelt(table: dict[int, str], match: re.Match[str]) -> str:
+    """The letters that digits and symbols stand for; a number is a number."""
+    return match["number"] or match[0].translate(table)
 
 
 class Vocabulary:

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cad_exp.config import commands, grammar, hydra_errors, options, search_path
 from cad_exp.config.arguments import without_flags
 from cad_exp.config.effective import effective
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.evaluation.judges import JUDGES
 from cad_exp.pipeline.search.study import Parameters, Space
 from cad_exp.utils.errors import UserError, choose
@@ -101,7 +101,7 @@ def read(arguments: list[str]) -> Plan:
         raise UserError(f"retention={wanted['retention']} is out of range: it is a share, 0 to 1, such as 0.95")
     config = composed("config", [*BRIEF, *asked], folders)
     space = _space(wanted["space"], [a.partition("=")[0] for a in own], asked, config, folders)
-    config = _settled(config, folders[1:])
+    config = _resolved(config, folders[1:])
     name = f"{config['concept']['name']}-{config['granularity']['name']}"
     own_hash = digest(_settings(config, space, bound))[:10]
     folder = Path(wanted["folder"] or Path("outputs") / "search" / f"{name}-{own_hash}")
@@ -172,7 +172,7 @@ def _all(name: str, config: dict[str, Any], folders: list[Path]) -> list[str]:
     return list(GRANULARITIES[config["granularity"]["name"]].scopes)
 
 
-def _settled(config: dict[str, Any], folders: list[Path]) -> dict[str, Any]:
+def _resolved(config: dict[str, Any], folders: list[Path]) -> dict[str, Any]:
     """The ordinary run's config with nothing left open. UserError if there would be nothing to search by."""
     if config["edit"]["name"] not in ("erase", "amplify"):
         raise UserError(f"edit={config['edit']['name']} has nothing to search: use edit=erase or edit=amplify")
@@ -181,12 +181,12 @@ def _settled(config: dict[str, Any], folders: list[Path]) -> dict[str, Any]:
             f"the judge has no label for concept={config['concept']['name']}, so erasure cannot be measured: "
             "give concept.kind and concept.label"
         )
-    settled = settle(config, folders)
-    if settled["judge"]["name"] is None:
+    resolved = resolve(config, folders)
+    if resolved["judge"]["name"] is None:
         raise UserError(f"a search needs a judge for the model's images: judge={' or judge='.join(JUDGES)}")
     if not {"erasure", "retention"} <= set(config["evaluation"]["metrics"]):
         raise UserError("a search needs erasure and retention: leave evaluation.metrics out, or name both")
-    return settled
+    return resolved
 
 
 def _settings(config: dict[str, Any], space: Space, bound: float) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.pipeline.search.plan import BRIEF, Plan, composed
 from cad_exp.pipeline.search.study import Study, Trial
 from cad_exp.reporting import run_folder, summary
@@ -60,7 +60,7 @@ def attempt(plan: Plan, study: Study, trial: Trial, run: Run) -> str:
     try:
         run_folder.claim(folder)  # a killed process may have begun it
         own = composed("config", [*BRIEF, *plan.arguments(trial.parameters)], plan.config_folders)
-        config = settle(own, plan.config_folders[1:])
+        config = resolve(own, plan.config_folders[1:])
         if config.get("tracking"):
             config["tracking"]["sweep"] = plan.folder.name
         with open(folder / "log.txt", "w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):

@@ -10,7 +10,7 @@ from typing import Any
 from cad_exp.config import commands, grammar, options
 from cad_exp.config.compose import hydra
 from cad_exp.config.effective import asked
-from cad_exp.config.resolve import Config, settle
+from cad_exp.config.resolve import Config, resolve
 from cad_exp.reporting.tables.study import Study, read
 from cad_exp.utils.errors import UserError, choose
 
@@ -76,7 +76,7 @@ def plan(arguments: list[str], config_folders: list[Path] | None = None, most: i
         # Launchers and folders of a pasted command mean nothing here, and their plugins may not be installed.
         overrides, section = composer.sweep([item for item in arguments if not _elsewhere(item)])
         study = read(section, name)
-        jobs = _different(_job(item, settle(composer.job(item), folders[1:])) for item in overrides[:most])
+        jobs = _different(_job(item, resolve(composer.job(item), folders[1:])) for item in overrides[:most])
         given = tuple(item for item in arguments if _key(item) not in ("experiment", "study"))
         keys = () if given else study.keys  # the command may have left out the only option that has a key
         unknown = [key for key in keys if not _known(key, jobs)]
@@ -84,7 +84,7 @@ def plan(arguments: list[str], config_folders: list[Path] | None = None, most: i
             for item in _new_first(overrides):
                 if not unknown:
                     break
-                config = settle(composer.job(item), folders[1:])
+                config = resolve(composer.job(item), folders[1:])
                 unknown = [key for key in unknown if _find(config, key, _NOTHING) is _NOTHING]
     for key in unknown:
         _refuse(key, jobs, name)

@@ -1,0 +1,152 @@
+"""Rules between settings: each alone is as its type demands, together they make no sense. No torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cad_exp.config.schema.attribution import JUDGED
+from cad_exp.utils.errors import UserError
+from cad_exp.utils.paths import find_file
+
+Config = dict[str, Any]
+COLUMNS = ("neuron", "head", "layer")  # few enough for estimators that ablate them one by one
+FEW = {"shapley": ("head", "layer"), "leave_one_out": COLUMNS, "activation_patching": COLUMNS, "coar": COLUMNS}
+SCOPES = {"weight": ("row", "layer", "global"), "neuron": ("layer", "global")}
+SCOPES |= {"head": ("layer", "global"), "layer": ("global",)}
+ALONG = ("erase", "projection", "guidance_norm")  # objectives that are asked along trajectories
+ATTENTION = ("self-attention", "cross-attention", "joint-attention")
+USUAL = (*ATTENTION, "feed-forward", "text-attention", "text-feed-forward")
+KINDS = {"weight": (*USUAL, "feed-forward-in"), "neuron": USUAL, "layer": USUAL, "head": (*ATTENTION, "text-attention")}
+
+
+def check_before_types(config: Config) -> None:
+    """UserError for an edit with another estimator than its own: of the keys of both, some would be called unknown."""
+    edit, estimator = config.get("edit"), config.get("estimator")
+    if not isinstance(edit, dict) or not isinstance(estimator, dict):
+        return
+    name, chosen = edit.get("name"), estimator.get("name")
+    if isinstance(name, str) and isinstance(chosen, str) and chosen != "auto":
+        check_own_scores(name, edit.get("scored_by"), chosen)
+
+
+def check_own_scores(edit: str, own: str | None, estimator: str) -> None:
+    """UserError for an edit that is told apart by its scores alone (`own`), with those of another estimator."""
+    if own not in (None, estimator):
+        raise UserError(f"edit={edit} goes by its own scores, estimator={own}: leave out the other estimator")
+
+
+def check_concept(concept: Config, granularity: str) -> None:
+    """UserError where a granularity has no defaults, or where there is nothing to look for.
+
+    White space does not count. What only the model's tokenizer finds to be the same is refused later (stages).
+    """
+    for key in ("ratio", "factor", "objective"):
+        if granularity not in concept[key]:
+            raise UserError(
+                f"concept.{key} has no value for {granularity}: add {key}: {{{granularity}: ...}} to its file"
+            )
+    prompt, base = concept["prompt"], concept["base_prompt"]
+    if words(prompt) == words(base):
+        raise UserError(
+            f"concept.prompt and concept.base_prompt are both {ascii(words(prompt)[:60])}, so there is nothing to "
+            'look for: concept.base_prompt="" compares with no prompt at all'
+        )
+
+
+def check_columns(prompts: Config, group: str) -> None:
+    """UserError for a set whose file has no prompts, or widths without heights."""
+    columns = prompts.get("columns", {"prompt": "prompt"})
+    if columns.get("prompt") is None:
+        raise UserError(f"{group}.columns.prompt names no column: a set needs the one that holds its prompts")
+    if (columns.get("width") is None) != (columns.get("height") is None):
+        raise UserError(f"{group}.columns.width and {group}.columns.height go together: name both, or neither")
+
+
+def check_timesteps(bins: int | None, probes: Config, objective: str) -> None:
+    """UserError for more parts of the denoising than a trajectory has steps."""
+    if bins is not None and objective in ALONG and bins > probes["steps"]:
+        raise UserError(
+            f"evaluation.timesteps={bins} is out of range: the probes have {probes['steps']} timesteps, so use 1 to "
+            f"{probes['steps']}, or null"
+        )
+
+
+def check_granularity(granularity: Config, edit: Config, estimator: Config) -> None:
+    """UserError for kinds, a scope or an estimator that the granularity does not have."""
+    name = granularity["name"]
+    for kind in granularity["kinds"] or ():
+        if kind not in KINDS[name]:
+            raise UserError(f"granularity.kinds holds '{kind}', which has no {name}: use {', '.join(KINDS[name])}")
+    for key, scope in (("granularity.scope", granularity["scope"]), ("edit.scope", edit["scope"])):
+        if scope not in SCOPES[name]:
+            own = " or ".join(SCOPES[name])
+            raise UserError(f"{key}={'null' if scope is None else scope} is not for granularity={name}: use {own}")
+    fit = FEW.get(estimator["name"], tuple(SCOPES))
+    if name not in fit:
+        own = " or ".join(f"granularity={each}" for each in fit)
+        raise UserError(f"estimator={estimator['name']} is not for granularity={name}: use {own}")
+
+
+def check_estimator(estimator: Config) -> None:
+    """UserError for more passes than there are ablations to share out."""
+    if {"passes", "patterns"} <= set(estimator) and estimator["passes"] > estimator["patterns"]:
+        raise UserError(
+            f"estimator.passes={estimator['passes']} is more than estimator.patterns={estimator['patterns']}: "
+            "use 1 or more passes, and as many patterns or more"
+        )
+
+
+def check_objective(objective: Config, concept: Config) -> None:
+    """UserError for a contrast with nothing to retain, other weights than prompts, or settings of another objective."""
+    if objective["name"] != "contrast":
+        return
+    of = objective.get("of", "projection")
+    if "guidance" in objective and of not in JUDGED:
+        raise UserError(f"objective.guidance is for objective.of={' or '.join(JUDGED)}, not {of}: leave it out")
+    own = (concept["prompt"], *concept["evaluation_prompts"])
+    kept = [prompt for prompt in objective["retain"] if prompt not in own]
+    if not kept:
+        raise UserError("objective.retain names only the concept itself: add a prompt to keep")
+    weight = objective.get("weight")
+    if isinstance(weight, list) and len(weight) != len(kept):
+        raise UserError(
+            f"objective.weight has {len(weight)} numbers for {len(kept)} prompts to retain: give one for each, "
+            "or one for all"
+        )
+
+
+def check_edit(edit: Config) -> None:
+    """UserError for an edit whose sign is another edit's, or that can change nothing whatever the scores are."""
+    name, sign = edit["name"], edit["sign"]
+    wanted = {"none": None, "amplify": "negative"}.get(name, "positive")
+    if sign != wanted:
+        other = {"negative": "edit=amplify", "positive": "edit=erase"}.get(sign, "another edit")
+        takes = f"takes {wanted} components" if wanted else "takes no components"
+        shown = "null" if sign is None else sign
+        raise UserError(f"edit={name} {takes}, so edit.sign={shown} does not go with it: {other} takes those")
+    ratio, count, scope = edit["ratio"], edit["count"], edit["scope"]
+    if ratio is not None and count is not None:
+        raise UserError(f"edit.ratio={ratio} and edit.count={count} both say how much to edit: give one of them")
+    if count is not None and scope != "global":
+        raise UserError(
+            f"edit.count={count} counts over the whole model, not per {scope}: "
+            "add granularity.scope=global, or give edit.ratio instead"
+        )
+    if "guide" in edit and words(edit["prompt"]) in ("", words(edit["guide"])):
+        raise UserError(
+            f"edit={name} has nothing to erase: edit.prompt={edit['prompt']!r} is empty or the same text as edit.guide"
+        )
+
+
+def check_without_scores(edit: Config) -> None:
+    """UserError for what a method without scores does not take, and for a file of weights that is not there."""
+    for key in ("ratio", "count", "factor"):
+        if edit[key] is not None:
+            raise UserError(f"edit={edit['name']} chooses no components: it takes no edit.{key}")
+    if "path" in edit:
+        find_file(edit["path"], "edit.path", "file of weights", "give edit.path=FILE")
+
+
+def words(text: str) -> str:
+    """A text by its words, whatever stands between them."""
+    return " ".join(text.split())

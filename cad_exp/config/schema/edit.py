@@ -1,0 +1,146 @@
+"""The group `edit`: what to do with the components found, or a method that replaces weights."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from cad_exp.config.schema.attribution import SCOPES
+from cad_exp.config.schema.base import Group, Own, OwnName, by_name
+from cad_exp.config.schema.model import Factor
+from cad_exp.config.schema.types import (
+    HUGE,
+    Anything,
+    Batch,
+    Bool,
+    Choice,
+    Count,
+    Guidance,
+    Number,
+    Positive,
+    Seed,
+    Several,
+    Share,
+    Steps,
+    Str,
+    Text,
+    Whole,
+)
+
+SCORED = ("erase", "amplify", "none", "random", "magnitude", "conceptprune", "salun_mask")
+EDITS = (*SCORED, "cad_public", "esd", "uce", "rece", "checkpoint")
+Scale = Annotated[float, Number(least=0, most=1e6)]
+
+
+class Edit(Group):
+    """What to do with the components found."""
+
+    title = ", ".join(SCORED)
+    name: Str = Field(description="Which components are chosen.")
+    sign: Annotated[str, Choice("positive", "negative")] | None = Field(
+        description="Whether components that make the concept are chosen, or those that suppress it."
+    )
+    factor: Factor | None = Field(
+        description="What the chosen components are multiplied by; null takes the concept's own."
+    )
+    ratio: Share | None = Field(description="Share of the components to change; null takes the concept's own.")
+    count: Annotated[int, Whole(1, 10**12)] | None = Field(
+        description="Number of components to change, instead of a share."
+    )
+    rounding: Annotated[str, Choice("ceil", "floor")] = Field(
+        description="How a share of a group is rounded: up, or down as in the public code of CAD."
+    )
+    scope: Annotated[str, Choice(*SCOPES)] | None = Field(
+        description="Where the share holds: in each row, in each layer, or over the whole model."
+    )
+    needs_scores: Bool = Field(default=True, description="Whether the method chooses components by their scores.")
+    scored_by: Str | None = Field(default=None, description="The only estimator that the method goes by; null: any.")
+
+
+class PublicCad(Edit):
+    """CAD as its public code does it."""
+
+    title = "cad_public"
+    bare_prompt: Bool = Field(default=True, description="Whether the concept's name alone is asked for.")
+
+
+class Replacing(Edit):
+    """A method that gives whole weights new values."""
+
+    prompt: Anything = Field(description="The prompt that is erased.")
+    guide: Anything = Field(description="The prompt that stands for it.")
+
+
+class Esd(Replacing):
+    """Fine-tuning away from the concept's guidance."""
+
+    title = "esd"
+    method: Annotated[str, Choice("esd-x", "esd-x-strict", "esd-u", "esd-all")] = Field(
+        description="What is trained: cross-attention, its keys and values, all else, or everything."
+    )
+    steps: Annotated[int, Whole(1, HUGE)] = Field(description="Training steps.")
+    lr: Annotated[float, Number(above=0, most=1)] = Field(description="Learning rate.")
+    negative_guidance: Annotated[float, Number(least=0, most=1000)] = Field(
+        description="How far beyond the guide's prediction the model is led."
+    )
+    batch_size: Batch = Field(description="Latents for each step.")
+    sampling_steps: Steps = Field(description="Steps of the trajectories that the latents come from.")
+    sampling_guidance: Guidance = Field(description="Guidance of these trajectories.")
+    checkpoint_every: Count = Field(description="Steps between two files from which a stopped training goes on.")
+    seed: Seed = Field(description="Seed of the training.")
+
+
+class Uce(Replacing):
+    """Keys and values of the text, in closed form."""
+
+    title = "uce"
+    preserve: Annotated[tuple[str, ...], Several(Text(empty=True))] = Field(
+        description="Prompts whose keys and values stay."
+    )
+    tokens: Annotated[str, Choice("subject", "last", "all")] = Field(
+        description="Which positions of the text: from the last word to the end, that word alone, or all."
+    )
+    lamb: Positive = Field(description="Weight of the old matrices.")
+    erase_scale: Positive = Field(description="Weight of what is erased.")
+    preserve_scale: Scale | None = Field(
+        description="Weight of what stays; null is the larger one of 0.1 and 1 / number of prompts."
+    )
+
+
+class Rece(Uce):
+    """UCE, then what brings the concept back is erased too."""
+
+    title = "rece"
+    epochs: Annotated[int, Whole(1, 1000)] = Field(description="How often a text that brings it back is erased.")
+    regularisation: Positive = Field(description="Penalty on the texts that bring it back.")
+
+
+class Checkpoint(Edit):
+    """Published weights of an erased model."""
+
+    title = "checkpoint"
+    path: Str = Field(description="The file of weights.")
+
+
+class OwnEdit(Edit, Own):
+    """A user's own method, which takes its own settings."""
+
+    title = "a method of your own"
+    name: Annotated[str, OwnName(*EDITS)] = Field(description="The name of its class.")
+
+
+AnyEdit = Annotated[
+    Edit,
+    by_name(
+        {
+            Edit: SCORED,
+            PublicCad: ("cad_public",),
+            Esd: ("esd",),
+            Uce: ("uce",),
+            Rece: ("rece",),
+            Checkpoint: ("checkpoint",),
+        },
+        own=OwnEdit,
+    ),
+]

@@ -1,0 +1,184 @@
+"""The groups `evaluation` and `judge`: what is measured, and who says what the images show."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from cad_exp.config.schema.base import ByName, Group, Own, Registered, shipped
+from cad_exp.config.schema.model import JUDGES
+from cad_exp.config.schema.types import (
+    HUGE,
+    Batch,
+    Bool,
+    Choice,
+    Count,
+    Number,
+    Resamples,
+    Seed,
+    Several,
+    Share,
+    Special,
+    Steps,
+    Str,
+    Text,
+    Whole,
+    wrong,
+)
+
+METRICS = ("erasure", "retention", "quality")
+ABLATIONS = ("uniform", "top", "single")
+PARTS = ("nudenet", "resnet", "clip", "inception", "lpips")
+Rates = Annotated[tuple[float, ...], Several(Number(above=0, most=1))]
+Fractions = Annotated[tuple[float, ...], Several(Number(least=0, most=1))]
+Kinds = Annotated[tuple[str, ...], Several(Choice(*ABLATIONS))]
+Repeats = Annotated[int, Whole(0)]
+
+
+def _ablations(value: Any) -> Any:
+    """No ablations, or enough of them for a correlation."""
+    allowed = "0 for none, or a whole number of at least 3 and at most 1,000,000"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise wrong(f"is no whole number: use {allowed}")
+    if value and not 3 <= value <= HUGE:
+        raise wrong(f"is out of range: use {allowed}")
+    return value
+
+
+Ablations = Annotated[int, Special(_ablations, "0 for none, or a whole number of at least 3")]
+
+
+class FidelityImages(Group):
+    """The questions of the fidelity study, asked of a judge of images."""
+
+    samples: Count = Field(description="Images for every ablation.")
+    number: Ablations = Field(description="So many of the ablations, the first ones; 0 asks none.")
+    kinds: Kinds = Field(description="Which kinds of ablation.")
+    fractions: Fractions = Field(description="Shares at which the ordered curves are looked at.")
+    repeats: Repeats = Field(description="Random orders beside them.")
+    draws: Repeats = Field(description="Random sets beside the most negative components.")
+
+
+class Fidelity(Group):
+    """How far the scores can be trusted: predicted against true effects of ablations."""
+
+    number: Ablations = Field(description="Ablations of each kind at each rate, 3 or more; 0 asks none.")
+    rates: Rates = Field(description="Shares of the components that are ablated.")
+    kinds: Kinds = Field(description="Among all components, among the top-scored, or one at a time.")
+    probes: Count = Field(description="Probes at which J is evaluated.")
+    held_out: Bool = Field(description="Whether these are of other trajectories than the attribution's.")
+    stability: Bool = Field(description="Whether two halves of the probes are compared.")
+    growth: Annotated[tuple[int, ...], Several(Whole(1))] = Field(
+        description="Numbers of probes from which two estimates each are compared."
+    )
+    sanity: Annotated[tuple[str, ...], Several(Text())] = Field(
+        description="Prompts; the scores must differ from those of the first that is not the concept."
+    )
+    fractions: Fractions = Field(description="Shares at which the ordered curves are looked at.")
+    repeats: Repeats = Field(description="Random orders beside them.")
+    negative: Share | None = Field(
+        description="Share of the most negative components whose removal should raise J; null does not ask."
+    )
+    draws: Repeats = Field(description="Random sets beside them.")
+    images: FidelityImages | None = Field(description="The same questions to a judge of images; null does not ask.")
+    bootstrap: Resamples = Field(description="Resamples of each interval.")
+
+
+class Evaluation(Group):
+    """What to measure afterwards."""
+
+    metrics: Annotated[tuple[str, ...], Several(Registered("metric", *METRICS))] = Field(
+        description="What is measured on images."
+    )
+    samples: Count = Field(description="Images of the concept, shared out among its evaluation prompts.")
+    retention_samples: Count = Field(description="Images of every other prompt.")
+    reference_samples: Count = Field(description="Drawings of every other prompt that FID compares with.")
+    fid_bootstrap: Resamples = Field(description="Resamples of FID's interval.")
+    batch_size: Batch = Field(description="Images that are made together, at most.")
+    seed: Seed = Field(description="Seed of the images.")
+    explicit: Annotated[str, Choice("auto", "kept", "blurred", "dropped")] = Field(
+        description="What becomes of images of nudity once they are judged; auto drops them."
+    )
+    timesteps: Steps | None = Field(description="Scores in so many parts of the denoising; null does not ask.")
+    fidelity: Fidelity | None = Field(description="The study of how far the scores can be trusted; null: none.")
+
+
+class NudeNet(Group):
+    """The detector of exposed parts of the body."""
+
+    weights: Str | None = Field(description="An .onnx file; null takes the one of the package nudenet.")
+    threshold: Annotated[float, Number(least=0, most=1)] = Field(description="Score above which a part is exposed.")
+    thresholds: Fractions = Field(description="Further thresholds that are reported.")
+
+
+class ResNet(Group):
+    """The classifier of the 1,000 ImageNet classes."""
+
+    weights: Str | None = Field(description="A state dict of ResNet-50; null takes the cached one.")
+
+
+class Clip(Group):
+    """The judge of how well a caption fits."""
+
+    model: Annotated[str, Choice("ViT-B/32", "ViT-L/14")] = Field(description="Which CLIP model.")
+    weights: Str | None = Field(description="A folder of a transformers CLIP model; null takes the cached one.")
+
+
+class Inception(Group):
+    """The network of FID and KID."""
+
+    weights: Str | None = Field(description="Inception's weights; null takes the cached ones.")
+    reference: Str | None = Field(
+        description="A folder of images or an .npz file to compare with; null takes the unedited model's images."
+    )
+
+
+class Lpips(Group):
+    """The perceptual distance."""
+
+    weights: Str | None = Field(description="A state dict of AlexNet; null takes the cached one.")
+    resize: Annotated[int, Whole(32, 4096)] | None = Field(
+        description="Side in pixels to which images are resized; null leaves them."
+    )
+
+
+class Judge(Group):
+    """Who says what the images show."""
+
+    title = "none, mini"
+    name: Annotated[str, Registered("judge", "auto", *JUDGES)] = Field(
+        description="A judge without settings, or nobody (none)."
+    )
+
+
+class RealJudge(Judge):
+    """Published networks, each with its weights."""
+
+    title = "real, auto"
+    name: Annotated[str, Registered("judge", "auto", *JUDGES)] = Field(
+        description="Published networks; auto: as the model says."
+    )
+    parts: Annotated[tuple[str, ...], Several(Choice(*PARTS))] = Field(description="Judges that may be asked.")
+    missing: Annotated[str, Choice("refuse", "skip")] = Field(description="What to do when weights are missing.")
+    nudenet: NudeNet = Field(description="Exposed parts of the body.")
+    resnet: ResNet = Field(description="ImageNet classes.")
+    clip: Clip = Field(description="CLIP score.")
+    inception: Inception = Field(description="FID and KID.")
+    lpips: Lpips = Field(description="Perceptual distance.")
+
+
+class OwnJudge(Judge, Own):
+    """A user's own judge, which takes its own settings."""
+
+    title = "a judge of your own"
+    name: Annotated[str, Registered("judge", *JUDGES)] = Field(description="The name of its class.")
+
+
+def _judge(given: dict[str, Any]) -> type[Group]:
+    if "parts" in given or given.get("name") in ("auto", "real"):
+        return RealJudge
+    return OwnJudge if given.get("name") not in (None, *shipped("judge")) else Judge
+
+
+AnyJudge = Annotated[Judge, ByName(_judge, Judge, RealJudge, OwnJudge)]

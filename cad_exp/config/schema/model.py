@@ -1,0 +1,141 @@
+"""The groups `model` and `concept`: where to look, and for what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic_core import PydanticCustomError
+
+from cad_exp.config.schema.attribution import ESTIMATORS, GRANULARITIES, OBJECTIVES
+from cad_exp.config.schema.base import ByName, Group, Own, OwnName, Registered, shipped
+from cad_exp.config.schema.types import (
+    KEY,
+    Anything,
+    Choice,
+    Count,
+    Guidance,
+    Name,
+    Number,
+    Several,
+    Share,
+    Special,
+    Steps,
+    Str,
+    Text,
+    Whole,
+    wrong,
+)
+
+JUDGES = ("real", "none")  # and those of plug-ins
+PerGranularity = Annotated[str, Choice(*GRANULARITIES)]
+Prompts = Annotated[tuple[str, ...], Several(Text(), least=1)]
+
+
+def factor(value: Any) -> Any:
+    """A factor that changes something: a finite number other than 1."""
+    try:
+        Number(least=-1000, most=1000).check(value)
+    except PydanticCustomError as error:
+        raise wrong(f"{error.message()}: 0 switches components off, -1 reverses them") from error
+    if value == 1:
+        raise wrong(
+            "leaves every component as it is: 0 switches components off, -1 reverses them, edit=none edits none"
+        )
+    return value
+
+
+Factor = Annotated[
+    float, Special(factor, "a number from -1,000 to 1,000, but not 1: 0 switches components off, -1 reverses them")
+]
+
+
+def _erasing(value: Any) -> Any:
+    if isinstance(value, dict):
+        raise wrong(f"{KEY} must be a list of overrides, each in quotes: model.erased=['edit=uce','edit.tokens=all']")
+    return Several(Text()).check(value)
+
+
+class EsdHere(Group):
+    """What `edit=esd` takes on a model where its own config leaves it open."""
+
+    steps: Count = Field(description="Training steps.")
+    lr: Annotated[float, Number(above=0, most=1)] = Field(description="Learning rate.")
+
+
+class Rivals(Group):
+    """Settings of erasing methods on a model."""
+
+    esd: EsdHere | None = Field(default=None, description="Those of `edit=esd`.")
+
+
+class Model(Group):
+    """The text-to-image model to look into."""
+
+    name: Str = Field(description="What the model is called in results and tables.")
+    path: Str = Field(description="`mini` or `mini_dit`, a diffusers folder, or the id of a model on the hub.")
+    revision: Str | None = Field(description="The commit or branch on the hub; null takes the newest one.")
+    steps: Steps = Field(description="Sampling steps of generated images.")
+    guidance: Guidance = Field(description="Scale of classifier-free guidance for generated images.")
+    resolution: Annotated[int, Whole(8, 16_384, step=8)] | None = Field(
+        description="Side of the images in pixels; null takes the model's own."
+    )
+    judge: Annotated[str, Registered("judge", *JUDGES)] | None = Field(
+        description="Who judges its images where `judge=auto` leaves it open; null is nobody."
+    )
+    edits: Annotated[tuple[str, ...], Several(Text())] = Field(
+        description="Edit files to apply before the run, in this order."
+    )
+    weights: Str | None = Field(description="A file of weights to lay over the denoiser, such as an erased model's.")
+    erased: Annotated[tuple[str, ...], Special(_erasing, "a list of overrides")] | None = Field(
+        description="Overrides of the run that erases the model first, such as `['edit=uce']`."
+    )
+    rivals: Rivals | None = Field(
+        default=None, description="Settings that erasing methods take on this model where theirs leave them open."
+    )
+
+
+class Bare(Group):
+    """A concept's name alone, as the public code of CAD asks for it."""
+
+    prompt: Str = Field(description="The prompt that asks for the concept, with nothing beside it.")
+    base_prompt: Anything = Field(description="The prompt that it is compared with.")
+
+
+class Concept(Group):
+    """What to find in the model."""
+
+    title = "those of the package"
+    name: Annotated[str, Name()] = Field(description="What the concept is called; part of the run folder's name.")
+    kind: Str = Field(description="What a label is of: object, style or nudity; any other word has no label.")
+    prompt: Str = Field(description="The prompt that asks for the concept.")
+    base_prompt: Anything = Field(description="The prompt that it is compared with; empty is no prompt at all.")
+    evaluation_prompts: Prompts = Field(description="Prompts of the images that should show the concept.")
+    label: Anything | None = Field(description="What the judge calls the concept; null measures quality only.")
+    ratio: dict[PerGranularity, Share] = Field(
+        description="Share of the components to edit where `edit.ratio` is null, for each granularity."
+    )
+    amplify_ratio: Share = Field(description="The same for `edit=amplify`, at every granularity.")
+    factor: dict[PerGranularity, Factor] = Field(
+        description="What chosen components are multiplied by where `edit.factor` is null, for each granularity."
+    )
+    objective: dict[PerGranularity, Annotated[str, OwnName(*OBJECTIVES)]] = Field(
+        description="The objective that `objective=auto` takes, for each granularity."
+    )
+    estimator: Annotated[str, OwnName(*ESTIMATORS)] = Field(description="The estimator that `estimator=auto` takes.")
+    noun: Str = Field(default="", description="How captions call an object.")
+    artist: Str = Field(default="", description="How captions call the painter of a style.")
+    bare: Bare | None = Field(default=None, description="What `edit=cad_public` asks for instead.")
+
+
+class OwnConcept(Concept, Own):
+    """A concept of the user's own, which may hold further keys to refer to."""
+
+    title = "a concept of your own"
+
+
+def _concept(given: dict[str, Any]) -> type[Group]:
+    return Concept if given.get("name", "") in (*shipped("concept"), "") else OwnConcept
+
+
+AnyConcept = Annotated[Concept, ByName(_concept, Concept, OwnConcept)]

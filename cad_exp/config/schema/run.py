@@ -1,0 +1,68 @@
+"""The whole config of a run, and the groups `tracking` and `runtime`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from cad_exp.config.schema.attribution import AnyEstimator, AnyObjective, Granularity, Probes
+from cad_exp.config.schema.base import Group
+from cad_exp.config.schema.edit import AnyEdit
+from cad_exp.config.schema.evaluation import AnyJudge, Evaluation
+from cad_exp.config.schema.model import AnyConcept, Model
+from cad_exp.config.schema.prompts import AnyOthers, AnyPrompts
+from cad_exp.config.schema.types import Batch, Bool, Choice, Device, Seed, Several, Str, Text, Whole
+
+
+class Tracking(Group):
+    """Where the results are mirrored."""
+
+    mode: Annotated[str, Choice("offline", "online", "disabled")] | None = Field(
+        description="Weights & Biases: into the run's folder, with your account, or not at all; null: WANDB_MODE."
+    )
+    project: Str | None = Field(description="The project; null: WANDB_PROJECT, else cad_exp.")
+    entity: Str | None = Field(description="The account or team; null: WANDB_ENTITY.")
+    group: Str | None = Field(description="The group of runs; null: WANDB_RUN_GROUP, else the sweep's name.")
+    job_type: Str | None = Field(description="The kind of run; null: WANDB_JOB_TYPE, else concept and granularity.")
+    name: Str | None = Field(description="The name of the run; null: WANDB_NAME, else the name of its folder.")
+    notes: Str | None = Field(description="Notes; null: WANDB_NOTES.")
+    tags: Annotated[tuple[str, ...], Several(Text())] = Field(description="Tags; null: WANDB_TAGS.")
+
+
+class Runtime(Group):
+    """Device, precision, threads."""
+
+    device: Annotated[str, Device()] = Field(description="Where the model computes; auto takes the best there is.")
+    precision: Annotated[str, Choice("auto", "fp32", "bf16", "fp16")] = Field(
+        description="Precision of the model; auto is bf16 on CUDA, else fp32."
+    )
+    batch_size: Batch = Field(description="Probes for each forward and backward pass.")
+    cache: Str | None = Field(description="Folder of finished stages, shared by all runs; null: the run's own.")
+    threads: Annotated[int, Whole(1, 4096)] | None = Field(description="CPU threads; null is PyTorch's choice.")
+    score: Annotated[str, Choice("all", "chosen")] = Field(
+        description="Whether every granularity is scored where that costs no pass, or only the chosen one."
+    )
+    checkpointing: Bool = Field(description="Whether backward passes compute activations again, for less memory.")
+    offload: Annotated[str, Choice("none", "model", "sequential")] = Field(
+        description="Where text encoders and VAE wait, on CUDA: on the GPU, on the CPU, or there by layers."
+    )
+
+
+class RunConfig(Group):
+    """Everything that a run is told."""
+
+    seed: Seed = Field(description="The seed of everything that has none of its own.")
+    model: Model = Field(description="The text-to-image model to look into.")
+    concept: AnyConcept = Field(description="What to find in it.")
+    granularity: Granularity = Field(description="The kind of component that gets a score.")
+    probes: Probes = Field(description="The noisy images at which the model is asked.")
+    objective: AnyObjective = Field(description="What counts as showing the concept.")
+    estimator: AnyEstimator = Field(description="How a component's score is computed.")
+    edit: AnyEdit = Field(description="What to do with the components found.")
+    prompts: AnyPrompts = Field(description="The prompts of the images that show the concept.")
+    others: AnyOthers = Field(description="The prompts of the images that should stay as they are.")
+    evaluation: Evaluation = Field(description="What to measure afterwards.")
+    judge: AnyJudge = Field(description="Who says what the images show.")
+    tracking: Tracking = Field(description="Where the results are mirrored.")
+    runtime: Runtime = Field(description="Device, precision, threads.")
