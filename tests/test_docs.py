@@ -9,18 +9,23 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from cad_exp.cli import COMMANDS
 from cad_exp.config import compose, options
-from cad_exp.config.arguments import without_flags
+from cad_exp.config.compose import Composer
 from cad_exp.config.resolve import settle
 from cad_exp.pipeline.cache import SIGNATURE, TAG, VERSION
+from cad_exp.reporting.tables.study import read
 from cad_exp.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +35,9 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md")), ROOT / "benchmarks" / 
 COMING = {DOCS / "configuration.md", DOCS / "extend.md"}
 FENCE = re.compile(r"(?:^<!-- (?P<fate>.*?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 FATE = re.compile(r"(not run|only composed): (\S.*)")
+# arguments that a command does not hand on to the run's config; launchers need their plugins
+NOT_OF_A_RUN = {name: ("hydra",) for name in ("run", *COMMANDS)}
+NOT_OF_A_RUN["search"] = ("hydra", "trials=", "retention=", "folder=", "space.")
 
 
 @dataclass(frozen=True)
@@ -141,37 +149,41 @@ def test_commands_are_found_in_a_block():
     assert commands(text) == [["a=1", "b=c d"]]
 
 
-OF_SEARCH = ("trials=", "retention=", "folder=", "space.")
+@pytest.fixture(scope="module")
+def composer() -> Iterator[Composer]:
+    """One for all commands: it reads every file of conf/ once."""
+    with compose.hydra([options.conf_folder()]) as made:
+        yield made
 
 
 @cache
-def settled(overrides: tuple[str, ...], folders: tuple[Path, ...]) -> None:
-    """Make the config of one job, as a run does before any work. UserError for what makes no sense."""
-    with compose.hydra([options.conf_folder(), *folders]) as composer:
-        settle(composer.job(list(overrides)), folders)
+def ends(composer: Composer, overrides: tuple[str, ...]) -> list[list[str]]:
+    """The overrides of the first and the last job of a sweep; test_experiments.py runs the first of every study."""
+    jobs, _ = composer.sweep(list(overrides))
+    return jobs[-1:] if any(word.startswith("experiment=") for word in overrides) else [jobs[0], jobs[-1]]
 
 
-def made(arguments: list[str]) -> None:
+@cache
+def settled(composer: Composer, overrides: tuple[str, ...]) -> None:
+    """Make the config of one job, as a run does before any work. UserError or Hydra's error for what makes no sense."""
+    settle(composer.job(list(overrides)))
+
+
+def check(composer: Composer, arguments: list[str]) -> None:
     """Make the config that a command asks for; of a sweep, and of a study's table, those of its first and last job."""
     name, given = (arguments[0], arguments[1:]) if arguments[0] in COMMANDS else ("run", arguments)
-    folders, asked = without_flags([word for word in given if word != "-m"], name)
-    asked = [word for word in asked if not word.startswith(("hydra", OF_SEARCH if name == "search" else "hydra"))]
-    if name == "tables":
-        asked = [word for word in asked if "=" in word]  # else a folder
-    jobs = [asked]
-    if "-m" in given or name == "tables":
-        with compose.hydra([options.conf_folder(), *folders]) as composer:
-            jobs, _ = composer.sweep(asked)
-    if name != "cache":
-        for job in (jobs[0], jobs[-1]):
-            settled(tuple(word for word in job if not word.startswith("hydra")), tuple(folders))
+    flags = {word for word in given if word.startswith("-")}
+    assert flags <= {"-m"}, "a block with other flags runs, or says why not"
+    asked = [word for word in given if "=" in word and not word.startswith(NOT_OF_A_RUN[name])]
+    for job in ends(composer, tuple(asked)) if "-m" in flags or name == "tables" else [asked]:
+        settled(composer, tuple(word for word in job if not word.startswith("hydra")))
 
 
-def test_a_wrong_command_is_found():
+def test_a_wrong_command_is_found(composer: Composer):
     wrong = ["concept=nobody", "edit.ration=1", "-m concept=church,nobody", "tables experiment=x", "search edit.x=1"]
     for command in wrong:
-        with pytest.raises(UserError):
-            made(command.split())
+        with pytest.raises((UserError, HydraException, OmegaConfBaseException)):
+            check(composer, command.split())
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
@@ -182,9 +194,9 @@ def test_every_block_runs_or_says_why_not(block: Block):
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.fate == "only composed"], ids=str)
-def test_commands_compose(block: Block):
+def test_commands_compose(block: Block, composer: Composer):
     for arguments in commands(block.text):
-        made(arguments)
+        check(composer, arguments)
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "bash" and b.fate == "run"], ids=str)
@@ -211,3 +223,9 @@ def test_python_runs(page: Path, tmp_path: Path, monkeypatch):
         if block.language == "python" and block.fate == "run":
             exec(block.text, names)
     assert isinstance(names["images"], np.ndarray) and names["images"].shape[1:] == (64, 64, 3)
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "yaml" and b.fate == "run"], ids=str)
+def test_a_studys_section_is_read(block: Block):
+    study = read(yaml.safe_load(block.text)["study"], "shown")
+    assert study.title and study.rows and study.cells
