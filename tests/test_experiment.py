@@ -1,12 +1,10 @@
 """The whole line on the embedded model: what a user runs, in a fast mode."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -295,13 +293,3 @@ def test_the_embedded_models_know_their_concepts(name):
     assert (table["object"][:8] == "church").mean() >= 0.75
     assert (table["naked_prob"][8:16] > 0.5).mean() >= 0.75 and (table["naked_prob"][16:24] > 0.5).mean() <= 0.25
     assert (table["style"][24:] == "Van Gogh").mean() >= 0.75
-
-
-def test_the_readmes_library_example_runs(tmp_path: Path, monkeypatch):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert blocks
-    monkeypatch.chdir(tmp_path)
-    for block in blocks:
-        space: dict = {}
-        exec(block, space)
-        assert isinstance(space["images"], np.ndarray) and space["images"].shape[1:] == (64, 64, 3)

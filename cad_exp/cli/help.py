@@ -25,7 +25,7 @@ Values that are often changed (docs/configuration.md explains every one):
   edit.scope=global            where the ratio holds: row, layer or global
   evaluation.samples=16        images per prompt
   model.steps=25               sampling steps of generated images
-  model.erased=['edit=uce']    erase the model first, and take the erased one as unedited (docs/models.md)
+  model.erased=['edit=uce']    erase the model first, and take the erased one as unedited (docs/guides/erased_models.md)
   tracking.mode=disabled       offline, online or disabled
   runtime.device=cpu           auto, cuda, mps or cpu
   hydra.run.dir=FOLDER         where the run's files go (default: outputs/)
@@ -34,7 +34,7 @@ Other flags:
   --cfg job                    show the whole configuration and stop
   --config-dir FOLDER          add your own options: FOLDER/concept/mine.yaml gives concept=mine
   -m, --multirun               a sweep over the values that commas separate
-  hydra/launcher=workers       with -m: jobs side by side (workers, submitit, slurm, cluster: docs/scaling.md)
+  hydra/launcher=workers       with -m: jobs side by side (workers, submitit, slurm, cluster: docs/guides/sweeps.md)
   --hydra-help                 everything that Hydra itself can do"""
 
 

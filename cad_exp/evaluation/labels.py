@@ -20,7 +20,7 @@ ALIKE = 0.8  # of difflib's ratio: "chruch" is a slip of "church", "teapot" is n
 
 
 def check_label(config: dict[str, Any]) -> None:
-    """UserError, of a resolved config, for a misspelt label; says so where its judge does not know what is asked for."""
+    """UserError for a misspelt label; warns where the judge of a config does not know what is asked for."""
     concept, judge, cls = config["concept"], config["judge"]["name"], judge_class(config["judge"])
     label, kind = concept["label"], concept["kind"]
     if not label or cls is None or not _asked(config):

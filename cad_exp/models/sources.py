@@ -78,7 +78,7 @@ def check_reachable(path: str, revision: str | None) -> None:
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    elsewhere = "download it on another machine and use model=local model.path=FOLDER (docs/models.md)"
+    elsewhere = "download it on another machine and use model=local model.path=FOLDER (docs/guides/own_model.md)"
     if constants.is_offline_mode():
         raise UserError(f"'{path}' is not on this machine, and HF_HUB_OFFLINE forbids to download it: {elsewhere}")
     try:

@@ -130,7 +130,7 @@ def show_metrics(metrics: list[dict[str, Any]], title: str = "") -> None:
     screen = console()
     if scores := [metric for metric in metrics if metric["variant"] == "attribution"]:
         screen.print()
-        screen.print(scores_table(scores, "How far the scores can be trusted (docs/fidelity.md)"))
+        screen.print(scores_table(scores, "How far the scores can be trusted (docs/reference/fidelity.md)"))
     everything = metrics
     # Further thresholds and single labels (name@which) are for results.json and its tables.
     if metrics := [metric for metric in metrics if metric["variant"] != "attribution" and "@" not in metric["name"]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cad_exp.utils.errors import UserError
-from cad_exp.utils.registry import TARGET, Registry, chosen, fitting
+from cad_exp.utils.registry import TARGET, Entry, Registry, chosen, fitting
 
 if TYPE_CHECKING:
     from cad_exp.interventions.edit import Edit
@@ -23,19 +23,25 @@ if TYPE_CHECKING:
 METHODS = Registry(
     "method",
     {
-        "erase": "cad_exp.interventions.methods.choosing:Erase",
-        "amplify": "cad_exp.interventions.methods.choosing:Amplify",
-        "none": "cad_exp.interventions.methods.choosing:Nothing",
-        "random": "cad_exp.interventions.methods.choosing:Random",
-        "magnitude": "cad_exp.interventions.methods.choosing:Erase",
-        "conceptprune": "cad_exp.interventions.methods.choosing:Erase",
-        "salun_mask": "cad_exp.interventions.methods.choosing:Erase",
-        "cad_public": "cad_exp.interventions.methods.choosing:Erase",
+        **{
+            name: Entry(f"cad_exp.interventions.methods.choosing:{cls}", facts={"scored": True})
+            for name, cls in {
+                "erase": "Erase",
+                "amplify": "Amplify",
+                "none": "Nothing",
+                "random": "Random",
+                "magnitude": "Erase",
+                "conceptprune": "Erase",
+                "salun_mask": "Erase",
+                "cad_public": "Erase",
+            }.items()
+        },
         "uce": "cad_exp.interventions.methods.uce:uce",
         "rece": "cad_exp.interventions.methods.rece:rece",
         "esd": "cad_exp.interventions.methods.esd:esd",
         "checkpoint": "cad_exp.interventions.methods.published:published",
     },
+    usual={"scored": False},
 )
 # What the group `edit` holds for every edit; the rest is the method's own.
 _COMMON = ("name", TARGET, "sign", "factor", "ratio", "count", "scope", "rounding", "bare_prompt")
@@ -47,8 +53,9 @@ def own_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def needs_scores(settings: dict[str, Any]) -> bool:
-    """Whether the method of the group `edit` chooses components by their scores."""
-    return hasattr(METHODS.of(settings), "select")
+    """Whether the method of the group `edit` chooses components by their scores; ours are not loaded for that."""
+    facts = METHODS.where(chosen(settings)).facts
+    return bool(facts["scored"]) if facts else hasattr(METHODS.of(settings), "select")
 
 
 def make_edit(

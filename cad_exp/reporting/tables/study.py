@@ -48,7 +48,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Study:
-    """See docs/tables.md for what each key means."""
+    """See docs/reference/tables.md for what each key means."""
 
     title: str
     question: str = ""
@@ -90,13 +90,13 @@ def read(content: Any, experiment: str) -> Study:
     """The study of a config's section. UserError for one that is not there, misspelt or contradictory."""
     where = f"experiments/{experiment}.yaml"
     if not isinstance(content, dict):
-        raise UserError(f"{where} has no section study:, which says how its table looks (docs/tables.md)")
+        raise UserError(f"{where} has no section study:, which says how its table looks (docs/reference/tables.md)")
     for key in content:
         choose(key, [each.name for each in fields(Study)], f"key of study: in {where}")
     given = {key: _typed(key, value, where) for key, value in content.items() if value is not None}
     for key in ("title",) if given.get("picture") in OWN else ("title", "rows", "cells"):
         if not given.get(key):
-            raise UserError(f"study: in {where} needs {key} (docs/tables.md)")
+            raise UserError(f"study: in {where} needs {key} (docs/reference/tables.md)")
     cells = tuple(Metric(**_item("cells", cell, where)) for cell in given.get("cells", ()))
     references = tuple(Reference(**_item("reference", item, where)) for item in given.get("reference", ()))
     study = Study(**given | {"cells": cells, "reference": references})
