@@ -39,7 +39,7 @@ def fake_run(tmp_path: Path) -> Path:
         "    if config['concept']['name'] == 'parachute':\n"
         "        import time; print('ready', flush=True); time.sleep(60)\n"
         "    (folder / 'done').write_text(config['granularity']['name'])\n"
-        "module.run = run\n"
+        "module.execute = lambda config, graph, folder: run(config, folder)\n"
         "sys.modules['cad_exp.pipeline.run'] = module\n"
     )
     return tmp_path

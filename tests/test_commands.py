@@ -59,7 +59,7 @@ def test_plain_values_are_printed_plainly():
 def typed(tmp_path: Path, monkeypatch, capsys):
     """Type a command in this process, in an empty folder, with a run that only notes its config."""
     module, done = types.ModuleType("cad_exp.pipeline.run"), []
-    module.run = lambda config, folder: done.append((config, folder))
+    module.execute = lambda config, graph, folder: done.append((config, folder))
     monkeypatch.setitem(sys.modules, "cad_exp.pipeline.run", module)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["cad_exp"])
@@ -193,7 +193,7 @@ def test_a_folder_with_signs_is_swept_in_and_repeated(name: str, tmp_path: Path,
     def run(config, folder):
         raise UserError("not today")
 
-    monkeypatch.setattr(sys.modules["cad_exp.pipeline.run"], "run", run)
+    monkeypatch.setattr(sys.modules["cad_exp.pipeline.run"], "execute", run)
     answer = typed("-m", "concept=church,tench", "concept.label='a, b',c")
     assert answer.code == 1
     told = [line.strip() for line in answer.err.splitlines() if "python -m" in line]

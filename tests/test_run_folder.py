@@ -33,8 +33,8 @@ ROOT = Path(cad_exp.__file__).resolve().parents[1]
 SETTINGS = ["tracking=disabled"]
 
 
-def fake_run(config: dict, folder: Path) -> None:
-    """Stands for `experiment.run`: the same frame, files of random content."""
+def fake_run(config: dict, graph: object, folder: Path) -> None:
+    """Stands for `run.execute`: the same frame, files of random content."""
     with attempt(folder) as work:
         facts = {"identity": run_identity(config), "config": config, "concept": "c", "granularity": "g", "edit": "e"}
         results = Results(work, facts, lambda: publish(work))
@@ -55,7 +55,7 @@ def fake_run(config: dict, folder: Path) -> None:
 def pretend() -> None:
     """Put `fake_run` in the place of the real one, which needs torch."""
     module = types.ModuleType("cad_exp.pipeline.run")
-    module.run = fake_run
+    module.execute = fake_run
     sys.modules["cad_exp.pipeline.run"] = module
     gpu_lock.own = lambda device: nullcontext()
 
@@ -504,7 +504,7 @@ def test_a_disk_that_takes_nothing_is_one_sentence(place: Path, monkeypatch, err
     def fail(config: dict, folder: Path) -> None:
         raise error
 
-    monkeypatch.setattr(sys.modules["cad_exp.pipeline.run"], "run", fail)
+    monkeypatch.setattr(sys.modules["cad_exp.pipeline.run"], "execute", fail)
     answer = cad(place, "hydra.run.dir=a")
     assert answer.returncode == 1 and answer.stderr.count("\n") == 1 and said in answer.stderr, answer.stderr
     assert said in json.loads((place / "work" / "a" / "error.json").read_text())["error"]

@@ -106,11 +106,11 @@ def perform(config: dict[str, Any], folder: Path, composed: DictConfig, command:
     with _at_work(folder, composed, command) if distributed.main() else nullcontext():
         if shown(config, folder, aloud=True):  # by another process, which had the lock before
             return
-        preflight.check(config)
-        from cad_exp.pipeline.run import run  # torch takes seconds: only once there is work
+        graph = preflight.check(config)
+        from cad_exp.pipeline.run import execute  # torch takes seconds: only once there is work
 
         with gpu_lock.own(config["runtime"]["device"]):
-            run(config, folder)
+            execute(config, graph, folder)
 
 
 @contextmanager

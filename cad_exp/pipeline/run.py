@@ -23,7 +23,7 @@ from cad_exp.pipeline.runtime import Runtime
 from cad_exp.pipeline.stage import graph as nodes_of
 from cad_exp.pipeline.stages.images import Images
 from cad_exp.pipeline.stages.noisy_latents import NoisyLatents
-from cad_exp.pipeline.tasks.attribute import Attribute, build
+from cad_exp.pipeline.tasks.attribute import Attribute
 from cad_exp.reporting import run_folder
 from cad_exp.reporting.results import Results, run_info
 from cad_exp.reporting.tracking.session import track
@@ -45,11 +45,14 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
     config, place = resolve(config), Path(folder)
     run_folder.check(place)
     run_folder.check_settings(place, config)
-    preflight.check(config)
+    return execute(config, preflight.check(config), place)
+
+
+def execute(config: Config, graph: Attribute, place: Path) -> dict[str, Any]:
+    """Make all that the graph of a resolved config asks for; as `run`, for a graph that was checked."""
     together = distributed.together(config["runtime"]["device"])
     with together, run_folder.attempt(place) as folder, track(config, place, run_identity) as tracker:
         console.quiet_libraries()
-        graph = build(config)
         vocabulary.warn(config, graph.requests)
         console.stage(f"model: {config['model']['name']}")
         runtime = Runtime(config["runtime"], place / ".cache")

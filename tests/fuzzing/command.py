@@ -138,7 +138,7 @@ def stubbed() -> Iterator[None]:
 
     held, own = sys.modules.get(STUB), gpu_lock.own
     module = types.ModuleType(STUB)
-    module.run = _accepted  # type: ignore[attr-defined]
+    module.execute = _accepted  # type: ignore[attr-defined]
     sys.modules[STUB] = module
     gpu_lock.own = _nothing  # type: ignore[assignment]
     try:
@@ -155,7 +155,7 @@ def _nothing(device: str) -> Iterator[None]:
     yield
 
 
-def _accepted(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _accepted(config: dict[str, Any], graph: Any, folder: Path) -> dict[str, Any]:
     from cad_exp.data import prompts
     from cad_exp.utils.errors import UserError
 
