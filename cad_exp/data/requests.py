@@ -69,7 +69,7 @@ def batches(shots: list[Shot], size: int) -> list[list[Shot]]:
     a process its share.
     """
 
-    def together(shot: Shot) -> tuple:
+    def together(shot: Shot) -> tuple[Any, ...]:
         return shot.purpose, shot.kind, shot.label, shot.guidance, shot.size
 
     parts = [list(group) for _, group in groupby(shots, key=together)]

@@ -38,7 +38,8 @@ def rank(rows: list[Row], bound: float, higher: bool) -> tuple[list[Row], Row | 
     """
 
     def cost(row: Row) -> float:
-        return -row["concept_rate"] if higher else row["concept_rate"]
+        rate: float = row["concept_rate"]
+        return -rate if higher else rate
 
     def small(row: Row) -> tuple[float, int]:
         return row["ratio"] or 0.0, row["trial"]
@@ -121,7 +122,16 @@ def draw(
     x, y = points(on_front)
     # Between two points of the front nothing was found: the line is the stair that they really dominate.
     axes.step(x, y, where="pre", color=SUPPRESSES, linewidth=1.4, zorder=3)
-    axes.errorbar(x, y, **_bars(on_front), fmt="none", ecolor="#93b4f5", elinewidth=1, zorder=2.5)
+    axes.errorbar(
+        x,
+        y,
+        xerr=_lengths("retention", on_front),
+        yerr=_lengths("concept_rate", on_front),
+        fmt="none",
+        ecolor="#93b4f5",
+        elinewidth=1,
+        zorder=2.5,
+    )
     axes.plot(x, y, "o", color=SUPPRESSES, markersize=6.5, zorder=4)
     axes.plot([], [], "o-", color=SUPPRESSES, markersize=6.5, label="Pareto front, 95 % intervals")
     for row in on_front:
@@ -144,11 +154,7 @@ def draw(
     return save(figure, path)
 
 
-def _bars(rows: list[Row]) -> dict[str, list[list[float]]]:
+def _lengths(name: str, rows: list[Row]) -> list[list[float]]:
     """Lengths of the error bars, below and above, as matplotlib wants them."""
-
-    def lengths(name: str) -> list[list[float]]:
-        below = [max(row[name] - row[f"{name}_low"], 0.0) for row in rows]
-        return [below, [max(row[f"{name}_high"] - row[name], 0.0) for row in rows]]
-
-    return {"xerr": lengths("retention"), "yerr": lengths("concept_rate")}
+    below = [max(row[name] - row[f"{name}_low"], 0.0) for row in rows]
+    return [below, [max(row[f"{name}_high"] - row[name], 0.0) for row in rows]]

@@ -191,7 +191,7 @@ def load_results(folder: Path | str) -> dict[str, Any]:
     """
     path = Path(folder) / FILE
     try:
-        content = result_file.parsed(path)
+        content: dict[str, Any] = result_file.parsed(path)
         version = content.get("schema_version") if isinstance(content, dict) else None
         if version != SCHEMA_VERSION:
             shown = repr(version)[:40]

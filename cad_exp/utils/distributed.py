@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cad_exp.utils.errors import UserError
 
@@ -75,7 +75,7 @@ def agree(value: T) -> T:
         return value
     import torch.distributed as dist
 
-    box: list[Any] = [value]
+    box = [value]
     dist.broadcast_object_list(box)
     return box[0]
 
@@ -99,5 +99,5 @@ def add_up(tensors: Sequence["Tensor"]) -> None:
         group = [tensor for tensor in tensors if tensor.dtype == dtype]
         flat = torch.cat([tensor.reshape(-1) for tensor in group])
         dist.all_reduce(flat)
-        for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
+        for tensor, part in zip(group, torch.split(flat, [tensor.numel() for tensor in group]), strict=True):
             tensor.copy_(part.view_as(tensor))

@@ -40,7 +40,8 @@ class Watch:
 
     def pixels(self, images: Tensor) -> None:
         """The finished images (B, ...), and what the decoder gave for them."""
-        good, decoded = finite_rows(images), torch.cat(self.decoded) if self.decoded else torch.ones(1, dtype=bool)
+        good = finite_rows(images)
+        decoded = torch.cat(self.decoded) if self.decoded else torch.ones(1, dtype=torch.bool)
         if len(decoded) == len(good):
             good = good & decoded
         elif not decoded.all():  # it worked on tiles
@@ -72,4 +73,5 @@ def refusal(what: str, model: Any) -> UserError:
     """An error for numbers of a DiffusionModel that are not finite; None: of whatever has no model."""
     name = broken_weight(getattr(model, "networks", {}))
     cause = f"the model's weights hold non-finite values: {name}" if name else ""
-    return not_finite(f"{what} is not finite", PRECISIONS.get(getattr(model, "dtype", None)), cause)
+    precision = PRECISIONS.get(model.dtype) if hasattr(model, "dtype") else None
+    return not_finite(f"{what} is not finite", precision, cause)

@@ -69,7 +69,7 @@ def to_shots(rows: list[Row], settings: Settings, concept: Settings, seed: int) 
     seed + j x 2^32, which no other row's can be. With `public_code` guidance and size are the model's, and so are the
     seeds if the set has a `public_seed`: as the public code of CAD has it.
     """
-    groups: dict[tuple, list[Shot]] = {}
+    groups: dict[tuple[Any, ...], list[Shot]] = {}
     for row in rows:
         first = 1_000_000 * seed + FIRST + row.number if row.seed is None else row.seed
         guidance, size = row.guidance, row.size

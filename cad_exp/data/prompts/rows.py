@@ -7,8 +7,10 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from cad_exp.data.prompts.parquet import Cell
 from cad_exp.data.prompts.table import Faults, Record
 from cad_exp.utils.errors import UserError, choose
 
@@ -42,12 +44,13 @@ def convert(header: list[str], records: list[Record], settings: dict[str, Any], 
     columns = named(settings, group)
     for name, column in columns.items():
         choose(column, header, f"column (of {group}.columns.{name}) in '{file}'")
-    faults, rows, first = Faults(file), [], {}
+    faults, rows = Faults(file), []
+    first: dict[str, str] = {}
     for record in records:
-        cells = {name: record.cells[column] for name, column in columns.items()}
+        cells = {name: _text(record.cells[column]) for name, column in columns.items()}
         if not any(unicodedata.category(char)[0] not in "ZC" for char in cells["prompt"]):
             continue  # nothing to see in it: an empty prompt asks for nothing
-        row = _row(record, cells, settings, lambda reason, where=record.where: faults.add(where, reason))
+        row = _row(record, cells, settings, partial(faults.add, record.where))
         if row and row.id in first:
             faults.add(record.where, f"the id '{row.id}' stands on {first[row.id]} too")
         elif row:
@@ -55,6 +58,10 @@ def convert(header: list[str], records: list[Record], settings: dict[str, Any], 
             rows.append(row)
     faults.refuse()
     return rows
+
+
+def _text(cell: Cell) -> str:
+    return cell if isinstance(cell, str) else ", ".join(cell)
 
 
 def named(settings: dict[str, Any], group: str) -> dict[str, str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any
 
 from cad_exp.config.listed import TEXTS, as_list
 from cad_exp.config.safety import policy
 from cad_exp.config.safety.reading import words
+from cad_exp.data.prompts.parquet import Cell
 from cad_exp.data.prompts.rows import SEEDS, Row, convert, named
 from cad_exp.data.prompts.sources import locate
-from cad_exp.data.prompts.table import Cell, Faults, Record, read
+from cad_exp.data.prompts.table import Faults, Record, read
 from cad_exp.data.prompts.templates import generate
 from cad_exp.utils import console
 from cad_exp.utils.errors import UserError, choose
@@ -51,7 +53,7 @@ class _LeftOut:
     def __init__(self) -> None:
         self.reasons: list[str] = []
 
-    def out(self, reason: str, before: list, kept: list) -> list:
+    def out(self, reason: str, before: Sized, kept: list[Row]) -> list[Row]:
         """`kept`, after noting how many of `before` it lacks."""
         if lacking := len(before) - len(kept):
             self.reasons.append(f"{lacking:,} that {reason}")
@@ -167,7 +169,8 @@ def _cut(rows: list[Row], settings: Settings) -> list[Row]:
 
 def _single(rows: list[Row], source: str, settings: Settings, group: str) -> list[Row]:
     """The first of all rows that ask for one image, which would count it twice. UserError where they are refused."""
-    faults, first, kept = Faults(source), {}, []
+    faults, kept = Faults(source), []
+    first: dict[tuple[Any, ...], str] = {}
     for row in rows:
         key = (row.prompt, row.seed, row.guidance, row.size)
         if row.seed is None or first.setdefault(key, row.where) == row.where:

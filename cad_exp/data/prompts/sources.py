@@ -36,9 +36,10 @@ def locate(settings: dict[str, Any], group: str = "prompts") -> Path:
             raise UserError(f"there is no prompt file '{settings['path']}': give {group}.path=FILE (CSV or parquet)")
         return file
     folder, names = os.environ.get(FOLDER), [settings["file"], *(settings["name"] + suffix for suffix in SUFFIXES)]
-    for name in names if folder else ():
-        if name and os.path.isfile(resolve(folder) / name):
-            return resolve(folder) / name
+    places: list[Path] = [resolve(folder) / name for name in names if name] if folder else []
+    for place in places:
+        if os.path.isfile(place):
+            return place
     if settings["hub"]:
         return _from_hub(settings, group)
     raise UserError(

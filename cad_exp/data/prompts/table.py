@@ -73,7 +73,9 @@ def read(
 def _csv(text: str, file: Path) -> tuple[list[str], list[Record]]:
     """By RFC 4180. A record may span several lines of the file; its place is the first of them."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=_separator(text))
-    faults, records, header, first = Faults(str(file)), [], None, 1
+    faults, first = Faults(str(file)), 1
+    header: list[str] | None = None
+    records: list[Record] = []
     while True:
         try:
             cells = next(reader)

@@ -22,7 +22,7 @@ def generate(settings: dict[str, Any], concept: dict[str, Any]) -> list[Row]:
     kind, label = concept["kind"], concept["label"] or ""
     if label and not any(row[2:] == (kind, label) for row in found):
         found += [(f"concept-{number}", *row) for number, row in enumerate(_own(settings, kind, label))]
-    return [Row(number, name, name, *row) for number, (name, *row) in enumerate(found)]
+    return [Row(n, name, name, prompt, kind, label) for n, (name, prompt, kind, label) in enumerate(found)]
 
 
 Generated = Iterator[tuple[str, str, str]]  # prompt, kind, label

@@ -10,8 +10,11 @@ from cad_exp.evaluation.intervals.formulas import Bounds, Interval
 class Estimate(Protocol):
     """One variant's numbers, and what they say of the whole."""
 
-    words: str
-    change_words: str
+    @property
+    def words(self) -> str: ...
+
+    @property
+    def change_words(self) -> str: ...
 
     @property
     def value(self) -> float: ...

@@ -9,7 +9,8 @@ import numpy as np
 from scipy import stats
 
 Bounds = tuple[float, float]
-Interval = tuple[float, float | None, float | None]  # value, low, high
+Bounded = tuple[float, float, float]  # value, low, high
+Interval = tuple[float, float | None, float | None]  # the same, where the ends may not be known
 LEVEL = 0.95
 
 
@@ -49,9 +50,10 @@ class Fourfold:
     @classmethod
     def of(cls, before: np.ndarray, after: np.ndarray) -> Fourfold:
         a, b = np.asarray(before, bool), np.asarray(after, bool)
-        return cls(*(float(np.mean(x)) for x in (a & b, a & ~b, ~a & b)), len(a))
+        both, only_before, only_after = (float(np.mean(x)) for x in (a & b, a & ~b, ~a & b))
+        return cls(both, only_before, only_after, len(a))
 
-    def change(self, level: float = LEVEL) -> Interval:
+    def change(self, level: float = LEVEL) -> Bounded:
         """Newcombe's hybrid score interval of a paired difference (Statistics in Medicine 17, 1998, method 10).
 
         Squares the distances to both Wilson limits and adds them, less twice their product times the correlation phi of

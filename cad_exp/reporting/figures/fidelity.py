@@ -25,7 +25,7 @@ KIND_TITLES = {
 }
 Measure = tuple[str, float, str]  # as the records call it, its value for the intact model, as people call it
 J: Measure = ("J", 0.0, "change of J")
-ORDER_STYLES = {
+ORDER_STYLES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "most": ("most helpful first", HELPS, {"marker": "o", "markersize": 4}),
     "least": ("most suppressing first", SUPPRESSES, {"marker": "s", "markersize": 4}),
     "random": ("in random order", PALE, {"linestyle": (0, (5, 3))}),
@@ -64,7 +64,7 @@ def _scatter_panel(axes: Any, rows: pd.DataFrame, looks: dict[float, tuple[str, 
     for rate in sorted(rows["rate"].unique(), reverse=True):
         own, (colour, marker) = rows[rows["rate"] == rate], looks[rate]
         axes.scatter(own["predicted"], own["true"], s=18, color=colour, marker=marker, alpha=0.6, linewidths=0)
-        look = {"marker": marker, "linestyle": "", "color": colour, "markersize": 5}
+        look: dict[str, Any] = {"marker": marker, "linestyle": "", "color": colour, "markersize": 5}
         keys.append(Line2D([], [], label=_said(rate, own, right=line), **look))
     both = np.concatenate([rows["predicted"], rows["true"], [0.0]])
     ends, same = [both.min(), both.max()], []

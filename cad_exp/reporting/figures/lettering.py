@@ -85,7 +85,8 @@ def _held(families: list[str]) -> set[str]:
 @cache
 def _installed() -> dict[str, str]:
     """Families of outline fonts on this machine and their files, those for many scripts first; none for formulas."""
-    own, found = Path(matplotlib.get_data_path()), {}
+    own = Path(matplotlib.get_data_path())
+    found: dict[str, str] = {}
     for font in font_manager.fontManager.ttflist:
         upright = font.style == "normal" and font.weight in ("normal", "regular", 400)
         drawable = "Last Resort" not in font.name and "Color" not in font.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -73,7 +74,7 @@ def _totals(axes: Axes, total: np.ndarray, table: pd.DataFrame, names: list[str]
     axes.plot(places, total, color=INK, linewidth=2, marker="o", markersize=4)
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_xlim(-0.5, len(total) - 0.5)
-    turned = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(names) > 6 else {}
+    turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(names) > 6 else {}
     axes.set_xticks(places, names, **turned)
     axes.set_xlabel("timesteps: noise on the left, the finished image on the right", fontsize=8.8, color=INK)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")

@@ -50,7 +50,7 @@ def lay_out(plan: Plan, found: Found) -> Table:
 
 def long_form(plan: Plan, found: Found) -> str:
     """CSV: one line per concept, layer and part of the denoising with its effect."""
-    return read(plan, found).to_csv(index=False, lineterminator="\n")
+    return str(read(plan, found).to_csv(index=False, lineterminator="\n"))
 
 
 def _entry(cell: Any) -> Entry:
@@ -95,7 +95,7 @@ def _scores(run: Run) -> pd.DataFrame:
 def _effects(run: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
     """The part of `read`'s table of one run; table: its timesteps.parquet."""
     keys = ["module", "block", "kind", "t_high", "t_low", "n_probes"]
-    table = table.groupby(keys, sort=False, as_index=False)["score"].sum()
+    table = table.groupby(keys, sort=False, as_index=False)[["score"]].sum()
     table["effect"] = table["score"].astype(float) * table["n_probes"] / _probes(table).sum()
     modules = zip(table["module"], table["block"], strict=True)
     table["layer"] = [short_name(module, block) for module, block in modules]
@@ -160,10 +160,12 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 def _shares(own: pd.DataFrame) -> dict[str, Any]:
     """The shares of one concept: those of the kinds of module, of the parts, of the bins, then the negative."""
-    positive, found = own["effect"].clip(lower=0), own[["concept", "concept_kind"]].iloc[0].to_dict()
+    found: dict[str, Any] = {name: own[name].iloc[0] for name in ("concept", "concept_kind")}
+    positive = own["effect"].clip(lower=0)
     total = positive.sum() or np.nan
     for group in _groups(own):
-        found |= (positive.groupby(group, sort=False).sum() / total).to_dict()
+        shares = positive.groupby(group, sort=False).sum() / total
+        found |= {str(name): share for name, share in shares.items()}
     return found | {"negative": -own["effect"].clip(upper=0).sum() / total}
 
 
@@ -180,7 +182,9 @@ def _strongest(own: pd.DataFrame) -> dict[str, Any]:
 
 
 def layer_of(own: pd.DataFrame, module: Any) -> pd.Series:
-    return own[own["module"] == module].iloc[0]
+    """The first row of a layer."""
+    row: pd.Series = own[own["module"] == module].iloc[0]
+    return row
 
 
 def _alike(table: pd.DataFrame) -> str:
@@ -192,4 +196,4 @@ def _alike(table: pd.DataFrame) -> str:
 
 
 def _sizes(column: pd.Series) -> list[tuple[str, int]]:
-    return list(column.groupby(column, sort=False).size().items())
+    return [(str(value), size) for value, size in column.groupby(column, sort=False).size().items()]

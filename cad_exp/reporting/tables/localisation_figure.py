@@ -41,7 +41,7 @@ def draw(plan: Plan, found: Found, path: Path) -> Path | None:
         image, end = _line(figure, line, bottom, body, reach)
         if number == 0:
             _scale(figure, image, figure.add_axes(((end + 0.2) / width, bottom / height, 0.13 / width, body / height)))
-    head = {"fontsize": 13, "fontweight": "bold", "color": INK, "va": "top"}
+    head: dict[str, Any] = {"fontsize": 13, "fontweight": "bold", "color": INK, "va": "top"}
     figure.text(0.15 / width, 1 - 0.12 / height, plan.study.title, **head)
     said = (
         "Orange layers make the concept in that part of the denoising, blue ones suppress it: what switching the layer "
@@ -102,8 +102,9 @@ def takeaway(own: pd.DataFrame) -> str:
     lines = [f"{kinds.idxmax()}: {percent(100 * kinds.max())}"]
     lines += [f"{first['layer']},", f"{first['kind']}: {percent(100 * share)}"]
     probes = own.groupby(whens(own), sort=False)["n_probes"].first()
-    if parts.max() >= OUTSTANDING * probes[parts.idxmax()] / probes.sum():
-        lines.append(f"t = {parts.idxmax()}: {percent(100 * parts.max())}")
+    when = str(parts.idxmax())
+    if parts.max() >= OUTSTANDING * probes[when] / probes.sum():
+        lines.append(f"t = {when}: {percent(100 * parts.max())}")
     return "\n".join(lines)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from statistics import fmean
@@ -95,7 +95,8 @@ class _Picture:
                 place = place_of(job, (*self.study.panels, *self.study.series))
                 groups.setdefault((self.steps.index(place_of(job, self.along)), place), []).append(values)
         order = sorted(groups, key=lambda group: group[0])
-        return [(key[0], *(fmean(axis) for axis in zip(*groups[key], strict=True))) for key in order]  # type: ignore
+        means = {key: [fmean(axis) for axis in zip(*groups[key], strict=True)] for key in order}
+        return [(key[0], x, y) for key, (x, y) in means.items()]
 
     def limits(self, panels: list[list[Job]]) -> list[tuple[float, float]]:
         """The ends of both axes, the same in all panels."""
@@ -145,10 +146,10 @@ class _Picture:
 
     def style(self, place: Place) -> dict[str, Any]:
         """Colour, mark and line of a series, by its first, second and third value."""
-        cycles = {"color": COLOURS, "marker": MARKERS, "line": LINES}
-        look = {name: cycle[0] for name, cycle in cycles.items()}
+        cycles: dict[str, Sequence[Any]] = {"color": COLOURS, "marker": MARKERS, "line": LINES}
+        look: dict[str, Any] = {name: cycle[0] for name, cycle in cycles.items()}
         for name, value, seen in zip(cycles, place, self.values(), strict=False):
-            look[name] = cycles[name][seen.index(value) % len(cycles[name])]  # type: ignore[index]
+            look[name] = cycles[name][seen.index(value) % len(cycles[name])]
         return look
 
     def values(self) -> list[list[Any]]:
@@ -170,7 +171,7 @@ class _Picture:
         """A legend's column: the name of a key of `series`, then what each of its values looks like."""
         made = [Line2D([], [], linestyle="", label=f"{self.study.head(self.study.series[number])}:")]
         for index, value in enumerate(values):
-            looks = (
+            looks: tuple[dict[str, Any], ...] = (
                 {"color": COLOURS[index % len(COLOURS)], "linewidth": 4},
                 {"color": INK, "linestyle": "", "marker": MARKERS[index % len(MARKERS)], "markersize": LARGEST},
                 {"color": INK, "linewidth": 1.3, "linestyle": LINES[index % len(LINES)]},
@@ -180,7 +181,7 @@ class _Picture:
 
 
 def _common() -> list[Line2D]:
-    hollow = {"linestyle": "", "fillstyle": "none", "markersize": 8}
+    hollow: dict[str, Any] = {"linestyle": "", "fillstyle": "none", "markersize": 8}
     return [
         Line2D([], [], color=FRONT, linewidth=4, marker="o", markersize=9, mfc="none", mec=RING, label="Pareto front"),
         Line2D([], [], marker="D", color=INK, label="unedited model", **hollow),
