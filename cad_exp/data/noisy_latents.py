@@ -39,7 +39,7 @@ class Probes:
         return self._each(lambda tensor: tensor[part])
 
     def to(self, device: torch.device) -> "Probes":
-        """The probes on a device."""
+        """Move the probes to a device."""
         return self._each(lambda tensor: tensor.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Probes":
@@ -49,7 +49,7 @@ class Probes:
         return replace(self, **changed)
 
     def batches(self, size: int) -> Iterator["Probes"]:
-        """The probes in order, in slices of at most `size`."""
+        """Yield the probes in order, in slices of at most `size`."""
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
@@ -65,6 +65,7 @@ class Probes:
         return cls(**tensors, prompt=first.prompt, base_prompt=first.base_prompt, meta={**first.meta, "seeds": seeds})
 
     def save(self, path: str | Path) -> Path:
+        """Write a probe file; returns `path`."""
         tensors = {name: getattr(self, name) for name in _TENSORS if getattr(self, name) is not None}
         meta = {"prompt": self.prompt, "base_prompt": self.base_prompt, "meta": self.meta}
         return save_tensors(path, "probes", tensors, meta)
@@ -135,7 +136,7 @@ def _collect(
     batch_size: int,
     progress: Progress | None,
 ) -> list[Tensor]:
-    """The tensors of all steps of trajectories that are walked in batches, ordered by seed and then by step."""
+    """Return the tensors of all steps of trajectories that are walked in batches, ordered by seed and then by step."""
     if not seeds:
         raise UserError("a trajectory needs at least one seed")
     parts, done = [], 0
@@ -154,7 +155,7 @@ def _collect(
 def look(
     model: DiffusionModel, walked: Probes, prompt: str, batch_size: int = 16, progress: Progress | None = None
 ) -> Probes:
-    """The points of a walk with the concept's prediction: equals `sample_trajectory` at guidance 0."""
+    """Return the points of a walk with the concept's prediction: equals `sample_trajectory` at guidance 0."""
     condition, parts = model.encode([prompt]), []
     for batch in walked.batches(batch_size):
         parts.append(model.predict(batch.x, batch.t, condition).cpu())
@@ -177,7 +178,7 @@ def sample_noised(
     progress: Progress | None = None,
     origin: str | None = None,
 ) -> Probes:
-    """n probes on noised images of the concept, with their denoising target.
+    """Sample n probes on noised images of the concept, with their denoising target.
 
     images: (M, H, W, 3) uint8, used in turn; None lets the model generate n of them at seeds seed, seed + 1, ...
     `origin` is what the file says of them: `generated` or `given` unless told.

@@ -40,7 +40,7 @@ def retention_prompts() -> list[tuple[str, str, str]]:
 
 
 def plan(concept: dict[str, Any], samples: int, retention_samples: int, seed: int) -> list[Shot]:
-    """The images of the concept's own prompts, which share the `samples`, and of the world's: a run without a set."""
+    """List the images of a run without a prompt set: the concept's prompts share `samples`, then come the world's."""
     prompts = concept["evaluation_prompts"]
     kind, label = concept["kind"], concept["label"] or ""
     first = 1_000_000 * seed + 100_000  # away from the seeds of the probes

@@ -25,7 +25,7 @@ def learned() -> frozenset[str]:
 
 
 def unknown(prompt: str) -> list[str]:
-    """The words of a prompt that no caption holds, in their order; function words and punctuation are none."""
+    """Return the words of a prompt that no caption holds, in their order; function words and punctuation are none."""
     return [word for word in dict.fromkeys(_words(prompt)) if word not in learned() | FUNCTION]
 
 

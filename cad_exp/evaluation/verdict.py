@@ -113,7 +113,7 @@ _STATES = {
 
 
 def _told(judged: dict[str, str]) -> str:
-    """ "at 5 % predicted effects are right in sign and size, at 20 % they point the wrong way"."""
+    """Write "at 5 % predicted effects are right in sign and size, at 20 % they point the wrong way"."""
     parts: list[str] = []
     for state in dict.fromkeys(judged.values()):
         rates = [rate for rate, each in judged.items() if each == state]
@@ -180,7 +180,7 @@ def _concept(edited: _Found, unedited: _Found, random: _Found) -> str:
 
 
 def _word(after: Metric, before: Metric | None, more: bool) -> str:
-    """What happened to the concept, by the ends of the intervals."""
+    """Say what happened to the concept, by the ends of the intervals."""
     changed = _differs(after, before, "unedited", more)
     if more:
         return "the concept is drawn more often" if changed else "no amplification can be told from chance"
@@ -264,7 +264,7 @@ class _Found:
         self.named = {metric["name"]: metric for metric in metrics if metric.get("variant") == variant}
 
     def get(self, name: str) -> Metric | None:
-        """The metric of this name; None where it is missing or has no number as its value."""
+        """Return the metric of this name; None where it is missing or has no number as its value."""
         metric = self.named.get(name)
         value = metric.get("value") if metric else None
         return metric if isinstance(value, (int, float)) and value == value else None
@@ -285,7 +285,7 @@ def _high(metric: Metric) -> float:
 
 
 def _bound(metric: Metric, end: str) -> float | None:
-    """An end of the interval; None where there is none, or no number."""
+    """Return an end of the interval; None where there is none, or no number."""
     value: float | None = metric.get(end)
     return None if value is None or value != value else value
 

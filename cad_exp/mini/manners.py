@@ -34,7 +34,7 @@ def _picasso(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> n
 
 
 def _van_gogh(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Rolling brush strokes: a wavy warp with light and dark ridges that follow the waves."""
+    """Paint with rolling brush strokes: a wavy warp with light and dark ridges that follow the waves."""
     y, x = _GRID
     phase = rng.uniform(0, 2 * math.pi, 2)
     wave = 0.018 * np.sin(2 * math.pi * 3 * x + phase[0]), 0.018 * np.sin(2 * math.pi * 3 * y + phase[1])

@@ -20,7 +20,7 @@ TOLERANCE = 1e-9  # a mean of 0.95 may be stored as 0.9499999999999999
 
 
 def front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
-    """Indices, by rising cost, of the points that no other point beats: none has a lower cost and at least the gain.
+    """Find, by rising cost, the points that no other point beats: none has a lower cost and at least the gain.
 
     Of equal points the first counts.
     """
@@ -32,9 +32,11 @@ def front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
 
 
 def rank(rows: list[Row], bound: float, higher: bool) -> tuple[list[Row], Row | None, Row | None]:
-    """(front, best, closest): best is the strongest trial with retention >= bound; without one, closest falls
-    least short of it. higher: whether this search wants a high concept rate. Ties go to more retention, then to the
-    smaller ratio, then to the earlier trial.
+    """Rank trials as (front, best, closest).
+
+    best is the strongest trial with retention >= bound; without one, closest falls least short of it. higher: whether
+    this search wants a high concept rate. Ties go to more retention, then to the smaller ratio, then to the earlier
+    trial.
     """
 
     def cost(row: Row) -> float:
@@ -53,7 +55,7 @@ def rank(rows: list[Row], bound: float, higher: bool) -> tuple[list[Row], Row | 
 
 
 def table(on_front: list[Row], best: Row | None, parameters: Sequence[str], higher: bool) -> Table:
-    """The front as a rich table, strongest first; the best trial under the constraint is bold and says so."""
+    """Return the front as a rich table, strongest first; the best trial under the constraint is bold and says so."""
     made = Table(title="Pareto front", title_justify="left", header_style="bold")
     for name in ("trial", *parameters):
         made.add_column(name, no_wrap=True)

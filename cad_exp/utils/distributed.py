@@ -22,12 +22,12 @@ PATIENCE = timedelta(days=7)
 
 
 def size() -> int:
-    """Number of processes of this run. UserError if the environment holds no such number."""
+    """Return the number of processes of this run. UserError if the environment holds no such number."""
     return _number("WORLD_SIZE", 1)
 
 
 def rank() -> int:
-    """Number of this process, from 0. UserError if the environment holds no such number."""
+    """Return the number of this process, from 0. UserError if the environment holds no such number."""
     return _number("RANK", 0) if size() > 1 else 0
 
 
@@ -44,7 +44,7 @@ def main() -> bool:
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
-    """This process's part of a list that is the same everywhere; may be empty."""
+    """Return this process's part of a list that is the same everywhere; may be empty."""
     return items[rank() :: size()]
 
 
@@ -65,12 +65,12 @@ def together(device: str = "auto") -> Iterator[None]:
 
 
 def local_device(kind: str) -> str:
-    """The device of this process: with several processes each takes the GPU of its local rank."""
+    """Return the device of this process: with several processes each takes the GPU of its local rank."""
     return f"{kind}:{_number('LOCAL_RANK', 0)}" if size() > 1 and kind == "cuda" else kind
 
 
 def agree(value: T) -> T:
-    """The first process's value, in every process."""
+    """Return the first process's value, in every process."""
     if size() == 1:
         return value
     import torch.distributed as dist

@@ -32,7 +32,7 @@ def save_tensors(path: str | Path, kind: str, tensors: dict[str, torch.Tensor], 
 
 
 def resumed(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-    """What a stopped stage left in its checkpoint; None, said and with the file gone, where it is damaged."""
+    """Return what a stopped stage left in its checkpoint; None, said and with the file gone, where it is damaged."""
     try:
         return load_tensors(path, kind)
     except UserError:

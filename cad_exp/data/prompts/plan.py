@@ -19,7 +19,9 @@ FIRST = 200_000  # seeds of rows that bring none: away from those of the concept
 
 
 def plan(config: Settings) -> list[Shot]:
-    """The images of a settled config that its metrics look at, the same for every variant; [] if it measures nothing.
+    """Return the images of a settled config that its metrics look at, the same for every variant.
+
+    [] if it measures nothing.
 
     Those of the concept come from the group `prompts`; what is to stay from `others`, and with `others=auto` from
     the rest of the same set. UserError for a set that does not fit the concept or lacks what the metrics need.

@@ -65,7 +65,7 @@ def _text(cell: Cell) -> str:
 
 
 def named(settings: dict[str, Any], group: str) -> dict[str, str]:
-    """The columns that a set's file must have, by what they hold. UserError for what `columns` cannot say."""
+    """Return the columns that a set's file must have, by what they hold. UserError for what `columns` cannot say."""
     if not isinstance(settings["columns"], dict):
         raise UserError(f"{group}.columns must name columns, as in {{prompt: text, seed: null}}")
     columns = {name: str(column) for name, column in settings["columns"].items() if column is not None}
@@ -98,7 +98,10 @@ def _row(record: Record, cells: dict[str, str], settings: dict[str, Any], fault:
 
 
 def _number(name: str, text: str, wrong: list[str]) -> Any:
-    """A seed (integer), guidance (float >= 0), width or height (multiples of 8 pixels); else a reason joins `wrong`."""
+    """Return a seed (integer), guidance (float >= 0), width or height (multiples of 8 pixels).
+
+    Else a reason joins `wrong`.
+    """
     shown = " ".join(text.split())
     shown = shown if len(shown) <= 40 else f"{shown[:40]}..."
     if name == "guidance":

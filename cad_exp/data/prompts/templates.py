@@ -59,7 +59,7 @@ def _own(settings: dict[str, Any], kind: str, label: str) -> Generated:
 
 
 def fill(template: str, noun: str) -> str:
-    """`a photo of a {}` with its noun, and "an" before a vowel."""
+    """Put a noun into `a photo of a {}`, with "an" before a vowel."""
     if template.count("{}") != 1:
         raise UserError(f"the template '{template}' must hold one {{}}, where the noun goes")
     vowel = noun[:1] in tuple("AEIOUaeiou") and (template.startswith("a {}") or " a {}" in template)

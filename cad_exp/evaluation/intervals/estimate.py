@@ -11,17 +11,22 @@ class Estimate(Protocol):
     """One variant's numbers, and what they say of the whole."""
 
     @property
-    def words(self) -> str: ...
+    def words(self) -> str:
+        """How `interval` is found, for results.json."""
 
     @property
-    def change_words(self) -> str: ...
+    def change_words(self) -> str:
+        """How the interval of `change` is found, for results.json."""
 
     @property
-    def value(self) -> float: ...
+    def value(self) -> float:
+        """The estimate itself."""
 
-    def interval(self) -> Bounds | None: ...
+    def interval(self) -> Bounds | None:
+        """Return (low, high); None where the data say nothing of the spread."""
 
-    def change(self, before: Self) -> Interval: ...
+    def change(self, before: Self) -> Interval:
+        """Return the difference to another variant on the same images, in the same order."""
 
 
 def estimated(estimate: Estimate) -> Interval:

@@ -32,7 +32,7 @@ def student(values: np.ndarray, level: float = LEVEL) -> Bounds | None:
 
 
 def garwood(count: float, level: float = LEVEL) -> Bounds:
-    """The exact limits of a Poisson count (F. Garwood, Biometrika 28, 1936): of 0 up to 3.69."""
+    """Return the exact limits of a Poisson count (F. Garwood, Biometrika 28, 1936): of 0 up to 3.69."""
     tail = (1 - level) / 2
     low = float(stats.chi2.ppf(tail, 2 * count)) / 2 if count > 0 else 0.0
     return low, float(stats.chi2.isf(tail, 2 * (count + 1))) / 2
@@ -49,6 +49,7 @@ class Fourfold:
 
     @classmethod
     def of(cls, before: np.ndarray, after: np.ndarray) -> Fourfold:
+        """Count pairs of 0 and 1, image by image."""
         a, b = np.asarray(before, bool), np.asarray(after, bool)
         both, only_before, only_after = (float(np.mean(x)) for x in (a & b, a & ~b, ~a & b))
         return cls(both, only_before, only_after, len(a))

@@ -118,5 +118,5 @@ def _alike(sizes: Sequence[float]) -> float:
 
 
 def _each(groups: int) -> float:
-    """The level at which each of so many intervals is taken so that all hold at LEVEL (Sidak)."""
+    """Return the level at which each of so many intervals is taken so that all hold at LEVEL (Sidak)."""
     return float(LEVEL ** (1 / groups))

@@ -132,7 +132,10 @@ def _draw_strips(axes: Axes, layers: list[Layer], granularity: str) -> None:
 
 
 def _takeaway(layers: list[Layer], granularity: str, stable: bool | None = None) -> str:
-    """What the picture shows, in numbers; who is the strongest only where another estimate would say the same."""
+    """Say what the picture shows, in numbers.
+
+    It names the strongest only where another estimate would say the same.
+    """
     first = max(layers, key=lambda layer: layer.helps)
     last = min(layers, key=lambda layer: layer.suppresses)
     helps, hinders = sum(layer.helps for layer in layers), -sum(layer.suppresses for layer in layers)

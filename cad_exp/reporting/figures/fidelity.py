@@ -76,14 +76,14 @@ def _scatter_panel(axes: Any, rows: pd.DataFrame, looks: dict[float, tuple[str, 
 
 
 def _legend_below(axes: Any, **how: Any) -> None:
-    """The legend of a panel under the name of its horizontal axis, where it hides no point."""
+    """Draw the legend of a panel under the name of its horizontal axis, where it hides no point."""
     inches = axes.get_position().height * axes.figure.get_figheight()
     look = {"frameon": False, "fontsize": 8.5, "borderaxespad": 0}
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.5 / inches), **look, **how)
 
 
 def _said(rate: float, rows: pd.DataFrame, right: bool) -> str:
-    """ "5 %: Pearson 0.90, slope 0.78, signs agree in 10 of 16, R² -2.1"; right: whether the last two are asked."""
+    """Write "5 %: Pearson 0.90, slope 0.78, signs agree in 10 of 16, R² -2.1"; right: whether to give the last two."""
     found = agreement(rows["predicted"], rows["true"], resamples=0)
     pearson, slope, r2 = (_value(found[name]) for name in ("pearson", "slope", "r2"))
     text = f"{100 * rate:.3g} %: Pearson {pearson}, slope {slope}"

@@ -26,6 +26,7 @@ class Run:
 
     @property
     def complete(self) -> bool:
+        """Whether the run has finished."""
         return bool(self.run.get("complete"))
 
 
@@ -69,7 +70,7 @@ def read_all(folders: Iterable[str | Path]) -> tuple[list[Run], dict[Path, str]]
 
 
 def changes(metric: dict[str, Any]) -> dict[str, Any]:
-    """A metric's paired changes and its warning as columns; empty where there are none."""
+    """Return a metric's paired changes and its warning as columns; empty where there are none."""
     columns: dict[str, Any] = {}
     for other in ("unedited", "random"):
         change = (metric.get("changes") or {}).get(other) or {}

@@ -70,7 +70,7 @@ def _line(figure: Any, panels: list[pd.DataFrame], bottom: float, body: float, r
 
 
 def _panel(axes: Any, own: pd.DataFrame, reach: float, labelled: bool) -> Any:
-    """The heat map of one concept; its name and its largest shares stand above it."""
+    """Draw the heat map of one concept; its name and its largest shares stand above it."""
     layers = own.drop_duplicates("module")[["part", "layer", "kind"]].to_dict("records")
     cells = own.pivot_table(index="module", columns="when", values="cell", sort=False)
     image = axes.imshow(cells, cmap=SIGNED, vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
@@ -88,9 +88,10 @@ def _panel(axes: Any, own: pd.DataFrame, reach: float, labelled: bool) -> Any:
 
 
 def takeaway(own: pd.DataFrame) -> str:
-    """What one concept is made by, each with its share, on up to four lines: the largest kind of module, the strongest
-    layer (on two lines), and the largest part of the denoising where it stands out.
+    """Say on up to four lines what one concept is made by, each with its share.
 
+    That is the largest kind of module, the strongest layer (on two lines), and the largest part of the denoising where
+    it stands out.
     Shares are of the sum of its positive effects, as in `summary`.
     """
     positive = own["effect"].clip(lower=0) / own["effect"].clip(lower=0).sum()

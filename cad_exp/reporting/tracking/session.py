@@ -75,7 +75,7 @@ def track(
 
 
 def _mode(settings: dict[str, Any]) -> Mode:
-    """What the config says, else WANDB_MODE (or WANDB_DISABLED), else offline."""
+    """Return what the config says, else WANDB_MODE (or WANDB_DISABLED), else offline."""
     if given := settings.get("mode"):
         return cast(Mode, choose(given, MODES, "tracking mode"))
     if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1"):

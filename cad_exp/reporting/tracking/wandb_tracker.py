@@ -28,7 +28,7 @@ GROUPS = ("model", "concept", "objective", "granularity", "estimator", "edit")
 
 
 def _harmless(method: Callable[Concatenate[WandbTracker, P], None]) -> Callable[Concatenate[WandbTracker, P], None]:
-    """A method whose first failure costs one line; after it nothing more is sent."""
+    """Wrap a method whose first failure costs one line; after it nothing more is sent."""
 
     @wraps(method)
     def call(self: WandbTracker, /, *given: P.args, **named: P.kwargs) -> None:
@@ -138,9 +138,9 @@ class WandbTracker(Tracker):
 
 
 def artifact_name(type: str, config: dict[str, Any]) -> str:
-    """ "edit-mini-church-erase-neuron": by model, concept, objective and granularity, in characters that W&B allows.
+    """Name an artifact "edit-mini-church-erase-neuron": by model, concept, objective and granularity.
 
-    A name that had to be changed or cut ends in a hash of the whole.
+    Only characters that W&B allows are used. A name that had to be changed or cut ends in a hash of the whole.
     """
     words = [type, *(name_of(config, group) or "none" for group in GROUPS[:4])]
     name = "-".join(map(identifier, words))
@@ -150,12 +150,13 @@ def artifact_name(type: str, config: dict[str, Any]) -> str:
 
 
 def name_of(config: dict[str, Any], group: str) -> str | None:
+    """Return the name of the option that a config chose from a group."""
     content = config.get(group)
     return str(content["name"]) if isinstance(content, dict) and content.get("name") is not None else None
 
 
 def _of_one_type(column: pd.Series) -> list[Any]:
-    """A column in types that W&B can write: numbers as they are, everything else as text; None for nothing."""
+    """Return a column in types that W&B can write: numbers as they are, everything else as text; None for nothing."""
     values: list[Any] = column.tolist()
     if column.dtype.kind in "bifu":
         return values
