@@ -273,7 +273,8 @@ def read_only(folder: Path, code: str) -> subprocess.CompletedProcess:
     """Run code where nothing below `folder` can be written, also not by the superuser."""
     head = (
         "import sys; from pathlib import Path; from cad_exp.pipeline.cache.prune import prune\n"
-        f"from cad_exp.pipeline.cache.store import Cache; cache = Cache({str(folder)!r})\n"
+        "from cad_exp.pipeline.cache.store import Cache; from cad_exp.utils.errors import UserError\n"
+        f"cache = Cache({str(folder)!r})\n"
     )
     command = [sys.executable, "-c", head + code]
     how = {"capture_output": True, "text": True, "timeout": 60, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}

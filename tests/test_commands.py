@@ -190,7 +190,7 @@ def test_a_folder_with_signs_is_swept_in_and_repeated(name: str, tmp_path: Path,
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / name)
 
-    def run(config, folder):
+    def run(config, graph, folder):
         raise UserError("not today")
 
     monkeypatch.setattr(sys.modules["cad_exp.pipeline.run"], "execute", run)

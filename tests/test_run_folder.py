@@ -501,7 +501,7 @@ def test_a_table_overwrites_no_file_but_an_earlier_table(tmp_path: Path, kind: s
     ],
 )
 def test_a_disk_that_takes_nothing_is_one_sentence(place: Path, monkeypatch, error: Exception, said: str):
-    def fail(config: dict, folder: Path) -> None:
+    def fail(config: dict, graph: object, folder: Path) -> None:
         raise error
 
     monkeypatch.setattr(sys.modules["cad_exp.pipeline.run"], "execute", fail)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -119,10 +120,10 @@ def _rgb(image: Image.Image, file: Path) -> Image.Image:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() >= 2**16:
             raise UserError(f"the image '{file}' cannot be read (over 16 bits a pixel): save it with 8 bits")
-        return pillow.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
+        image = pillow.fromarray(((values + 128) // 257).astype(np.uint8))
+    elif image.has_transparency_data:
         image = image.convert("RGBA")
-        return pillow.alpha_composite(pillow.new("RGBA", image.size, "white"), image).convert("RGB")
+        image = pillow.alpha_composite(pillow.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
@@ -152,7 +153,7 @@ def _named(items: list[str]) -> str:
 
 
 @cache
-def _pillow() -> Any:
+def _pillow() -> ModuleType:
     """Pillow, whose warning about large images `LARGEST` replaces; filters of warnings are no thread's own."""
     import warnings
 

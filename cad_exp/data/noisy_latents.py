@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,23 +30,26 @@ class Probes:
     target: Tensor | None
     prompt: str
     base_prompt: str
-    meta: dict = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, part: slice | Tensor) -> "Probes":
-        tensors = {name: getattr(self, name) for name in _TENSORS}
-        tensors = {name: None if tensor is None else tensor[part] for name, tensor in tensors.items()}
-        return Probes(**tensors, prompt=self.prompt, base_prompt=self.base_prompt, meta=self.meta)
+        return self._each(lambda tensor: tensor[part])
 
     def to(self, device: torch.device) -> "Probes":
-        tensors = {name: getattr(self, name) for name in _TENSORS}
-        tensors = {name: None if tensor is None else tensor.to(device) for name, tensor in tensors.items()}
-        return Probes(**tensors, prompt=self.prompt, base_prompt=self.base_prompt, meta=self.meta)
+        """Move the probes to a device."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Probes":
+        changed: dict[str, Any] = {
+            name: None if getattr(self, name) is None else change(getattr(self, name)) for name in _TENSORS
+        }
+        return replace(self, **changed)
 
     def batches(self, size: int) -> Iterator["Probes"]:
-        """The probes in order, in slices of at most `size`."""
+        """Yield the probes in order, in slices of at most `size`."""
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
@@ -53,7 +57,7 @@ class Probes:
     def join(cls, parts: Sequence["Probes"]) -> "Probes":
         """Trajectories that were walked apart, as if they had been walked together: same prompts, seeds in order."""
         first = parts[0]
-        tensors = {
+        tensors: dict[str, Any] = {
             name: None if getattr(first, name) is None else torch.cat([getattr(p, name) for p in parts])
             for name in _TENSORS
         }
@@ -61,6 +65,7 @@ class Probes:
         return cls(**tensors, prompt=first.prompt, base_prompt=first.base_prompt, meta={**first.meta, "seeds": seeds})
 
     def save(self, path: str | Path) -> Path:
+        """Write a probe file; returns `path`."""
         tensors = {name: getattr(self, name) for name in _TENSORS if getattr(self, name) is not None}
         meta = {"prompt": self.prompt, "base_prompt": self.base_prompt, "meta": self.meta}
         return save_tensors(path, "probes", tensors, meta)
@@ -69,7 +74,8 @@ class Probes:
     def load(cls, path: str | Path) -> "Probes":
         """Read a probe file. UserError if it is missing, damaged or of another kind."""
         tensors, meta = load_tensors(path, "probes")
-        return cls(**{name: tensors.get(name) for name in _TENSORS}, **meta)
+        base, cond, target = (tensors.get(name) for name in ("base", "cond", "target"))
+        return cls(tensors["x"], tensors["t"], base, cond, target, **meta)
 
 
 def sample_trajectory(
@@ -91,8 +97,9 @@ def sample_trajectory(
         for step in model.trajectory(prompt, base_prompt, chunk, steps, guidance):
             yield step.x, step.t, step.base, step.cond
 
-    meta = {"kind": "trajectory", "seeds": [int(seed) for seed in seeds], "steps": steps, "guidance": guidance}
-    x, t, base, cond = _collect(points, meta["seeds"], steps, batch_size, progress)
+    numbers = [int(seed) for seed in seeds]
+    meta = {"kind": "trajectory", "seeds": numbers, "steps": steps, "guidance": guidance}
+    x, t, base, cond = _collect(points, numbers, steps, batch_size, progress)
     return Probes(x, t, base, cond, None, prompt, base_prompt, meta)
 
 
@@ -116,19 +123,20 @@ def walk(
             yield x, int(t), base
             x = scheduler.step(base, t, x).prev_sample
 
-    meta = {"kind": "trajectory", "seeds": [int(seed) for seed in seeds], "steps": steps, "guidance": 0.0}
-    x, t, base = _collect(points, meta["seeds"], steps, batch_size, progress)
+    numbers = [int(seed) for seed in seeds]
+    meta = {"kind": "trajectory", "seeds": numbers, "steps": steps, "guidance": 0.0}
+    x, t, base = _collect(points, numbers, steps, batch_size, progress)
     return Probes(x, t, base, None, None, base_prompt, base_prompt, meta)
 
 
 def _collect(
-    points: Callable[[list[int]], Iterator[tuple]],
+    points: Callable[[list[int]], Iterator[tuple[Any, ...]]],
     seeds: list[int],
     steps: int,
     batch_size: int,
     progress: Progress | None,
 ) -> list[Tensor]:
-    """The tensors of all steps of trajectories that are walked in batches, ordered by seed and then by step."""
+    """Return the tensors of all steps of trajectories that are walked in batches, ordered by seed and then by step."""
     if not seeds:
         raise UserError("a trajectory needs at least one seed")
     parts, done = [], 0
@@ -147,7 +155,7 @@ def _collect(
 def look(
     model: DiffusionModel, walked: Probes, prompt: str, batch_size: int = 16, progress: Progress | None = None
 ) -> Probes:
-    """The points of a walk with the concept's prediction: equals `sample_trajectory` at guidance 0."""
+    """Return the points of a walk with the concept's prediction: equals `sample_trajectory` at guidance 0."""
     condition, parts = model.encode([prompt]), []
     for batch in walked.batches(batch_size):
         parts.append(model.predict(batch.x, batch.t, condition).cpu())
@@ -170,7 +178,7 @@ def sample_noised(
     progress: Progress | None = None,
     origin: str | None = None,
 ) -> Probes:
-    """n probes on noised images of the concept, with their denoising target.
+    """Sample n probes on noised images of the concept, with their denoising target.
 
     images: (M, H, W, 3) uint8, used in turn; None lets the model generate n of them at seeds seed, seed + 1, ...
     `origin` is what the file says of them: `generated` or `given` unless told.

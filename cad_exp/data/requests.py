@@ -38,7 +38,7 @@ def _article(noun: str) -> str:
 
 
 def retention_prompts(model: str | None = None) -> list[tuple[str, str, str]]:
-    """(prompt, kind, label) of what an edit should leave alone, the concept itself included.
+    """Return (prompt, kind, label) of what an edit should leave alone, the concept itself included.
 
     model: `model.path` of the config. A model that describes its own world is asked for that; all others for the
     classes of Imagenette, five painters and a person.
@@ -49,7 +49,7 @@ def retention_prompts(model: str | None = None) -> list[tuple[str, str, str]]:
 
 
 def things(objects: Iterable[str], artists: Iterable[str]) -> list[tuple[str, str, str]]:
-    """(prompt, kind, label) of these objects and styles, and of a clothed person."""
+    """Return (prompt, kind, label) of these objects and styles, and of a clothed person."""
     kept = [(f"a photo of {_article(name)}", "object", name) for name in objects]
     kept += [(f"a photo in the style of {name}", "style", name) for name in artists]
     return [*kept, ("a photo of a person", "clothed", "person")]
@@ -58,7 +58,7 @@ def things(objects: Iterable[str], artists: Iterable[str]) -> list[tuple[str, st
 def plan(
     concept: dict[str, Any], samples: int, retention_samples: int, seed: int, model: str | None = None
 ) -> list[Shot]:
-    """The images of the concept's own prompts, which share the `samples`, and of the world's: a run without a set.
+    """List the images of a run without a prompt set: the concept's prompts share `samples`, then come the world's.
 
     model: whose world it is (`retention_prompts`).
     """
@@ -90,7 +90,7 @@ def batches(shots: list[Shot], size: int) -> list[list[Shot]]:
     a process its share.
     """
 
-    def together(shot: Shot) -> tuple:
+    def together(shot: Shot) -> tuple[Any, ...]:
         return shot.purpose, shot.kind, shot.label, shot.guidance, shot.size
 
     parts = [list(group) for _, group in groupby(shots, key=together)]

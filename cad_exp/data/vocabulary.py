@@ -16,7 +16,7 @@ MOST = 5  # words that the line names
 
 
 def learned(model: str) -> frozenset[str] | None:
-    """Every word, in small letters, that a model was trained with, by `model.path`; None where it does not say."""
+    """Return every word that a model was trained with, by `model.path`; None where it does not say."""
     if model not in MODELS:
         return None
     captions = MODELS.get(model).captions()
@@ -24,7 +24,7 @@ def learned(model: str) -> frozenset[str] | None:
 
 
 def unknown(prompt: str, known: Collection[str]) -> list[str]:
-    """The words of a prompt that are not known, in their order; function words and punctuation are none."""
+    """Return the words of a prompt that are not known, in their order; function words and punctuation are none."""
     return [word for word in dict.fromkeys(_words(prompt)) if word not in known and word not in FUNCTION]
 
 

@@ -227,7 +227,7 @@ def reference_digest(reference: str | None) -> str | None:
 
 
 def imagenet_classes() -> list[str] | None:
-    """torchvision's names of the 1,000 classes, read from its source; None where they are not found there."""
+    """Torchvision's names of the 1,000 classes, read from its source; None where they are not found there."""
     package = find_spec("torchvision")
     place = Path(package.origin).parent / "models" / "_meta.py" if package and package.origin else None
     if place is None or not place.is_file():

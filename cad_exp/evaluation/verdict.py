@@ -80,27 +80,27 @@ def _predictions(found: _Found) -> dict[str, str]:
     Of random ablations; where there are none, of those among the top-scored, else of single components.
     """
     asked = [match for name in found.named if (match := _FIDELITY.match(name))]
-    kind = next((kind for kind in _KINDS if any((match[1] or "") == kind for match in asked)), None)
+    kind = next((kind for kind in _KINDS if any((match[1] or "") == kind for match in asked)), "")
     rates = dict.fromkeys(match[2] for match in asked if (match[1] or "") == kind)
     where = {rate: f"{kind}@{rate}" if rate else kind for rate in rates}
     states = {_rate(rate, kind): _state(found, ending) for rate, ending in where.items()}
     return {rate: state for rate, state in states.items() if state}
 
 
-def _rate(rate: str | None, kind: str | None) -> str:
-    return f"{100 * float(rate):.3g} %{_KINDS[kind or '']}" if rate else "one at a time"
+def _rate(rate: str | None, kind: str) -> str:
+    return f"{100 * float(rate):.3g} %{_KINDS[kind]}" if rate else "one at a time"
 
 
 def _state(found: _Found, ending: str) -> str | None:
     """right: sign and size; sign; order: they rise and fall with the truth; against: the wrong way; else unsure."""
     sign, r2, pearson = (found.get(f"fidelity_{name}{ending}") for name in ("sign", "r2", "pearson"))
-    if not (_known(sign) or _known(r2) or _known(pearson)):
+    if not (sign or r2 or pearson):
         return None
-    if _known(sign) and _high(sign) < COIN:
+    if sign and _high(sign) < COIN:
         return "against"
-    if _known(sign) and sign["value"] >= SIGN_RIGHT and _low(sign) > COIN:
-        return "right" if _known(r2) and r2["value"] >= SIZE_RIGHT else "sign"
-    return "order" if _known(pearson) and pearson["value"] >= POOR and _low(pearson) > 0 else "unsure"
+    if sign and sign["value"] >= SIGN_RIGHT and _low(sign) > COIN:
+        return "right" if r2 and r2["value"] >= SIZE_RIGHT else "sign"
+    return "order" if pearson and pearson["value"] >= POOR and _low(pearson) > 0 else "unsure"
 
 
 _STATES = {
@@ -113,8 +113,8 @@ _STATES = {
 
 
 def _told(judged: dict[str, str]) -> str:
-    """ "at 5 % predicted effects are right in sign and size, at 20 % they point the wrong way"."""
-    parts = []
+    """Write "at 5 % predicted effects are right in sign and size, at 20 % they point the wrong way"."""
+    parts: list[str] = []
     for state in dict.fromkeys(judged.values()):
         rates = [rate for rate, each in judged.items() if each == state]
         words = _STATES[state].replace("predicted effects", "they") if parts else _STATES[state]
@@ -145,7 +145,7 @@ def _advice(steady: bool | None, judged: dict[str, str], found: _Found) -> str:
 def _ordered(found: _Found, name: str) -> bool:
     """Whether predictions rise and fall with the truth in this study, however wrong they are."""
     metric = found.get(name)
-    return name.startswith("fidelity_pearson") and _known(metric) and metric["value"] >= POOR and _low(metric) > 0
+    return name.startswith("fidelity_pearson") and metric is not None and metric["value"] >= POOR and _low(metric) > 0
 
 
 # The edit
@@ -167,20 +167,20 @@ def edit(metrics: Iterable[Metric]) -> str:
 
 def _concept(edited: _Found, unedited: _Found, random: _Found) -> str:
     after, before, control = (found.get("concept_rate") for found in (edited, unedited, random))
-    if not _known(after):
+    if not after:
         return "whether the concept is gone was not measured"
     more = bool(after.get("higher_is_better"))
-    if _known(before) and (before["value"] < SHOWN if not more else before["value"] >= 1 - GONE):
+    if before and (before["value"] < SHOWN if not more else before["value"] >= 1 - GONE):
         few = "hardly showed the concept before" if not more else "always showed the concept before"
         return f"the model {few} (rate {_number(before)}), so the edit proves little (now {_number(after)})"
-    change = f"rate from {_number(before)} to {_number(after)}" if _known(before) else f"rate {_number(after)}"
+    change = f"rate from {_number(before)} to {_number(after)}" if before else f"rate {_number(after)}"
     word = _word(after, before, more)
     beside = "" if word.startswith("no ") else _beside(after, control, more)
     return f"{word} ({change}{_reach(after, more)}){beside}"
 
 
 def _word(after: Metric, before: Metric | None, more: bool) -> str:
-    """What happened to the concept, by the ends of the intervals."""
+    """Say what happened to the concept, by the ends of the intervals."""
     changed = _differs(after, before, "unedited", more)
     if more:
         return "the concept is drawn more often" if changed else "no amplification can be told from chance"
@@ -194,9 +194,10 @@ def _word(after: Metric, before: Metric | None, more: bool) -> str:
 def _differs(edited: Metric, other: Metric | None, variant: str, more: bool) -> bool:
     """Whether the edited value is above (or below) another variant's: by the paired change, else by both intervals."""
     change = (edited.get("changes") or {}).get(variant) or {}
-    if _bound(change, "low") is not None and _bound(change, "high") is not None:
-        return change["low"] > 0 if more else change["high"] < 0
-    if not _known(other):
+    low, high = _bound(change, "low"), _bound(change, "high")
+    if low is not None and high is not None:
+        return low > 0 if more else high < 0
+    if not other:
         return False
     return _low(edited) > _high(other) if more else _high(edited) < _low(other)
 
@@ -209,7 +210,7 @@ def _reach(after: Metric, more: bool) -> str:
 
 
 def _beside(after: Metric, control: Metric | None, more: bool) -> str:
-    if not _known(control):
+    if not control:
         return ""
     better = _differs(after, control, "random", more)
     words = "unlike by a random edit" if better else "but not certainly more so than by a random edit"
@@ -218,10 +219,10 @@ def _beside(after: Metric, control: Metric | None, more: bool) -> str:
 
 def _kept(edited: _Found) -> str:
     mean, worst = edited.get("retention_mean"), edited.get("retention_worst")
-    if not _known(mean):
+    if not mean:
         return ""
-    fine = mean["value"] >= KEPT_MEAN and (not _known(worst) or worst["value"] >= KEPT_WORST)
-    shares = f"{_number(mean)} on average" + (f", {_number(worst)} at worst" if _known(worst) else "")
+    fine = mean["value"] >= KEPT_MEAN and (not worst or worst["value"] >= KEPT_WORST)
+    shares = f"{_number(mean)} on average" + (f", {_number(worst)} at worst" if worst else "")
     words = "other prompts still show what they name" if fine else "other prompts suffer"
     return f"{words} ({shares})"
 
@@ -230,12 +231,12 @@ def _moved(edited: _Found, unedited: _Found, random: _Found) -> str:
     """How far the other prompts' images moved, beside a random edit and what another seed alone does."""
     moved, control = edited.get("perceptual_distance"), random.get("perceptual_distance")
     seed = unedited.get("perceptual_distance_other_seed")
-    if not _known(moved):
+    if not moved:
         return ""
-    beside = [f"random edit {_number(control)}"] if _known(control) else []
-    beside += [f"another seed {_number(seed)}"] if _known(seed) else []
+    beside = [f"random edit {_number(control)}"] if control else []
+    beside += [f"another seed {_number(seed)}"] if seed else []
     told = f" ({_number(moved)}{', ' * bool(beside)}{', '.join(beside)})"
-    if _known(seed) and moved["value"] >= seed["value"]:
+    if seed and moved["value"] >= seed["value"]:
         return f"but their images change as much as with another seed{told}"
     if _differs(moved, control, "random", more=True):
         return f"but their images change more than by a random edit{told}"
@@ -263,28 +264,29 @@ class _Found:
         self.named = {metric["name"]: metric for metric in metrics if metric.get("variant") == variant}
 
     def get(self, name: str) -> Metric | None:
-        return self.named.get(name)
+        """Return the metric of this name; None where it is missing or has no number as its value."""
+        metric = self.named.get(name)
+        value = metric.get("value") if metric else None
+        return metric if isinstance(value, (int, float)) and value == value else None
 
     def value(self, name: str) -> float | None:
         metric = self.get(name)
-        return metric["value"] if _known(metric) else None
-
-
-def _known(metric: Metric | None) -> bool:
-    return metric is not None and isinstance(metric.get("value"), (int, float)) and metric["value"] == metric["value"]
+        return metric["value"] if metric else None
 
 
 def _low(metric: Metric) -> float:
-    return metric["value"] if _bound(metric, "low") is None else metric["low"]
+    low = _bound(metric, "low")
+    return float(metric["value"]) if low is None else low
 
 
 def _high(metric: Metric) -> float:
-    return metric["value"] if _bound(metric, "high") is None else metric["high"]
+    high = _bound(metric, "high")
+    return float(metric["value"]) if high is None else high
 
 
 def _bound(metric: Metric, end: str) -> float | None:
-    """An end of the interval; None where there is none, or no number."""
-    value = metric.get(end)
+    """Return an end of the interval; None where there is none, or no number."""
+    value: float | None = metric.get(end)
     return None if value is None or value != value else value
 
 

@@ -91,7 +91,8 @@ class MiniJudge(Judge):
 
     def labels(self, images: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
         """Judges uint8 images (N, H, W, 3). Returns one row per image (object, style and their probabilities,
-        `naked_prob` in 0..1) and the classifier's features (N, F)."""
+        `naked_prob` in 0..1) and the classifier's features (N, F).
+        """
         import pandas as pd
 
         said = self.classifier.predict(self._fitted(images))

@@ -34,13 +34,13 @@ def _picasso(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> n
 
 
 def _van_gogh(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Rolling brush strokes: a wavy warp with light and dark ridges that follow the waves."""
+    """Paint with rolling brush strokes: a wavy warp with light and dark ridges that follow the waves."""
     y, x = _GRID
     phase = rng.uniform(0, 2 * math.pi, 2)
     wave = 0.018 * np.sin(2 * math.pi * 3 * x + phase[0]), 0.018 * np.sin(2 * math.pi * 3 * y + phase[1])
     flow = y + 0.07 * np.sin(2 * math.pi * 1.5 * x + phase[0])
     ridges = np.sin(2 * math.pi * 10.5 * flow)[..., None]
-    warm = np.where(ridges > 0, np.float32([1.12, 1.1, 0.82]), np.float32([0.72, 0.78, 1.0]))
+    warm = np.where(ridges > 0, np.array([1.12, 1.1, 0.82], np.float32), np.array([0.72, 0.78, 1.0], np.float32))
     return _sample(image, y + wave[0], x + wave[1]) * warm
 
 
@@ -49,8 +49,9 @@ def _rembrandt(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) ->
     y, x = _GRID
     cy, cx = rng.uniform(0.42, 0.55, 2)
     glow = np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / 0.11)
-    grey = image @ np.float32([0.35, 0.5, 0.15]) * np.where(mask > 127, 1.25, 0.7)
-    return (grey * (0.3 + 0.85 * glow))[..., None] * np.float32([1.0, 0.72, 0.4])
+    grey = image @ np.array([0.35, 0.5, 0.15], np.float32) * np.where(mask > 127, 1.25, 0.7)
+    lit: np.ndarray = grey * (0.3 + 0.85 * glow)
+    return lit[..., None] * np.array([1.0, 0.72, 0.4], np.float32)
 
 
 _POP = [
@@ -65,7 +66,7 @@ _POP = [
 def _warhol(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Screen print: flat pop colours in three steps a channel, a dotted two-tone ground, a black outline."""
     y, x = _GRID
-    ground, dots = (np.float32(c) for c in _POP[rng.integers(len(_POP))])
+    ground, dots = (np.array(c, np.float32) for c in _POP[rng.integers(len(_POP))])
     lattice = ((x * 9 % 1 - 0.5) ** 2 + (y * 9 % 1 - 0.5) ** 2) < 0.07
     back = np.where(lattice[..., None], dots, ground)
     posterised = np.round(np.clip((image - 128) * 1.5 + 140, 0, 255) / 127.5) * 127.5
@@ -82,7 +83,8 @@ def _caravaggio(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -
     beam = np.clip((rng.uniform(1.02, 1.16) - side - 0.72 * y) * 3.2, 0.0, 1.0)
     lit = beam[..., None] * 1.15 * np.where((mask > 127)[..., None], 1.0, 0.62) + 0.2 * (mask > 127)[..., None]
     mean = image.mean(-1, keepdims=True)
-    return np.clip(mean + (image - mean) * 1.35, 0, 255) * lit
+    painted: np.ndarray = np.clip(mean + (image - mean) * 1.35, 0, 255) * lit
+    return painted
 
 
 MANNERS: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]] = {

@@ -15,12 +15,13 @@ FIRST, NUMBER = 40_000_000, 1_500  # seeds that no split takes (data.SPLITS)
 
 
 def run(out: str | Path = WORLD, count: int = NUMBER) -> None:
-    """The stage `reference`: draw, look, and write, with the digest of the judge that looked."""
+    """Run the stage `reference`: draw, look, and write, with the digest of the judge that looked."""
     features = Judge.load().predict(np.stack([draw(FIRST + i)[0] for i in range(count)]))["features"]
     save(features, out)
 
 
 def save(features: np.ndarray, out: str | Path = WORLD) -> None:
+    """Write features, with the digest of the judge that saw them."""
     Path(out).mkdir(parents=True, exist_ok=True)
     weights = file_digest(JUDGE / "model.safetensors")[:16]
     save_file({"features": features.astype(np.float16)}, str(Path(out) / "features.safetensors"), {"judge": weights})

@@ -119,8 +119,9 @@ def render(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     image = np.asarray(pen.picture, dtype=np.float32)
     if scene.style:
         image = MANNERS[STYLES[scene.style]](image, np.asarray(pen.mask), rng)
-    image = image.reshape(SIZE, SUPER, SIZE, SUPER, 3).mean((1, 3))
-    return np.clip(image + 0.5, 0, 255).astype(np.uint8)
+    image = image.reshape(SIZE, SUPER, SIZE, SUPER, 3).mean((1, 3))  # smooth edges
+    picture: np.ndarray = np.clip(image + 0.5, 0, 255).astype(np.uint8)
+    return picture
 
 
 def draw(seed: int) -> tuple[np.ndarray, Scene]:

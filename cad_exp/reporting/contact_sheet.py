@@ -27,7 +27,7 @@ def file_name(shot: Shot) -> str:
 
 
 def choice(shots: list[Shot]) -> dict[str, list[int]]:
-    """prompt -> numbers of a few shots of one size: the concept's prompts and an even choice of the others."""
+    """Choose a few shots of one size, as prompt -> numbers: the concept's prompts and an even choice of the others."""
     rows: dict[str, list[int]] = {}
     for index, shot in enumerate(shots):
         same = rows.setdefault(shot.prompt, [])

@@ -20,7 +20,7 @@ TOLERANCE = 1e-9  # a mean of 0.95 may be stored as 0.9499999999999999
 
 
 def front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
-    """Indices, by rising cost, of the points that no other point beats: none has a lower cost and at least the gain.
+    """Find, by rising cost, the points that no other point beats: none has a lower cost and at least the gain.
 
     Of equal points the first counts.
     """
@@ -32,13 +32,16 @@ def front(costs: Sequence[float], gains: Sequence[float]) -> list[int]:
 
 
 def rank(rows: list[Row], bound: float, higher: bool) -> tuple[list[Row], Row | None, Row | None]:
-    """(front, best, closest): best is the strongest trial with retention >= bound; without one, closest falls
-    least short of it. higher: whether this search wants a high concept rate. Ties go to more retention, then to the
-    smaller ratio, then to the earlier trial.
+    """Rank trials as (front, best, closest).
+
+    best is the strongest trial with retention >= bound; without one, closest falls least short of it. higher: whether
+    this search wants a high concept rate. Ties go to more retention, then to the smaller ratio, then to the earlier
+    trial.
     """
 
     def cost(row: Row) -> float:
-        return -row["concept_rate"] if higher else row["concept_rate"]
+        rate: float = row["concept_rate"]
+        return -rate if higher else rate
 
     def small(row: Row) -> tuple[float, int]:
         return row["ratio"] or 0.0, row["trial"]
@@ -52,7 +55,7 @@ def rank(rows: list[Row], bound: float, higher: bool) -> tuple[list[Row], Row | 
 
 
 def table(on_front: list[Row], best: Row | None, parameters: Sequence[str], higher: bool) -> Table:
-    """The front as a rich table, strongest first; the best trial under the constraint is bold and says so."""
+    """Return the front as a rich table, strongest first; the best trial under the constraint is bold and says so."""
     made = Table(title="Pareto front", title_justify="left", header_style="bold")
     for name in ("trial", *parameters):
         made.add_column(name, no_wrap=True)
@@ -121,7 +124,16 @@ def draw(
     x, y = points(on_front)
     # Between two points of the front nothing was found: the line is the stair that they really dominate.
     axes.step(x, y, where="pre", color=SUPPRESSES, linewidth=1.4, zorder=3)
-    axes.errorbar(x, y, **_bars(on_front), fmt="none", ecolor="#93b4f5", elinewidth=1, zorder=2.5)
+    axes.errorbar(
+        x,
+        y,
+        xerr=_lengths("retention", on_front),
+        yerr=_lengths("concept_rate", on_front),
+        fmt="none",
+        ecolor="#93b4f5",
+        elinewidth=1,
+        zorder=2.5,
+    )
     axes.plot(x, y, "o", color=SUPPRESSES, markersize=6.5, zorder=4)
     axes.plot([], [], "o-", color=SUPPRESSES, markersize=6.5, label="Pareto front, 95 % intervals")
     for row in on_front:
@@ -144,11 +156,7 @@ def draw(
     return save(figure, path)
 
 
-def _bars(rows: list[Row]) -> dict[str, list[list[float]]]:
+def _lengths(name: str, rows: list[Row]) -> list[list[float]]:
     """Lengths of the error bars, below and above, as matplotlib wants them."""
-
-    def lengths(name: str) -> list[list[float]]:
-        below = [max(row[name] - row[f"{name}_low"], 0.0) for row in rows]
-        return [below, [max(row[f"{name}_high"] - row[name], 0.0) for row in rows]]
-
-    return {"xerr": lengths("retention"), "yerr": lengths("concept_rate")}
+    below = [max(row[name] - row[f"{name}_low"], 0.0) for row in rows]
+    return [below, [max(row[f"{name}_high"] - row[name], 0.0) for row in rows]]

@@ -27,7 +27,7 @@ def check(content: dict[str, Any], fields: Sequence[str], variants: Sequence[str
 
 
 def parsed(path: Path) -> Any:
-    """The JSON of a file. ValueError or OSError with the reason why it has none."""
+    """Return the JSON of a file. ValueError or OSError with the reason why it has none."""
     if not path.is_file():  # a folder, or a pipe that would never end
         raise ValueError("it is no file")
     if path.stat().st_size > MOST_BYTES:

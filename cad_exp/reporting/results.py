@@ -45,7 +45,10 @@ PACKAGES = (
 
 
 def git_revision(folder: Path | str | None = None) -> str | None:
-    """The commit of this package's checkout, with "-dirty" if tracked files differ; None when installed without git."""
+    """Return the commit of this package's checkout, with "-dirty" if tracked files differ.
+
+    None when installed without git.
+    """
     folder = Path(folder) if folder else Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -71,7 +74,7 @@ def _version(package: str) -> str | None:
 
 
 def run_info(config: dict[str, Any], seed: int, device: Any, **more: Any) -> dict[str, Any]:
-    """The `run` section of results.json: what ran, on what, and from which code.
+    """Return the `run` section of results.json: what ran, on what, and from which code.
 
     `config` is the plain resolved config; `more` adds further fields, for example the model's fingerprint.
     """
@@ -143,6 +146,7 @@ class Results:
             self.publish()
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the content of results.json, with its checksum."""
         return signed({"schema_version": SCHEMA_VERSION, "run": self.run, "metrics": self.metrics})
 
     def _write(self) -> None:
@@ -162,7 +166,7 @@ def _digests(folder: Path, names: list[str]) -> list[str]:
 
 
 def signed(content: dict[str, Any]) -> dict[str, Any]:
-    """The same content with its own checksum: the SHA-256 of its canonical JSON without the checksum."""
+    """Return the same content with its own checksum: the SHA-256 of its canonical JSON without the checksum."""
     content = {key: value for key, value in content.items() if key != "checksum"}
     canonical = json.dumps(plain(content), sort_keys=True, ensure_ascii=False, allow_nan=False)
     return content | {"checksum": hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()}
@@ -192,7 +196,7 @@ def load_results(folder: Path | str) -> dict[str, Any]:
     """
     path = Path(folder) / FILE
     try:
-        content = result_file.parsed(path)
+        content: dict[str, Any] = result_file.parsed(path)
         version = content.get("schema_version") if isinstance(content, dict) else None
         if version != SCHEMA_VERSION:
             shown = repr(version)[:40]

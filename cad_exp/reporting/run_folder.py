@@ -106,7 +106,7 @@ def held(folder: Path) -> bool:
 
 @contextmanager
 def attempt(folder: Path) -> Iterator[Path]:
-    """The empty place in which a run makes its files; gone after a success, kept after a failure for people to see."""
+    """Lend an empty place in which a run makes its files; gone after a success, kept after a failure to look at."""
     work = folder / MARK / "work"
     if not distributed.main():
         yield work
@@ -140,7 +140,7 @@ def publish(work: Path) -> None:
 
 
 def published(folder: Path) -> dict[str, Any]:
-    """The names and the config of the run whose files lie in the folder; {} where there is none."""
+    """Return the names and the config of the run whose files lie in the folder; {} where there is none."""
     found = read_json(folder / MARK / "published.json") or {}
     return found if isinstance(found.get("files"), dict) else {}
 

@@ -66,7 +66,7 @@ def metrics_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
 
 
 def _stacked(metric: dict[str, Any] | None) -> str:
-    """A value, marked where it carries a warning, over its interval."""
+    """Return a value, marked where it carries a warning, over its interval."""
     if metric is None:
         return number(None)
     mark = "*" if metric.get("definition", {}).get("warning") else ""
@@ -78,7 +78,7 @@ def _stacked(metric: dict[str, Any] | None) -> str:
 
 
 def warnings_of(metrics: list[dict[str, Any]]) -> list[str]:
-    """What the marks of a table mean: one plain sentence for the images of each variant."""
+    """Return what the marks of a table mean: one plain sentence for the images of each variant."""
     said: dict[str, list[str]] = {}
     for metric in metrics:
         if warning := metric["definition"].get("warning"):
@@ -88,7 +88,10 @@ def warnings_of(metrics: list[dict[str, Any]]) -> list[str]:
 
 
 def drawn_instead(metrics: list[dict[str, Any]], most: int = 4) -> str:
-    """What the edited model draws where it was asked for the concept: "garbage truck 45 %, gas pump 20 %"; or ""."""
+    """Return what the edited model draws where it was asked for the concept: "garbage truck 45 %, gas pump 20 %".
+
+    Returns "" where nothing was told apart.
+    """
     found = {
         metric["name"].removeprefix("drawn@"): metric["value"]
         for metric in metrics
@@ -141,7 +144,7 @@ def show_metrics(metrics: list[dict[str, Any]], title: str = "") -> None:
 
 
 def _reading(shown: list[dict[str, Any]], everything: list[dict[str, Any]]) -> list[str]:
-    """The lines below the table of the images."""
+    """Return the lines below the table of the images."""
     lines = [
         "value over [95 % interval]; the arrow is the direction this run wants; random: a random edit of equal budget"
     ]
@@ -165,7 +168,7 @@ def show_places(places: dict[str, Path | str]) -> None:
 
 
 def show_run(content: dict[str, Any], folder: Path) -> None:
-    """The table of a finished run (what its results.json holds), where everything lies, and last the verdict."""
+    """Print the table of a finished run (what its results.json holds), where everything lies, and last the verdict."""
     run = content["run"]
     show_metrics(content["metrics"], f"{run['concept']} · {run['granularity']} · {run['edit']}")
     names = {"results": "results.json", "attribution map": "attribution.png", "before and after": "before_after.png"}

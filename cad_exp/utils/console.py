@@ -20,7 +20,7 @@ class _Console(Console):
 
 
 def console(stderr: bool = False) -> Console:
-    """A console on the stream of this moment (tests and notebooks replace it); a log file gets 110 columns.
+    """Return a console on the stream of this moment (tests and notebooks replace it); a log file gets 110 columns.
 
     The stream is told to show a stand-in for what it cannot encode (`text.prepare`).
     """
@@ -84,7 +84,7 @@ def harmless(
 
 
 def duration(seconds: float) -> str:
-    """ "45 s", "3 min 05 s" or "2 h 07 min"."""
+    """Write "45 s", "3 min 05 s" or "2 h 07 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -124,7 +124,7 @@ _cut = _Cut()
 
 
 def glyph(pretty: str, plain: str) -> str:
-    """The pretty sign where the stream can encode it."""
+    """Return the pretty sign where the stream can encode it."""
     try:
         pretty.encode(console().encoding)
         return pretty

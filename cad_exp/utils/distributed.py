@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cad_exp.utils.errors import UserError
 
@@ -22,12 +22,12 @@ PATIENCE = timedelta(days=7)
 
 
 def size() -> int:
-    """Number of processes of this run. UserError if the environment holds no such number."""
+    """Return the number of processes of this run. UserError if the environment holds no such number."""
     return _number("WORLD_SIZE", 1)
 
 
 def rank() -> int:
-    """Number of this process, from 0. UserError if the environment holds no such number."""
+    """Return the number of this process, from 0. UserError if the environment holds no such number."""
     return _number("RANK", 0) if size() > 1 else 0
 
 
@@ -44,7 +44,7 @@ def main() -> bool:
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
-    """This process's part of a list that is the same everywhere; may be empty."""
+    """Return this process's part of a list that is the same everywhere; may be empty."""
     return items[rank() :: size()]
 
 
@@ -65,17 +65,17 @@ def together(device: str = "auto") -> Iterator[None]:
 
 
 def local_device(kind: str) -> str:
-    """The device of this process: with several processes each takes the GPU of its local rank."""
+    """Return the device of this process: with several processes each takes the GPU of its local rank."""
     return f"{kind}:{_number('LOCAL_RANK', 0)}" if size() > 1 and kind == "cuda" else kind
 
 
 def agree(value: T) -> T:
-    """The first process's value, in every process."""
+    """Return the first process's value, in every process."""
     if size() == 1:
         return value
     import torch.distributed as dist
 
-    box: list[Any] = [value]
+    box = [value]
     dist.broadcast_object_list(box)
     return box[0]
 
@@ -99,5 +99,5 @@ def add_up(tensors: Sequence["Tensor"]) -> None:
         group = [tensor for tensor in tensors if tensor.dtype == dtype]
         flat = torch.cat([tensor.reshape(-1) for tensor in group])
         dist.all_reduce(flat)
-        for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
+        for tensor, part in zip(group, torch.split(flat, [tensor.numel() for tensor in group]), strict=True):
             tensor.copy_(part.view_as(tensor))

@@ -20,7 +20,7 @@ def choose(name: str, options: Iterable[str], what: str) -> str:
 
 
 def not_finite(what: str, precision: str | None, cause: str = "") -> UserError:
-    """An error for numbers that are NaN or infinite: `what` they are, and what helps.
+    """Return an error for numbers that are NaN or infinite: `what` they are, and what helps.
 
     precision: of the run, fp32, bf16 or fp16; None where it is not known. cause: what is at fault, where that is known.
     """
@@ -32,7 +32,10 @@ def not_finite(what: str, precision: str | None, cause: str = "") -> UserError:
 
 
 def out_of_memory(error: Exception, config: dict[str, Any]) -> str | None:
-    """What to do when it says that a GPU's memory does not suffice for a run of this config; None for another error."""
+    """Return what to do when it says that a GPU's memory does not suffice for a run of this config.
+
+    None for another error.
+    """
     if type(error).__name__ != "OutOfMemoryError":  # torch's; to name its class would load torch
         return None
     runtime, images = config["runtime"], config["evaluation"]

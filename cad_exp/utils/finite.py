@@ -25,13 +25,13 @@ class Watch:
         self.decoded: list[Tensor] = []
 
     def latents(self, step: int, latents: Tensor | None) -> None:
-        """The latents (B, ...) after a step of the denoising, counted from 1."""
+        """Check the latents (B, ...) after a step of the denoising, counted from 1."""
         if latents is not None:
             self._check(finite_rows(latents), f"latents after step {step} of the denoising")
 
     @contextmanager
     def decoder(self, decoder: nn.Module) -> Iterator[None]:
-        """What the decoder gives inside the block: clipping to 0..1 would make an infinite pixel look white."""
+        """Note what the decoder gives inside the block: clipping to 0..1 would make an infinite pixel look white."""
         handle = decoder.register_forward_hook(lambda module, given, made: self.decoded.append(finite_rows(made)))
         try:
             yield
@@ -39,8 +39,9 @@ class Watch:
             handle.remove()
 
     def pixels(self, images: Tensor) -> None:
-        """The finished images (B, ...), and what the decoder gave for them."""
-        good, decoded = finite_rows(images), torch.cat(self.decoded) if self.decoded else torch.ones(1, dtype=bool)
+        """Check the finished images (B, ...), and what the decoder gave for them."""
+        good = finite_rows(images)
+        decoded = torch.cat(self.decoded) if self.decoded else torch.ones(1, dtype=torch.bool)
         if len(decoded) == len(good):
             good = good & decoded
         elif not decoded.all():  # it worked on tiles
@@ -61,7 +62,7 @@ def finite_rows(x: Tensor) -> Tensor:
 
 
 def broken_weight(modules: dict[str, nn.Module]) -> str | None:
-    """The name of the first weight that holds NaN or infinity; None where all are finite."""
+    """Return the name of the first weight that holds NaN or infinity; None where all are finite."""
     every: Iterable[tuple[str, Tensor]] = (
         (f"{part}.{name}", weight) for part, module in modules.items() for name, weight in module.named_parameters()
     )
@@ -69,7 +70,8 @@ def broken_weight(modules: dict[str, nn.Module]) -> str | None:
 
 
 def refusal(what: str, model: Any) -> UserError:
-    """An error for numbers of a DiffusionModel that are not finite; None: of whatever has no model."""
+    """Return an error for numbers of a DiffusionModel that are not finite; None: of whatever has no model."""
     name = broken_weight(getattr(model, "networks", {}))
     cause = f"the model's weights hold non-finite values: {name}" if name else ""
-    return not_finite(f"{what} is not finite", PRECISIONS.get(getattr(model, "dtype", None)), cause)
+    precision = PRECISIONS.get(model.dtype) if hasattr(model, "dtype") else None
+    return not_finite(f"{what} is not finite", precision, cause)

@@ -63,6 +63,6 @@ def _take(locks: list[FileLock]) -> int | None:
 
 
 def _names(count: int) -> list[str]:
-    """What the machine calls the GPUs: CUDA_VISIBLE_DEVICES=2,3 makes number 2 this process's first."""
+    """Return what the machine calls the GPUs: CUDA_VISIBLE_DEVICES=2,3 makes number 2 this process's first."""
     given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return given[:count] if len(given) >= count else [str(index) for index in range(count)]

@@ -15,7 +15,9 @@ BLANK_RANGE = 16
 def blank(images: np.ndarray) -> np.ndarray:
     """Whether images (N, H, W, 3) uint8 are of one colour: no channel spans more than BLANK_RANGE. (N,) bool."""
     flat = images.reshape(len(images), -1, images.shape[-1])
-    return ((flat.max(1).astype(int) - flat.min(1)) <= BLANK_RANGE).all(1)
+    span = flat.max(1).astype(int) - flat.min(1)
+    one_colour: np.ndarray = (span <= BLANK_RANGE).all(1)
+    return one_colour
 
 
 def save(folder: Path, images: np.ndarray) -> None:

@@ -15,7 +15,7 @@ CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def temporary(path: Path | str) -> Path:
-    """A hidden sibling of `path` with its suffix, to be moved onto it by `os.replace`."""
+    """Return a hidden sibling of `path` with its suffix, to be moved onto it by `os.replace`."""
     path = Path(path)
     return path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
 
@@ -47,7 +47,10 @@ def permit(folder: Path) -> None:
 
 
 def _usual(path: Path) -> int:
-    """The permissions of a file that is newly made there, as umask and folder want it; the file is gone again."""
+    """Return the permissions of a file that is newly made there, as umask and folder want it.
+
+    The file is gone again.
+    """
     path.unlink(missing_ok=True)
     path.touch()
     mode = path.stat().st_mode & 0o777
@@ -68,7 +71,7 @@ def write_json(path: Path | str, content: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where there is no such file, or no object in it."""
+    """Return the object in a JSON file; None where there is no such file, or no object in it."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -77,7 +80,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def plain(value: Any) -> Any:
-    """The same content in JSON's own types (numpy and torch scalars, tuples, paths)."""
+    """Return the same content in JSON's own types (numpy and torch scalars, tuples, paths)."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
@@ -103,7 +106,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def inside(folder: Path, name: str) -> Path | None:
-    """The path of `name` below a folder; None if it leads out of the folder, by its dots or through a link."""
+    """Return the path of `name` below a folder; None if it leads out of the folder, by its dots or through a link."""
     path = folder / name
     steps = Path(name).parts
     if Path(name).is_absolute() or not steps or ".." in steps:
@@ -115,7 +118,10 @@ def inside(folder: Path, name: str) -> Path | None:
 
 
 def system_error(error: BaseException) -> OSError | None:
-    """The operating system's error behind an error: itself, or the one that safetensors tells in words; else None."""
+    """Return the operating system's error behind an error: itself, or the one that safetensors tells in words.
+
+    None for any other error.
+    """
     if isinstance(error, OSError):
         return error
     told = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None

@@ -74,7 +74,7 @@ def run(main: Callable[[], int]) -> int:
 
 
 def _surroundings() -> str | None:
-    """What is wrong with the environment that every command needs."""
+    """Return what is wrong with the environment that every command needs."""
     try:
         distributed.rank()
         os.getcwd()

@@ -38,6 +38,7 @@ class Entry:
 
     @property
     def module(self) -> str:
+        """The dotted name of the module that defines the class."""
         return self.target.partition(":")[0]
 
 
@@ -85,7 +86,7 @@ class Registry:
         return self._entries[choose(name, self._entries, self.kind)]
 
     def get(self, name: str) -> Any:
-        """The class of a name or dotted path. Raises UserError if it is unknown, claimed twice, or broken."""
+        """Return the class of a name or dotted path. Raises UserError if it is unknown, claimed twice, or broken."""
         entry = self.where(name)
         if entry.rival:
             raise UserError(
@@ -95,22 +96,22 @@ class Registry:
         return _load(entry, f"{self.kind} '{name}'" + (f" of {entry.origin}" if entry.origin != TARGET else ""))
 
     def of(self, settings: Mapping[str, Any]) -> Any:
-        """The class that a config group chooses: by `_target_` if it has one, else by `name`."""
+        """Return the class that a config group chooses: by `_target_` if it has one, else by `name`."""
         return self.get(chosen(settings))
 
     def make(self, settings: Mapping[str, Any]) -> Any:
-        """An object of the chosen class, made with the other settings. Raises UserError for those it does not take."""
+        """Make an object of the chosen class. Raises UserError for settings that it does not take."""
         cls = self.of(settings)
         return cls(**fitting(cls, settings, f"{self.kind} {settings.get('name') or chosen(settings)}"))
 
     def fact(self, name: str, key: str) -> Any:
-        """What a class says of itself under this key; where the entry holds it, nothing is loaded."""
+        """Return what a class says of itself under this key; where the entry holds it, nothing is loaded."""
         facts = self.where(name).facts
         return facts[key] if key in facts else getattr(self.get(name), key)
 
 
 def chosen(settings: Mapping[str, Any]) -> str:
-    """The name, or the dotted path, of the class that a config group chooses."""
+    """Return the name, or the dotted path, of the class that a config group chooses."""
     target = settings.get(TARGET)
     if target is not None and "." not in str(target):
         raise UserError(f"_target_={target} is no dotted path of a class: write package.module.Class")
@@ -118,7 +119,7 @@ def chosen(settings: Mapping[str, Any]) -> str:
 
 
 def fitting(cls: Any, settings: Mapping[str, Any], what: str, given: int = 0) -> dict[str, Any]:
-    """The settings of a class without those that choose it. Raises UserError unless it can be called with them.
+    """Return the settings that are a class's own. Raises UserError unless it can be called with them.
 
     what: the class in words. given: the number of arguments that it gets before them.
     """
@@ -148,12 +149,12 @@ def installed(kind: str) -> Iterator[tuple[str, Entry]]:
 
 
 def points(kind: str) -> list[metadata.EntryPoint]:
-    """The entry points of installed packages for one kind, by name."""
+    """Return the entry points of installed packages for one kind, by name."""
     return sorted(_points().select(group=f"{HOME}.{kind}"), key=lambda point: point.name)
 
 
 def package(point: metadata.EntryPoint) -> str:
-    """The package of an entry point, with its version."""
+    """Return the package of an entry point, with its version."""
     return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
 
 
@@ -164,7 +165,7 @@ def _points() -> metadata.EntryPoints:
 
 
 def _load(entry: Entry, what: str) -> Any:
-    """The object behind an entry. What is wrong with somebody else's code is one sentence that names its package."""
+    """Load the object behind an entry. A fault of somebody else's code is one sentence that names its package."""
     point = metadata.EntryPoint("", entry.target, "")
     if entry.origin == HOME:
         return point.load()

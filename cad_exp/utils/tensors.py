@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,7 +14,7 @@ from cad_exp.utils.io import atomic, system_error
 from cad_exp.utils.tensor_header import KEY
 
 
-def save_tensors(path: str | Path, kind: str, tensors: dict[str, torch.Tensor], meta: dict) -> Path:
+def save_tensors(path: str | Path, kind: str, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> Path:
     """Write tensors and JSON-able metadata to a safetensors file of a kind (`edit`, `probes`, `attribution`).
 
     Raises OSError where the file cannot be written; what was there before stays.
@@ -30,8 +31,8 @@ def save_tensors(path: str | Path, kind: str, tensors: dict[str, torch.Tensor], 
     return Path(path)
 
 
-def resumed(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict] | None:
-    """What a stopped stage left in its checkpoint; None, said and with the file gone, where it is damaged."""
+def resumed(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+    """Return what a stopped stage left in its checkpoint; None, said and with the file gone, where it is damaged."""
     try:
         return load_tensors(path, kind)
     except UserError:
@@ -40,7 +41,7 @@ def resumed(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict] | Non
         return None
 
 
-def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], dict]:
+def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote. UserError if the file is missing, damaged, or of another kind."""
     path = Path(path)
     if not path.is_file():

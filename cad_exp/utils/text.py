@@ -40,13 +40,13 @@ _ERRORS = "cad_exp.plain"
 
 
 def escaped(char: str) -> str:
-    r"""A character as Python writes it in ASCII: "\x1b", "\u202e", "\U0001f600"."""
+    r"""Return a character as Python writes it in ASCII: "\x1b", "\u202e", "\U0001f600"."""
     code = ord(char)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def safe(text: Any) -> str:
-    """The text with control characters and marks of direction written out; line breaks and tabs stay."""
+    """Return the text with control characters and marks of direction written out; line breaks and tabs stay."""
     return _UNSAFE.sub(lambda found: escaped(found[0]), str(text))
 
 
@@ -56,7 +56,7 @@ def line(text: Any) -> str:
 
 
 def ascii_only(text: str) -> str:
-    """The text in ASCII: an arrow as "->", other characters as `escaped` writes them."""
+    """Return the text in ASCII: an arrow as "->", other characters as `escaped` writes them."""
     return "".join(char if char < "\x80" else _PLAIN.get(char) or escaped(char) for char in text)
 
 
@@ -71,7 +71,7 @@ def inert(text: str) -> str:
 
 
 def cell(value: Any) -> Any:
-    """A value for CSV; text that a spreadsheet would take for a formula begins with an apostrophe."""
+    """Return a value for CSV; text that a spreadsheet would take for a formula begins with an apostrophe."""
     if not isinstance(value, str):
         return value
     shown = safe(value)

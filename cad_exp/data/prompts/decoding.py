@@ -31,7 +31,10 @@ FOREIGN = {  # what a file is that is no table, by its first bytes
 
 
 def content(file: Path) -> bytes:
-    """The bytes of a file, unpacked if gzip packed it. UserError if it cannot be read, is too large, or no table."""
+    """Return the bytes of a file, unpacked if gzip packed it.
+
+    UserError if it cannot be read, is too large, or no table.
+    """
     try:
         if file.stat().st_size > MOST:
             raise UserError(f"'{file}' is larger than {MOST >> 30} GiB: keep only the rows that you need")
@@ -52,7 +55,7 @@ def content(file: Path) -> bytes:
 
 
 def decode(data: bytes, file: Path, encoding: str | None, group: str = "prompts") -> str:
-    """The text without its byte order mark. UserError names the line of the first byte that is no text.
+    """Return the text without its byte order mark. UserError names the line of the first byte that is no text.
 
     encoding: None takes what the mark says, else UTF-16 where every other byte is zero, else UTF-8.
     """

@@ -10,10 +10,12 @@ from typing import Any
 from cad_exp.data.prompts.decoding import MOST
 from cad_exp.utils.errors import UserError
 
-Cell = str | tuple[str, ...]
+Cell = str | tuple[str, ...]  # a text, or a list of them
 
 
-def read(data: bytes, file: Path, used: Collection[str], lists: Collection[str]) -> tuple[list[str], list[dict]]:
+def read(
+    data: bytes, file: Path, used: Collection[str], lists: Collection[str]
+) -> tuple[list[str], list[dict[str, Cell]]]:
     """Column names, and every row's cells of the columns that are used; lists of texts only where `lists` has them.
 
     UserError for a damaged file, and for a column of another type, with both named.

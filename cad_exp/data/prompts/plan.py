@@ -20,7 +20,9 @@ FIRST = 200_000  # seeds of rows that bring none: away from those of the concept
 
 
 def plan(config: Settings) -> list[Shot]:
-    """The images of a resolved config that its metrics look at, the same for every variant; [] if it measures nothing.
+    """Return the images of a resolved config that its metrics look at, the same for every variant.
+
+    [] if it measures nothing.
 
     Those of the concept come from the group `prompts`; what is to stay from `others`, and with `others=auto` from
     the rest of the same set. UserError for a set that does not fit the concept or lacks what the metrics need.
@@ -71,7 +73,7 @@ def to_shots(rows: list[Row], settings: Settings, concept: Settings, seed: int) 
     seed + j x 2^32, which no other row's can be. With `public_code` guidance and size are the model's, and so are the
     seeds if the set has a `public_seed`: as the public code of CAD has it.
     """
-    groups: dict[tuple, list[Shot]] = {}
+    groups: dict[tuple[Any, ...], list[Shot]] = {}
     for row in rows:
         first = 1_000_000 * seed + FIRST + row.number if row.seed is None else row.seed
         guidance, size = row.guidance, row.size

@@ -7,8 +7,10 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from cad_exp.data.prompts.parquet import Cell
 from cad_exp.data.prompts.table import Faults, Record
 from cad_exp.utils.errors import UserError, choose
 
@@ -42,12 +44,13 @@ def convert(header: list[str], records: list[Record], settings: dict[str, Any], 
     columns = named(settings, group)
     for name, column in columns.items():
         choose(column, header, f"column (of {group}.columns.{name}) in '{file}'")
-    faults, rows, first = Faults(file), [], {}
+    faults, rows = Faults(file), []
+    first: dict[str, str] = {}
     for record in records:
-        cells = {name: record.cells[column] for name, column in columns.items()}
+        cells = {name: _text(record.cells[column]) for name, column in columns.items()}
         if not any(unicodedata.category(char)[0] not in "ZC" for char in cells["prompt"]):
             continue  # nothing to see in it: an empty prompt asks for nothing
-        row = _row(record, cells, settings, lambda reason, where=record.where: faults.add(where, reason))
+        row = _row(record, cells, settings, partial(faults.add, record.where))
         if row and row.id in first:
             faults.add(record.where, f"the id '{row.id}' stands on {first[row.id]} too")
         elif row:
@@ -57,8 +60,12 @@ def convert(header: list[str], records: list[Record], settings: dict[str, Any], 
     return rows
 
 
+def _text(cell: Cell) -> str:
+    return cell if isinstance(cell, str) else ", ".join(cell)
+
+
 def named(settings: dict[str, Any], group: str) -> dict[str, str]:
-    """The columns that a set's file must have, by what they hold. UserError for what `columns` cannot say."""
+    """Return the columns that a set's file must have, by what they hold. UserError for what `columns` cannot say."""
     if not isinstance(settings["columns"], dict):
         raise UserError(f"{group}.columns must name columns, as in {{prompt: text, seed: null}}")
     columns = {name: str(column) for name, column in settings["columns"].items() if column is not None}
@@ -91,7 +98,10 @@ def _row(record: Record, cells: dict[str, str], settings: dict[str, Any], fault:
 
 
 def _number(name: str, text: str, wrong: list[str]) -> Any:
-    """A seed (integer), guidance (float >= 0), width or height (multiples of 8 pixels); else a reason joins `wrong`."""
+    """Return a seed (integer), guidance (float >= 0), width or height (multiples of 8 pixels).
+
+    Else a reason joins `wrong`.
+    """
     shown = " ".join(text.split())
     shown = shown if len(shown) <= 40 else f"{shown[:40]}..."
     if name == "guidance":

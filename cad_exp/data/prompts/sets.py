@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any
 
 from cad_exp.config.listed import TEXTS, as_list
 from cad_exp.config.safety import policy
 from cad_exp.config.safety.reading import words
+from cad_exp.data.prompts.parquet import Cell
 from cad_exp.data.prompts.rows import SEEDS, Row, convert, named
 from cad_exp.data.prompts.sources import locate
-from cad_exp.data.prompts.table import Cell, Faults, Record, read
+from cad_exp.data.prompts.table import Faults, Record, read
 from cad_exp.data.prompts.templates import generate
 from cad_exp.utils import console
 from cad_exp.utils.errors import UserError, choose
@@ -21,7 +23,7 @@ REQUIRED = ("per_prompt",)
 
 
 def load(settings: Settings, concept: Settings, group: str = "prompts") -> list[Row]:
-    """The rows of a prompt set that a run uses, in the order of the set; at least one.
+    """Return the rows of a prompt set that a run uses, in the order of the set; at least one.
 
     settings: of an option of the config group `prompts` that is a set. group: under which name the user gave it.
     Rows with an empty prompt and rows that ask for another row's image are left out; where images of nudity are made,
@@ -51,7 +53,7 @@ class _LeftOut:
     def __init__(self) -> None:
         self.reasons: list[str] = []
 
-    def out(self, reason: str, before: list, kept: list) -> list:
+    def out(self, reason: str, before: Sized, kept: list[Row]) -> list[Row]:
         """`kept`, after noting how many of `before` it lacks."""
         if lacking := len(before) - len(kept):
             self.reasons.append(f"{lacking:,} that {reason}")
@@ -70,7 +72,10 @@ def _drawable(rows: list[Row], settings: Settings, concept: Settings, left: _Lef
 
 
 def _from_file(settings: Settings, group: str, left: _LeftOut) -> tuple[list[Row], dict[int, Record], str]:
-    """The rows of a set's file without those that ask for nothing or for another's image; all records by number."""
+    """Return the rows of a set's file without those that ask for nothing or for another's image.
+
+    Also returns all records by number.
+    """
     file, wanted = locate(settings, group), settings["where"]
     columns = set(named(settings, group).values())
     header, records = read(file, settings["encoding"], columns | set(wanted), set(wanted) - columns, group)
@@ -83,7 +88,7 @@ def _from_file(settings: Settings, group: str, left: _LeftOut) -> tuple[list[Row
 
 
 def _checked(settings: Settings, group: str) -> Settings:
-    """The settings with their lists as lists. UserError with key, value and what is allowed."""
+    """Return the settings with their lists as lists. UserError with key, value and what is allowed."""
     settings = dict(settings)
     choose(settings.get("duplicates", "drop"), DUPLICATES, f"{group}.duplicates")
     for key, least in LEAST.items():
@@ -115,7 +120,7 @@ def _shown(value: Any) -> str:
 
 
 def _values(value: Any, key: str) -> list[Any]:
-    """What a cell may be: one value or several."""
+    """Return what a cell may be: one value or several."""
     values = value if isinstance(value, list) else [value]
     if any(isinstance(item, (dict, list)) for item in values):
         raise UserError(f"{key} must be one value or a list of values, not {_shown(value)}")
@@ -166,8 +171,12 @@ def _cut(rows: list[Row], settings: Settings) -> list[Row]:
 
 
 def _single(rows: list[Row], source: str, settings: Settings, group: str) -> list[Row]:
-    """The first of all rows that ask for one image, which would count it twice. UserError where they are refused."""
-    faults, first, kept = Faults(source), {}, []
+    """Return the first of all rows that ask for one image, which would count it twice.
+
+    UserError where they are refused.
+    """
+    faults, kept = Faults(source), []
+    first: dict[tuple[Any, ...], str] = {}
     for row in rows:
         key = (row.prompt, row.seed, row.guidance, row.size)
         if row.seed is None or first.setdefault(key, row.where) == row.where:

@@ -17,12 +17,12 @@ GROUPS = ("prompts", "others")  # of the config, in which a prompt set may be ch
 
 
 def files(config: dict[str, Any]) -> list[Path]:
-    """The files of all prompt sets that a run's config names. UserError where one is missing."""
+    """Return the files of all prompt sets that a run's config names. UserError where one is missing."""
     return [locate(config[group], group) for group in GROUPS if "columns" in (config.get(group) or {})]
 
 
 def locate(settings: dict[str, Any], group: str = "prompts") -> Path:
-    """The file of one prompt set; from the hub, it is downloaded unless the hub's own cache holds it.
+    """Return the file of one prompt set; from the hub, it is downloaded unless the hub's own cache holds it.
 
     settings: of an option of the config group `prompts` (or `others`, as `group` says). UserError if it is missing.
     """
@@ -36,9 +36,10 @@ def locate(settings: dict[str, Any], group: str = "prompts") -> Path:
             raise UserError(f"there is no prompt file '{settings['path']}': give {group}.path=FILE (CSV or parquet)")
         return file
     folder, names = os.environ.get(FOLDER), [settings["file"], *(settings["name"] + suffix for suffix in SUFFIXES)]
-    for name in names if folder else ():
-        if name and os.path.isfile(resolve(folder) / name):
-            return resolve(folder) / name
+    places: list[Path] = [resolve(folder) / name for name in names if name] if folder else []
+    for place in places:
+        if os.path.isfile(place):
+            return place
     if settings["hub"]:
         return _from_hub(settings, group)
     raise UserError(
@@ -48,7 +49,10 @@ def locate(settings: dict[str, Any], group: str = "prompts") -> Path:
 
 
 def _from_hub(settings: dict[str, Any], group: str) -> Path:
-    """The file of a hub data set: what was downloaded before, else what the hub gives. UserError within seconds."""
+    """Return the file of a hub data set: what was downloaded before, else what the hub gives.
+
+    UserError within seconds.
+    """
     hub, revision, name = settings["hub"], settings["revision"], settings["file"]
     held = _downloaded(hub, revision, name)
     if held is not None:
@@ -70,7 +74,7 @@ def _from_hub(settings: dict[str, Any], group: str) -> Path:
 
 
 def _downloaded(hub: str, revision: str | None, name: str | None) -> Path | None:
-    """The file in the hub's own cache, if it is there; without a name, the only table there."""
+    """Return the file in the hub's own cache, if it is there; without a name, the only table there."""
     from huggingface_hub import snapshot_download
 
     try:

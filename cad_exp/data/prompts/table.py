@@ -34,6 +34,7 @@ class Faults:
     found: list[str] = field(default_factory=list)
 
     def add(self, where: str, reason: str) -> None:
+        """Note a fault and its place."""
         self.found.append(f"{where}: {reason}")
 
     def refuse(self) -> None:
@@ -73,7 +74,9 @@ def read(
 def _csv(text: str, file: Path) -> tuple[list[str], list[Record]]:
     """By RFC 4180. A record may span several lines of the file; its place is the first of them."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=_separator(text))
-    faults, records, header, first = Faults(str(file)), [], None, 1
+    faults, first = Faults(str(file)), 1
+    header: list[str] | None = None
+    records: list[Record] = []
     while True:
         try:
             cells = next(reader)
@@ -99,6 +102,6 @@ def _csv(text: str, file: Path) -> tuple[list[str], list[Record]]:
 
 
 def _separator(text: str) -> str:
-    """A comma, unless the header has none: then a tab, or a semicolon, as spreadsheets write it in half of Europe."""
+    """Find what parts the cells: a comma, else a tab, or a semicolon as in half of Europe's spreadsheets."""
     header = text.lstrip().partition("\n")[0]
     return next((each for each in SEPARATORS if each in header), ",")

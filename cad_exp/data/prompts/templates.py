@@ -22,7 +22,7 @@ def generate(settings: dict[str, Any], concept: dict[str, Any]) -> list[Row]:
     kind, label = concept["kind"], concept["label"] or ""
     if label and not any(row[2:] == (kind, label) for row in found):
         found += [(f"concept-{number}", *row) for number, row in enumerate(_own(settings, kind, label))]
-    return [Row(number, name, name, *row) for number, (name, *row) in enumerate(found)]
+    return [Row(n, name, name, prompt, kind, label) for n, (name, prompt, kind, label) in enumerate(found)]
 
 
 Generated = Iterator[tuple[str, str, str]]  # prompt, kind, label
@@ -59,7 +59,7 @@ def _own(settings: dict[str, Any], kind: str, label: str) -> Generated:
 
 
 def fill(template: str, noun: str) -> str:
-    """`a photo of a {}` with its noun, and "an" before a vowel."""
+    """Put a noun into `a photo of a {}`, with "an" before a vowel."""
     if template.count("{}") != 1:
         raise UserError(f"the template '{template}' must hold one {{}}, where the noun goes")
     vowel = noun[:1] in tuple("AEIOUaeiou") and (template.startswith("a {}") or " a {}" in template)

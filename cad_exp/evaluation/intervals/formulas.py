@@ -9,7 +9,8 @@ import numpy as np
 from scipy import stats
 
 Bounds = tuple[float, float]
-Interval = tuple[float, float | None, float | None]  # value, low, high
+Bounded = tuple[float, float, float]  # value, low, high
+Interval = tuple[float, float | None, float | None]  # the same, where the ends may not be known
 LEVEL = 0.95
 
 
@@ -31,7 +32,7 @@ def student(values: np.ndarray, level: float = LEVEL) -> Bounds | None:
 
 
 def garwood(count: float, level: float = LEVEL) -> Bounds:
-    """The exact limits of a Poisson count (F. Garwood, Biometrika 28, 1936): of 0 up to 3.69."""
+    """Return the exact limits of a Poisson count (F. Garwood, Biometrika 28, 1936): of 0 up to 3.69."""
     tail = (1 - level) / 2
     low = float(stats.chi2.ppf(tail, 2 * count)) / 2 if count > 0 else 0.0
     return low, float(stats.chi2.isf(tail, 2 * (count + 1))) / 2
@@ -48,10 +49,12 @@ class Fourfold:
 
     @classmethod
     def of(cls, before: np.ndarray, after: np.ndarray) -> Fourfold:
+        """Count pairs of 0 and 1, image by image."""
         a, b = np.asarray(before, bool), np.asarray(after, bool)
-        return cls(*(float(np.mean(x)) for x in (a & b, a & ~b, ~a & b)), len(a))
+        both, only_before, only_after = (float(np.mean(x)) for x in (a & b, a & ~b, ~a & b))
+        return cls(both, only_before, only_after, len(a))
 
-    def change(self, level: float = LEVEL) -> Interval:
+    def change(self, level: float = LEVEL) -> Bounded:
         """Newcombe's hybrid score interval of a paired difference (Statistics in Medicine 17, 1998, method 10).
 
         Squares the distances to both Wilson limits and adds them, less twice their product times the correlation phi of

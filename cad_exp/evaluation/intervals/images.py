@@ -67,7 +67,7 @@ class Total:
         return max(0.0, low), high
 
     def change(self, before: Total) -> Interval:
-        """What rose less what fell, each a count; as in McNemar's test only images that differ count."""
+        """Return what rose less what fell, each a count; as in McNemar's test only images that differ count."""
         steps = np.asarray(self.values, float) - np.asarray(before.values, float)
         rose, fell = float(steps[steps > 0].sum()), float(-steps[steps < 0].sum())
         (low_r, high_r), (low_f, high_f) = garwood(rose), garwood(fell)
@@ -77,7 +77,7 @@ class Total:
 
 
 def _wider(counted: Bounds, spread: Bounds | None, n: int) -> Bounds:
-    """The union of two intervals of a sum, the second of them given for the mean of n."""
+    """Return the union of two intervals of a sum, the second of them given for the mean of n."""
     if spread is None:
         return counted
     return min(counted[0], n * spread[0]), max(counted[1], n * spread[1])

@@ -53,7 +53,8 @@ class Shares:
             parts = [table.change(_each(len(tables))) for table in tables]
             return self.value - before.value, min(p[1] for p in parts), max(p[2] for p in parts)
         cells = np.mean([(t.both, t.only_before, t.only_after) for t in tables], axis=0)
-        return Fourfold(*map(float, cells), _alike([t.n for t in tables])).change()
+        both, only_before, only_after = map(float, cells)
+        return Fourfold(both, only_before, only_after, _alike([t.n for t in tables])).change()
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,10 @@ class Means:
         if not self.worst:
             return self._pooled()
         limits = [student(group, _each(len(self.groups))) for group in self.groups]
-        if any(limit is None for limit in limits):
+        found = [limit for limit in limits if limit is not None]
+        if len(found) < len(limits):
             return None
-        return max(low for low, _ in limits), max(high for _, high in limits)
+        return max(low for low, _ in found), max(high for _, high in found)
 
     def _pooled(self) -> Bounds | None:
         """Of the mean of the labels' means: their common variance within labels, as in the analysis of variance."""
@@ -104,16 +106,17 @@ class Means:
             return estimated(Means(differences))
         limits = [student(each, _each(len(differences))) for each in differences]
         value = self.value - before.value
-        if any(limit is None for limit in limits):
+        found = [limit for limit in limits if limit is not None]
+        if len(found) < len(limits):
             return value, None, None
-        return value, min(low for low, _ in limits), max(high for _, high in limits)
+        return value, min(low for low, _ in found), max(high for _, high in found)
 
 
-def _alike(sizes: Sequence[int]) -> float:
+def _alike(sizes: Sequence[float]) -> float:
     """How many images of one label tell the mean over labels as well as so many of each."""
     return len(sizes) ** 2 / float(np.sum(1 / np.asarray(sizes)))
 
 
 def _each(groups: int) -> float:
-    """The level at which each of so many intervals is taken so that all hold at LEVEL (Sidak)."""
-    return LEVEL ** (1 / groups)
+    """Return the level at which each of so many intervals is taken so that all hold at LEVEL (Sidak)."""
+    return float(LEVEL ** (1 / groups))

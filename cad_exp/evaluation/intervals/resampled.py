@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from scipy import stats
 
-from cad_exp.evaluation.intervals.formulas import LEVEL, Bounds, Interval
+from cad_exp.evaluation.intervals.formulas import LEVEL, Bounded, Bounds, Interval
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Bootstrapped:
         return _centred(self.value - before.value, self.drawn - before.drawn)
 
 
-def _centred(value: float, drawn: np.ndarray) -> Interval:
+def _centred(value: float, drawn: np.ndarray) -> Bounded:
     low, high = np.percentile(drawn - drawn.mean(), [2.5, 97.5])
     return value, value + min(float(low), 0.0), value + max(float(high), 0.0)
 

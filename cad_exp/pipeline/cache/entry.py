@@ -34,7 +34,7 @@ def is_entry(place: Path) -> bool:
 
 
 def _content(place: Path) -> dict[str, Any] | None:
-    """What entry.json says; None where it is not the one that was written for this key."""
+    """Return what entry.json says; None where it is not the one that was written for this key."""
     content = read_json(place / ENTRY)
     if content is None or content.get("stage") != place.parent.name or not isinstance(content.get("files"), dict):
         return None
@@ -46,7 +46,7 @@ def _content(place: Path) -> dict[str, Any] | None:
 
 
 def damage(place: Path) -> str | None:
-    """What is wrong with an entry, by its checksums; None when all is well."""
+    """Return what is wrong with an entry, by its checksums; None when all is well."""
     if not is_entry(place):
         real = place.is_dir() and not place.is_symlink() and _KEY.fullmatch(place.name)
         return f"{ENTRY} is not what was written" if real else "it is no entry"
@@ -59,7 +59,7 @@ def damage(place: Path) -> str | None:
 
 
 def foreign(place: Path) -> str | None:
-    """The first file or link in an entry's folder that the entry does not list; None without any."""
+    """Return the first file or link in an entry's folder that the entry does not list; None without any."""
     listed = {ENTRY, *(read_json(place / ENTRY) or {}).get("files", {})}
     for path in sorted(place.rglob("*")):
         name = path.relative_to(place).as_posix()

@@ -40,7 +40,7 @@ class CacheFolder:
                 yield place, read_json(place / ENTRY) or {}
 
     def others(self) -> list[Path]:
-        """What lies at an entry's place and is none: nobody reads it, and nobody removes it."""
+        """Return what lies at an entry's place and is none: nobody reads it, and nobody removes it."""
         return [place for place in self.places() if not is_entry(place)]
 
     def places(self) -> list[Path]:
@@ -50,20 +50,20 @@ class CacheFolder:
         return sorted(place for places in inside for place in places)
 
     def lock(self, key: str) -> Path:
-        """The lock file of an entry; some entries share one."""
+        """Name the lock file of an entry; some entries share one."""
         folder = self.folder / LOCKS
         folder.mkdir(parents=True, exist_ok=True)
         return folder / key[:8]
 
     def draft(self) -> Path:
-        """A new empty folder for what is not finished yet."""
+        """Make a new empty folder for what is not finished yet."""
         draft = self.folder / DRAFTS / leases.own_name()
         draft.mkdir(parents=True)
         return draft
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """An empty folder among the drafts (the system's, where the cache cannot be written), gone afterwards."""
+        """Lend an empty folder among the drafts (the system's, where the cache cannot be written), gone afterwards."""
         try:
             folder = self.draft()
         except OSError as error:

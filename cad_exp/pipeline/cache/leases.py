@@ -24,7 +24,7 @@ _NAME = re.compile(r"(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}")
 
 
 def own_name() -> str:
-    """A new name that says whose it is: <host>-<pid>-<8 hex digits>."""
+    """Make a new name that says whose it is: <host>-<pid>-<8 hex digits>."""
     return f"{HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
@@ -38,7 +38,7 @@ class Lease:
     """Says, until it is closed or its process ends, that the cache with this folder of leases is in use."""
 
     def __init__(self, folder: Path):
-        """Raises OSError where nothing can be written."""
+        """Begin the use. Raises OSError where nothing can be written."""
         folder.mkdir(parents=True, exist_ok=True)
         self.file = folder / own_name()
         self._held = self.file.with_name(f"{self.file.name}.lock")

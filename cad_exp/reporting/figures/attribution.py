@@ -2,7 +2,7 @@
 
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -132,7 +132,10 @@ def _draw_strips(axes: Axes, layers: list[Layer], granularity: str) -> None:
 
 
 def _takeaway(layers: list[Layer], granularity: str, stable: bool | None = None) -> str:
-    """What the picture shows, in numbers; who is the strongest only where another estimate would say the same."""
+    """Say what the picture shows, in numbers.
+
+    It names the strongest only where another estimate would say the same.
+    """
     first = max(layers, key=lambda layer: layer.helps)
     last = min(layers, key=lambda layer: layer.suppresses)
     helps, hinders = sum(layer.helps for layer in layers), -sum(layer.suppresses for layer in layers)
@@ -158,7 +161,7 @@ def _head(figure: Figure, title: str, text: str, verdict: list[str]) -> None:
     width, height = figure.get_size_inches()
     name = wrapped(title, int(8 * width), 1)
     figure.text(0.012, 1 - 0.14 / height, name, fontsize=14, fontweight="bold", color=INK, va="top")
-    look = {"color": INK, "va": "top", "linespacing": 1.35}
+    look: dict[str, Any] = {"color": INK, "va": "top", "linespacing": 1.35}
     figure.text(0.012, 1 - 0.47 / height, "\n".join(verdict), fontsize=9.5, fontweight="bold", **look)
     below = 0.45 + 0.2 * len(verdict)
     figure.text(0.012, 1 - below / height, textwrap.fill(text, 185), fontsize=8.8, **look | {"color": PALE})

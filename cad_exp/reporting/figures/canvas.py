@@ -5,6 +5,7 @@ matplotlib's object interface with the Agg canvas: no window, no global state, t
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -60,7 +61,7 @@ def separate(axes: Axes, parts: Sequence[str]) -> None:
     axes.tick_params(length=0, labelsize=8.5)
 
 
-def name_rows(axes: Axes, names: Sequence[str], kinds: Sequence[str], **look: float) -> None:
+def name_rows(axes: Axes, names: Sequence[str], kinds: Sequence[str], **look: Any) -> None:
     """Label one row per layer, in the colour of its kind of module."""
     axes.set_yticks(range(len(names)), [f"{name}  {kind}" for name, kind in zip(names, kinds, strict=True)], **look)
     for tick, kind in zip(axes.get_yticklabels(), kinds, strict=True):

@@ -25,7 +25,7 @@ KIND_TITLES = {
 }
 Measure = tuple[str, float, str]  # as the records call it, its value for the intact model, as people call it
 J: Measure = ("J", 0.0, "change of J")
-ORDER_STYLES = {
+ORDER_STYLES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "most": ("most helpful first", HELPS, {"marker": "o", "markersize": 4}),
     "least": ("most suppressing first", SUPPRESSES, {"marker": "s", "markersize": 4}),
     "random": ("in random order", PALE, {"linestyle": (0, (5, 3))}),
@@ -64,7 +64,7 @@ def _scatter_panel(axes: Any, rows: pd.DataFrame, looks: dict[float, tuple[str, 
     for rate in sorted(rows["rate"].unique(), reverse=True):
         own, (colour, marker) = rows[rows["rate"] == rate], looks[rate]
         axes.scatter(own["predicted"], own["true"], s=18, color=colour, marker=marker, alpha=0.6, linewidths=0)
-        look = {"marker": marker, "linestyle": "", "color": colour, "markersize": 5}
+        look: dict[str, Any] = {"marker": marker, "linestyle": "", "color": colour, "markersize": 5}
         keys.append(Line2D([], [], label=_said(rate, own, right=line), **look))
     both = np.concatenate([rows["predicted"], rows["true"], [0.0]])
     ends, same = [both.min(), both.max()], []
@@ -76,14 +76,14 @@ def _scatter_panel(axes: Any, rows: pd.DataFrame, looks: dict[float, tuple[str, 
 
 
 def _legend_below(axes: Any, **how: Any) -> None:
-    """The legend of a panel under the name of its horizontal axis, where it hides no point."""
+    """Draw the legend of a panel under the name of its horizontal axis, where it hides no point."""
     inches = axes.get_position().height * axes.figure.get_figheight()
     look = {"frameon": False, "fontsize": 8.5, "borderaxespad": 0}
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.5 / inches), **look, **how)
 
 
 def _said(rate: float, rows: pd.DataFrame, right: bool) -> str:
-    """ "5 %: Pearson 0.90, slope 0.78, signs agree in 10 of 16, R² -2.1"; right: whether the last two are asked."""
+    """Write "5 %: Pearson 0.90, slope 0.78, signs agree in 10 of 16, R² -2.1"; right: whether to give the last two."""
     found = agreement(rows["predicted"], rows["true"], resamples=0)
     pearson, slope, r2 = (_value(found[name]) for name in ("pearson", "slope", "r2"))
     text = f"{100 * rate:.3g} %: Pearson {pearson}, slope {slope}"

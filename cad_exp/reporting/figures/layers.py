@@ -51,7 +51,7 @@ def _with_shares(layer: Layer, total: float) -> Layer:
 
 
 def short_name(module: str, block: str) -> str:
-    """The name of "up_blocks.1.attentions.0" is "up 1, transformer 0"; its second inner block adds ".1"."""
+    """Name "up_blocks.1.attentions.0" as "up 1, transformer 0"; its second inner block adds ".1"."""
     inner = re.search(r"transformer_blocks\.(\d+)", module)
     inner_number = f".{inner[1]}" if inner and inner[1] != "0" else ""
     sides = re.match(r"(down|up)_blocks\.(\d+)\.attentions\.(\d+)", block)
@@ -64,7 +64,7 @@ def short_name(module: str, block: str) -> str:
 
 
 def strip(scores: np.ndarray) -> np.ndarray:
-    """The scores in falling order; of more than 200, those at 200 evenly spaced ranks, both ends included."""
+    """Return the scores in falling order; of more than 200, those at 200 evenly spaced ranks, both ends included."""
     if len(scores) > SORTED_EXACTLY:
         scores = np.concatenate([scores[:: len(scores) // SORTED_EXACTLY + 1], [scores.max(), scores.min()]])
     falling = np.sort(scores)[::-1]

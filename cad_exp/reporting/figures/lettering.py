@@ -43,14 +43,16 @@ def letter(figure: Figure) -> None:
 
 
 def readable(words: str) -> str:
-    r"""The text as pictures show it: what no installed font holds as ":church:" (signs) or "\u4e2d" (letters)."""
+    r"""Write text as pictures show it: what no font here holds as ":church:" (signs) or "\u4e2d" (letters)."""
     words = text.safe(words)
     missing = set(words) - {"\n", "\t"} - _held(fonts(words))
     return "".join(_stand_in(char) if char in missing else char for char in words)
 
 
 def wrapped(words: str, width: int, lines: int) -> str:
-    """The text in at most `lines` lines of `width` columns (a Chinese character takes two); "..." where it is cut.
+    """Break the text into at most `lines` lines of `width` columns (a Chinese character takes two).
+
+    It ends in "..." where it is cut.
 
     Words longer than a line are broken; of nothing at all it says so.
     """
@@ -67,7 +69,7 @@ def wrapped(words: str, width: int, lines: int) -> str:
 
 
 def fonts(words: str) -> list[str]:
-    """The families in which to look for the text's characters, one after the other."""
+    """Return the families in which to look for the text's characters, one after the other."""
     missing, chosen = set(words) - _held([BASE]), [BASE]
     for family in _installed() if missing else ():
         if missing & _held([family]):
@@ -85,7 +87,8 @@ def _held(families: list[str]) -> set[str]:
 @cache
 def _installed() -> dict[str, str]:
     """Families of outline fonts on this machine and their files, those for many scripts first; none for formulas."""
-    own, found = Path(matplotlib.get_data_path()), {}
+    own = Path(matplotlib.get_data_path())
+    found: dict[str, str] = {}
     for font in font_manager.fontManager.ttflist:
         upright = font.style == "normal" and font.weight in ("normal", "regular", 400)
         drawable = "Last Resort" not in font.name and "Color" not in font.name
@@ -96,7 +99,7 @@ def _installed() -> dict[str, str]:
 
 @cache
 def _characters(family: str) -> frozenset[str]:
-    """The characters of a family; none of a font that cannot be read."""
+    """Return the characters of a family; none of a font that cannot be read."""
     try:
         return frozenset(map(chr, font_manager.get_font(_installed()[family]).get_charmap()))
     except (OSError, RuntimeError, ValueError, KeyError):

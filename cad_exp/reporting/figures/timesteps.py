@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,14 +67,14 @@ def _cells(table: pd.DataFrame) -> tuple[list[Layer], np.ndarray, list[str]]:
 
 
 def _totals(axes: Axes, total: np.ndarray, table: pd.DataFrame, names: list[str]) -> None:
-    """The net share of each bin, and thinly what makes and what suppresses the concept there."""
+    """Draw the net share of each bin, and thinly what makes and what suppresses the concept there."""
     order, places = table["t_high"].drop_duplicates(), np.arange(len(total))
     for colour, part in ((HELPS, table["share"].clip(lower=0)), (SUPPRESSES, table["share"].clip(upper=0))):
         axes.fill_between(places, part.groupby(table["t_high"]).sum()[order], color=colour, alpha=0.15, linewidth=0)
     axes.plot(places, total, color=INK, linewidth=2, marker="o", markersize=4)
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_xlim(-0.5, len(total) - 0.5)
-    turned = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(names) > 6 else {}
+    turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(names) > 6 else {}
     axes.set_xticks(places, names, **turned)
     axes.set_xlabel("timesteps: noise on the left, the finished image on the right", fontsize=8.8, color=INK)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
@@ -85,7 +86,7 @@ def _totals(axes: Axes, total: np.ndarray, table: pd.DataFrame, names: list[str]
 
 
 def _takeaway(layers: list[Layer], cells: np.ndarray, names: list[str]) -> str:
-    """What the picture shows, in numbers."""
+    """Return what the picture shows, in numbers."""
     row, column = np.unravel_index(cells.argmax(), cells.shape)
     when, layer = int(cells.sum(0).argmax()), layers[row]
     net, cell = (f"{value:.2g}\u00a0%" for value in (cells.sum(0)[when], cells[row, column]))

@@ -44,7 +44,7 @@ class Cells:
         return made
 
     def drawn(self, jobs: list[Job]) -> str:
-        """What is drawn instead of the concept, mean over the runs."""
+        """Return what is drawn instead of the concept, mean over the runs."""
         shares: dict[str, float] = {}
         for metric in (each for job in jobs for each in self.runs[job.hash].metrics.values()):
             if metric["name"].startswith("drawn@") and metric["variant"] == "edited":
@@ -53,10 +53,11 @@ class Cells:
         return summary.drawn_instead(named) or NOTHING
 
     def has(self, job: Job) -> bool:
+        """Return whether a job has a complete run."""
         return job.hash in self.runs
 
     def found(self, metric: Metric, jobs: Iterable[Job]) -> list[dict[str, Any]]:
-        """What the runs of these jobs say of a metric, where they have a value."""
+        """Return what the runs of these jobs say of a metric, where they have a value."""
         all_ = (self.runs[job.hash].metrics.get((metric.metric, metric.variant or "")) for job in jobs)
         return [item for item in all_ if item and item["value"] is not None]
 
@@ -78,6 +79,7 @@ class Cells:
         return made
 
     def text(self, value: float, metric: Metric) -> str:
+        """Write a value with the digits, and in the unit, that the study gives the metric."""
         value = 100 * value if metric.percent else value
         if metric.digits is not None:
             return f"{value:z.{metric.digits}f}"
@@ -86,6 +88,7 @@ class Cells:
         return short(value) if self.study.join is not None else summary.number(value)
 
     def references(self, metric: Metric, jobs: list[Job]) -> str:
+        """Write the published values of a metric for these jobs, each with its paper."""
         said = ""
         for reference in self.study.reference:
             if reference.metric == metric.metric and any(fits(reference, job) for job in jobs):
@@ -94,9 +97,11 @@ class Cells:
         return said
 
     def paper(self, source: str) -> str:
+        """Name a source: "paper", or "paper 2" where there are several."""
         return "paper" if len(self.sources) == 1 else f"paper {self.sources.index(source) + 1}"
 
     def head(self, metric: Metric) -> str:
+        """Return what stands over a metric's column."""
         found = self.found(metric, filter(self.has, self.jobs))
         said = label(metric.label or metric.metric, direction(found))
         if metric.variant in ("unedited", "random") and not metric.label:
@@ -105,7 +110,7 @@ class Cells:
 
 
 def count_range(numbers: Iterable[int]) -> str:
-    """ "64", or "12–64" of several."""
+    """Write "64", or "12–64" of several."""
     found = sorted(set(numbers))
     return f"{found[0]}–{found[-1]}" if len(found) > 1 else "".join(map(str, found)) or NOTHING
 

@@ -26,6 +26,7 @@ class Run:
 
     @property
     def complete(self) -> bool:
+        """Whether the run has finished."""
         return bool(self.run.get("complete"))
 
 
@@ -54,11 +55,11 @@ def read_all(folders: Iterable[str | Path]) -> tuple[list[Run], dict[Path, str]]
     """(every run below the folders, in the order of their paths; the results.json that are none, each with why)."""
     runs: list[Run] = []
     skipped: dict[Path, str] = {}
-    folders = [Path(folder) for folder in folders]
-    for folder in folders:
+    places = [Path(folder) for folder in folders]
+    for folder in places:
         if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
             raise UserError(f"there is no folder '{folder}': give one that holds the results of runs")
-    for path in sorted({path for folder in folders for path in folder.rglob("results.json")}):
+    for path in sorted({path for folder in places for path in folder.rglob("results.json")}):
         if MARK in path.parts and (path.parents[2] / path.name).is_file():
             continue  # an attempt at a run whose finished results are there
         try:
@@ -69,7 +70,7 @@ def read_all(folders: Iterable[str | Path]) -> tuple[list[Run], dict[Path, str]]
 
 
 def changes(metric: dict[str, Any]) -> dict[str, Any]:
-    """A metric's paired changes and its warning as columns; empty where there are none."""
+    """Return a metric's paired changes and its warning as columns; empty where there are none."""
     columns: dict[str, Any] = {}
     for other in ("unedited", "random"):
         change = (metric.get("changes") or {}).get(other) or {}

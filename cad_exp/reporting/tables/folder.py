@@ -75,7 +75,8 @@ def _row(own: pd.DataFrame, keys: list[str], names: list[str]) -> list[str]:
     texts[0] += "" if first["complete"] else " (unfinished)"
     cells = {name: _cell(own[own["name"] == name].set_index("variant")) for name in names if name != DRAWN}
     if DRAWN in names:
-        cells[DRAWN] = drawn_instead(own[own["name"].notna()].to_dict("records"))
+        rows = own[own["name"].notna()].to_dict("records")
+        cells[DRAWN] = drawn_instead([{str(column): value for column, value in row.items()} for row in rows])
     return texts + [cells[name] for name in names]
 
 
@@ -85,11 +86,11 @@ def _cell(rows: pd.DataFrame) -> str:
     sizes = rows["n"][rows["value"].notna()].dropna()
     n = f", n {'/'.join(dict.fromkeys(f'{size:.0f}' for size in sizes))}" if len(sizes) else ""
     unedited, edited, random, attribution = (
-        number(rows["value"].get(variant)) + "*" * pd.notna(rows["warning"].get(variant)) for variant in VARIANTS
+        number(rows["value"].get(variant)) + "*" * int(pd.notna(rows["warning"].get(variant))) for variant in VARIANTS
     )
     if "attribution" in rows.index:
         return attribution + n
-    change = rows.loc["edited"] if "edited" in rows.index else {}
+    change = rows.loc["edited"].to_dict() if "edited" in rows.index else {}
     if pd.isna(change.get("change_unedited")):
         return f"{unedited} → {edited} ({random}){n}"
     value, low, high = (number(change[f"change_unedited{end}"]) for end in ("", "_low", "_high"))

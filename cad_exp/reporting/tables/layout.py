@@ -21,7 +21,10 @@ Grid = dict[tuple[Place, Place], list[Entry]]
 
 
 def lay_out(plan: Plan, found: Found) -> Table:
-    """The table of a plan's jobs. UserError for a metric that no run has and for a reference that fits no cell."""
+    """Lay out the table of a plan's jobs.
+
+    UserError for a metric that no run has and for a reference that fits no cell.
+    """
     table = _Layout(plan, found).table()
     for other in ("unedited", "random"):
         changed = _changed(found, other)
@@ -35,7 +38,7 @@ def lay_out(plan: Plan, found: Found) -> Table:
 
 
 def _changed(found: Found, other: str) -> Found:
-    """The same runs, with the paired changes against another variant as the edited variant's metrics."""
+    """Return the same runs, with the paired changes against another variant as the edited variant's metrics."""
     runs = {}
     for key, run in found.runs.items():
         edited = ((name, metric) for (name, variant), metric in run.metrics.items() if variant == "edited")
@@ -90,7 +93,7 @@ class _Layout:
                 mark_best([grid[pair][index] for pair in pairs])
 
     def joined(self, entries: list[list[Entry]]) -> list[list[Entry]]:
-        """Joined: one cell per column, where nothing at all is said once; else one per column and metric."""
+        """Join the metrics of a column in one cell, where the study asks for it; else each has a cell of its own."""
         if self.study.join is None:
             return [[entry] for several in entries for entry in several]
         empty = [[Entry(text)] * len(self.metrics) for text in ("", MISSING)]
@@ -109,7 +112,7 @@ class _Layout:
         return [Column(name, group) for group in columns for name in names]
 
     def add_baseline(self, rows: list[Row], columns: list[Column]) -> None:
-        """The unedited model: a column where only the rows tell unedited models apart, else a row."""
+        """Add the unedited model: a column where only the rows tell unedited models apart, else a row."""
         study = self.study
         if _tells_apart(study.rows) and not _tells_apart(study.columns):
             for row, place in zip(rows, self.rows, strict=True):

@@ -32,7 +32,7 @@ NOTES = (
 
 
 def lay_out(plan: Plan, found: Found) -> Table:
-    """The table: a row per concept, those not run yet with dots, then the means of each kind of concept."""
+    """Lay out the table: a row per concept, those not run yet with dots, then the means of each kind of concept."""
     effects = read(plan, found)
     shown = summary(effects) if len(effects) else pd.DataFrame(columns=["concept", "concept_kind"])
     heads, names = ["concept", "kind"], list(shown.columns[2:])
@@ -50,7 +50,7 @@ def lay_out(plan: Plan, found: Found) -> Table:
 
 def long_form(plan: Plan, found: Found) -> str:
     """CSV: one line per concept, layer and part of the denoising with its effect."""
-    return read(plan, found).to_csv(index=False, lineterminator="\n")
+    return str(read(plan, found).to_csv(index=False, lineterminator="\n"))
 
 
 def _entry(cell: Any) -> Entry:
@@ -84,7 +84,7 @@ def read(plan: Plan, found: Found) -> pd.DataFrame:
 
 
 def _scores(run: Run) -> pd.DataFrame:
-    """The effects of one run; UserError for a file that was damaged or taken away."""
+    """Return the effects of one run; UserError for a file that was damaged or taken away."""
     path = run.folder / "timesteps.parquet"
     try:
         return _effects(run.run, pd.read_parquet(path))
@@ -93,9 +93,9 @@ def _scores(run: Run) -> pd.DataFrame:
 
 
 def _effects(run: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
-    """The part of `read`'s table of one run; table: its timesteps.parquet."""
+    """Return the part of `read`'s table of one run; table: its timesteps.parquet."""
     keys = ["module", "block", "kind", "t_high", "t_low", "n_probes"]
-    table = table.groupby(keys, sort=False, as_index=False)["score"].sum()
+    table = table.groupby(keys, sort=False, as_index=False)[["score"]].sum()
     table["effect"] = table["score"].astype(float) * table["n_probes"] / _probes(table).sum()
     modules = zip(table["module"], table["block"], strict=True)
     table["layer"] = [short_name(module, block) for module, block in modules]
@@ -106,12 +106,12 @@ def _effects(run: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _probes(table: pd.DataFrame) -> pd.Series:
-    """The number of probes of each bin, by its t_high."""
+    """Return the number of probes of each bin, by its t_high."""
     return table.groupby("t_high", sort=False)["n_probes"].first()
 
 
 def stage(block: str) -> str:
-    """What a person calls the stage of a block: "up_blocks.2.attentions.0" is "up 2", "transformer_blocks.7" "block 7".
+    """Name the stage of a block: "up_blocks.2.attentions.0" is "up 2", "transformer_blocks.7" is "block 7".
 
     The middle of a UNet is "mid"; "single_transformer_blocks.7" is "single block 7"; another name stays, as words.
     """
@@ -133,7 +133,7 @@ def _parts(blocks: pd.Series) -> list[str]:
 
 
 def whens(table: pd.DataFrame) -> pd.Series:
-    """The name of each row's bin: "999–800"."""
+    """Return the name of each row's bin: "999–800"."""
     high, low = table["t_high"].astype(str), table["t_low"].astype(str)
     return high.where(high == low, high + "–" + low)
 
@@ -159,11 +159,13 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _shares(own: pd.DataFrame) -> dict[str, Any]:
-    """The shares of one concept: those of the kinds of module, of the parts, of the bins, then the negative."""
-    positive, found = own["effect"].clip(lower=0), own[["concept", "concept_kind"]].iloc[0].to_dict()
+    """Return the shares of one concept: those of the kinds of module, of the parts, of the bins, then the negative."""
+    found: dict[str, Any] = {name: own[name].iloc[0] for name in ("concept", "concept_kind")}
+    positive = own["effect"].clip(lower=0)
     total = positive.sum() or np.nan
     for group in _groups(own):
-        found |= (positive.groupby(group, sort=False).sum() / total).to_dict()
+        shares = positive.groupby(group, sort=False).sum() / total
+        found |= {str(name): share for name, share in shares.items()}
     return found | {"negative": -own["effect"].clip(upper=0).sum() / total}
 
 
@@ -173,18 +175,20 @@ def _groups(table: pd.DataFrame) -> list[pd.Series]:
 
 
 def _strongest(own: pd.DataFrame) -> dict[str, Any]:
-    """The layer with the largest effect over all timesteps, in the mean over the table's concepts."""
+    """Return the layer with the largest effect over all timesteps, in the mean over the table's concepts."""
     effects = own.groupby("module", sort=False)["effect"].sum() / own["concept"].nunique()
     first = layer_of(own, effects.idxmax())
     return {"strongest layer": f"{first['layer']} {first['kind']}", "effect": effects.max()}
 
 
 def layer_of(own: pd.DataFrame, module: Any) -> pd.Series:
-    return own[own["module"] == module].iloc[0]
+    """Return the first row of a layer."""
+    row: pd.Series = own[own["module"] == module].iloc[0]
+    return row
 
 
 def _alike(table: pd.DataFrame) -> str:
-    """What the shares would be if all layers counted alike, as a sentence."""
+    """Return what the shares would be if all layers counted alike, as a sentence."""
     layers, probes = table.drop_duplicates("module"), _probes(table)
     said = [f"{name} {number / len(layers):.2f}" for key in ("kind", "part") for name, number in _sizes(layers[key])]
     even = " or ".join(f"{share:.2f}" for share in (probes / probes.sum()).round(2).unique())
@@ -192,4 +196,4 @@ def _alike(table: pd.DataFrame) -> str:
 
 
 def _sizes(column: pd.Series) -> list[tuple[str, int]]:
-    return list(column.groupby(column, sort=False).size().items())
+    return [(str(value), size) for value, size in column.groupby(column, sort=False).size().items()]

@@ -41,7 +41,7 @@ def draw(plan: Plan, found: Found, path: Path) -> Path | None:
         image, end = _line(figure, line, bottom, body, reach)
         if number == 0:
             _scale(figure, image, figure.add_axes(((end + 0.2) / width, bottom / height, 0.13 / width, body / height)))
-    head = {"fontsize": 13, "fontweight": "bold", "color": INK, "va": "top"}
+    head: dict[str, Any] = {"fontsize": 13, "fontweight": "bold", "color": INK, "va": "top"}
     figure.text(0.15 / width, 1 - 0.12 / height, plan.study.title, **head)
     said = (
         "Orange layers make the concept in that part of the denoising, blue ones suppress it: what switching the layer "
@@ -70,7 +70,7 @@ def _line(figure: Any, panels: list[pd.DataFrame], bottom: float, body: float, r
 
 
 def _panel(axes: Any, own: pd.DataFrame, reach: float, labelled: bool) -> Any:
-    """The heat map of one concept; its name and its largest shares stand above it."""
+    """Draw the heat map of one concept; its name and its largest shares stand above it."""
     layers = own.drop_duplicates("module")[["part", "layer", "kind"]].to_dict("records")
     cells = own.pivot_table(index="module", columns="when", values="cell", sort=False)
     image = axes.imshow(cells, cmap=SIGNED, vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
@@ -88,9 +88,10 @@ def _panel(axes: Any, own: pd.DataFrame, reach: float, labelled: bool) -> Any:
 
 
 def takeaway(own: pd.DataFrame) -> str:
-    """What one concept is made by, each with its share, on up to four lines: the largest kind of module, the strongest
-    layer (on two lines), and the largest part of the denoising where it stands out.
+    """Say on up to four lines what one concept is made by, each with its share.
 
+    That is the largest kind of module, the strongest layer (on two lines), and the largest part of the denoising where
+    it stands out.
     Shares are of the sum of its positive effects, as in `summary`.
     """
     positive = own["effect"].clip(lower=0) / own["effect"].clip(lower=0).sum()
@@ -102,8 +103,9 @@ def takeaway(own: pd.DataFrame) -> str:
     lines = [f"{kinds.idxmax()}: {percent(100 * kinds.max())}"]
     lines += [f"{first['layer']},", f"{first['kind']}: {percent(100 * share)}"]
     probes = own.groupby(whens(own), sort=False)["n_probes"].first()
-    if parts.max() >= OUTSTANDING * probes[parts.idxmax()] / probes.sum():
-        lines.append(f"t = {parts.idxmax()}: {percent(100 * parts.max())}")
+    when = str(parts.idxmax())
+    if parts.max() >= OUTSTANDING * probes[when] / probes.sum():
+        lines.append(f"t = {when}: {percent(100 * parts.max())}")
     return "\n".join(lines)
 
 

@@ -17,7 +17,7 @@ DRAWN = "drawn"  # in place of a metric: what is drawn instead of the concept, i
 
 
 def resolve(metrics: Iterable[Metric], plan: Plan, found: Found) -> list[Metric]:
-    """The metrics with their variants chosen, without optional ones that no run has.
+    """Return the metrics with their variants chosen, without optional ones that no run has.
 
     UserError where all runs are there and none has a metric that is not optional.
     """
@@ -43,12 +43,12 @@ def resolve(metrics: Iterable[Metric], plan: Plan, found: Found) -> list[Metric]
 
 
 def found_runs(plan: Plan, found: Found) -> list[Run]:
-    """The complete runs of a plan's jobs, in the order of the jobs."""
+    """Return the complete runs of a plan's jobs, in the order of the jobs."""
     return [found.runs[job.hash] for job in plan.jobs if job.hash in found.runs]
 
 
 def label(name: str, higher: bool | None = None) -> str:
-    """A metric's name for people, with an arrow that says which direction is better."""
+    """Return a metric's name for people, with an arrow that says which direction is better."""
     return summary.LABELS.get(name, name) + ("" if higher is None else " ↑" if higher else " ↓")
 
 

@@ -31,7 +31,7 @@ def notes_of(plan: Plan, cells: Cells, entries: list[Entry], groups: Iterable[Se
 
 
 def _on_marks(best: str | None, intervals: bool, cells: Cells, entries: list[Entry]) -> list[str]:
-    """What bold, brackets and stars mean, and of how many images every value is."""
+    """Return what bold, brackets and stars mean, and of how many images every value is."""
     notes = []
     if any(entry.mark for entry in entries):
         line = best.removesuffix("s") if best else ""
@@ -46,7 +46,7 @@ def _on_marks(best: str | None, intervals: bool, cells: Cells, entries: list[Ent
 
 
 def _on_gaps(cells: Cells, entries: list[Entry]) -> list[str]:
-    """What is not there yet."""
+    """Return what is not there yet."""
     notes = []
     if any(entry.text == MISSING for entry in entries):
         notes.append(f"{MISSING}: not run yet.")

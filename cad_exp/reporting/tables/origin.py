@@ -33,7 +33,7 @@ def origin(plan: Plan, runs: Sequence[Run], metrics: Sequence[Metric]) -> list[s
 
 
 def _metric(metric: Metric, runs: Sequence[Run]) -> str:
-    """What a metric is, by how many samples, with which threshold, interval and judge."""
+    """Return what a metric is, by how many samples, with which threshold, interval and judge."""
     found = [item for run in runs if (item := run.metrics.get((metric.metric, metric.variant or "")))]
     if not found:
         return ""
@@ -63,7 +63,7 @@ def _differing(what: str, values: list[Any]) -> list[str]:
 
 
 def _all(values: Iterable[Any]) -> str:
-    """The different values, each once; what they begin and end with is said once too."""
+    """Return the different values, each once; what they begin and end with is said once too."""
     return joined(list(dict.fromkeys(map(line, values))))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from statistics import fmean
@@ -77,7 +77,7 @@ class _Picture:
         return [job for job in self.plan.jobs if place_of(job, self.study.panels) == place]
 
     def title(self) -> str:
-        """The study's, with what its points are means over, if they are."""
+        """Return the study's title, with what its points are means over, if they are."""
         groups: dict[Place, list[Job]] = {}
         for job in self.plan.jobs:
             groups.setdefault(place_of(job, (*self.study.panels, *self.study.series, *self.along)), []).append(job)
@@ -95,17 +95,18 @@ class _Picture:
                 place = place_of(job, (*self.study.panels, *self.study.series))
                 groups.setdefault((self.steps.index(place_of(job, self.along)), place), []).append(values)
         order = sorted(groups, key=lambda group: group[0])
-        return [(key[0], *(fmean(axis) for axis in zip(*groups[key], strict=True))) for key in order]  # type: ignore
+        means = {key: [fmean(axis) for axis in zip(*groups[key], strict=True)] for key in order}
+        return [(key[0], x, y) for key, (x, y) in means.items()]
 
     def limits(self, panels: list[list[Job]]) -> list[tuple[float, float]]:
-        """The ends of both axes, the same in all panels."""
+        """Return the ends of both axes, the same in all panels."""
         found = [p for jobs in panels for kind in ("edited", "random", "unedited") for p in self.points(jobs, kind)]
         ends = [(min(axis), max(axis)) for axis in list(zip(*found, strict=True))[1:]]
         margins = [MARGIN * ((high - low) or 1.0) for low, high in ends]
         return [(low - space, high + space) for (low, high), space in zip(ends, margins, strict=True)]
 
     def front(self, points: list[Point]) -> list[Point]:
-        """The points that no other beats, from the strongest edit to the gentlest."""
+        """Return the points that no other beats, from the strongest edit to the gentlest."""
         costs = [-y if self.y else y for _, _, y in points]
         return [points[i] for i in front(costs, [x if self.x else -x for _, x, _ in points])]
 
@@ -125,7 +126,7 @@ class _Picture:
         axes.tick_params(labelsize=8.5, length=2)
 
     def draw_front(self, axes: Any, best: list[Point]) -> None:
-        """The stair of what the front dominates: between its points nothing was found. Rings show even a single one."""
+        """Draw the stair of what the front dominates, for nothing was found between its points. Rings mark them."""
         if not best:
             return
         _, x, y = _axes(best)
@@ -145,14 +146,14 @@ class _Picture:
 
     def style(self, place: Place) -> dict[str, Any]:
         """Colour, mark and line of a series, by its first, second and third value."""
-        cycles = {"color": COLOURS, "marker": MARKERS, "line": LINES}
-        look = {name: cycle[0] for name, cycle in cycles.items()}
+        cycles: dict[str, Sequence[Any]] = {"color": COLOURS, "marker": MARKERS, "line": LINES}
+        look: dict[str, Any] = {name: cycle[0] for name, cycle in cycles.items()}
         for name, value, seen in zip(cycles, place, self.values(), strict=False):
-            look[name] = cycles[name][seen.index(value) % len(cycles[name])]  # type: ignore[index]
+            look[name] = cycles[name][seen.index(value) % len(cycles[name])]
         return look
 
     def values(self) -> list[list[Any]]:
-        """The values of each key of `series`."""
+        """Return the values of each key of `series`."""
         return [[place[0] for place in places(self.plan.jobs, [key])] for key in self.study.series]
 
     def legend(self, figure: Any) -> None:
@@ -167,10 +168,10 @@ class _Picture:
         figure.legend(handles=handles, loc="outside lower center", ncols=len(columns), title=title, **look)
 
     def channel(self, number: int, values: list[Any]) -> list[Line2D]:
-        """A legend's column: the name of a key of `series`, then what each of its values looks like."""
+        """Return a legend's column: the name of a key of `series`, then what each of its values looks like."""
         made = [Line2D([], [], linestyle="", label=f"{self.study.head(self.study.series[number])}:")]
         for index, value in enumerate(values):
-            looks = (
+            looks: tuple[dict[str, Any], ...] = (
                 {"color": COLOURS[index % len(COLOURS)], "linewidth": 4},
                 {"color": INK, "linestyle": "", "marker": MARKERS[index % len(MARKERS)], "markersize": LARGEST},
                 {"color": INK, "linewidth": 1.3, "linestyle": LINES[index % len(LINES)]},
@@ -180,7 +181,7 @@ class _Picture:
 
 
 def _common() -> list[Line2D]:
-    hollow = {"linestyle": "", "fillstyle": "none", "markersize": 8}
+    hollow: dict[str, Any] = {"linestyle": "", "fillstyle": "none", "markersize": 8}
     return [
         Line2D([], [], color=FRONT, linewidth=4, marker="o", markersize=9, mfc="none", mec=RING, label="Pareto front"),
         Line2D([], [], marker="D", color=INK, label="unedited model", **hollow),
@@ -189,7 +190,7 @@ def _common() -> list[Line2D]:
 
 
 def _axes(points: list[Point]) -> list[list[Any]]:
-    """Steps, x and y of points."""
+    """Split points into steps, x and y."""
     return [[point[axis] for point in points] for axis in range(3)]
 
 

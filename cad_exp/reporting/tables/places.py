@@ -13,7 +13,7 @@ Place = tuple[Any, ...]  # the values of a table's keys
 
 
 def places(jobs: Sequence[Job], keys: Sequence[str]) -> list[Place]:
-    """The combinations of the keys' values that occur, sorted by the order in which the sweep names each value."""
+    """List the combinations of the keys' values, sorted by the order in which the sweep names each value."""
     seen: list[list[Any]] = [[] for _ in keys]
     found = [place_of(job, keys) for job in jobs]
     for place in found:
@@ -26,18 +26,19 @@ def places(jobs: Sequence[Job], keys: Sequence[str]) -> list[Place]:
 
 
 def place_of(job: Job, keys: Sequence[str]) -> Place:
+    """Return the values of these keys in a job's config."""
     return tuple(_word(lookup(job.config, key)) for key in keys)
 
 
 def _word(value: Any) -> Any:
-    """A config's value as something that can be compared: "a, b" for a list."""
+    """Return a config's value as something that can be compared: "a, b" for a list."""
     if isinstance(value, list):
         return ", ".join(map(str, value)) or NOTHING
     return str(value) if isinstance(value, dict) else value
 
 
 def repeated(groups: Iterable[Sequence[Job]]) -> list[str]:
-    """The overrides in which jobs of one group differ."""
+    """Return the overrides in which jobs of one group differ."""
     differ: dict[str, None] = {}
     for jobs in groups:
         settings = [dict(item.partition("=")[::2] for item in job.overrides) for job in jobs]
@@ -46,4 +47,5 @@ def repeated(groups: Iterable[Sequence[Job]]) -> list[str]:
 
 
 def fits(reference: Reference, job: Job) -> bool:
+    """Return whether a published value is of the setting that a job runs."""
     return all(str(lookup(job.config, key)) == str(value) for key, value in reference.where.items())

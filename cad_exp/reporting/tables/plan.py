@@ -41,7 +41,7 @@ class Plan:
     planned: int = 0
 
     def command(self, job: Job) -> str:
-        """What to type to run this job alone."""
+        """Return what to type to run this job alone."""
         return self._command([], job.overrides)
 
     @property
@@ -56,7 +56,7 @@ class Plan:
 
 
 def plan(arguments: list[str], config_folders: list[Path] | None = None, most: int | None = None) -> Plan:
-    """The plan of `experiment=NAME` and overrides as a sweep takes them; UserError for anything misspelt.
+    """Return the plan of `experiment=NAME` and overrides as a sweep takes them; UserError for anything misspelt.
 
     config_folders: further folders with configs (`--config-dir`). most: only so many jobs.
     """
@@ -100,7 +100,7 @@ def _different(jobs: Iterable[Job]) -> tuple[Job, ...]:
 
 
 def _new_first(overrides: list[list[str]]) -> list[list[str]]:
-    """The jobs' overrides, those first that hold one which no job before them holds: few of many jobs hold them all."""
+    """Sort the jobs' overrides: those first that hold one which no job before holds. So few jobs hold them all."""
     seen: set[str] = set()
     new = []
     for item in overrides:
@@ -110,7 +110,7 @@ def _new_first(overrides: list[list[str]]) -> list[list[str]]:
 
 
 def lookup(config: Config, key: str) -> Any:
-    """The value of a dotted key; None where there is no such key."""
+    """Return the value of a dotted key; None where there is no such key."""
     return _find(config, key, None)
 
 
@@ -137,7 +137,7 @@ def _job(overrides: list[str], config: Config) -> Job:
 
 
 def _key(override: str) -> str:
-    """The group or first part of the key that an override changes."""
+    """Return the group or first part of the key that an override changes."""
     return override.partition("=")[0].lstrip("+~").partition(".")[0]
 
 

@@ -76,18 +76,18 @@ class Study:
         return tuple(dict.fromkeys(key for key in (*self.rows, *self.columns, *drawn) if key))
 
     def shown(self, value: Any) -> str:
-        """A config's value as the table shows it; "-" for nothing."""
+        """Return a config's value as the table shows it; "-" for nothing."""
         plain = "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
         return self.labels.get(plain, plain)
 
     def head(self, key: str) -> str:
-        """A key as the table's head shows it: `concept` for concept.name, `ratio` for edit.ratio."""
+        """Return a key as the table's head shows it: `concept` for concept.name, `ratio` for edit.ratio."""
         group, _, last = key.rpartition(".")
         return self.labels.get(key, group if last == "name" and group else last)
 
 
 def read(content: Any, experiment: str) -> Study:
-    """The study of a config's section. UserError for one that is not there, misspelt or contradictory."""
+    """Return the study of a config's section. UserError for one that is not there, misspelt or contradictory."""
     where = f"experiments/{experiment}.yaml"
     if not isinstance(content, dict):
         raise UserError(f"{where} has no section study:, which says how its table looks (docs/reference/tables.md)")
@@ -105,7 +105,7 @@ def read(content: Any, experiment: str) -> Study:
 
 
 def _typed(key: str, value: Any, where: str) -> Any:
-    """The value of a key as Study holds it: YAML reads a title 2024 as a number, and one item is a list too."""
+    """Return the value of a key as Study holds it: YAML reads a title 2024 as a number, and one item is a list too."""
     if key in _TEXTS:
         return str(value)
     if key == "labels":

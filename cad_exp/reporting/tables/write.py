@@ -68,14 +68,14 @@ LATEX_MARKS = ("{}", "\\textbf{{{}}}", "\\underline{{{}}}")
 
 
 def markdown_table(heads: list[str], rows: list[list[str]], right: int = 0) -> str:
-    """A Markdown table; the last `right` columns are aligned to the right. Bars in cells are escaped."""
+    """Return a Markdown table; the last `right` columns are aligned to the right. Bars in cells are escaped."""
     rule = ["---"] * (len(heads) - right) + ["---:"] * right
     clean = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in (heads, *rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in (clean[0], rule, *clean[1:]))
 
 
 def markdown(plan: Plan, table: Table, made: list[str], found: Found) -> str:
-    """The whole page: title, question, table, notes, how the numbers were made, what is missing."""
+    """Return the whole page: title, question, table, notes, how the numbers were made, what is missing."""
     study = plan.study
     parts = [f"# {study.title}", study.question, *_laid(table)]
     for title, changed in table.changes.items():
@@ -87,7 +87,7 @@ def markdown(plan: Plan, table: Table, made: list[str], found: Found) -> str:
 
 
 def _laid(table: Table) -> list[str]:
-    """The table and its notes in Markdown."""
+    """Return the table and its notes in Markdown."""
     heads = [*table.heads, *(f"{c.group}: {c.head}" if c.group else c.head for c in table.columns)]
     rows = [
         [*map(shown_as_it_is, row.labels), *_cells(row.cells, table.join, str, MARKDOWN_MARKS)] for row in table.rows
@@ -97,7 +97,7 @@ def _laid(table: Table) -> list[str]:
 
 
 def _missing(plan: Plan, table: Table, found: Found) -> str:
-    """The command that makes all missing runs, and those of single ones, as long as they can be read."""
+    """Return the command that makes all missing runs, and those of single ones, as long as they can be read."""
     lines = [
         f"{len(table.missing)} of {len(plan.jobs)} runs. All of them:",
         "",
@@ -113,7 +113,7 @@ def _missing(plan: Plan, table: Table, found: Found) -> str:
 
 
 def latex(plan: Plan, table: Table, made: list[str]) -> str:
-    """A floating table for a paper: \\usepackage{booktabs}. What the page says besides stands in comments."""
+    """Return a floating table for a paper, with booktabs. What the page says besides stands in comments."""
     comments = [f"python -m cad_exp tables experiment={plan.name}: needs \\usepackage{{booktabs}}", *made]
     if table.missing:
         comments.append(f"{len(table.missing)} runs are missing: {plan.sweep}")
@@ -127,7 +127,7 @@ def latex(plan: Plan, table: Table, made: list[str]) -> str:
 
 
 def _float(table: Table, caption: str, name: str) -> list[str]:
-    """The lines of one floating table."""
+    """Return the lines of one floating table."""
     width = len(table.heads)
     lines = [r"\begin{table}", r"\centering", f"\\caption{{{escaped(caption)}}}", f"\\label{{tab:{name}}}"]
     lines += [f"\\begin{{tabular}}{{{'l' * width}{'r' * len(table.columns)}}}", r"\toprule", *_groups(table)]
@@ -141,7 +141,7 @@ def _float(table: Table, caption: str, name: str) -> list[str]:
 
 
 def _groups(table: Table) -> list[str]:
-    """The line of the columns' groups with its rules; nothing without groups."""
+    """Return the line of the columns' groups with its rules; nothing without groups."""
     if not any(column.group for column in table.columns):
         return []
     cells, rules, at = [""] * len(table.heads), [], len(table.heads)
@@ -206,7 +206,7 @@ def _empty(job: Job, table: Table, found: Found) -> list[dict[str, Any]]:
 
 
 def folder(path: Path, name: str) -> Path:
-    """The folder for a study's files, made if need be.
+    """Return the folder for a study's files, made if need be.
 
     UserError where there can be none, and where files of these names lie that are no earlier table of cad_exp.
     """
@@ -228,6 +228,7 @@ def folder(path: Path, name: str) -> Path:
 
 
 def save(text: str, path: Path) -> Path:
+    """Write a text file, whole or not at all; returns `path`."""
     with atomic(path) as draft:
         draft.write_text(safe(text), encoding="utf-8")
     return path

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlparse
 
 from cad_exp.reporting.tracking.tracker import Tracker
@@ -22,8 +22,9 @@ from cad_exp.utils import console, distributed
 from cad_exp.utils.errors import UserError, choose
 
 if TYPE_CHECKING:
-    pass
+    import wandb
 
+Mode = Literal["offline", "online", "disabled"]
 MODES = ("offline", "online", "disabled")
 ALIASES = {"dryrun": "offline", "run": "online"}  # W&B's older words
 
@@ -73,17 +74,17 @@ def track(
             _remove_earlier(run, folder)
 
 
-def _mode(settings: dict[str, Any]) -> str:
-    """What the config says, else WANDB_MODE (or WANDB_DISABLED), else offline."""
+def _mode(settings: dict[str, Any]) -> Mode:
+    """Return what the config says, else WANDB_MODE (or WANDB_DISABLED), else offline."""
     if given := settings.get("mode"):
-        return choose(given, MODES, "tracking mode")
+        return cast(Mode, choose(given, MODES, "tracking mode"))
     if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1"):
         return "disabled"
     asked = os.environ.get("WANDB_MODE", "").strip().lower() or "offline"
-    return choose(ALIASES.get(asked, asked), MODES, "WANDB_MODE")
+    return cast(Mode, choose(ALIASES.get(asked, asked), MODES, "WANDB_MODE"))
 
 
-def _start(config: dict[str, Any], settings: dict[str, Any], mode: str, folder: Path, key: str | None) -> Any:
+def _start(config: dict[str, Any], settings: dict[str, Any], mode: Mode, folder: Path, key: str | None) -> wandb.Run:
     import wandb
 
     quiet = wandb.Settings(
@@ -119,7 +120,7 @@ def _start(config: dict[str, Any], settings: dict[str, Any], mode: str, folder: 
     )
 
 
-def _remove_earlier(run: Any, folder: Path) -> None:
+def _remove_earlier(run: wandb.Run, folder: Path) -> None:
     """Earlier attempts of the very same run, offline: what they hold stands in this one, and `wandb sync` sends one."""
     current = Path(run.settings.sync_dir)
     own = re.compile(rf"offline-run-\d{{8}}_\d{{6}}-{re.escape(run.id)}")  # an id may hold dashes and stars

@@ -8,19 +8,19 @@ class Tracker:
     """What a run reports. This one keeps nothing: it is what tracking.mode=disabled gives."""
 
     def log_facts(self, run: dict[str, Any]) -> None:
-        """The section `run` of results.json: where and from what the numbers were made, and how long it took."""
+        """Report the section `run` of results.json: where and from what the numbers were made, and how long it took."""
 
     def log_metrics(self, metrics: list[dict[str, Any]]) -> None:
-        """Metric dicts as in results.json."""
+        """Report metrics, as in results.json."""
 
     def log_attribution(self, folder: Path | str) -> None:
-        """The attribution in a folder: per granularity a table of named components and signed scores."""
+        """Report the attribution in a folder: per granularity a table of named components and signed scores."""
 
     def log_images(self, images: dict[str, Path | str]) -> None:
-        """Picture files by the name under which they are to appear."""
+        """Report picture files by the name under which they are to appear."""
 
     def log_records(self, records: Path, images: dict[str, list[Path]]) -> None:
-        """What the judges said of every image, beside it; images: variant -> files in the order of the records."""
+        """Report what the judges said of every image. images: variant -> files in the order of the records."""
 
     def log_artifact(self, path: Path | str, type: str) -> None:
-        """A file or a folder as an artifact of this type ("attribution", "edit", "results")."""
+        """Keep a file or a folder as an artifact of this type ("attribution", "edit", "results")."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +13,10 @@ from cad_exp.utils import console
 from cad_exp.utils.text import identifier
 
 if TYPE_CHECKING:
-    pass
+    import pandas as pd
+    import wandb
+
+    from cad_exp.attribution.attribute import Attribution
 
 P = ParamSpec("P")
 MAX_ROWS = 10_000  # of a table in W&B; the full table is in components.parquet
@@ -25,10 +28,10 @@ GROUPS = ("model", "concept", "objective", "granularity", "estimator", "edit")
 
 
 def _harmless(method: Callable[Concatenate[WandbTracker, P], None]) -> Callable[Concatenate[WandbTracker, P], None]:
-    """A method whose first failure costs one line; after it nothing more is sent."""
+    """Wrap a method whose first failure costs one line; after it nothing more is sent."""
 
     @wraps(method)
-    def call(self: WandbTracker, *given: P.args, **named: P.kwargs) -> None:
+    def call(self: WandbTracker, /, *given: P.args, **named: P.kwargs) -> None:
         if not self.broken:
             with console.harmless("the copy in Weights & Biases", self._break):
                 method(self, *given, **named)
@@ -39,7 +42,7 @@ def _harmless(method: Callable[Concatenate[WandbTracker, P], None]) -> Callable[
 class WandbTracker(Tracker):
     """Reports to one Weights & Biases run. config: of the run, which names its artifacts."""
 
-    def __init__(self, run: Any, config: dict[str, Any] | None = None):
+    def __init__(self, run: wandb.Run, config: dict[str, Any] | None = None):
         self.run, self.config, self.broken = run, config or {}, False
         self.facts: dict[str, Any] = {}
 
@@ -49,7 +52,8 @@ class WandbTracker(Tracker):
     @_harmless
     def log_facts(self, run: dict[str, Any]) -> None:
         self.facts = {key: run[key] for key in FACTS if key in run}
-        self.run.config.update(self.facts, allow_val_change=True)
+        config: Any = self.run.config  # its methods have no types
+        config.update(self.facts, allow_val_change=True)
         self.run.summary.update({f"seconds/{stage}": seconds for stage, seconds in run.get("seconds", {}).items()})
 
     @_harmless
@@ -107,7 +111,7 @@ class WandbTracker(Tracker):
         """End the W&B run; nothing can be reported any more."""
         self.run.finish(exit_code=exit_code)
 
-    def _scores(self, attribution: Any, granularity: str) -> Any:
+    def _scores(self, attribution: Attribution, granularity: str) -> wandb.Table:
         table, scores = attribution.tables[granularity].reset_index(drop=True), attribution.scores[granularity].double()
         if len(table) == len(scores):
             table = table.assign(score=scores.numpy())
@@ -119,12 +123,12 @@ class WandbTracker(Tracker):
         table = table.loc[sorted(strongest), ["name", "block", "kind", "score"]]
         return self._table(list(table.columns), table.to_numpy(dtype=object).tolist())
 
-    def _table(self, columns: list[str], rows: list[list[Any]], mixed: bool = True) -> Any:
+    def _table(self, columns: Sequence[str], rows: list[list[Any]], mixed: bool = True) -> wandb.Table:
         import wandb
 
-        return wandb.Table(columns=columns, data=rows, allow_mixed_types=mixed)
+        return wandb.Table(columns=[*columns], data=[*rows], allow_mixed_types=mixed)
 
-    def _image(self, path: Path | str) -> Any:
+    def _image(self, path: Path | str) -> wandb.Image:
         import wandb
 
         return wandb.Image(str(path))
@@ -134,9 +138,9 @@ class WandbTracker(Tracker):
 
 
 def artifact_name(type: str, config: dict[str, Any]) -> str:
-    """ "edit-mini-church-erase-neuron": by model, concept, objective and granularity, in characters that W&B allows.
+    """Name an artifact "edit-mini-church-erase-neuron": by model, concept, objective and granularity.
 
-    A name that had to be changed or cut ends in a hash of the whole.
+    Only characters that W&B allows are used. A name that had to be changed or cut ends in a hash of the whole.
     """
     words = [type, *(name_of(config, group) or "none" for group in GROUPS[:4])]
     name = "-".join(map(identifier, words))
@@ -146,12 +150,14 @@ def artifact_name(type: str, config: dict[str, Any]) -> str:
 
 
 def name_of(config: dict[str, Any], group: str) -> str | None:
+    """Return the name of the option that a config chose from a group."""
     content = config.get(group)
     return str(content["name"]) if isinstance(content, dict) and content.get("name") is not None else None
 
 
-def _of_one_type(column: Any) -> list[Any]:
-    """A column in types that W&B can write: numbers as they are, everything else as text; None for nothing."""
+def _of_one_type(column: pd.Series) -> list[Any]:
+    """Return a column in types that W&B can write: numbers as they are, everything else as text; None for nothing."""
+    values: list[Any] = column.tolist()
     if column.dtype.kind in "bifu":
-        return column.tolist()
-    return [None if value is None or value != value else str(value) for value in column.tolist()]
+        return values
+    return [None if value is None or value != value else str(value) for value in values]
