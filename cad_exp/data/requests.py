@@ -43,8 +43,9 @@ def retention_prompts(model: str | None = None) -> list[tuple[str, str, str]]:
     model: `model.path` of the config. A model that describes its own world is asked for that; all others for the
     classes of Imagenette, five painters and a person.
     """
-    if model in MODELS:
-        return MODELS.get(model).retention()
+    if model is not None and model in MODELS:
+        kept: list[tuple[str, str, str]] = MODELS.get(model).retention()
+        return kept
     return things(OBJECTS, ARTISTS)
 
 

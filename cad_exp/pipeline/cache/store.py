@@ -192,4 +192,5 @@ class Cache(CacheFolder):
 
 def _asked(stage: str, inputs: dict[str, Any], code: str) -> dict[str, Any]:
     """All that the key of an entry stands for."""
-    return plain({"stage": stage, "inputs": inputs, "code": code, "versions": versions()})
+    content: dict[str, Any] = plain({"stage": stage, "inputs": inputs, "code": code, "versions": versions()})
+    return content
