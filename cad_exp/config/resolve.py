@@ -9,6 +9,7 @@ from typing import Any
 from cad_exp.config import erasing, rules
 from cad_exp.config.rules import REPLACING
 from cad_exp.config.safety import policy
+from cad_exp.config.schema.model import JUDGES
 from cad_exp.config.validation import own_groups, plain, validate
 from cad_exp.utils.errors import UserError
 
@@ -110,5 +111,8 @@ def _choose_judge(config: Config) -> None:
     """Who judges: the group's choice, else the model's own (`model.judge`), which then says the same."""
     judge, own = config["judge"], config["model"]["judge"]
     name = own if judge["name"] == "auto" else judge["name"]
-    config["judge"] = judge | {"name": name} if name == "real" else {"name": None if name == "none" else name}
+    if name == "real":
+        config["judge"] = judge | {"name": name}
+    elif name is None or name in JUDGES:  # without the parts of the real ones
+        config["judge"] = {"name": None if name == "none" else name}
     config["model"]["judge"] = config["judge"]["name"]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from cad_exp.config.schema.base import ByName, Group
+from cad_exp.config.schema.base import ByName, Group, Own, OwnName
 from cad_exp.config.schema.model import JUDGES
 from cad_exp.config.schema.types import (
     HUGE,
@@ -162,8 +162,18 @@ class RealJudge(Judge):
     lpips: Lpips = Field(description="Perceptual distance.")
 
 
+class OwnJudge(Judge, Own):
+    """A user's own judge, which takes its own settings."""
+
+    title = "a judge of your own"
+    name: Annotated[str, OwnName(*JUDGES)] = Field(description="The name of its class.")
+
+
 def _judge(given: dict[str, Any]) -> type[Group]:
-    return RealJudge if "parts" in given or given.get("name") in ("auto", "real") else Judge
+    name = given.get("name")
+    if "parts" in given or name in ("auto", "real"):
+        return RealJudge
+    return OwnJudge if isinstance(name, str) and name not in JUDGES else Judge
 
 
-AnyJudge = Annotated[Judge, ByName(_judge, Judge, RealJudge)]
+AnyJudge = Annotated[Judge, ByName(_judge, Judge, RealJudge, OwnJudge)]
