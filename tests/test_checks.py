@@ -84,7 +84,7 @@ def test_no_folder_is_made_for_a_refused_name(key, tmp_path):
     "overrides, why",
     [
         (["edit.factor=1"], "edit.factor=1 leaves every component as it is"),
-        (["edit.factor=1.0", "edit=amplify"], "edit.factor=1 leaves"),
+        (["edit.factor=1.0", "edit=amplify"], "edit.factor=1.0 leaves"),
         (["edit.factor=nan"], "edit.factor=nan is no number"),
         (["edit.factor=inf"], "edit.factor=inf is no number"),
         (["edit.sign=negative"], "edit=erase takes positive components, so edit.sign=negative .*edit=amplify"),

@@ -270,7 +270,7 @@ def test_a_broken_option_is_one_sentence(content: str | bytes, expected: str, tm
         ("label: null", "concept.ratio is missing"),
         ("label: null\nratio: {head: 0.1}\ndefaults: [custom, _self_]", None),
         ("prompt: a", "concept.label is missing"),
-        ("defaults: [custom, _self_]\nobjective: erase", "concept.objective has no value for neuron"),
+        ("defaults: [custom, _self_]\nobjective: erase", "concept.objective=erase holds no names with values"),
     ],
 )
 def test_a_concept_without_our_defaults_names_what_it_lacks(content: str, expected: str | None, tmp_path: Path, typed):

@@ -277,6 +277,9 @@ def test_a_classes_own_settings_pass_where_the_class_is_the_users():
         assert resolve(own)[group].items() >= {"name": "mine", "strength": 3, "more": {"deep": [1]}}.items()
         with pytest.raises(UserError, match=f"unknown setting in {group} 'strength'"):
             resolve(put(given, group, given[group] | {"strength": 3}))
+    assert resolve(put(given, "judge", {"name": "mine", "strength": 3}))["judge"] == {"name": "mine", "strength": 3}
+    with pytest.raises(UserError, match="unknown setting in judge 'strength'"):
+        resolve(put(given, "judge", {"name": "mini", "strength": 3}))
 
 
 def test_a_config_is_checked_once_and_stays_as_it_was():

@@ -10,8 +10,8 @@ from typing import Any
 from cad_exp.data.metrics import looking_at
 from cad_exp.models.sources import MODELS
 
-OBJECTS = ("tench", "English springer", "cassette player", "chain saw", "church", "French horn", "garbage truck")
-OBJECTS += ("gas pump", "golf ball", "parachute")
+OBJECTS: tuple[str, ...] = ("tench", "English springer", "cassette player", "chain saw", "church", "French horn")
+OBJECTS += ("garbage truck", "gas pump", "golf ball", "parachute")
 ARTISTS = ("Pablo Picasso", "Van Gogh", "Rembrandt", "Andy Warhol", "Caravaggio")
 
 

@@ -161,7 +161,9 @@ def package(point: metadata.EntryPoint) -> str:
 @cache
 def _points() -> metadata.EntryPoints:
     """Of all packages: to read them takes longer than to choose among them."""
-    return metadata.entry_points()
+    found: Any = metadata.entry_points()  # its type is another one in every version of Python
+    points: metadata.EntryPoints = found
+    return points
 
 
 def _load(entry: Entry, what: str) -> Any:

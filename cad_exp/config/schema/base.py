@@ -106,7 +106,7 @@ class OwnName(Kind):
 
     def check(self, value: Any) -> Any:
         Text().check(value)
-        close = get_close_matches(value, self.names, n=1, cutoff=0.75)
+        close = get_close_matches(value, self.names, n=1, cutoff=0.8)
         if value == "auto" or (close and close[0] not in value):
             raise wrong(unknown(value, self.names))
         return value

@@ -176,9 +176,10 @@ class OwnJudge(Judge, Own):
 
 
 def _judge(given: dict[str, Any]) -> type[Group]:
-    if "parts" in given or given.get("name") in ("auto", "real"):
+    name = given.get("name")
+    if "parts" in given or name in ("auto", "real"):
         return RealJudge
-    return OwnJudge if given.get("name") not in (None, *shipped("judge")) else Judge
+    return OwnJudge if isinstance(name, str) and name not in shipped("judge") else Judge
 
 
 AnyJudge = Annotated[Judge, ByName(_judge, Judge, RealJudge, OwnJudge)]
