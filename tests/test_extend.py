@@ -212,8 +212,7 @@ from cad_exp.pipeline.experiment import run
 folder, (fast, runs) = Path.cwd(), json.loads(sys.argv[1])
 pipe = DiffusionPipeline.from_pretrained(PIPELINE)
 torch.manual_seed(0)
-config = {**pipe.unet.config, "num_class_embeds": 3, "block_out_channels": [8, 8, 8], "norm_num_groups": 4}
-pipe.unet = UNet2DConditionModel.from_config(config)
+pipe.unet = UNet2DConditionModel.from_config({**pipe.unet.config, "num_class_embeds": 3})
 pipe.save_pretrained(folder / "classed_model")
 told = {}
 with redirect_stdout(io.StringIO()):
