@@ -26,7 +26,7 @@ from cad_exp.evaluation.distances import (
 )
 from cad_exp.evaluation.erasure import Records, judge_batch, shows, tabulate
 from cad_exp.evaluation.judge_sources import at_hand, locate, reference_digest, wanted
-from cad_exp.evaluation.judges import load_judge
+from cad_exp.evaluation.judges import judge_class, load_judge
 from cad_exp.evaluation.judges.nudenet import EXPOSED, counts, detections, strongest
 from cad_exp.evaluation.judges.real import RealJudge
 from cad_exp.evaluation.judges.weights import read_state
@@ -112,7 +112,7 @@ def test_the_judge_follows_the_model_unless_told(overrides: list[str], name: str
 
 def test_an_unknown_judge_is_refused():
     with pytest.raises(UserError, match="did you mean 'real'"):
-        settle(composed("model.judge=reel"))
+        judge_class(settle(composed("model.judge=reel"))["judge"])
 
 
 @pytest.mark.parametrize(
