@@ -81,11 +81,11 @@ def test_a_broken_package_is_named_in_one_sentence_and_breaks_no_other(package):
 
 
 def test_a_dotted_path_stands_for_a_name(package):
-    package("", other_things="class Theirs:\n    def __init__(self, size=1):\n        self.size = size\n")
+    package("", other_dotted="class Theirs:\n    def __init__(self, size=1):\n        self.size = size\n")
     things = Registry("thing")
-    assert things.make({"name": "mine", "_target_": "other_things.Theirs", "size": 4}).size == 4
+    assert things.make({"name": "mine", "_target_": "other_dotted.Theirs", "size": 4}).size == 4
     with pytest.raises(UserError, match="thing mine does not take these settings: .*'sise'"):
-        things.make({"name": "mine", "_target_": "other_things.Theirs", "sise": 4})
+        things.make({"name": "mine", "_target_": "other_dotted.Theirs", "sise": 4})
     with pytest.raises(UserError, match="_target_=Theirs is no dotted path"):
         things.of({"name": "mine", "_target_": "Theirs"})
     with pytest.raises(UserError, match="cannot be loaded from other_thinks:Theirs"):
@@ -212,8 +212,7 @@ from cad_exp.pipeline.experiment import run
 folder, (fast, runs) = Path.cwd(), json.loads(sys.argv[1])
 pipe = DiffusionPipeline.from_pretrained(PIPELINE)
 torch.manual_seed(0)
-config = {**pipe.unet.config, "num_class_embeds": 3, "block_out_channels": [8, 8, 8], "norm_num_groups": 4}
-pipe.unet = UNet2DConditionModel.from_config(config)
+pipe.unet = UNet2DConditionModel.from_config({**pipe.unet.config, "num_class_embeds": 3})
 pipe.save_pretrained(folder / "classed_model")
 told = {}
 with redirect_stdout(io.StringIO()):

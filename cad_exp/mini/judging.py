@@ -145,6 +145,8 @@ class MiniJudge(Judge):
 
     def on(self, device: str | torch.device) -> MiniJudge:
         """These judges on a device; themselves if they are there already."""
+        import torch
+
         return self if torch.device(device) == self.device else type(self)(self.folder, device)
 
     def log_odds(self, images: torch.Tensor, kind: str, label: str) -> torch.Tensor:
