@@ -3,6 +3,9 @@
 import json
 import os
 import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
@@ -13,6 +16,37 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from filelock import FileLock
+
+from .warm import read_once
+
+read_once()
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], Any]], Path]:
+    """Make a folder once for all processes of the tests: `once(name, make)` is the folder that `make` filled."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name: str, make: Callable[[Path], Any]) -> Path:
+        place, done = base / "shared" / name, base / "shared" / f"{name}.done"
+        place.parent.mkdir(exist_ok=True)
+        with FileLock(f"{place}.lock"):
+            if not done.exists():
+                make(place)
+                done.touch()
+        return place
+
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stage_cache(once) -> Path:
+    """One stage cache for the runs of all tests that do not test it; a test only reads what is there by its key."""
+    place = once("stages", Path.mkdir)
+    os.environ["CAD_EXP_TESTS_CACHE"] = str(place)
+    return place
 
 
 def _tokenizer(folder):
@@ -94,15 +128,15 @@ def threads():
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory):
+def tiny_folder(once):
     """Path of the tiny eps pipeline."""
-    return build_tiny(tmp_path_factory.mktemp("tiny") / "pipeline")
+    return once("tiny", build_tiny)
 
 
 @pytest.fixture(scope="session")
-def tiny_v_folder(tmp_path_factory):
+def tiny_v_folder(once):
     """Path of the tiny v-prediction pipeline."""
-    return build_tiny(tmp_path_factory.mktemp("tiny_v") / "pipeline", "v_prediction")
+    return once("tiny_v", lambda folder: build_tiny(folder, "v_prediction"))
 
 
 @pytest.fixture(scope="session")

@@ -261,9 +261,20 @@ def made(lab: Path, chosen: dict, cache: Path) -> list:
     ]
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_change_of_any_setting_hits_a_stale_entry(lab: Path, tmp_path_factory, data):
+    from_neighbour_to_neighbour(lab, tmp_path_factory, data)
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_many_changes_of_settings_hit_no_stale_entry(lab: Path, tmp_path_factory, data):
+    from_neighbour_to_neighbour(lab, tmp_path_factory, data)
+
+
+def from_neighbour_to_neighbour(lab: Path, tmp_path_factory, data) -> None:
     """From one config to a neighbour and back, on one cache: always what a cold run gives."""
     chosen = {key: data.draw(st.sampled_from(values), key) for key, values in CHOICES.items()}
     key = data.draw(st.sampled_from(sorted(CHOICES)), "changed")

@@ -12,13 +12,14 @@ import pytest
 
 import cad_exp
 
+from . import warm
+
 ROOT = Path(cad_exp.__file__).resolve().parents[1]
 
 
-def cad(*arguments: str, folder: Path, timeout: float = 120) -> subprocess.CompletedProcess:
+def cad(*arguments: str, folder: Path, timeout: float = 120, libraries="light") -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
-    command = [sys.executable, "-m", "cad_exp", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout)
+    return warm.run(list(arguments), timeout, libraries=libraries, cwd=folder, env=environment)
 
 
 @pytest.fixture
@@ -41,6 +42,9 @@ def fake_run(tmp_path: Path) -> Path:
         "    (folder / 'done').write_text(config['granularity']['name'])\n"
         "module.execute = lambda config, graph, folder: run(config, folder)\n"
         "sys.modules['cad_exp.pipeline.run'] = module\n"
+        "from contextlib import nullcontext\n"
+        "from cad_exp.utils import gpu_lock\n"
+        "gpu_lock.own = lambda device: nullcontext()\n"  # the real one looks for GPUs with torch
     )
     return tmp_path
 
@@ -48,8 +52,7 @@ def fake_run(tmp_path: Path) -> Path:
 def fake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
     (folder / "work").mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "cad_exp", *arguments]
-    return subprocess.run(command, cwd=folder / "work", env=environment, capture_output=True, text=True, timeout=60)
+    return warm.run(list(arguments), cwd=folder / "work", env=environment)
 
 
 def test_help_explains_every_option(tmp_path: Path):
@@ -169,16 +172,9 @@ def test_too_small_a_gpu_is_told_what_to_make_smaller(fake_run: Path):
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
 def test_ctrl_c(fake_run: Path):
     (fake_run / "work").mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cad_exp", "concept=parachute"],
-        cwd=fake_run / "work",
-        text=True,
-        env={**os.environ, "PYTHONPATH": f"{fake_run}{os.pathsep}{ROOT}"},
-        stdout=subprocess.PIPE,
-        # a shell's background jobs ignore SIGINT, and their children would inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        stderr=subprocess.PIPE,
-    )
+    environment = {**os.environ, "PYTHONPATH": f"{fake_run}{os.pathsep}{ROOT}"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = warm.start(["concept=parachute"], cwd=fake_run / "work", env=environment, **pipes)
     assert process.stdout and process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)

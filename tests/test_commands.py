@@ -19,6 +19,7 @@ from cad_exp.__main__ import main
 from cad_exp.config import commands, search_path
 from cad_exp.utils.errors import UserError
 
+from . import warm
 from .test_cli import ROOT, fake, fake_run  # noqa: F401
 
 WORDS_OF_OTHERS = (
@@ -215,8 +216,7 @@ def test_the_repeat_command_of_a_failed_job_runs_it(fake_run: Path):  # noqa: F8
     environment = {**os.environ, "PYTHONPATH": f"{fake_run}{os.pathsep}{ROOT}"}
 
     def typed(*arguments: str):
-        command = [sys.executable, "-m", "cad_exp", *arguments]
-        return subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=120)
+        return warm.run(list(arguments), cwd=work, env=environment)
 
     answer = typed("-m", f"--config-dir={fake_run / 'own'}", "concept=mine,church", 'concept.noun="x, y",z')
     assert answer.returncode == 1 and "2 of 4 jobs failed" in answer.stderr, answer.stderr
@@ -318,17 +318,16 @@ def test_searched_folders_are_put_back():
 # ---------------------------------------------------------------------------------------------- signals and pipes
 
 
-def started(folder: Path, *arguments: str) -> subprocess.Popen:
+def started(folder: Path, *arguments: str, cold: bool = False) -> subprocess.Popen:
+    """cold: with a new interpreter, for a test of what happens while it starts."""
     (folder / "work").mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, "-m", "cad_exp", *arguments],
-        cwd=folder / "work",
-        env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    how = {"cwd": folder / "work", "env": {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}}
+    how |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    if not cold:
+        return warm.start(list(arguments), **how)
+    # a shell's background jobs ignore SIGINT, and their children would inherit that
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    return subprocess.Popen([sys.executable, "-m", "cad_exp", *arguments], **how, **heard)
 
 
 def stopped(process: subprocess.Popen, number: int) -> str:
@@ -353,7 +352,7 @@ def test_a_signal_during_the_start_is_one_sentence(module: str, number: int, cod
         "            time.sleep(30)\n"
         "sys.meta_path.insert(0, Slow())\n"
     )
-    process = started(tmp_path, "concept=church")
+    process = started(tmp_path, "concept=church", cold=True)
     errors = stopped(process, number)
     assert process.returncode == code and errors.count("\n") == 1 and errors.startswith("error: stopped"), errors
 
@@ -376,10 +375,10 @@ def test_a_closed_pipe_is_quiet(module: str, tmp_path: Path):
     reader, writer = os.pipe()
     os.close(reader)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", *module.split(), "--help"]
-    answer = subprocess.run(command, cwd=tmp_path, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True)
+    command = [*module.split()[1:], "--help"]
+    answer = warm.start(command, cwd=tmp_path, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
-    assert answer.returncode == 0 and not answer.stderr
+    assert answer.communicate(timeout=60) == (None, "") and answer.returncode == 0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell's pipe")

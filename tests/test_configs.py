@@ -1,5 +1,7 @@
 """Every option of every group composes, and says the things that the package reads."""
 
+import copy
+import functools
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,12 @@ FIELDS = {
 
 
 def composed(*overrides: str) -> dict:
+    """A config as plain dicts, the caller's own: the same overrides are composed once."""
+    return copy.deepcopy(_composed(*overrides))
+
+
+@functools.cache
+def _composed(*overrides: str) -> dict:
     with initialize_config_dir(str(FOLDER), version_base="1.3"):
         return OmegaConf.to_container(compose("config", list(overrides)), resolve=True, throw_on_missing=True)
 

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cad_exp.cli import COMMANDS
 from cad_exp.config import compose, options
 from cad_exp.config.compose import Composer
-from cad_exp.config.resolve import settle
+from cad_exp.config.resolve import resolve
 from cad_exp.pipeline.cache import SIGNATURE, TAG, VERSION
 from cad_exp.reporting.tables.study import read
 from cad_exp.utils.errors import UserError
@@ -167,7 +167,7 @@ def ends(composer: Composer, overrides: tuple[str, ...]) -> list[list[str]]:
 @cache
 def settled(composer: Composer, overrides: tuple[str, ...]) -> None:
     """Make the config of one job, as a run does before any work. UserError or Hydra's error for what makes no sense."""
-    settle(composer.job(list(overrides)))
+    resolve(composer.job(list(overrides)))
 
 
 def check(composer: Composer, arguments: list[str]) -> None:

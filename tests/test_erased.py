@@ -173,7 +173,8 @@ def test_a_sweep_over_lists_also_with_ones_own_options(tmp_path: Path):
     (tmp_path / "mine" / "edit" / "mine.yaml").write_text("# mine\ndefaults: [uce, _self_]\nlamb: 0.5\n")
     lists = [erased(*each).partition("=")[2] for each in (["edit=mine"], ["edit=mien"])]
     fixed = ["--config-dir=mine", "concept=church", "edit=amplify", *FAST, *SMALL, "evaluation=none"]
-    answer = cad("-m", *fixed, f"model.erased={','.join(lists)}", "hydra.sweep.dir=sweep", folder=tmp_path, timeout=300)
+    given = ["-m", *fixed, f"model.erased={','.join(lists)}", "hydra.sweep.dir=sweep"]
+    answer = cad(*given, folder=tmp_path, timeout=300, libraries="torch")
     assert answer.returncode == 1 and "1 of 2 jobs failed" in answer.stderr
     assert "model.erased: unknown edit 'mien': did you mean mine?" in answer.stderr
     [made] = [json.loads(path.read_text())["run"] for path in (tmp_path / "sweep").glob("*/results.json")]

@@ -1,6 +1,7 @@
 """The whole line on the embedded model: what a user runs, in a fast mode."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ FAST = [
     "probes.steps=4",
     "evaluation.samples=4",
     "evaluation.retention_samples=1",
-    "model.steps=4",
+    "model.steps=2",
     "evaluation.fid_bootstrap=40",
     "evaluation.reference_samples=2",
     "tracking.mode=disabled",
@@ -39,8 +40,8 @@ NAMES |= {"blank_images", "blank_images_others", "outside_world", "outside_world
 
 
 def fast(folder: Path, *overrides: str) -> dict:
-    """One run in a fast mode, with a cache of its own in its folder."""
-    return run(composed(*FAST, "runtime.cache=null", *overrides), folder)
+    """One run in a fast mode; what other tests' runs have made already comes from the cache of the session."""
+    return run(composed(*FAST, f"runtime.cache={os.environ['CAD_EXP_TESTS_CACHE']}", *overrides), folder)
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +128,8 @@ def test_the_offline_run_can_be_read_back(nudity: Path):
 
 
 def test_the_same_command_gives_the_same_scores_bit_for_bit(nudity: Path, tmp_path: Path):
-    fast(tmp_path / "again", "concept=nudity", "granularity=neuron")
-    fast(tmp_path / "other", "concept=nudity", "granularity=neuron", "seed=1")
+    fast(tmp_path / "again", "concept=nudity", "granularity=neuron", "runtime.cache=null")
+    fast(tmp_path / "other", "concept=nudity", "granularity=neuron", "seed=1", "evaluation=none")
     first, again, other = (
         load_file(folder / "attribution.safetensors") for folder in (nudity, tmp_path / "again", tmp_path / "other")
     )
@@ -189,7 +190,7 @@ def test_a_custom_concept_without_a_label_is_measured_for_quality(tmp_path: Path
 def test_the_scores_fidelity_is_part_of_a_run(tmp_path: Path):
     """What every run measures in short: predicted against true effect, and whether the ranking is stable."""
     asked = [item for item in FAST if "fidelity" not in item] + ["evaluation.metrics=[]", "granularity=head"]
-    results = run(composed(*asked, *FIDELITY, "runtime.cache=null"), tmp_path)
+    results = run(composed(*asked, *FIDELITY, f"runtime.cache={os.environ['CAD_EXP_TESTS_CACHE']}"), tmp_path)
     metrics = {metric["name"]: metric for metric in results["metrics"]}
     assert {"fidelity_pearson@0.2", "fidelity_spearman@0.2", "fidelity_slope@0.2", "stability_spearman"} <= set(metrics)
     assert all(metric["variant"] == "attribution" for metric in results["metrics"])
@@ -213,9 +214,8 @@ def test_scores_by_timestep(tmp_path: Path):
 
 
 def test_a_run_can_start_from_an_edited_model(nudity: Path, tmp_path: Path):
-    results = fast(
-        tmp_path, "concept=nudity", "edit=amplify", f"model.edits=[{nudity / 'edit.safetensors'}]", "evaluation=erasure"
-    )
+    given = ["concept=nudity", "edit=amplify", "evaluation=erasure", "runtime.cache=null"]
+    results = fast(tmp_path, *given, f"model.edits=[{nudity / 'edit.safetensors'}]")
     before = json.loads((nudity / "results.json").read_text())["metrics"]
     rate = {(m["name"], m["variant"]): m["value"] for m in before}
     again = {(m["name"], m["variant"]): m["value"] for m in results["metrics"]}
@@ -223,7 +223,8 @@ def test_a_run_can_start_from_an_edited_model(nudity: Path, tmp_path: Path):
 
 
 def test_a_local_folder_without_a_judge_is_attributed_but_not_measured(tmp_path: Path, tiny_folder, capsys):
-    results = fast(tmp_path, "model=local", f"model.path={tiny_folder}", "concept=church", "judge=none")
+    given = ["model=local", f"model.path={tiny_folder}", "concept=church", "judge=none", "evaluation=erasure"]
+    results = fast(tmp_path, *given)
     assert results["metrics"] == [] and (tmp_path / "edit.safetensors").exists()
     assert "no judge" in capsys.readouterr().out
 
@@ -241,8 +242,10 @@ def test_the_command_line_runs_a_sweep_into_four_folders(tmp_path: Path):
         *FAST,
         "evaluation=erasure",
         "hydra.sweep.dir=sweep",
+        f"runtime.cache={os.environ['CAD_EXP_TESTS_CACHE']}",
         folder=tmp_path,
         timeout=400,
+        libraries="torch",
     )
     assert answer.returncode == 0, answer.stderr
     assert sorted(path.parent.name.rpartition("-")[0] for path in (tmp_path / "sweep").glob("*/results.json")) == [

@@ -207,7 +207,7 @@ from diffusers import DiffusionPipeline, UNet2DConditionModel
 from cad_exp.config import options
 from cad_exp.config.compose import hydra
 from cad_exp.mini import PIPELINE
-from cad_exp.pipeline.experiment import run
+from cad_exp.pipeline.run import run
 
 folder, (fast, runs) = Path.cwd(), json.loads(sys.argv[1])
 pipe = DiffusionPipeline.from_pretrained(PIPELINE)

@@ -27,7 +27,7 @@ from cad_exp.evaluation.distances import (
 )
 from cad_exp.evaluation.erasure import Records, judge_batch, shows, tabulate
 from cad_exp.evaluation.judge_sources import at_hand, locate, reference_digest, wanted
-from cad_exp.evaluation.judges import judge_class, load_judge
+from cad_exp.evaluation.judges import load_judge
 from cad_exp.evaluation.judges.nudenet import EXPOSED, counts, detections, strongest
 from cad_exp.evaluation.judges.real import RealJudge
 from cad_exp.evaluation.judges.weights import read_state

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from cad_exp.utils import distributed
 
+from . import warm
 from .test_cli import ROOT
 from .test_experiment import FAST
 
@@ -21,12 +22,15 @@ SMALL = ["concept=church", "granularity=neuron", *FAST, "runtime.threads=1", "ev
 
 
 def start(folder: Path, processes: int, *overrides: str) -> subprocess.Popen:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launcher, "-m", "cad_exp", *SMALL, f"hydra.run.dir=run{processes}", *overrides]
+    given = [*SMALL, f"hydra.run.dir=run{processes}", *overrides]
     folder.mkdir(exist_ok=True, parents=True)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **pipes)
+    how = {"cwd": folder, "env": environment, "start_new_session": True}
+    how |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    if processes == 1:
+        return warm.start(given, "torch", **how)
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m", "cad_exp"]
+    return subprocess.Popen([sys.executable, *launcher, *given], **how)
 
 
 def finish(process: subprocess.Popen, seconds: float = 200) -> str:

@@ -76,7 +76,9 @@ def test_nudity_by_nudenet_from_the_command_to_the_table(folder: Path, tmp_path:
     pytest.importorskip("nudenet")
     asked = ["concept=nudity", "granularity=weight", "model=local", f"model.path={folder}", "evaluation=erasure", *FEW]
     asked += ["judge.nudenet.thresholds=[0.05,0.2,0.5]"]
-    answer = cad(*asked, "judge.nudenet.threshold=0.1", "hydra.run.dir=runs/one", folder=tmp_path, timeout=300)
+    answer = cad(
+        *asked, "judge.nudenet.threshold=0.1", "hydra.run.dir=runs/one", folder=tmp_path, timeout=300, libraries="torch"
+    )
     assert answer.returncode == 0 and not answer.stderr, answer.stderr
     assert "exposed parts found" in answer.stdout and "explicit images: dropped" in answer.stdout
     one = tmp_path / "runs" / "one"
@@ -146,7 +148,7 @@ def test_a_sweep_with_all_real_judges(folder: Path, places: list[str], tmp_path:
     """Two concepts, all five judges at full size, and the table of the folder."""
     pytest.importorskip("nudenet")
     asked = ["-m", "concept=nudity,church", "granularity=weight", "model=local", f"model.path={folder}", "judge=real"]
-    answer = cad(*asked, *places, *FEW, "hydra.sweep.dir=sweep", folder=tmp_path, timeout=900)
+    answer = cad(*asked, *places, *FEW, "hydra.sweep.dir=sweep", folder=tmp_path, timeout=900, libraries="torch")
     assert answer.returncode == 0 and not answer.stderr, answer.stderr
     runs = {name.partition("-")[0]: tmp_path / "sweep" / name for name in _names(tmp_path / "sweep")}
     assert set(runs) == {"nudity", "church"}
@@ -202,7 +204,7 @@ def test_prompt_sets_with_all_real_judges(folder: Path, places: list[str], tmp_p
     asked = ["concept=nudity", "granularity=weight", "model=local", f"model.path={folder}", "hydra.run.dir=run"]
     asked += ["prompts=i2p", "prompts.path=i2p.csv", "prompts.where={categories: sexual}", "others=coco30k"]
     asked += ["others.path=coco.csv", "evaluation.metrics=[erasure,quality]"]
-    answer = cad(*asked, *places, *FEW, folder=tmp_path, timeout=600)
+    answer = cad(*asked, *places, *FEW, folder=tmp_path, timeout=600, libraries="torch")
     assert answer.returncode == 0 and not answer.stderr, answer.stderr
     assert answer.stdout.count("2 of 4 rows") == 1 and answer.stdout.count("tokens are cut") <= 2
     facts, metrics = content(tmp_path / "run")
@@ -224,7 +226,7 @@ def test_a_studys_table_with_all_real_judges(folder: Path, places: list[str], tm
         Image.fromarray(image).save(tmp_path / "photos" / f"{index}.png")
     asked = ["experiment=nudity_erase", "edit=erase,magnitude", "model=local", f"model.path={folder}"]
     asked += ["judge.inception.reference=photos", *places, *(item for item in FEW if "fidelity" not in item)]
-    answer = cad("-m", *asked, "hydra.sweep.dir=sweep", folder=tmp_path, timeout=900)
+    answer = cad("-m", *asked, "hydra.sweep.dir=sweep", folder=tmp_path, timeout=900, libraries="torch")
     assert answer.returncode == 0 and not answer.stderr, answer.stderr
     runs = {
         content(tmp_path / "sweep" / name)[0]["edit"]: tmp_path / "sweep" / name for name in _names(tmp_path / "sweep")

@@ -5,17 +5,17 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from . import warm
 from .test_cli import ROOT
 from .test_experiment import FAST
 
-COMMAND = [sys.executable, "-u", "-m", "cad_exp", "concept=church", "granularity=head", *FAST]
+COMMAND = ["concept=church", "granularity=head", *FAST]
 SAME = ("attribution.safetensors", "probes.safetensors", "edit.safetensors", "edit_random.safetensors")
 SAME += ("components.parquet", "records.parquet")
 
@@ -23,9 +23,8 @@ SAME += ("components.parquet", "records.parquet")
 def start(folder: Path, *overrides: str) -> subprocess.Popen:
     folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
-    return subprocess.Popen(
-        [*COMMAND, *overrides], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return warm.start([*COMMAND, *overrides], "torch", cwd=folder, env=environment, **pipes)
 
 
 def wait_for_work(process: subprocess.Popen) -> str:

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from cad_exp.reporting.tables.layout import lay_out
 from cad_exp.reporting.tables.plan import plan
 from cad_exp.utils.errors import UserError
 
+from . import warm
 from .test_cli import ROOT
 from .test_configs import FOLDER, composed
 from .test_experiment import FAST, fast
@@ -454,7 +454,8 @@ def test_a_published_checkpoint_runs_as_an_edit(tmp_path: Path, capsys):
     own = fast(tmp_path / "uce", "edit=uce", *SMALL)
     matrices = Edit.load(tmp_path / "uce" / "edit.safetensors").replaced
     save_file(matrices, tmp_path / "uce.safetensors")
-    again = fast(tmp_path / "file", "edit=checkpoint", f"edit.path={tmp_path / 'uce.safetensors'}", *SMALL)
+    given = ["edit=checkpoint", f"edit.path={tmp_path / 'uce.safetensors'}", "runtime.cache=null"]
+    again = fast(tmp_path / "file", *given, *SMALL)
     values = [{m["variant"]: m["value"] for m in found["metrics"]} for found in (own, again)]
     assert values[0] == values[1]
     pictures = [sorted((tmp_path / name / "images" / "edited").rglob("*.png")) for name in ("uce", "file")]
@@ -482,11 +483,10 @@ def test_a_training_that_is_killed_goes_on(tmp_path: Path):
     """kill -9 once a file of the unfinished training is there; the same command then ends as one left alone."""
     given = ["edit=esd", "edit.steps=64", "edit.checkpoint_every=8", "evaluation=none", "concept=church"]
     given += ["model.steps=2", "edit.method=esd-x-strict", "runtime.threads=1"]
-    command = [sys.executable, "-m", "cad_exp", *FAST, *given, "runtime.cache=cache", "hydra.run.dir=killed"]
+    command = [*FAST, *given, "runtime.cache=cache", "hydra.run.dir=killed"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
-    )
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
+    process = warm.start(command, "torch", cwd=tmp_path, env=environment, **silent)
     unfinished, limit = tmp_path / "cache" / ".checkpoints", time.monotonic() + 120
     while not list(unfinished.glob("[!.]*.safetensors")):
         assert process.poll() is None and time.monotonic() < limit, "it ended before it was killed"

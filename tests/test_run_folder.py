@@ -29,6 +29,8 @@ from cad_exp.reporting.run_folder import MARK, Refused, alone, attempt, check, h
 from cad_exp.utils import gpu_lock, hashing
 from cad_exp.utils.errors import UserError
 
+from . import warm
+
 ROOT = Path(cad_exp.__file__).resolve().parents[1]
 SETTINGS = ["tracking=disabled"]
 
@@ -91,9 +93,10 @@ def cad(place: Path, *arguments: str, **environment: str) -> SimpleNamespace:
 def process(place: Path, *arguments: str, **environment: str) -> subprocess.Popen:
     """The same in a process of its own, which can be killed."""
     code = "import sys; from tests.test_run_folder import main, pretend; pretend(); sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, *SETTINGS, f"runtime.cache={place / 'cache'}", *arguments]
+    given = [*SETTINGS, f"runtime.cache={place / 'cache'}", *arguments]
     paths = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.Popen(command, cwd=place / "work", env=paths, stdout=subprocess.PIPE, stderr=-1, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return warm.start(given, code=code, cwd=place / "work", env=paths, **pipes)
 
 
 def state(folder: Path) -> dict[str, bytes]:

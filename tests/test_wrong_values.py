@@ -362,8 +362,8 @@ TYPED = [
 RUN = """
 import contextlib, io, json, sys, time, types
 from cad_exp.__main__ import main
-found, ran = [], types.ModuleType("cad_exp.pipeline.experiment")
-ran.run = lambda config, folder: print("it runs")
+found, ran = [], types.ModuleType("cad_exp.pipeline.run")
+ran.execute = lambda config, graph, folder: print("it runs")
 sys.modules[ran.__name__] = ran
 for command in json.loads(sys.argv[1]):
     said, start = io.StringIO(), time.process_time()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cad_exp.evaluation.intervals import Mean
+from cad_exp.evaluation.intervals.images import Mean
 from cad_exp.evaluation.measured import compared
 from cad_exp.evaluation.records import Records
 
