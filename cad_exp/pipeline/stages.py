@@ -302,14 +302,23 @@ class Stages:
         inputs = self.base | inputs | facts | self.who
         # Beside the entries: what a killed run has finished must outlive its draft, but is worth nothing to other code.
         key = digest([inputs, code_version(*self.modules)])
-        estimator.checkpoint = self.cache.folder / ".checkpoints" / f"{key}.safetensors"
+        checkpoint = self.cache.folder / ".checkpoints" / f"{key}.safetensors"
 
         def make(draft: Path) -> None:
-            with progress.progress(len(probes), "attribution") as estimator.progress:
-                scored = attribute(self.model, probes, self.objective(probes), estimator, cuts, meta=facts)
+            with progress.progress(len(probes), "attribution") as tick:
+                scored = attribute(
+                    self.model,
+                    probes,
+                    self.objective(probes),
+                    estimator,
+                    cuts,
+                    meta=facts,
+                    progress=tick,
+                    checkpoint=checkpoint,
+                )
             if distributed.main():
                 scored.save(draft)
-                estimator.checkpoint.unlink(missing_ok=True)
+                checkpoint.unlink(missing_ok=True)
 
         self.scores = self.cache.get("attribution", self.modules, inputs, make, shared=True)
         if self.cache.reused["attribution"]:

@@ -86,7 +86,7 @@ class _Study:
     def __init__(self, stages: Stages, probes: Probes, attribution: Attribution):
         self.stages, self.config, self.attribution = stages, stages.config, attribution
         self.settings, self.seed = stages.config["evaluation"]["fidelity"], stages.config["seed"]
-        [(self.name, self.cut)] = attribution.granularities.items()
+        [(self.name, self.space)] = attribution.spaces.items()
         self.scores, self.scored = attribution.scores[self.name], probes
         parts, walked = stages.parts, stages.config["probes"]
         if self.settings["held_out"]:
@@ -98,7 +98,7 @@ class _Study:
         self.probes = probes[self.rows]
         self.facts = {"estimator": self.config["estimator"]["name"], "concept": self.config["concept"]["name"]}
         self.facts["probes_of"] = "other trajectories" if self.settings["held_out"] else "the attribution"
-        self.inputs = stages.base | self.facts | {"granularity": self.name, "kinds": list(self.cut.kinds)}
+        self.inputs = stages.base | self.facts | {"granularity": self.name, "kinds": list(self.space.kinds)}
         self.inputs |= {"objective": self.config["objective"], "probes": [part.name for part in parts]}
         self.inputs |= {"batch_size": self.config["runtime"]["batch_size"], "processes": distributed.size()}
         self.inputs |= {"who": stages.who}
@@ -108,7 +108,7 @@ class _Study:
         inputs = {key: value for key, value in self.inputs.items() if key not in ("estimator", "probes_of")}
         inputs |= {"rows": self.rows.tolist()}
         game = _Remembered(
-            Game(self.stages.objective(self.probes), self.cut, self.attribution.sites),
+            Game(self.stages.objective(self.probes), self.space),
             self._remember(("attribution.game", *self.stages.modules[1:]), inputs),
         )
         self.base = describe(game, self.seed, self.facts)
@@ -123,14 +123,14 @@ class _Study:
         shots = plan(concept, asked["samples"], 0, self.config["evaluation"]["seed"])
         shots = [shot for shot in shots if shot.purpose == "concept"]
         model = self.config["model"]
-        inputs = self.stages.base | {"shots": [vars(shot) for shot in shots], "kinds": list(self.cut.kinds)}
+        inputs = self.stages.base | {"shots": [vars(shot) for shot in shots], "kinds": list(self.space.kinds)}
         inputs |= {"granularity": self.name}
         inputs |= {key: model[key] for key in ("steps", "guidance", "judge")}
         inputs |= {"judge_is": self.stages.judge.definition}
         console.stage(f"fidelity on images: {len(shots)} for each ablation, {asked['number']} of each kind and rate")
         remember = self._remember(("evaluation.fidelity.image_game", "evaluation.judges"), inputs)
         batch, judge = self.config["evaluation"]["batch_size"], self.stages.judge
-        game = ImageGame(self.stages.model, judge, shots, self.cut, self.attribution.sites, remember, batch)
+        game = ImageGame(self.stages.model, judge, shots, self.space, remember, batch)
         facts = self.base | judge.definition | {"images": len(shots), "removal_in_images": "zero"}
         found, tables = [], []
         for measure, of in MEASURES.items():
@@ -174,7 +174,7 @@ class _Study:
         """Scores at these probes; rows: which of the run's they are, for what is to be retained has as many."""
         kept = [part if rows is None else part[rows] for part in self.stages.context["retained"]]
         estimator, objective = make_estimator(**self.config["estimator"]), self.stages.objective(points, kept)
-        found = attribute(self.stages.model, points, objective, estimator, [self.cut], self.attribution.sites)
+        found = attribute(self.stages.model, points, objective, estimator, [self.space])
         return found.scores[self.name]
 
     def _remember(self, modules: tuple[str, ...], inputs: dict[str, Any]) -> Remember:
@@ -199,7 +199,7 @@ class _Remembered:
 
     def __init__(self, game: Game, remember: Remember):
         self.game, self.remember, self.n = game, remember, game.n
-        self.objective, self.cut, self.intact = game.objective, game.cut, game.intact
+        self.objective, self.space, self.intact = game.objective, game.space, game.intact
 
     def values(self, gates: Tensor) -> Tensor:
         return self.remember(gates, lambda: self.game.values(gates))
@@ -223,24 +223,24 @@ def timesteps(stages: Stages, probes: Probes, attribution: Attribution) -> Path 
     config, bins = stages.config, stages.config["evaluation"]["timesteps"]
     if bins is None:
         return None
-    cut, estimator = attribution.granularity(config["granularity"]["name"]), make_estimator(**config["estimator"])
+    space, estimator = attribution.space(config["granularity"]["name"]), make_estimator(**config["estimator"])
     console.stage(f"timesteps: {estimator.name} in {bins} parts of the denoising")
-    inputs = stages.base | {"scores": stages.scores.name, "granularity": cut.name, "kinds": list(cut.kinds)}
+    inputs = stages.base | {"scores": stages.scores.name, "granularity": space.name, "kinds": list(space.kinds)}
     inputs |= {"bins": bins, "processes": distributed.size()}
     key = digest([inputs, code_version("pipeline.studies", *stages.modules)])
-    estimator.checkpoint = stages.cache.folder / ".checkpoints" / f"{key}.safetensors"
+    checkpoint = stages.cache.folder / ".checkpoints" / f"{key}.safetensors"
 
     def objective_of(own: Probes) -> Objective:
         ends = int(own.t.min()), int(own.t.max())
         return stages.objective(own, [within(kept, *ends) for kept in stages.context["retained"]])
 
     def make(draft: Path) -> None:
-        with progress.progress(len(probes), "timesteps") as estimator.progress:
-            table = by_timestep(objective_of, estimator, probes, cut, attribution.sites, bins)
+        with progress.progress(len(probes), "timesteps") as tick:
+            table = by_timestep(objective_of, estimator, probes, space, bins, tick, checkpoint)
         if distributed.main():
             table.to_parquet(draft / "timesteps.parquet")
             for number in range(bins):
-                checkpoint_of(estimator.checkpoint, number).unlink(missing_ok=True)
+                checkpoint_of(checkpoint, number).unlink(missing_ok=True)
 
     place = stages.cache.get("timesteps", ("pipeline.studies", *stages.modules), inputs, make, shared=True)
     if stages.cache.reused["timesteps"]:

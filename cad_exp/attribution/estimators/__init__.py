@@ -3,7 +3,7 @@
 from typing import Any
 
 from cad_exp.attribution.estimators.ablated import AblatedGradients
-from cad_exp.attribution.estimators.base import Estimator, Scores
+from cad_exp.attribution.estimators.base import Estimator, Scores, Watch
 from cad_exp.attribution.estimators.baselines import Magnitude, Random, Wanda
 from cad_exp.attribution.estimators.coar import Coar
 from cad_exp.attribution.estimators.gradients import FirstOrder, GradientMagnitude, IntegratedGradients
@@ -30,7 +30,14 @@ ESTIMATORS = {
         Random,
     )
 }
-__all__ = ["ESTIMATORS", "Estimator", "Scores", "make_estimator", *(cls.__name__ for cls in ESTIMATORS.values())]
+__all__ = [
+    "ESTIMATORS",
+    "Estimator",
+    "Scores",
+    "Watch",
+    "make_estimator",
+    *(cls.__name__ for cls in ESTIMATORS.values()),
+]
 
 
 def make_estimator(name: str, **settings: Any) -> Estimator:

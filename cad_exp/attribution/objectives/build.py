@@ -4,20 +4,20 @@ from typing import Any
 
 from torch import Tensor
 
-from cad_exp.attribution.objectives.base import Gates, Objective, Predict
+from cad_exp.attribution.objectives.base import Objective, Predict
 from cad_exp.attribution.objectives.contrast import Contrast
 from cad_exp.attribution.objectives.image import ClipSimilarity, JudgeLogit
 from cad_exp.data.noisy_latents import Probes
 from cad_exp.models.pipeline import DiffusionModel, Progress
 from cad_exp.utils.errors import UserError, choose
 
-__all__ = ["OBJECTIVES", "Gates", "Objective", "check", "formula", "make_objective", "retained_prompts"]
+__all__ = ["OBJECTIVES", "Objective", "check", "formula", "make_objective", "retained_prompts"]
 
 
 class Erase(Objective):
     """CAD-Erase: J = E || eps(x_t, c, t; w) - stopgrad(eps(x_t, base, t)) ||^2, the mean over dimensions."""
 
-    name, needs = "erase", ("base",)
+    name, needs, flat_at_base = "erase", ("base",), True
 
     def loss(self, batch: Probes, predict: Predict) -> Tensor:
         return (predict(batch, self.concept) - batch.base).square().flatten(1).mean(1)
@@ -53,7 +53,7 @@ class GuidanceNorm(Objective):
     Whatever its direction: both predictions are the edited model's, nothing is held fixed.
     """
 
-    name = "guidance_norm"
+    name, flat_at_base = "guidance_norm", True
 
     def loss(self, batch: Probes, predict: Predict) -> Tensor:
         return (predict(batch, self.concept) - predict(batch, self.neutral)).square().flatten(1).mean(1)
