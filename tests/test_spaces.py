@@ -229,10 +229,10 @@ def test_weights_cannot_have_gates_per_row(tiny_model):
 
 def test_ablations_of_a_model_with_an_edited_activation(tiny_model, tiny_probes):
     """What is replayed is what a block gave before the edit's own hook, which then acts once and not twice."""
-    edit = RandomDirections("mid_block", 64, 2, seed=3, axis=1).intervention(torch.tensor([0, 1]), 3.0)
+    edit = RandomDirections("up_blocks.0.resnets.0", 64, 2, seed=3, axis=1).intervention(torch.tensor([0, 1]), 3.0)
     with edit.apply(tiny_model):
         game = Game(make_objective("erase", tiny_model, tiny_probes[:3], 4), spaces(tiny_model)["layer"])
-        gates = 1 - torch.eye(game.n)[-3:]
+        gates = 1 - torch.eye(game.n)
         assert game.values(gates).tolist() == pytest.approx([game.value(row) for row in gates], rel=1e-4)
 
 
@@ -256,6 +256,14 @@ def test_what_directions_cannot_do(tiny_model, tmp_path):
     Edit(edit.indices, edit.unit, 0.0, {}, vectors={"0": HAND}).save(tmp_path / "more.safetensors")
     with pytest.raises(UserError, match="vectors of '0' that do not fit"):
         Edit.load(tmp_path / "more.safetensors")
+
+
+def test_one_file_has_one_list_of_sites(tiny_model):
+    """It is what spaces are made of again."""
+    sites = find_sites(tiny_model.denoiser)
+    some = {"head": make_granularity("head").on(sites), "layer": make_granularity("layer").on(sites[3:])}
+    with pytest.raises(UserError, match="cut from different sites"):
+        Attribution({name: torch.zeros(space.n) for name, space in some.items()}, some)
 
 
 def test_weights_with_factors_of_their_own(tmp_path):

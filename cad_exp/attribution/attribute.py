@@ -53,6 +53,8 @@ class Attribution:
     errors: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if any(space.all_sites and list(space.all_sites) != self.sites for space in self.spaces.values()):
+            raise UserError("these spaces were cut from different sites: score them one by one")
         self.tables = {name: self._table(name) for name in self.spaces}
 
     def __repr__(self) -> str:
