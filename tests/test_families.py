@@ -134,24 +134,24 @@ def test_cross_attention_means_joint_attention_too(name, sites):
 
 @pytest.mark.parametrize("granularity", ["head", "neuron", "layer", "weight"])
 def test_locate_and_back(granularity, sites):
-    cut = make_granularity(granularity)
-    chosen = torch.arange(cut.on(sites).n)[::7]
-    located = cut.on(sites).locate(chosen)
-    assert torch.equal(cut.on(sites).components(Edit(located)), chosen)
+    space = make_granularity(granularity).on(sites)
+    chosen = torch.arange(space.n)[::7]
+    located = space.locate(chosen)
+    assert torch.equal(space.components(Edit(located)), chosen)
     scores = {s.module: torch.rand(s.shape[0], s.width) for s in sites}
     kept = 0.0
     for module, indices in located.items():
         assert torch.equal(indices, indices.sort().values) and len(indices.unique()) == len(indices)
-        kept += (scores[module][:, indices] if cut.unit == "column" else scores[module].flatten()[indices]).sum()
-    torch.testing.assert_close(torch.as_tensor(kept), cut.on(sites).join(scores)[chosen].sum())
+        kept += (scores[module][:, indices] if space.unit == "column" else scores[module].flatten()[indices]).sum()
+    torch.testing.assert_close(torch.as_tensor(kept), space.join(scores)[chosen].sum())
 
 
 @pytest.mark.parametrize("granularity", ["head", "neuron"])
 def test_gate_equals_zeroed_columns(granularity, model, sites, probes):
     """Of every kind of site: a gate of 0 and a weight with the columns zeroed predict the same, bit for bit."""
-    objective, cut = make_objective("erase", model, probes), make_granularity(granularity)
-    table = cut.on(sites).table()
-    game, intact = Game(objective, cut.on(sites)), objective.value()
+    objective, space = make_objective("erase", model, probes), make_granularity(granularity).on(sites)
+    table = space.table()
+    game, intact = Game(objective, space), objective.value()
     for _, row in table.groupby("module").last().reset_index().groupby("kind").first().iterrows():
         gates = torch.ones(game.n)
         gates[row["index"]] = 0

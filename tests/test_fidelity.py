@@ -421,7 +421,7 @@ def test_fewer_or_no_negative_components():
 def test_metrics_have_the_schema_and_say_what_they_are():
     game = Toy(linear(), 1.0)
     game.objective = SimpleNamespace(name="projection", probes=range(32))
-    game.cut = SimpleNamespace(name="neuron", kinds=("feed-forward",))
+    game.space = SimpleNamespace(name="neuron", kinds=("feed-forward",))
     metrics, records = fidelity_metrics(game, game.effect, SETTINGS, 0, {"estimator": "first_order"})
     assert {metric["variant"] for metric in metrics} == {"attribution"}
     assert all(tuple(metric) == FIELDS for metric in metrics)
