@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from benchmarks.attribution import PROMPT
 from benchmarks.measure import Bench, Row, alternate, row
-from cad_exp import Objective, Site, find_sites, make_granularity, make_objective, sample_trajectory
+from cad_exp import ComponentSpace, Objective, find_sites, make_granularity, make_objective, sample_trajectory
 
 
 def rows(bench: Bench) -> Iterator[Row]:
@@ -15,18 +15,19 @@ def rows(bench: Bench) -> Iterator[Row]:
     model = bench.load()
     sites, count = find_sites(model.denoiser), bench.size(256, 6)
     probes = sample_trajectory(model, PROMPT, "", seeds=[0], steps=bench.size(4, 2))
-    name = "head" if make_granularity("head").count(sites) >= count else "neuron"
-    cut = make_granularity(name)
-    chosen = torch.randperm(cut.count(sites), generator=torch.Generator().manual_seed(0))[:count]
-    places = [next(iter(cut.locate(sites, one[None]).items())) for one in chosen]
-    gates = column_gates(cut.sites(sites), places)
+    name = "head" if make_granularity("head").on(sites).n >= count else "neuron"
+    space = make_granularity(name).on(sites)
+    chosen = torch.randperm(space.n, generator=torch.Generator().manual_seed(0))[:count]
+    gates, places = ablations_of(space, chosen)
     target = ">= 6" if torch.cuda.is_available() else ">= 3"
     single = make_objective("erase", model, probes, batch_size=len(probes))
     for size in (32,) if bench.quick else (8, 16, 32, 64):
         many = make_objective("erase", model, probes, size)
-        difference = (many.values(gates) / torch.tensor(one_by_one(single, model.denoiser, places)) - 1).abs().max()
+        difference = (
+            (many.values(space, gates) / torch.tensor(one_by_one(single, model.denoiser, places)) - 1).abs().max()
+        )
         ours, peer = alternate(
-            lambda many=many: many.values(gates),
+            lambda many=many: many.values(space, gates),
             lambda: one_by_one(single, model.denoiser, places),
             repeats=bench.repeats,
         )
@@ -34,12 +35,11 @@ def rows(bench: Bench) -> Iterator[Row]:
         yield row(f"single ablations, {size} rows per pass", "s", ours, peer, peer / ours, target, note)
 
 
-def column_gates(sites: list[Site], places: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """(A, in) gates per module, in which row i ablates the columns of `places[i]`."""
-    gates = {site.module: torch.ones(len(places), site.shape[1]) for site in sites}
-    for i, (module, columns) in enumerate(places):
-        gates[module][i, columns] = 0
-    return gates
+def ablations_of(space: ComponentSpace, chosen: Tensor) -> tuple[Tensor, list[tuple[str, Tensor]]]:
+    """(A, n) gates, each row of which ablates one of the chosen components, and where these are: module, columns."""
+    gates = torch.ones(len(chosen), space.n)
+    gates[torch.arange(len(chosen)), chosen] = 0
+    return gates, [next(iter(space.intervention(one[None]).indices.items())) for one in chosen]
 
 
 def one_by_one(objective: Objective, denoiser: nn.Module, places: list[tuple[str, Tensor]]) -> list[float]:

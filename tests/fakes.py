@@ -37,7 +37,5 @@ def fake_attribution(seed: int = 0, width: int = 16) -> Attribution:
         )
         noise = torch.randn(site.shape, generator=generator)
         scores[site.module] = 1e-4 * strength * (noise * noise.abs() + 0.15 * strength)
-    granularities = {name: make_granularity(name) for name in GRANULARITIES}
-    return Attribution(
-        {name: part.reduce(scores, sites) for name, part in granularities.items()}, sites, granularities, {}
-    )
+    spaces = {name: make_granularity(name).on(sites) for name in GRANULARITIES}
+    return Attribution({name: space.join(scores) for name, space in spaces.items()}, spaces)

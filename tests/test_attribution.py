@@ -10,8 +10,10 @@ from cad_exp.attribution.estimators.base import Scores
 from cad_exp.attribution.estimators.gradients import FirstOrder
 from cad_exp.attribution.game import Game
 from cad_exp.attribution.objectives.build import make_objective
+from cad_exp.attribution.objectives.contrast import Contrast
 from cad_exp.data.noisy_latents import sample_trajectory
 from cad_exp.interventions.spaces import CROSS, FF, find_sites, make_granularity
+from cad_exp.reporting.figures.plot import plot
 from cad_exp.utils.errors import UserError
 
 
@@ -58,12 +60,12 @@ def test_kinds_and_choice(tiny_model, tiny_probes):
     sites = [site for site in find_sites(tiny_model.denoiser) if site.kind == FF]
     assert result.sites == sites and len(result.scores["weight"]) == sum(site.size for site in sites)
     with pytest.raises(UserError, match="unknown granularity in this attribution 'head'"):
-        result.granularity("head")
+        result.space("head")
 
 
 def test_not_finite_is_refused(tiny_model, tiny_probes):
     class Broken(FirstOrder):
-        def estimate(self, game):
+        def estimate(self, game, watch):
             return Scores(torch.full((game.n,), float("nan")))
 
     with pytest.raises(UserError, match="not finite"):
@@ -75,7 +77,7 @@ def test_an_estimator_that_does_not_add_up(tiny_model, tiny_probes, tmp_path):
     estimator = make_estimator("ablated_gradients", patterns=4, rates=[0.3])
     found = attribute(tiny_model, tiny_probes[:2], "projection", estimator, ["head"])
     assert list(found.scores) == ["head"] == list(found.errors)
-    game = Game(make_objective("projection", tiny_model, tiny_probes[:2]), make_granularity("head"), found.sites)
+    game = Game(make_objective("projection", tiny_model, tiny_probes[:2]), make_granularity("head").on(found.sites))
     assert torch.equal(found.scores["head"], estimator.estimate(game).values)
     assert found.meta["estimate"]["passes"] == 4 and found.meta["intact"] is None
     found.save(tmp_path)
@@ -89,3 +91,42 @@ def test_an_estimator_that_does_not_add_up(tiny_model, tiny_probes, tmp_path):
     assert torch.equal(both.scores["head"], found.scores["head"]) and set(both.meta["estimate"]) == {"head", "layer"}
     with pytest.raises(UserError, match="estimator shapley is not for granularity weight: use granularity=head or"):
         attribute(tiny_model, tiny_probes, estimator="shapley")
+
+
+def test_what_a_person_asks_first(tiny_attribution, tmp_path):
+    """A line that says what it is, the strongest components of either sign, and the picture."""
+    assert (
+        repr(tiny_attribution).startswith("<Attribution first_order · erase · ") and len(repr(tiny_attribution)) < 120
+    )
+    assert f"{len(tiny_attribution.scores['head'])} heads" in repr(tiny_attribution)
+    table = tiny_attribution.tables["head"].set_index("name")["score"]
+    for sign in (1, -1):
+        top = tiny_attribution.top(3, "head", sign)
+        assert list(top.columns) == ["name", "score"] and (top["score"] * sign > 0).all()
+        assert top["score"].tolist() == sorted(table, reverse=sign > 0)[:3] == table[top["name"]].tolist()
+    with pytest.raises(UserError, match="several granularities were scored: say which of weight, neuron, head, layer"):
+        tiny_attribution.top()
+    heads = tiny_attribution.narrow("head", None)
+    assert heads.top(2).equals(tiny_attribution.top(2, "head"))
+    assert plot(heads).axes and plot(tiny_attribution, "layer", tmp_path / "map.png").stat().st_size > 10_000
+
+
+def test_nothing_is_changed_as_it_passes(tiny_model, tiny_probes, tmp_path):
+    """Progress and checkpoint are arguments: estimator, objective, its parts and the game stay as they were."""
+    parts = [make_objective("projection", tiny_model, tiny_probes[:2], 4) for _ in range(2)]
+    contrast = Contrast(parts[0].removing("mean"), parts[1:])
+    removals, seen = [part.removal for part in parts], []
+    estimator, cut = make_estimator("activation_patching"), make_granularity("layer", [CROSS])
+    before = [dict(vars(one)) for one in (estimator, contrast, *parts)]
+    attribute(
+        tiny_model,
+        tiny_probes[:2],
+        contrast,
+        estimator,
+        [cut],
+        progress=lambda *count: seen.append(count),
+        checkpoint=tmp_path / "state.safetensors",
+    )
+    assert before == [vars(one) for one in (estimator, contrast, *parts)] and seen
+    assert removals == [part.removal for part in parts] and {part.removal.name for part in contrast.parts} == {"mean"}
+    assert (tmp_path / "state.safetensors").exists()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as benchmarks
-from benchmarks.ablations import column_gates, one_by_one
+from benchmarks.ablations import ablations_of, one_by_one
 from benchmarks.measure import alternate, row
 from benchmarks.memory import peak, reset, resident
 from benchmarks.models import MODELS, sd14_unet
@@ -64,10 +64,10 @@ def test_costs_by_hand():
 
 def test_one_by_one_equals_values(tiny_model, tiny_probes):
     objective, sites = make_objective("erase", tiny_model, tiny_probes[:2]), find_sites(tiny_model.denoiser)
-    cut = make_granularity("head")
-    places = [next(iter(cut.locate(sites, torch.tensor([i])).items())) for i in (0, 5, 9)]
+    space, chosen = make_granularity("head").on(sites), torch.tensor([0, 5, 9])
+    gates, places = ablations_of(space, chosen)
     singly = one_by_one(objective, tiny_model.denoiser, places)
-    assert objective.values(column_gates(cut.sites(sites), places)).tolist() == pytest.approx(singly, rel=1e-5)
+    assert objective.values(space, gates).tolist() == pytest.approx(singly, rel=1e-5)
 
 
 def test_measuring():
@@ -96,5 +96,5 @@ def test_shape_of_stable_diffusion():
         unet = sd14_unet()
     sites = find_sites(unet)
     assert sum(p.numel() for p in unet.parameters()) == 859_520_964
-    assert (make_granularity("head").count(sites), make_granularity("neuron").count(sites)) == (256, 49_920)
+    assert (make_granularity("head").on(sites).n, make_granularity("neuron").on(sites).n) == (256, 49_920)
     assert "sd14_shape" in MODELS

@@ -25,12 +25,12 @@ def toy(scores=None, names=("weight", "neuron", "head", "layer"), seed=0):
     if scores is not None:
         parts = torch.tensor(scores, dtype=torch.float32).split([site.size for site in SITES])
         weights = {site.module: part.view(site.shape) for site, part in zip(SITES, parts, strict=True)}
-    cuts = {name: make_granularity(name) for name in names}
-    return Attribution({n: cut.reduce(weights, SITES) for n, cut in cuts.items()}, list(SITES), cuts, {"prompt": "x"})
+    spaces = {name: make_granularity(name).on(SITES) for name in names}
+    return Attribution({name: space.join(weights) for name, space in spaces.items()}, spaces, {"prompt": "x"})
 
 
 def numbers(edit, attribution):
-    return attribution.granularity(edit.meta["granularity"]).components(attribution.sites, edit.indices)
+    return attribution.space(edit.meta["granularity"]).components(edit)
 
 
 SIZE = sum(site.size for site in SITES)
@@ -45,10 +45,10 @@ SIZE = sum(site.size for site in SITES)
 )
 def test_select_properties(scores, ratio, scope, sign):
     attribution = toy(scores, ("weight",))
-    cut, values = attribution.granularities["weight"], attribution.scores["weight"]
+    space, values = attribution.spaces["weight"], attribution.scores["weight"]
     values = values if sign == "positive" else -values
     edit = select(attribution, "weight", sign, ratio=ratio, scope=scope)
-    chosen, groups = set(numbers(edit, attribution).tolist()), cut.groups(SITES, scope)
+    chosen, groups = set(numbers(edit, attribution).tolist()), space.groups(scope)
     requested = 0
     for group in groups.unique():
         members = (groups == group).nonzero().flatten().tolist()
@@ -74,7 +74,7 @@ def test_random_edit_has_equal_budget_in_every_group(seed, ratio, case):
     attribution = toy(seed=seed)
     like = select(attribution, name, ratio=ratio, scope=scope)
     other = random_edit(like, attribution, name, seed)
-    groups = attribution.granularities[name].groups(SITES, scope)
+    groups = attribution.spaces[name].groups(scope)
     ours, theirs = (groups[numbers(edit, attribution)].bincount(minlength=40).tolist() for edit in (like, other))
     assert ours == theirs and other.meta["achieved"] == like.meta["achieved"]
     assert (
@@ -88,31 +88,31 @@ def test_random_edit_has_equal_budget_in_every_group(seed, ratio, case):
 def test_random_edit_has_as_many_weights(seed, count, name):
     """Neurons of 3, 6 and 4 weights: a draw by number alone would change another number of weights."""
     sites = [*SITES, Site("3", "3", CROSS, (9, 8), heads=4)]
-    cut = make_granularity(name, [FF, CROSS] if name == "neuron" else None)
+    space = make_granularity(name, [FF, CROSS] if name == "neuron" else None).on(sites)
     generator = torch.Generator().manual_seed(seed)
-    attribution = Attribution({name: torch.rand(cut.count(sites), generator=generator)}, sites, {name: cut})
+    attribution = Attribution({name: torch.rand(space.n, generator=generator)}, {name: space})
     like = select(attribution, name, count=count)
     other = random_edit(like, attribution, name, seed)
     assert other.meta["achieved"] == like.meta["achieved"]
-    sizes = cut.weights(sites)
+    sizes = space.sizes()
     if other.meta["changed"] != like.meta["changed"]:  # then nothing else of these sizes was there to draw
         mine = torch.zeros(len(sizes), dtype=torch.bool)
-        mine[cut.components(sites, like.indices)] = True
+        mine[space.components(like)] = True
         assert all(mine[sizes == size].all() or not mine[sizes == size].any() for size in sizes.unique())
 
 
 def test_random_edit_is_another_one_where_every_layer_has_a_size_of_its_own():
-    attribution = Attribution({"layer": torch.tensor([3.0, 2.0, 1.0])}, SITES, {"layer": make_granularity("layer")})
+    attribution = Attribution({"layer": torch.tensor([3.0, 2.0, 1.0])}, {"layer": make_granularity("layer").on(SITES)})
     like = select(attribution, "layer", count=1)
     drawn = {tuple(random_edit(like, attribution, "layer", seed).indices) for seed in range(8)}
     assert len(drawn) > 1 and all(len(modules) == 1 for modules in drawn)
 
 
 def test_weights_of_components():
-    assert make_granularity("neuron", [FF]).weights(SITES).tolist() == [3] * 6 + [6] * 4
-    assert make_granularity("head").weights(SITES).tolist() == [8, 8]
-    assert make_granularity("layer").weights(SITES).tolist() == [18, 24, 16]
-    assert make_granularity("weight").weights(SITES).tolist() == [1] * (18 + 24 + 16)
+    assert make_granularity("neuron", [FF]).on(SITES).sizes().tolist() == [3] * 6 + [6] * 4
+    assert make_granularity("head").on(SITES).sizes().tolist() == [8, 8]
+    assert make_granularity("layer").on(SITES).sizes().tolist() == [18, 24, 16]
+    assert make_granularity("weight").on(SITES).sizes().tolist() == [1] * (18 + 24 + 16)
 
 
 def test_random_edit_follows_its_seed():
@@ -130,9 +130,8 @@ def test_never_floored_to_nothing():
 
 
 def test_ratio_is_taken_as_written():
-    attribution = Attribution(
-        {"neuron": torch.ones(30)}, [Site("a", "a", FF, (2, 30))], {"neuron": make_granularity("neuron")}
-    )
+    space = make_granularity("neuron").on([Site("a", "a", FF, (2, 30))])
+    attribution = Attribution({"neuron": torch.ones(30)}, {"neuron": space})
     for ratio, k in ((0.1, 3), (0.7, 21), (0.3, 9), (0.1001, 4), (1, 30)):
         assert select(attribution, "neuron", ratio=ratio).meta["achieved"] == k
 
@@ -155,9 +154,8 @@ def test_floor_of_nothing_is_refused():
 
 
 def test_ties_and_sign():
-    attribution = Attribution(
-        {"neuron": torch.tensor([0.0, 2, -1, 2, 2, -1])}, SITES[:1], {"neuron": make_granularity("neuron")}
-    )
+    space = make_granularity("neuron").on(SITES[:1])
+    attribution = Attribution({"neuron": torch.tensor([0.0, 2, -1, 2, 2, -1])}, {"neuron": space})
     assert select(attribution, "neuron", count=2).indices["0"].tolist() == [1, 3]
     assert select(attribution, "neuron", "negative", count=1).indices["0"].tolist() == [2]
     edit = select(attribution, "neuron", count=6)
@@ -223,10 +221,9 @@ def test_apply_and_undo_are_exact(granularity, tiny_model, tiny_attribution):
     with edit.apply(tiny_model.pipe):
         changed = {n for n, tensor in tiny_model.denoiser.state_dict().items() if not torch.equal(tensor, old[n])}
         scores = {s.module: (tiny_model.denoiser.get_submodule(s.module).weight == 0).float() for s in sites}
-        cut = tiny_attribution.granularity(granularity)
-        width = torch.tensor([s.size / cut.parts(s) for s in cut.sites(sites) for _ in range(cut.parts(s))])
-        zeroed = (cut.reduce(scores, sites) == width).nonzero().flatten()
-        assert torch.equal(zeroed, cut.components(sites, edit.indices)), "exactly the selected components are zero"
+        space = tiny_attribution.space(granularity)
+        zeroed = (space.join(scores) == space.sizes()).nonzero().flatten()
+        assert torch.equal(zeroed, space.components(edit)), "exactly the selected components are zero"
         assert edit.meta["changed"] == sum(int(score.sum()) for score in scores.values())
     assert changed == {f"{name}.weight" for name in edit.indices}
     assert tiny_model.fingerprint() == before

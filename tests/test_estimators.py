@@ -8,13 +8,14 @@ from captum.attr import FeatureAblation, IntegratedGradients, ShapleyValues
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cad_exp.attribution.estimators import ESTIMATORS, make_estimator
+from cad_exp.attribution.estimators import ESTIMATORS, Watch, make_estimator
 from cad_exp.attribution.estimators.coar import ridge_regression
 from cad_exp.attribution.estimators.patterns import balanced, stratified
 from cad_exp.attribution.game import Game
 from cad_exp.attribution.objectives.build import make_objective
-from cad_exp.interventions.spaces import CROSS, FF, Site, find_sites, make_granularity
+from cad_exp.interventions.spaces import CROSS, FF, GRANULARITIES, Site, find_sites, make_granularity
 from cad_exp.utils.errors import UserError
+from tests.placed import placed
 from tests.test_objectives import leftovers
 
 
@@ -22,8 +23,8 @@ class Toy(Game):
     """A game whose J is a function of gates (..., n) -> (...), known in closed form."""
 
     def __init__(self, function, n: int, cut: str = "head"):
-        self.function, self.n, self.cut, self.evaluations = function, n, make_granularity(cut), 0
-        self.sites = [Site("a", "a", CROSS, (1, n), n)]
+        self.function, self.n, self.evaluations = function, n, 0
+        self.space = make_granularity(cut).on([Site("a", "a", CROSS, (1, n), n)])
         self.objective = type("Objective", (), {"probes": [0], "progress": None})()
 
     @property
@@ -41,9 +42,6 @@ class Toy(Game):
         gates = (torch.ones(self.n) if gates is None else gates).double().requires_grad_()
         value = self.function(gates)
         return value.item(), torch.autograd.grad(value, gates)[0].float()
-
-    def weights(self):
-        return torch.arange(self.n).float()
 
 
 SLOPES = torch.tensor([3.0, -2.0, 0.0, 0.5, 1.0]).double()
@@ -228,7 +226,9 @@ def test_dealt_objectives_have_the_mean_of_the_whole(name, tiny_model, tiny_prob
     shares = objective.deal(3, seed=1)
     assert [len(share.probes) for share in shares] == [2, 2, 2]
     gates = {site.module: torch.full((site.shape[1],), 0.5) for site in find_sites(tiny_model.denoiser)[:2]}
-    assert sum(share.value(gates) for share in shares) / 3 == pytest.approx(objective.value(gates), rel=1e-5, abs=1e-7)
+    assert sum(share.value(*placed(gates)) for share in shares) / 3 == pytest.approx(
+        objective.value(*placed(gates)), rel=1e-5, abs=1e-7
+    )
     assert len(objective.deal(99)) == 6
     if name == "contrast":
         unequal = make_objective(name, tiny_model, probes[:3], 4, None, {"retained": [tiny_probes[:8]]})
@@ -286,28 +286,27 @@ def test_a_stopped_run_goes_on(name, tmp_path):
             return super().values(gates)
 
     estimator = make_estimator(name)
-    estimator.block, estimator.checkpoint = 2, tmp_path / "deep" / "state.safetensors"
+    estimator.block, watch = 2, Watch(checkpoint=tmp_path / "deep" / "state.safetensors")
     stopped = Stopped(smooth, 5)
     with pytest.raises(KeyboardInterrupt):
-        estimator.estimate(stopped)
+        estimator.estimate(stopped, watch)
     again = Toy(smooth, 5)
-    scores = estimator.estimate(again)
+    scores = estimator.estimate(again, watch)
     torch.testing.assert_close(scores.values, whole.values)
     assert again.evaluations <= toy.evaluations - 1, "what was finished is not done again"
     finished = Toy(smooth, 5)
-    assert torch.equal(estimator.estimate(finished).values, scores.values) and finished.evaluations <= 1
+    assert torch.equal(estimator.estimate(finished, watch).values, scores.values) and finished.evaluations <= 1
     with pytest.raises(UserError, match="belongs to another run"):
-        estimator.estimate(Toy(linear, 5))
+        estimator.estimate(Toy(linear, 5), watch)
 
 
 def test_progress_counts_probes(tiny_model, tiny_probes):
     seen = []
     objective = make_objective("erase", tiny_model, tiny_probes[:4], 3)
-    game = Game(objective, make_granularity("layer"), find_sites(tiny_model.denoiser))
+    game = Game(objective, make_granularity("layer").on(find_sites(tiny_model.denoiser)))
     for name, passes in (("first_order", 1), ("ablated_gradients", 32), ("leave_one_out", game.n)):
         estimator = make_estimator(name)
-        estimator.progress = lambda *count: seen.append(count)
-        estimator.estimate(game)
+        estimator.estimate(game, Watch(lambda *count: seen.append(count)))
         assert seen[-1][0] >= 4 * passes and seen[-1][0] <= seen[-1][1] and seen == sorted(seen)
         assert objective.progress is None
         seen.clear()
@@ -329,12 +328,12 @@ def test_baselines_by_hand():
         def batches(self, size):
             yield self
 
-    weight = torch.tensor([[2.0, -3.0]])
-    objective = type("Objective", (), {"weight": lambda self, name: weight})()
+    Model.denoiser[0].weight.data = torch.tensor([[2.0, -3.0]])
+    objective = type("Objective", (), {})()
     objective.model, objective.probes, objective.batch_size, objective.progress = Model(), Batch([0, 1]), 2, None
     objective.concept, objective.neutral = torch.full((1, 1, 1), 3.0), torch.ones(1, 1, 1)
     for cut, scores, sizes in (("weight", [0, 6], [2, 3]), ("neuron", [0, 6], [2, 3]), ("layer", [6], [5])):
-        game = Game(objective, make_granularity(cut), [Site("0", "0", FF, (1, 2))])
+        game = Game(objective, make_granularity(cut).on([Site("0", "0", FF, (1, 2))]))
         assert make_estimator("wanda").estimate(game).values.tolist() == pytest.approx(scores)
         assert make_estimator("magnitude").estimate(game).values.tolist() == sizes
     assert make_estimator("gradient_magnitude").estimate(Toy(linear, 5)).values.tolist() == SLOPES.abs().tolist()
@@ -354,10 +353,10 @@ def test_on_the_tiny_model(name, tiny_model, tiny_probes):
     before, sites = tiny_model.fingerprint(), find_sites(tiny_model.denoiser)
     objective = make_objective("projection", tiny_model, tiny_probes[:2], 8)
     estimator = make_estimator(name, **SMALL.get(name, {}))
-    for cut in estimator.granularities:
+    for cut in (cut for cut, cls in GRANULARITIES.items() if estimator.fits(cls)):
         if cut == "neuron" and name == "leave_one_out":
             continue  # 2,000 ablations; the same code as for heads
-        game = Game(objective, make_granularity(cut), sites)
+        game = Game(objective, make_granularity(cut).on(sites))
         scores = estimator.estimate(game)
         assert scores.values.shape == (game.n,) and scores.values.isfinite().all() and scores.values.std() > 0
         assert scores.errors is None or scores.errors.shape == (game.n,)
@@ -370,15 +369,15 @@ def test_additive_scores_add_up(name, tiny_model, tiny_probes):
     sites = find_sites(tiny_model.denoiser)
     objective = make_objective("projection", tiny_model, tiny_probes[:2], 8)
     for cut in (make_granularity("neuron", [CROSS, FF]), make_granularity("head"), make_granularity("layer")):
-        weights = Game(objective, make_granularity("weight", cut.kinds), sites)
-        fine = weights.split(make_estimator(name).estimate(weights).values)
-        coarse = make_estimator(name).estimate(Game(objective, cut, sites)).values
-        torch.testing.assert_close(cut.reduce(fine, sites), coarse, atol=1e-4 * coarse.abs().max().item(), rtol=2e-3)
+        weights = Game(objective, make_granularity("weight", cut.kinds).on(sites))
+        fine = weights.space.split(make_estimator(name).estimate(weights).values)
+        coarse = make_estimator(name).estimate(Game(objective, cut.on(sites))).values
+        torch.testing.assert_close(cut.on(sites).join(fine), coarse, atol=1e-4 * coarse.abs().max().item(), rtol=2e-3)
 
 
 def test_leave_one_out_is_the_loop(tiny_model, tiny_probes):
     objective = make_objective("erase", tiny_model, tiny_probes[:2], 8)
-    game = Game(objective, make_granularity("head"), find_sites(tiny_model.denoiser))
+    game = Game(objective, make_granularity("head").on(find_sites(tiny_model.denoiser)))
     scores = make_estimator("leave_one_out", block=5).estimate(game).values
     singly = [game.intact - game.value(1 - torch.eye(game.n)[i]) for i in range(game.n)]
     assert scores.tolist() == pytest.approx(singly, abs=1e-5 * abs(game.intact))

@@ -143,7 +143,7 @@ def test_the_same_command_gives_the_same_scores_bit_for_bit(nudity: Path, tmp_pa
 def test_one_backward_pass_serves_every_granularity(granularity: str, nudity: Path):
     """A coarse component's score is the sum of its weights' scores: all add up to their layers' sum."""
     attribution = Attribution.load(nudity)
-    layers, kinds = attribution.tables["layer"], attribution.granularities[granularity].kinds
+    layers, kinds = attribution.tables["layer"], attribution.spaces[granularity].kinds
     expected = float(layers.score[layers.kind.isin(kinds)].astype("float64").sum())
     assert float(attribution.scores[granularity].double().sum()) == pytest.approx(expected, rel=1e-3, abs=1e-5)
     assert torch.isfinite(attribution.scores[granularity]).all() and (attribution.scores[granularity] != 0).any()

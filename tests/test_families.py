@@ -13,8 +13,7 @@ from cad_exp.attribution.objectives.build import make_objective
 from cad_exp.data.noisy_latents import sample_noised, sample_trajectory
 from cad_exp.interventions.edit import Edit
 from cad_exp.interventions.selection import select
-from cad_exp.interventions.spaces import CROSS, FF, FF_IN, JOINT, SELF, TEXT, find_sites, make_granularity
-from cad_exp.interventions.text_encoders import text_sites
+from cad_exp.interventions.spaces import CROSS, FF, FF_IN, JOINT, SELF, TEXT, find_sites, make_granularity, text_sites
 from cad_exp.models.families.condition import Condition
 from cad_exp.models.families.flux import Flux
 from cad_exp.models.families.pixart import PixArt
@@ -109,7 +108,7 @@ def test_components_counted(name, model, sites):
         assert isinstance(linear, nn.Linear) and linear.weight.shape == (site.shape[0], site.width)
     assert found == expected
     for granularity in ("head", "neuron", "layer"):
-        assert make_granularity(granularity).table(sites)["name"].is_unique
+        assert make_granularity(granularity).on(sites).table()["name"].is_unique
 
 
 def test_every_output_projection_is_covered_once(model, sites):
@@ -140,24 +139,24 @@ def test_cross_attention_means_joint_attention_too(name, sites):
 
 @pytest.mark.parametrize("granularity", ["head", "neuron", "layer", "weight"])
 def test_locate_and_back(granularity, sites):
-    cut = make_granularity(granularity)
-    chosen = torch.arange(cut.count(sites))[::7]
-    located = cut.locate(sites, chosen)
-    assert torch.equal(cut.components(sites, located), chosen)
+    space = make_granularity(granularity).on(sites)
+    chosen = torch.arange(space.n)[::7]
+    located = space.locate(chosen)
+    assert torch.equal(space.components(Edit(located)), chosen)
     scores = {s.module: torch.rand(s.shape[0], s.width) for s in sites}
     kept = 0.0
     for module, indices in located.items():
         assert torch.equal(indices, indices.sort().values) and len(indices.unique()) == len(indices)
-        kept += (scores[module][:, indices] if cut.unit == "column" else scores[module].flatten()[indices]).sum()
-    torch.testing.assert_close(torch.as_tensor(kept), cut.reduce(scores, sites)[chosen].sum())
+        kept += (scores[module][:, indices] if space.unit == "column" else scores[module].flatten()[indices]).sum()
+    torch.testing.assert_close(torch.as_tensor(kept), space.join(scores)[chosen].sum())
 
 
 @pytest.mark.parametrize("granularity", ["head", "neuron"])
 def test_gate_equals_zeroed_columns(granularity, model, sites, probes):
     """Of every kind of site: a gate of 0 and a weight with the columns zeroed predict the same, bit for bit."""
-    objective, cut = make_objective("erase", model, probes), make_granularity(granularity)
-    table = cut.table(sites)
-    game, intact = Game(objective, cut, sites), objective.value()
+    objective, space = make_objective("erase", model, probes), make_granularity(granularity).on(sites)
+    table = space.table()
+    game, intact = Game(objective, space), objective.value()
     for _, row in table.groupby("module").last().reset_index().groupby("kind").first().iterrows():
         gates = torch.ones(game.n)
         gates[row["index"]] = 0
@@ -171,11 +170,11 @@ def test_gate_equals_zeroed_columns(granularity, model, sites, probes):
 
 def test_many_ablations_in_one_pass(model, sites, probes):
     """Replayed blocks and per-row gates give what one ablation at a time gives, in every kind of layer."""
-    game = Game(make_objective("erase", model, probes, batch_size=3), make_granularity("layer"), sites)
+    game = Game(make_objective("erase", model, probes, batch_size=3), make_granularity("layer").on(sites))
     gates = 1 - torch.eye(game.n)[:: max(1, game.n // 8)]
     singly = [game.value(row) for row in gates]
     assert game.values(gates).tolist() == pytest.approx(singly, rel=1e-4)
-    mean = Game(make_objective("erase", model, probes, removal="base"), make_granularity("layer"), sites)
+    mean = Game(make_objective("erase", model, probes, removal="base"), make_granularity("layer").on(sites))
     assert mean.values(gates[:2]).tolist() == pytest.approx([mean.value(row) for row in gates[:2]], rel=1e-4)
 
 
@@ -186,8 +185,7 @@ def test_scores_sum(attribution, sites):
     per_site = torch.stack([piece.sum() for piece in attribution.scores["weight"].split([s.size for s in sites])])
     torch.testing.assert_close(per_site, layers, atol=1e-7, rtol=1e-4)
     for granularity, kinds in (("head", (SELF, CROSS, JOINT)), ("neuron", (FF,))):
-        cut = attribution.granularity(granularity)
-        pieces = attribution.scores[granularity].split([cut.parts(s) for s in cut.sites(sites)])
+        pieces = attribution.scores[granularity].split(attribution.space(granularity).parts)
         own = torch.stack([layer for layer, s in zip(layers, sites, strict=True) if s.kind in kinds])
         torch.testing.assert_close(torch.stack([p.sum() for p in pieces]), own, atol=1e-7, rtol=1e-4)
 
@@ -205,17 +203,17 @@ def test_first_projections_of_feed_forward_blocks(attribution, model, sites, pro
     mine = scored.narrow("weight", [FF_IN])
     edit = select(mine, "weight", ratio=0.01, scope="row")
     assert set(edit.indices) <= {site.module for site in first} and edit.meta["achieved"] > 0
-    game, before = Game(make_objective("erase", model, probes), both, scored.sites), model.fingerprint()
+    game, before = Game(make_objective("erase", model, probes), both.on(scored.sites)), model.fingerprint()
     gates = torch.ones(game.n)
-    gates[both.components(scored.sites, edit.indices)] = 0
+    gates[both.on(scored.sites).components(edit)] = 0
     with edit.apply(model):
-        edited = Game(make_objective("erase", model, probes), both, scored.sites).intact
+        edited = Game(make_objective("erase", model, probes), both.on(scored.sites)).intact
     assert edited == pytest.approx(game.value(gates), rel=1e-5) and edited != game.intact
     assert model.fingerprint() == before
 
 
 def test_first_order_score_is_the_gates_slope(attribution, model, sites, probes):
-    game = Game(make_objective("erase", model, probes), make_granularity("head"), sites)
+    game = Game(make_objective("erase", model, probes), make_granularity("head").on(sites))
     strongest = int(attribution.scores["head"].abs().argmax())
     values = []
     for gate in (0.95, 1.05):
@@ -458,8 +456,8 @@ def test_sd14_counts():
     with torch.device("meta"):
         unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
     sites = find_sites(unet)
-    assert make_granularity("head").count(sites) == 256
-    assert make_granularity("neuron").count(sites) == 49_920
+    assert make_granularity("head").on(sites).n == 256
+    assert make_granularity("neuron").on(sites).n == 49_920
     blocks = [module for module in unet.modules() if isinstance(module, FeedForward)]
     matrices = [layer for block in blocks for layer in block.modules() if isinstance(layer, nn.Linear)]
     assert len(matrices) == 32 and sum(layer.weight.numel() for layer in matrices) == 148_684_800
@@ -490,23 +488,23 @@ def test_text_encoders_components(name, model, probes, tmp_path):
         return
     found = text_sites(model.pipe)
     number = CLIPS[name]
-    assert make_granularity("head", TEXT[:1]).count(found) == number * 2 * 4
-    assert make_granularity("neuron", TEXT[1:]).count(found) == number * 2 * 64
-    assert found[0].block == "text_encoder.layers.0" and make_granularity("head").count(found) == 0
+    assert make_granularity("head", TEXT[:1]).on(found).n == number * 2 * 4
+    assert make_granularity("neuron", TEXT[1:]).on(found).n == number * 2 * 64
+    assert found[0].block == "text_encoder.layers.0" and make_granularity("head").on(found).n == 0
     cuts = [make_granularity("weight", TEXT), make_granularity("layer", TEXT), make_granularity("head", TEXT[:1])]
     result = attribute(model, probes, granularities=cuts)
     assert {site.kind for site in result.sites} == set(TEXT) and result.scores["layer"].abs().sum() > 0
     per_site = torch.stack([piece.sum() for piece in result.scores["weight"].split([s.size for s in found])])
     torch.testing.assert_close(per_site, result.scores["layer"], atol=1e-7, rtol=1e-4)
 
-    game = Game(make_objective("erase", model, probes), cuts[2], found)
+    game = Game(make_objective("erase", model, probes), cuts[2].on(found))
     strongest = int(result.scores["head"].abs().argmax())
     gates = torch.ones(2, game.n)
     gates[0, strongest] = 0
     ablated, intact = game.value(gates[0]), game.value(gates[1])
     assert intact == pytest.approx(game.intact) and ablated != intact
     assert game.values(gates).tolist() == pytest.approx([ablated, intact], rel=1e-4)
-    table = cuts[2].table(found).loc[strongest]
+    table = cuts[2].on(found).table().loc[strongest]
     edit = Edit({table["module"]: torch.arange(table["start"], table["stop"])})
     part, inner = table["module"].split(":")
     before = {key: tensor.clone() for key, tensor in getattr(model.pipe, part).state_dict().items()}
@@ -524,11 +522,11 @@ def test_text_and_denoiser_together(tiny_model, tiny_probes):
     """Ablations of both in one batch equal single ones; activation swaps are refused where they mean nothing."""
     sites = [*text_sites(tiny_model.pipe), *find_sites(tiny_model.denoiser)]
     cut = make_granularity("layer", [*TEXT, CROSS])
-    game = Game(make_objective("projection", tiny_model, tiny_probes[:3], 4), cut, sites)
+    game = Game(make_objective("projection", tiny_model, tiny_probes[:3], 4), cut.on(sites))
     gates = 1 - torch.eye(game.n)
     assert game.values(gates).tolist() == pytest.approx([game.value(row) for row in gates], rel=1e-4, abs=1e-5)
     with pytest.raises(UserError, match="removal base is not for text encoders"):
-        Game(make_objective("erase", tiny_model, tiny_probes[:3], removal="base"), cut, sites).value(gates[0])
+        Game(make_objective("erase", tiny_model, tiny_probes[:3], removal="base"), cut.on(sites)).value(gates[0])
     with pytest.raises(UserError, match="activations of text encoders are not measured"):
         input_norms(game, game.objective.concept)
     assert "forward" not in vars(tiny_model.pipe.text_encoder.get_submodule(sites[0].module.split(":")[1]))

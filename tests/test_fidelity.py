@@ -421,7 +421,7 @@ def test_fewer_or_no_negative_components():
 def test_metrics_have_the_schema_and_say_what_they_are():
     game = Toy(linear(), 1.0)
     game.objective = SimpleNamespace(name="projection", probes=range(32))
-    game.cut = SimpleNamespace(name="neuron", kinds=("feed-forward",))
+    game.space = SimpleNamespace(name="neuron", kinds=("feed-forward",))
     metrics, records = fidelity_metrics(game, game.effect, SETTINGS, 0, {"estimator": "first_order"})
     assert {metric["variant"] for metric in metrics} == {"attribution"}
     assert all(tuple(metric) == FIELDS for metric in metrics)
@@ -507,7 +507,7 @@ def test_pictures(tmp_path):
 def test_gradient_scores_of_a_network(granularity, tiny_model, tiny_probes):
     probes = tiny_probes[spread(len(tiny_probes), 3)]
     objective = make_objective("projection", tiny_model, probes)
-    game = Game(objective, make_granularity(granularity), find_sites(tiny_model.denoiser))
+    game = Game(objective, make_granularity(granularity).on(find_sites(tiny_model.denoiser)))
     asked = SETTINGS | {"number": 8, "kinds": ["uniform"], "fractions": [], "negative": None}
     metrics, records = fidelity_metrics(game, game.value_and_gradient()[1], asked)
     assert len(records) == 16 and np.isfinite(records["true"]).all() and (records["true"] != 0).any()

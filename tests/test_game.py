@@ -14,7 +14,7 @@ from tests.test_objectives import leftovers
 def game(tiny_model, tiny_probes):
     """A game by granularity, on three probes."""
     objective, sites = make_objective("erase", tiny_model, tiny_probes[:3], 4), find_sites(tiny_model.denoiser)
-    return lambda name, kinds=None: Game(objective, make_granularity(name, kinds), sites)
+    return lambda name, kinds=None: Game(objective, make_granularity(name, kinds).on(sites))
 
 
 @pytest.mark.parametrize("name", GRANULARITIES)
@@ -22,20 +22,19 @@ def test_split_and_join(name, game):
     """A component's gate reaches its own columns or weights only, and `join` adds up what it has there."""
     played = game(name)
     gates = torch.arange(played.n) + 1.0
-    split = played.split(gates)
-    chosen = played.cut.sites(played.sites)
+    space = played.space
+    split, chosen = space.split(gates), space.sites
     assert list(split) == [site.module for site in chosen]
-    one = played.cut.locate(played.sites, torch.tensor([played.n - 1]))
+    one = space.locate(torch.tensor([played.n - 1]))
     for site in chosen:
         hit = torch.zeros(split[site.module].numel(), dtype=torch.bool)
         hit[one.get(site.module, torch.zeros(0, dtype=torch.long))] = True
         assert torch.equal(split[site.module].flatten() == played.n, hit)
-    size = [s.size if played.cut.unit == "entry" else s.shape[1] for s in chosen]
-    parts = [played.cut.parts(s) for s in chosen]
-    width = torch.cat([torch.full((n,), whole // n) for n, whole in zip(parts, size, strict=True)])
-    assert torch.equal(played.join(split), gates * width)
-    if played.cut.unit == "column":
-        assert all(torch.equal(split[m], g[1]) for m, g in played.split(torch.stack([gates * 0, gates])).items())
+    size = [s.size if name == "weight" else s.shape[1] for s in chosen]
+    width = torch.cat([torch.full((n,), whole // n) for n, whole in zip(space.parts, size, strict=True)])
+    assert torch.equal(space.join(split), gates * width)
+    if space.per_row:
+        assert all(torch.equal(split[m], g[1]) for m, g in space.split(torch.stack([gates * 0, gates])).items())
 
 
 @pytest.mark.parametrize("name", ["neuron", "head", "layer"])
@@ -72,22 +71,22 @@ def test_gradient_is_a_finite_difference(name, game):
 def test_intact_is_evaluated_once(tiny_model, tiny_probes):
     seen = []
     objective = make_objective("erase", tiny_model, tiny_probes[:2], 2, progress=lambda *count: seen.append(count))
-    played = Game(objective, make_granularity("layer"), find_sites(tiny_model.denoiser))
+    played = Game(objective, make_granularity("layer").on(find_sites(tiny_model.denoiser)))
     value, _ = played.value_and_gradient()
     assert played.intact == played.value() == value and len(seen) == 1
 
 
 def test_weights_are_sizes(game, tiny_model):
     layers = game("layer")
-    expected = [tiny_model.denoiser.get_submodule(s.module).weight.abs().sum().item() for s in layers.sites]
-    assert layers.weights().tolist() == pytest.approx(expected, rel=1e-5)
-    assert game("head").weights().sum().item() < sum(expected)
+    expected = [tiny_model.denoiser.get_submodule(s.module).weight.abs().sum().item() for s in layers.space.sites]
+    assert layers.space.magnitudes(tiny_model).tolist() == pytest.approx(expected, rel=1e-5)
+    assert game("head").space.magnitudes(tiny_model).sum().item() < sum(expected)
 
 
 def test_input_norms_by_hand(game, tiny_model):
     """Against the whole inputs, kept by a hook of the test's own, in one batch instead of several."""
     played, kept = game("neuron", [CROSS, FF]), {}
-    objective, site = played.objective, played.cut.sites(played.sites)[2]
+    objective, site = played.objective, played.space.sites[2]
     norms = input_norms(played, objective.concept)
     module = tiny_model.denoiser.get_submodule(site.module)
     hook = module.register_forward_pre_hook(lambda _, args: kept.update(x=args[0].detach()))
@@ -96,7 +95,7 @@ def test_input_norms_by_hand(game, tiny_model):
     hook.remove()
     by_hand = (kept["x"].square().flatten(0, -2).sum(0) / len(probes)).sqrt()
     torch.testing.assert_close(norms[site.module], by_hand, rtol=1e-4, atol=1e-6)
-    assert set(norms) == {site.module for site in played.cut.sites(played.sites)}
+    assert set(norms) == {site.module for site in played.space.sites}
 
 
 def test_nothing_is_left_behind(game, tiny_model):
@@ -114,4 +113,5 @@ def test_nothing_is_left_behind(game, tiny_model):
 def test_a_game_without_players(game):
     with pytest.raises(UserError, match="no head among"):
         played = game("head")
-        Game(played.objective, played.cut, [site for site in played.sites if site.kind == FF])
+        feed_forward = [site for site in played.space.all_sites if site.kind == FF]
+        Game(played.objective, make_granularity("head").on(feed_forward))

@@ -56,7 +56,7 @@ class Judge:
 
 def test_rates_and_log_odds_by_hand():
     painter = Painter()
-    game = ImageGame(painter, Judge(), SHOTS, make_granularity("neuron", [CROSS]), SITES)
+    game = ImageGame(painter, Judge(), SHOTS, make_granularity("neuron", [CROSS]).on(SITES))
     found = game.judged(torch.tensor([[1.0, 1, 1, 1], [1, 1, 0, 1], [0, 0, 0, 0]]))
     # 10 units are left: 250 and less, all churches; 7: 175, 174, 173, 172, of which two are; none
     assert found[:, 0].tolist() == [1.0, 0.5, 0.0]
@@ -75,7 +75,7 @@ def test_studies_play_it_and_answers_are_remembered():
         return kept[key]
 
     painter = Painter()
-    game = ImageGame(painter, Judge(), SHOTS, make_granularity("neuron", [CROSS]), SITES, remember)
+    game = ImageGame(painter, Judge(), SHOTS, make_granularity("neuron", [CROSS]).on(SITES), remember)
     scores = WEIGHT[0] * 25
     records, found = ablation_fidelity(game.measured("log_odds"), scores, [0.25], 4, ["uniform"])
     assert found[0]["pearson"][0] == pytest.approx(1) and found[0]["slope"][0] == pytest.approx(1)
@@ -85,12 +85,12 @@ def test_studies_play_it_and_answers_are_remembered():
 
 
 def test_what_no_image_can_be_made_of_is_refused():
-    game = ImageGame(Painter(), Judge(), SHOTS, make_granularity("neuron", [CROSS]), SITES)
+    game = ImageGame(Painter(), Judge(), SHOTS, make_granularity("neuron", [CROSS]).on(SITES))
     with pytest.raises(UserError, match="gates of 0 and 1"):
         game.judged(torch.full((1, 4), 0.5))
     for judge, shots in ((None, SHOTS), (Judge(), [Shot("concept", "a teapot", 0, "object", "")])):
         with pytest.raises(UserError, match=r"needs a judge and a concept\.label"):
-            ImageGame(Painter(), judge, shots, make_granularity("neuron", [CROSS]), SITES)
+            ImageGame(Painter(), judge, shots, make_granularity("neuron", [CROSS]).on(SITES))
 
 
 def test_the_full_study_on_images(tmp_path: Path):

@@ -11,6 +11,7 @@ from cad_exp.evaluation.judges import load_judge
 from cad_exp.interventions.spaces import find_sites
 from cad_exp.mini.world import LABELS, OBJECTS, PERSON, STYLES, draw
 from cad_exp.utils.errors import UserError
+from tests.placed import placed, rows_placed
 from tests.test_objectives import ablations, leftovers
 
 CONCEPT = {"kind": "object", "label": "church"}
@@ -140,14 +141,14 @@ def test_gradients_against_finite_differences(name, settings, model, judge):
     context, site = {"judge": judge, **CONCEPT, "retained": [kept]}, find_sites(model.denoiser)[-1]
     objective = make_objective(name, model, probes, 3, context=context, **settings)
     gate = torch.ones(site.shape[1])
-    value, gradient = objective.value_and_gradient({site.module: gate})
+    value, gradient = objective.value_and_gradient(*placed({site.module: gate}))
     assert value == pytest.approx(objective.value(), rel=1e-5, abs=1e-6)
     slopes = gradient[site.module]
     top = slopes.abs().topk(2).indices
     directions = [torch.zeros_like(gate).index_fill(0, column, 1.0) for column in top] + [slopes.sign()]
     for direction in directions:
         step = 0.2 / direction.norm()
-        near = [objective.value({site.module: gate + k * step * direction}) for k in (1, -1, 2, -2)]
+        near = [objective.value(*placed({site.module: gate + k * step * direction})) for k in (1, -1, 2, -2)]
         slope = (8 * (near[0] - near[1]) - (near[2] - near[3])) / 12 / step.item()
         assert slope == pytest.approx((slopes * direction).sum().item(), rel=2e-3, abs=1e-6)
     assert not any(p.requires_grad or p.grad is not None for p in model.denoiser.parameters())
@@ -173,14 +174,14 @@ def test_contrast_is_the_difference(tiny_model, tiny_probes, judge):
     for part in parts:
         part.removal = parts[0].removal
     shares = (1, -0.25, -1)
-    values = sum(share * part.values(gates) for share, part in zip(shares, parts, strict=True))
-    torch.testing.assert_close(contrast.values(gates), values)
+    values = sum(share * part.values(*rows_placed(gates)) for share, part in zip(shares, parts, strict=True))
+    torch.testing.assert_close(contrast.values(*rows_placed(gates)), values)
     assert seen[-1] == (70, 70) and seen == sorted(set(seen))
     seen.clear()
-    value, gradient = contrast.value_and_gradient(row)
+    value, gradient = contrast.value_and_gradient(*placed(row))
     assert seen[-1] == (10, 10) and seen == sorted(set(seen))
-    assert value == pytest.approx(values[4].item(), rel=1e-4) == contrast.value(row)
-    found = [part.value_and_gradient(row)[1] for part in parts]
+    assert value == pytest.approx(values[4].item(), rel=1e-4) == contrast.value(*placed(row))
+    found = [part.value_and_gradient(*placed(row))[1] for part in parts]
     for module, slope in gradient.items():
         expected = sum(share * each[module] for share, each in zip(shares, found, strict=True))
         torch.testing.assert_close(slope, expected, atol=1e-7, rtol=1e-4)

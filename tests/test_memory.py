@@ -19,6 +19,7 @@ from cad_exp.models import activation_checkpointing, offload
 from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.models.sources import check_reachable
 from cad_exp.utils.errors import UserError
+from tests.placed import placed
 from tests.test_configs import composed
 
 from .graphs import graph_of
@@ -43,7 +44,7 @@ def saved_bytes(objective, gates) -> int:
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        objective.value_and_gradient(gates)
+        objective.value_and_gradient(*placed(gates))
     return sum(found.values())
 
 
@@ -57,7 +58,7 @@ def test_checkpointing_gives_the_same_gradients(name, removal, model, tiny_model
     activation_checkpointing.enable(model.denoiser)
     gates = gates_of(model, Weight(), 0.7)  # not intact: the recomputed blocks must see the gated weights as well
     plain, checked = (
-        make_objective(name, each, tiny_probes, 5, removal=removal).value_and_gradient(gates)
+        make_objective(name, each, tiny_probes, 5, removal=removal).value_and_gradient(*placed(gates))
         for each in (tiny_model, model)
     )
     assert checked[0] == pytest.approx(plain[0], rel=1e-6)
@@ -83,7 +84,7 @@ def test_gradients_only_for_what_is_scored(tiny_model, tiny_probes):
     """The model's own weights get no gradient, gated copies of the asked modules do; fewer modules, less is kept."""
     objective = make_objective("erase", tiny_model, tiny_probes, 10)
     feed_forward = gates_of(tiny_model, make_granularity("neuron", [FF]))
-    _, gradients = objective.value_and_gradient(feed_forward)
+    _, gradients = objective.value_and_gradient(*placed(feed_forward))
     assert gradients.keys() == feed_forward.keys()
     assert all(x.grad is None and not x.requires_grad for x in tiny_model.denoiser.parameters())
     assert saved_bytes(objective, feed_forward) < saved_bytes(objective, gates_of(tiny_model, Weight()))
@@ -134,7 +135,7 @@ def test_the_configs_are_the_true_ones(name):
 
 def test_sd14_has_the_known_components():
     sites = find_sites(meta.denoiser(meta.describe("sd14"), "fp32"))
-    counts = [make_granularity(name).count(sites) for name in ("head", "neuron")]
+    counts = [make_granularity(name).on(sites).n for name in ("head", "neuron")]
     assert counts == [256, 49920] and len(make_granularity("neuron").sites(sites)) == 16
 
 

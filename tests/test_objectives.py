@@ -13,6 +13,7 @@ from cad_exp.evaluation.judges import load_judge
 from cad_exp.interventions.edit import Edit
 from cad_exp.interventions.spaces import CROSS, find_sites, make_granularity
 from cad_exp.utils.errors import UserError
+from tests.placed import placed, rows_placed
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +35,19 @@ def objectives(tiny_model, tiny_probes, context):
 def test_intact_values(objectives):
     probes = objectives["erase"].probes
     erase = (probes.cond - probes.base).square().mean().item()
-    assert objectives["erase"].value({}) == pytest.approx(erase, rel=1e-4)
+    assert objectives["erase"].value() == pytest.approx(erase, rel=1e-4)
     probes = objectives["amplify"].probes
     amplify = -(probes.cond - probes.target).square().mean().item()
     assert objectives["amplify"].value() == pytest.approx(amplify, rel=1e-4)
-    assert objectives["projection"].value({}) == pytest.approx(1, abs=1e-3)
+    assert objectives["projection"].value() == pytest.approx(1, abs=1e-3)
 
 
 def test_projection_without_the_prompt_is_zero(tiny_model, objectives):
     """With all cross-attention ablated the network cannot tell the prompts apart."""
     sites = [site for site in find_sites(tiny_model.denoiser) if site.kind == CROSS]
     gates = {site.module: torch.zeros(site.shape[1]) for site in sites}
-    assert objectives["projection"].value(gates) == pytest.approx(0, abs=1e-5)
-    assert objectives["erase"].value(gates) >= 0
+    assert objectives["projection"].value(*placed(gates)) == pytest.approx(0, abs=1e-5)
+    assert objectives["erase"].value(*placed(gates)) >= 0
 
 
 def test_projection_survives_equal_prompts(tiny_model, tiny_probes):
@@ -58,20 +59,20 @@ def test_projection_survives_equal_prompts(tiny_model, tiny_probes):
 def test_weight_scores_sum_to_the_gates_gradient(name, tiny_model, objectives):
     """Summed over a column, w dJ/dw is the gradient of that column's gate, on every UNet block."""
     sites, objective = find_sites(tiny_model.denoiser), objectives[name]
-    _, scores = objective.value_and_gradient({site.module: torch.ones(site.shape) for site in sites})
-    _, columns = objective.value_and_gradient({site.module: torch.ones(site.shape[1]) for site in sites})
+    _, scores = objective.value_and_gradient(*placed({site.module: torch.ones(site.shape) for site in sites}))
+    _, slopes = objective.value_and_gradient(*placed({site.module: torch.ones(site.shape[1]) for site in sites}))
     for site in sites:
         scale = scores[site.module].abs().max().item()
-        torch.testing.assert_close(scores[site.module].sum(0), columns[site.module], atol=1e-4 * scale, rtol=1e-3)
+        torch.testing.assert_close(scores[site.module].sum(0), slopes[site.module], atol=1e-4 * scale, rtol=1e-3)
     heads = make_granularity("head")
-    by_hand = torch.cat([columns[s.module].view(s.heads, -1).sum(1) for s in heads.sites(sites)])
-    torch.testing.assert_close(heads.reduce(scores, sites), by_hand, atol=1e-5, rtol=1e-3)
+    by_hand = torch.cat([slopes[s.module].view(s.heads, -1).sum(1) for s in heads.sites(sites)])
+    torch.testing.assert_close(heads.on(sites).join(scores), by_hand, atol=1e-5, rtol=1e-3)
 
 
 def test_score_is_w_times_gradient(tiny_model, objectives):
     """Against autograd on the real weight, and against a finite difference of the gate."""
     objective, site = objectives["erase"], find_sites(tiny_model.denoiser)[-1]
-    scores = objective.value_and_gradient({site.module: torch.ones(site.shape)})[1][site.module]
+    scores = objective.value_and_gradient(*placed({site.module: torch.ones(site.shape)}))[1][site.module]
     weight = tiny_model.denoiser.get_submodule(site.module).weight
     probes = objective.probes
     weight.requires_grad_()
@@ -80,7 +81,7 @@ def test_score_is_w_times_gradient(tiny_model, objectives):
     (gradient,) = torch.autograd.grad(loss, weight)
     weight.requires_grad_(False)
     torch.testing.assert_close(scores, weight.detach() * gradient, atol=1e-7, rtol=1e-3)
-    values = [objective.value({site.module: torch.full((site.shape[1],), 1 + step)}) for step in (0.05, -0.05)]
+    values = [objective.value(*placed({site.module: torch.full((site.shape[1],), 1 + step)})) for step in (0.05, -0.05)]
     assert (values[0] - values[1]) / 0.1 == pytest.approx(scores.sum().item(), rel=0.02)
 
 
@@ -92,9 +93,9 @@ def test_zero_gates_equal_zeroed_weights(unit, tiny_model, objectives):
     for site in find_sites(tiny_model.denoiser):
         gate = torch.zeros(site.shape[1]) if unit == "column" else torch.zeros(site.shape)
         weight = tiny_model.denoiser.get_submodule(site.module).weight
-        gated, old = objective.value({site.module: gate}), weight.data.clone()
+        gated, old = objective.value(*placed({site.module: gate})), weight.data.clone()
         weight.data.zero_()
-        edited = objective.value({})
+        edited = objective.value()
         weight.data.copy_(old)
         assert gated == pytest.approx(edited, abs=1e-5), site
     assert tiny_model.fingerprint() == before, "gates leave the model alone"
@@ -106,7 +107,7 @@ def test_batch_size_does_not_matter(tiny_model, tiny_probes):
     first = make_objective("erase", tiny_model, tiny_probes, 3, progress=lambda *count: seen.append(count))
     second = make_objective("erase", tiny_model, tiny_probes, 10)
     ones = {site.module: torch.ones(site.shape) for site in sites}
-    (a, left), (b, right) = first.value_and_gradient(ones), second.value_and_gradient(ones)
+    (a, left), (b, right) = first.value_and_gradient(*placed(ones)), second.value_and_gradient(*placed(ones))
     assert a == pytest.approx(b, rel=1e-4) and seen == [(3, 10), (6, 10), (9, 10), (10, 10)]
     for site in sites:
         torch.testing.assert_close(left[site.module], right[site.module], atol=1e-6, rtol=1e-3)
@@ -140,8 +141,8 @@ def test_values_equal_single_ablations(name, batch_size, tiny_model, objectives,
     seen = []
     report = lambda *count: seen.append(count)  # noqa: E731
     objective = make_objective(name, tiny_model, probes, batch_size, report, context)
-    values, ticks = objective.values(gates), list(seen)
-    singly = [objective.value({module: gate[i] for module, gate in gates.items()}) for i in range(7)]
+    values, ticks = objective.values(*rows_placed(gates)), list(seen)
+    singly = [objective.value(*placed({module: gate[i] for module, gate in gates.items()})) for i in range(7)]
     assert values.shape == (7,) and values.device.type == "cpu" and values.dtype == torch.float64
     assert values.tolist() == pytest.approx(singly, rel=1e-5, abs=1e-6 if name == "contrast" else None)
     assert values[0].item() == pytest.approx(objective.value(), rel=1e-5, abs=1e-6), "the first one changes nothing"
@@ -161,8 +162,8 @@ def test_values_of_v_prediction(name, tiny_v_model, context):
         probes = sample_trajectory(tiny_v_model, "church", "", seeds=[3], steps=3)
     objective = make_objective(name, tiny_v_model, probes, 5, context={**context, "retained": [probes]}, **settings)
     gates = ablations(tiny_v_model.denoiser)
-    singly = [objective.value({module: gate[i] for module, gate in gates.items()}) for i in range(7)]
-    assert objective.values(gates).tolist() == pytest.approx(singly, rel=1e-5)
+    singly = [objective.value(*placed({module: gate[i] for module, gate in gates.items()})) for i in range(7)]
+    assert objective.values(*rows_placed(gates)).tolist() == pytest.approx(singly, rel=1e-5)
 
 
 def test_values_skip_what_ablations_share(tiny_model, tiny_probes):
@@ -172,17 +173,17 @@ def test_values_skip_what_ablations_share(tiny_model, tiny_probes):
     conv = tiny_model.denoiser.down_blocks[0].resnets[0].conv1
     hook = conv.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
     try:
-        objective.values({sites[-1].module: torch.rand(6, sites[-1].shape[1])})
+        objective.values(*rows_placed({sites[-1].module: torch.rand(6, sites[-1].shape[1])}))
         late, _ = sum(rows), rows.clear()
         early = {site.module: torch.rand(6, site.shape[1]) for site in (sites[0], sites[-1])}
-        objective.values(early)
+        objective.values(*rows_placed(early))
     finally:
         hook.remove()
     assert (late, sum(rows)) == (2, 2), "the first residual block comes before every site"
     rows, conv = [], tiny_model.denoiser.mid_block.resnets[0].conv1
     hook = conv.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
     try:
-        objective.values(early)
+        objective.values(*rows_placed(early))
     finally:
         hook.remove()
     assert sum(rows) == 2 + 12
@@ -195,17 +196,21 @@ def test_values_leave_nothing_behind_when_stopped(tiny_model, tiny_probes):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make_objective("projection", tiny_model, tiny_probes, 4, progress=stop).values(gates)
+        make_objective("projection", tiny_model, tiny_probes, 4, progress=stop).values(*rows_placed(gates))
     objective, sites = make_objective("erase", tiny_model, tiny_probes, 4), find_sites(tiny_model.denoiser)
     wrong = {sites[3].module: torch.zeros(2, 3)}
+    assert sites[3].shape[1] != 3
     with pytest.raises(RuntimeError):  # in the middle of a forward pass
-        objective.values(wrong)
+        objective.values(*rows_placed(wrong))
     with pytest.raises(AttributeError):
-        objective.values({"nowhere": torch.zeros(2, 3)})
+        objective.values(*rows_placed({"nowhere": torch.zeros(2, 3)}))
     assert leftovers(tiny_model.denoiser) == 0
-    for unfit in ({}, {"0": torch.ones(3)}, {"0": torch.ones(2, 3, 4)}, {"0": torch.ones(2, 3), "1": torch.ones(3, 3)}):
-        with pytest.raises(UserError, match="column gates"):
-            objective.values(unfit)
+    space = make_granularity("head").on(sites)
+    for unfit in (torch.ones(space.n), torch.ones(2, space.n + 1), torch.ones(2, space.n, 4)):
+        with pytest.raises(UserError, match=rf"values\(\) needs gates \(ablations, {space.n}\)"):
+            objective.values(space, unfit)
+    with pytest.raises(UserError, match="gates of their own for granularity weight"):
+        objective.values(make_granularity("weight").on(sites[:1]), torch.ones(2, sites[0].size))
 
 
 def test_values_of_a_module_called_twice():
@@ -218,15 +223,15 @@ def test_values_of_a_module_called_twice():
 
     probes = Probes(torch.tensor([[1.0, 4.0], [2.0, 1.0]]), torch.zeros(2), torch.zeros(2, 1), None, None, "c", "")
     objective, gates = make_objective("erase", Twice(), probes, 3), torch.tensor([[1.0, 1], [0, 1], [0.5, -1]])
-    expected = [objective.value({"0": gate}) for gate in gates]
-    assert objective.values({"0": gates}).tolist() == pytest.approx(expected)
+    expected = [objective.value(*placed({"0": gate})) for gate in gates]
+    assert objective.values(*rows_placed({"0": gates})).tolist() == pytest.approx(expected)
 
     class Doubled(ToyModel):
         def predict(self, x, t, states, weights=None):
             return super().predict(torch.cat([x, x]), t, states, weights)[: len(x)]
 
     with pytest.raises(UserError, match="module '0' does not see one row per sample"):
-        make_objective("erase", Doubled(), probes, 3).values({"0": gates})
+        make_objective("erase", Doubled(), probes, 3).values(*rows_placed({"0": gates}))
 
 
 class ToyModel:
@@ -262,19 +267,23 @@ def test_toy_by_hand():
         ("guidance_norm", 4, [8, 0]),
     ):
         objective = make_objective(name, ToyModel(), probes)
-        intact, found = objective.value_and_gradient({"0": torch.ones(1, 2)})
-        assert found["0"].tolist() == [scores] and intact == objective.value({}) == value
+        intact, found = objective.value_and_gradient(*placed({"0": torch.ones(1, 2)}))
+        assert found["0"].tolist() == [scores] and intact == objective.value() == value
     objective = make_objective("erase", ToyModel(), probes)
-    assert objective.value({"0": torch.tensor([0.0, 1.0])}) == 4
-    assert objective.value({"0": torch.tensor([[1.0, 0.0]])}) == (4 + 10) ** 2
-    assert objective.values({"0": torch.tensor([[1.0, 1], [0, 1], [1, 0]])}).tolist() == [4, 4, (4 + 10) ** 2]
+    assert objective.value(*placed({"0": torch.tensor([0.0, 1.0])})) == 4
+    assert objective.value(*placed({"0": torch.tensor([[1.0, 0.0]])})) == (4 + 10) ** 2
+    assert objective.values(*rows_placed({"0": torch.tensor([[1.0, 1], [0, 1], [1, 0]])})).tolist() == [
+        4,
+        4,
+        (4 + 10) ** 2,
+    ]
 
 
 def test_unreached_module_scores_zero():
     probes = Probes(torch.ones(1, 2), torch.zeros(1), torch.zeros(1, 1), None, None, "c", "")
     objective = make_objective("erase", ToyModel(), probes)
     objective.loss = lambda batch, predict: torch.zeros(1, requires_grad=True)
-    assert objective.value_and_gradient({"0": torch.ones(2)})[1]["0"].tolist() == [0, 0]
+    assert objective.value_and_gradient(*placed({"0": torch.ones(2)}))[1]["0"].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("name", ["head", "layer"])
@@ -283,8 +292,8 @@ def test_ablating_every_component(name, tiny_model, tiny_probes):
     objective, sites = make_objective("erase", tiny_model, tiny_probes[2:3]), find_sites(tiny_model.denoiser)
     cut, before = make_granularity(name), tiny_model.fingerprint()
     effects = []
-    for component in range(cut.count(sites)):
-        ((module, columns),) = cut.locate(sites, torch.tensor([component])).items()
+    for component in range(cut.on(sites).n):
+        ((module, columns),) = cut.on(sites).locate(torch.tensor([component])).items()
         layer = tiny_model.denoiser.get_submodule(module)
         gate = torch.ones(layer.in_features).index_fill(0, columns, 0)
         hook = layer.register_forward_pre_hook(lambda module, args, gate=gate: (args[0] * gate,))
@@ -292,10 +301,12 @@ def test_ablating_every_component(name, tiny_model, tiny_probes):
         hook.remove()
         with Edit({module: columns}).apply(tiny_model):
             edited = objective.value()
-        assert objective.value({module: gate}) == pytest.approx(masked, rel=1e-4)
+        assert objective.value(*placed({module: gate})) == pytest.approx(masked, rel=1e-4)
         assert edited == pytest.approx(masked, rel=1e-4)
         effects.append(masked)
-    assert len(effects) == len(cut.table(sites)) and len(set(effects)) == len(effects), "each one matters, differently"
+    assert len(effects) == len(cut.on(sites).table()) and len(set(effects)) == len(effects), (
+        "each one matters, differently"
+    )
     assert tiny_model.fingerprint() == before
 
 

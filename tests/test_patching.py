@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cad_exp.attribution.estimators import make_estimator
-from cad_exp.attribution.estimators.patching import BaseRun, patched
+from cad_exp.attribution.estimators.patching import BaseRun
 from cad_exp.attribution.game import Game
 from cad_exp.attribution.objectives.build import make_objective
 from cad_exp.data.noisy_latents import Probes, sample_trajectory
@@ -21,7 +21,7 @@ def toy(objective="erase", **settings):
     x, t = torch.tensor([[1.0, 4.0], [3.0, 0.0]]), torch.zeros(2, dtype=torch.long)
     probes = Probes(x, t, torch.tensor([[-10.0], [6.0]]), torch.tensor([[-8.0], [8.0]]), None, "c", "")
     objective = make_objective(objective, ToyModel(), probes, 1, **settings)
-    return Game(objective, make_granularity("neuron"), [Site("0", "0", FF, (1, 2))])
+    return Game(objective, make_granularity("neuron").on([Site("0", "0", FF, (1, 2))]))
 
 
 @pytest.mark.parametrize("first_order", [False, True])
@@ -54,7 +54,7 @@ def test_errors():
         make_estimator("activation_patching", direction="noisin")
     with pytest.raises(UserError, match="flat at the base prompt's run"):
         make_estimator("activation_patching", direction="denoising", first_order=True).estimate(toy())
-    game = Game(toy().objective, make_granularity("weight"), [Site("0", "0", FF, (1, 2))])
+    game = Game(toy().objective, make_granularity("weight").on([Site("0", "0", FF, (1, 2))]))
     with pytest.raises(UserError, match="not for granularity weight"):
         make_estimator("activation_patching").estimate(game)
 
@@ -89,7 +89,7 @@ def by_hand(model, probes, objective, run, other, site, columns):
 def test_heads_against_hooks(objective, direction, tiny_model, tiny_probes):
     probes, cut = tiny_probes[:4], make_granularity("head")
     sites = cut.sites(find_sites(tiny_model.denoiser))
-    game = Game(make_objective(objective, tiny_model, probes, 3), cut, sites)
+    game = Game(make_objective(objective, tiny_model, probes, 3), cut.on(sites))
     scores = make_estimator("activation_patching", direction=direction, block=7).estimate(game)
     run, other = (probes.prompt, "") if direction == "noising" else ("", probes.prompt)
     start = game.intact if direction == "noising" else 0.0
@@ -110,8 +110,8 @@ def test_all_swapped_is_the_other_run(tiny_model, tiny_probes):
     """With every site swapped, the concept's run is the base run, and the base run the concept's."""
     objective = make_objective("projection", tiny_model, tiny_probes[:4], 4)
     sites, cut = find_sites(tiny_model.denoiser), make_granularity("layer")
-    for swap, start, end in ((patched, 1, 0), (BaseRun, 0, 1)):
-        game = Game(swap(objective), cut, sites)
+    for swap, start, end in ((lambda objective: objective.removing("base"), 1, 0), (BaseRun, 0, 1)):
+        game = Game(swap(objective), cut.on(sites))
         assert game.intact == pytest.approx(start, abs=1e-4)
         assert game.value(torch.zeros(game.n)) == pytest.approx(end, abs=1e-4)
 
@@ -122,9 +122,9 @@ def test_first_order_is_the_slope(direction, tiny_model, tiny_probes):
     objective = make_objective("projection", tiny_model, tiny_probes[:2], 2)
     sites, cut = find_sites(tiny_model.denoiser), make_granularity("layer")
     scores = make_estimator("activation_patching", direction=direction, first_order=True).estimate(
-        Game(objective, cut, sites)
+        Game(objective, cut.on(sites))
     )
-    game = Game((patched if direction == "noising" else BaseRun)(objective), cut, sites)
+    game = Game(objective.removing("base") if direction == "noising" else BaseRun(objective), cut.on(sites))
     sign, scale = (1 if direction == "noising" else -1), scores.values.abs().max().item()
     for layer in scores.values.abs().topk(2).indices.tolist():
         step = torch.zeros(game.n).index_fill(0, torch.tensor(layer), 0.1)
@@ -139,10 +139,10 @@ def test_contrast_is_patched_in_all_its_parts(tiny_model, tiny_probes):
     both = make_objective("contrast", tiny_model, tiny_probes[:2], 4, context={"retained": [kept]}, weight=0.5)
     parts = [make_objective("projection", tiny_model, probes, 4) for probes in (tiny_probes[:2], kept)]
     found, own, other = (
-        make_estimator("activation_patching").estimate(Game(objective, cut, sites)).values
+        make_estimator("activation_patching").estimate(Game(objective, cut.on(sites))).values
         for objective in (both, *parts)
     )
     torch.testing.assert_close(found, own - 0.5 * other, atol=1e-5, rtol=1e-3)
     assert {part.removal.name for part in both.parts} == {"zero"}
     with pytest.raises(UserError, match="denoising is not for objective contrast"):
-        make_estimator("activation_patching", direction="denoising").estimate(Game(both, cut, sites))
+        make_estimator("activation_patching", direction="denoising").estimate(Game(both, cut.on(sites)))

@@ -10,6 +10,7 @@ from cad_exp.data.noisy_latents import Probes
 from cad_exp.interventions.spaces import find_sites
 from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.utils.errors import UserError
+from tests.placed import placed, rows_placed
 from tests.test_objectives import ToyModel, ablations, leftovers
 
 REMOVED = ("mean", "base")
@@ -47,10 +48,12 @@ def test_an_ablated_site_sees_its_replacement(removal, tiny_model, tiny_probes):
         expected = zero.value()
         hook.remove()
         for gate in (torch.zeros(site.shape[1]), torch.zeros(site.shape)):
-            assert objective.value({site.module: gate}) == pytest.approx(expected, rel=1e-5), site
+            assert objective.value(*placed({site.module: gate})) == pytest.approx(expected, rel=1e-5), site
         rows = torch.stack([torch.zeros(site.shape[1]), torch.ones(site.shape[1])])
-        assert objective.values({site.module: rows}).tolist() == pytest.approx([expected, zero.value()], rel=1e-5)
-        assert expected != pytest.approx(zero.value({site.module: torch.zeros(site.shape[1])}), rel=1e-4)
+        assert objective.values(*rows_placed({site.module: rows})).tolist() == pytest.approx(
+            [expected, zero.value()], rel=1e-5
+        )
+        assert expected != pytest.approx(zero.value(*placed({site.module: torch.zeros(site.shape[1])})), rel=1e-4)
     assert leftovers(tiny_model.denoiser) == 0
 
 
@@ -61,16 +64,16 @@ def test_gates_of_one_change_nothing(removal, unit, tiny_model, tiny_probes):
     sites = find_sites(tiny_model.denoiser)
     gates = {site.module: torch.ones(site.shape if unit == "entry" else site.shape[1]) for site in sites}
     objective = make_objective("erase", tiny_model, tiny_probes, 5, removal=removal)
-    assert objective.value(gates) == objective.value({})
-    assert objective.value_and_gradient(gates)[0] == objective.value({})
+    assert objective.value(*placed(gates)) == objective.value()
+    assert objective.value_and_gradient(*placed(gates))[0] == objective.value()
 
 
 @pytest.mark.parametrize("removal", REMOVED)
 def test_values_equal_single_ablations(removal, tiny_model, tiny_probes):
     gates = ablations(tiny_model.denoiser)
     objective = make_objective("projection", tiny_model, tiny_probes, 3, removal=removal)
-    singly = [objective.value({module: gate[i] for module, gate in gates.items()}) for i in range(7)]
-    assert objective.values(gates).tolist() == pytest.approx(singly, rel=1e-5)
+    singly = [objective.value(*placed({module: gate[i] for module, gate in gates.items()})) for i in range(7)]
+    assert objective.values(*rows_placed(gates)).tolist() == pytest.approx(singly, rel=1e-5)
     assert leftovers(tiny_model.denoiser) == 0
 
 
@@ -80,13 +83,13 @@ def test_gradient_against_finite_differences(removal, tiny_model, tiny_probes):
     site = find_sites(tiny_model.denoiser)[-1]
     objective = make_objective("projection", tiny_model, tiny_probes[:4], 4, removal=removal)
     gate = torch.linspace(0.2, 1, site.shape[1])
-    _, gradient = objective.value_and_gradient({site.module: gate})
-    _, entries = objective.value_and_gradient({site.module: gate.expand(site.shape).contiguous()})
+    _, gradient = objective.value_and_gradient(*placed({site.module: gate}))
+    _, entries = objective.value_and_gradient(*placed({site.module: gate.expand(site.shape).contiguous()}))
     scale = gradient[site.module].abs().max().item()
     torch.testing.assert_close(entries[site.module].sum(0), gradient[site.module], atol=1e-4 * scale, rtol=1e-3)
     for column in gradient[site.module].abs().topk(3).indices.tolist():
         step = torch.zeros(site.shape[1]).index_fill(0, torch.tensor(column), 0.25)
-        near = [objective.value({site.module: gate + k * step}) for k in (1, -1, 2, -2)]
+        near = [objective.value(*placed({site.module: gate + k * step})) for k in (1, -1, 2, -2)]
         slope = (8 * (near[0] - near[1]) - (near[2] - near[3])) / 12 / 0.25
         assert slope == pytest.approx(gradient[site.module][column].item(), rel=2e-3, abs=1e-3 * scale)
 
@@ -102,10 +105,13 @@ def test_toy_by_hand():
     gates, intact = {"0": torch.tensor([0.0, 1.0])}, (64 + 64) / 2
     for removal, value, slope in (("mean", 36, [32.0, 96.0]), ("base", 68, [0.0, 0.0])):
         objective = make_objective("erase", ToyModel(), probes, 1, removal=removal)
-        assert objective.value(gates) == value and objective.values({"0": gates["0"][None]}).item() == value
-        found = objective.value_and_gradient({"0": torch.ones(2)})
+        assert (
+            objective.value(*placed(gates)) == value
+            and objective.values(*rows_placed({"0": gates["0"][None]})).item() == value
+        )
+        found = objective.value_and_gradient(*placed({"0": torch.ones(2)}))
         assert found[0] == intact and found[1]["0"].tolist() == slope
-    assert make_objective("erase", ToyModel(), probes, 1).value(gates) == (144 + 0) / 2
+    assert make_objective("erase", ToyModel(), probes, 1).value(*placed(gates)) == (144 + 0) / 2
 
 
 def test_module_called_twice():
@@ -120,10 +126,10 @@ def test_module_called_twice():
     model, gates = Twice(), torch.tensor([[1.0, 1], [0, 1], [0.5, -1]])
     for removal in REMOVED:
         objective = make_objective("erase", model, probes, 3, removal=removal)
-        singly = [objective.value({"0": gate}) for gate in gates]
-        assert objective.values({"0": gates}).tolist() == pytest.approx(singly)
+        singly = [objective.value(*placed({"0": gate})) for gate in gates]
+        assert objective.values(*rows_placed({"0": gates})).tolist() == pytest.approx(singly)
     # Under the base prompt the first call sees (1, 4) and gives -10, the second (-10, 4): y = -20 - 12, then -2 and 1.
-    first = objective.value({"0": torch.zeros(2)})
+    first = objective.value(*placed({"0": torch.zeros(2)}))
     assert first == pytest.approx((32**2 + (2 * 1 - 3) ** 2) / 2)
 
 
@@ -134,9 +140,9 @@ def test_v_prediction_and_low_precision(tiny_v_model, tiny_folder, tiny_probes):
         gates = torch.stack([torch.zeros(site.shape[1]), torch.ones(site.shape[1])])
         for removal in REMOVED:
             objective = make_objective("guidance_norm", model, tiny_probes[:3], 2, removal=removal)
-            singly = [objective.value({site.module: gate}) for gate in gates]
-            assert objective.values({site.module: gates}).tolist() == pytest.approx(singly, rel=0.05)
-            assert singly[1] == objective.value({})
+            singly = [objective.value(*placed({site.module: gate})) for gate in gates]
+            assert objective.values(*rows_placed({site.module: gates})).tolist() == pytest.approx(singly, rel=0.05)
+            assert singly[1] == objective.value()
 
 
 def test_unknown_removal(tiny_model, tiny_probes):

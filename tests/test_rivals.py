@@ -259,9 +259,9 @@ def test_esd_samples_each_step_by_its_number(tiny_model):
 
 def test_conceptprune_ranks_by_the_concept_where_it_exceeds_the_base(tiny_model, tiny_probes):
     """|w| ||x|| under both prompts, by hooks of our own on diffusers' second feed-forward layer."""
-    game = Game(make_objective("erase", tiny_model, tiny_probes), make_granularity("weight", [FF]),
-                find_sites(tiny_model.denoiser))  # fmt: skip
-    found = game.split(make_estimator("wanda", rank="target").estimate(game).values)
+    space = make_granularity("weight", [FF]).on(find_sites(tiny_model.denoiser))
+    game = Game(make_objective("erase", tiny_model, tiny_probes), space)
+    found = space.split(make_estimator("wanda", rank="target").estimate(game).values)
     names = [name for name, _ in tiny_model.denoiser.named_modules() if name.endswith("ff.net.2")]
     assert set(found) == set(names)
     norms = {}
@@ -289,13 +289,13 @@ def test_conceptprune_ranks_by_the_concept_where_it_exceeds_the_base(tiny_model,
 def test_salun_is_the_gradients_size(granularity: str, tiny_model, tiny_probes):
     """|dJ/dw| by autograd on the parameters themselves; a component's is the sum over its weights."""
     sites, cut = find_sites(tiny_model.denoiser), make_granularity(granularity)
-    found = make_estimator("saliency").estimate(Game(make_objective("erase", tiny_model, tiny_probes), cut, sites))
+    found = make_estimator("saliency").estimate(Game(make_objective("erase", tiny_model, tiny_probes), cut.on(sites)))
     network = copy.deepcopy(tiny_model.denoiser).requires_grad_()
     text = states(tiny_model, "church")[0].float().expand(len(tiny_probes), -1, -1)
     output = network(tiny_probes.x, tiny_probes.t, text, return_dict=False)[0]
     (output - tiny_probes.base).square().mean().backward()
     slopes = {site.module: network.get_submodule(site.module).weight.grad.abs() for site in sites}
-    torch.testing.assert_close(found.values, cut.reduce(slopes, sites), rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(found.values, cut.on(sites).join(slopes), rtol=1e-3, atol=1e-7)
 
 
 def test_a_perturbation_is_as_large_as_the_edit(tiny_model):

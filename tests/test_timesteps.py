@@ -35,8 +35,7 @@ def rows_of(model, probes, name="first_order", cut="head", bins=2, objective="er
         lambda own: make_objective(objective, model, own, 4),
         make_estimator(name, **settings),
         probes,
-        make_granularity(cut),
-        sites,
+        make_granularity(cut).on(sites),
         bins,
     )
 
@@ -56,25 +55,20 @@ def test_bins_add_up_to_the_whole(name, cut, tiny_model, tiny_probes):
 
 
 def test_an_exact_estimator_in_one_bin_is_itself(tiny_model, tiny_probes):
-    """leave_one_out knows no weights; one bin is all probes, and progress and checkpoint are put back."""
+    """leave_one_out knows no weights; one bin is all probes, and its progress that of the whole."""
     seen, estimator = [], make_estimator("leave_one_out")
-    estimator.progress = lambda *count: seen.append(count)
-    sites, cut = find_sites(tiny_model.denoiser), make_granularity("layer")
-    old = estimator.progress
-    few = tiny_probes[:3]
-    table = by_timestep(lambda own: make_objective("erase", tiny_model, own, 4), estimator, few, cut, sites, 1)
+    space = make_granularity("layer").on(find_sites(tiny_model.denoiser))
+    few, count = tiny_probes[:3], lambda *done: seen.append(done)
+    table = by_timestep(lambda own: make_objective("erase", tiny_model, own, 4), estimator, few, space, 1, count)
     whole = attribute(tiny_model, few, "erase", "leave_one_out", ["layer"])
     np.testing.assert_allclose(table["score"], whole.tables["layer"]["score"], rtol=1e-4, atol=1e-9)
     assert seen[-1][1] == 3 and seen == sorted(seen) and max(seen) <= (3, 3)
-    assert estimator.progress is old and estimator.checkpoint is None
 
 
 def test_each_bin_has_its_own_checkpoint(tiny_model, tiny_probes, tmp_path):
     """An estimate of another bin would be refused; a second call reads the first one's."""
-    estimator = make_estimator("leave_one_out")
-    estimator.checkpoint = tmp_path / "state.safetensors"
-    sites, cut = find_sites(tiny_model.denoiser), make_granularity("layer", ["cross-attention"])
-    args = (estimator, tiny_probes[:4], cut, sites, 2)
+    space = make_granularity("layer", ["cross-attention"]).on(find_sites(tiny_model.denoiser))
+    args = (make_estimator("leave_one_out"), tiny_probes[:4], space, 2, None, tmp_path / "state.safetensors")
     tables = [by_timestep(lambda own: make_objective("erase", tiny_model, own, 4), *args) for _ in range(2)]
     assert {path.name for path in tmp_path.iterdir()} == {"state.0.safetensors", "state.1.safetensors"}
     np.testing.assert_allclose(tables[0]["score"], tables[1]["score"])

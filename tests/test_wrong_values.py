@@ -314,21 +314,25 @@ def test_what_the_types_allow_is_what_the_classes_know():
     from cad_exp.evaluation.fidelity import ablations
     from cad_exp.evaluation.judge_sources import PARTS
     from cad_exp.interventions import ablation, spaces
-    from cad_exp.interventions.methods import RIVALS
-    from cad_exp.interventions.selection import EDITS
+    from cad_exp.interventions.methods import METHODS, needs_scores
+    from cad_exp.interventions.spaces.base import SCOPES
 
     assert set(attribution.ESTIMATORS) == set(ESTIMATORS) and set(attribution.OBJECTIVES) == set(OBJECTIVES)
-    assert set(edit.EDITS) == {*EDITS, *RIVALS} and set(rules.REPLACING) == set(RIVALS)
-    assert set(attribution.GRANULARITIES) == set(spaces.GRANULARITIES) and attribution.SCOPES == spaces.SCOPES
+    assert set(edit.EDITS) == set(METHODS)
+    assert set(attribution.GRANULARITIES) == set(spaces.GRANULARITIES) and attribution.SCOPES == SCOPES
     assert set(attribution.REMOVALS) == set(ablation.REMOVALS) and set(evaluation.PARTS) == set(PARTS)
     assert set(evaluation.ABLATIONS) == set(ablations.KINDS)
     assert prompts.COLUMNS == rows.FIELDS and set(prompts.GENERATED) == set(templates.GENERATORS)
     for name, cls in spaces.GRANULARITIES.items():
         assert rules.SCOPES[name] == cls.scopes and set(rules.KINDS[name]) == {*cls.allowed_kinds, *cls.optional_kinds}
-    for name, cls in ESTIMATORS.items():
-        assert set(rules.FEW.get(name, spaces.GRANULARITIES)) == set(cls.granularities)
-    along = {name for name, cls in OBJECTIVES.items() if name != "contrast" and cls.probes_kind == "trajectory"}
-    assert set(rules.ALONG) <= along
+    for name in ESTIMATORS:
+        fits = {granularity for granularity, cls in spaces.GRANULARITIES.items() if ESTIMATORS.get(name).fits(cls)}
+        assert set(rules.FEW.get(name, spaces.GRANULARITIES)) == fits
+    assert all(OBJECTIVES.fact(name, "probes_kind") == "trajectory" for name in rules.ALONG)
+    assert all(OBJECTIVES.get(name).probes_kind == OBJECTIVES.fact(name, "probes_kind") for name in OBJECTIVES)
+    assert all(tuple(OBJECTIVES.get(name).asks) == OBJECTIVES.fact(name, "asks") for name in OBJECTIVES)
+    assert all(OBJECTIVES.get(name).parts == OBJECTIVES.fact(name, "parts") for name in OBJECTIVES)
+    assert all(needs_scores({"name": name}) == hasattr(METHODS.get(name), "select") for name in METHODS)
 
 
 # ------------------------------------------------------------------------------------------------ as it is typed

@@ -1,15 +1,16 @@
 """Attribution: a signed score for every component, with a table that names every component."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from cad_exp.attribution.estimators import make_estimator
-from cad_exp.attribution.estimators.base import Estimator, Scores
+from cad_exp.attribution.estimators.base import Estimator, Scores, Watch
 from cad_exp.attribution.game import Game
 from cad_exp.attribution.objectives.build import Objective, make_objective
 from cad_exp.data.noisy_latents import Probes
@@ -18,14 +19,16 @@ from cad_exp.interventions.spaces import (
     GRANULARITIES,
     KINDS,
     OPTIONAL,
+    RESTORED,
     TEXT,
+    ComponentSpace,
     Granularity,
     Site,
     Weight,
     find_sites,
     make_granularity,
+    text_sites,
 )
-from cad_exp.interventions.text_encoders import text_sites
 from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.utils.errors import UserError, choose
 from cad_exp.utils.finite import refusal
@@ -34,53 +37,74 @@ from cad_exp.utils.tensors import load_tensors, save_tensors
 
 FILE, TABLE = "attribution.safetensors", "components.parquet"
 ERROR = ".error"  # what the file calls the standard errors of a granularity, after its name
+OF_SPACE = "space."  # and a tensor of a space that was not cut from sites, before the space's name
 
 
-@dataclass
+@dataclass(repr=False)
 class Attribution:
     """scores: granularity -> (n,) fp32; tables: granularity -> one row per component (weights: per matrix).
 
-    errors: granularity -> (n,) fp32 standard errors of the scores, where the estimator knows them.
+    spaces: granularity -> the components that were scored. errors: granularity -> (n,) fp32 standard errors of the
+    scores, where the estimator knows them.
     """
 
     scores: dict[str, Tensor]
-    sites: list[Site]
-    granularities: dict[str, Granularity]
-    meta: dict = field(default_factory=dict)
+    spaces: dict[str, ComponentSpace]
+    meta: dict[str, Any] = field(default_factory=dict)
     errors: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.tables = {name: self._table(name) for name in self.granularities}
+        if any(space.all_sites and list(space.all_sites) != self.sites for space in self.spaces.values()):
+            raise UserError("these spaces were cut from different sites: score them one by one")
+        self.tables = {name: self._table(name) for name in self.spaces}
 
-    def granularity(self, name: str) -> Granularity:
-        """The granularity that was attributed under this name. UserError if it was not."""
-        return self.granularities[choose(name, self.granularities, "granularity in this attribution")]
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{space.n:,} {name}s" for name, space in self.spaces.items())
+        facts = [self.meta[key] for key in ("concept", "estimator", "objective") if key in self.meta]
+        told = " · ".join(str(fact) for fact in [*facts, counts])
+        return f"<Attribution {told}>"
+
+    @property
+    def sites(self) -> list[Site]:
+        """The output projections that the spaces were cut from; none for directions."""
+        return list(next((space.all_sites for space in self.spaces.values() if space.all_sites), ()))
+
+    def space(self, name: str) -> ComponentSpace:
+        """The components that were scored under this name. UserError if none were."""
+        return self.spaces[choose(name, self.spaces, "granularity in this attribution")]
+
+    def only(self, granularity: str | None = None) -> str:
+        """The name of the granularity, which may be left out where there is one only. UserError otherwise."""
+        if granularity is None and len(self.spaces) > 1:
+            raise UserError(f"several granularities were scored: say which of {', '.join(self.spaces)}")
+        name = granularity or next(iter(self.spaces))
+        self.space(name)
+        return name
+
+    def top(self, k: int = 10, granularity: str | None = None, sign: int = 1) -> pd.DataFrame:
+        """The `k` strongest components, name and score: those that help most (sign=1), or suppress most (sign=-1).
+
+        Of weights, which have no names, the matrices. granularity: may be left out where there is one only.
+        """
+        rows = self.tables[self.only(granularity)][["name", "score"]].sort_values(
+            "score", ascending=sign < 0, kind="stable"
+        )
+        return rows[rows["score"] * sign > 0].head(k).reset_index(drop=True)
 
     def narrow(self, name: str, kinds: Iterable[str] | None) -> "Attribution":
         """Only this granularity, in sites of these kinds (None: all that were attributed). UserError for none."""
-        full = self.granularity(name)
-        cut = full if kinds is None else make_granularity(name, kinds)
-        absent = [kind for kind in cut.kinds if not full.covers(kind)]
-        if absent:
-            raise UserError(f"the {name} attribution has no {absent[0]}: attribute it with kinds that hold it")
-        parts = [torch.full((full.parts(site),), cut.covers(site.kind)) for site in full.sites(self.sites)]
-        keep = torch.cat(parts or [torch.zeros(0, dtype=torch.bool)])
+        space, keep = self.space(name).narrow(kinds)
         errors = {name: self.errors[name][keep]} if name in self.errors else {}
-        return Attribution({name: self.scores[name][keep]}, self.sites, {name: cut}, self.meta, errors)
+        return Attribution({name: self.scores[name][keep]}, {name: space}, self.meta, errors)
 
     def _table(self, name: str) -> pd.DataFrame:
         """Names with scores; a matrix's `positive` and `negative` are the sums of its positive and negative weights."""
-        table, scores = self.granularities[name].table(self.sites), self.scores[name]
+        space, scores = self.spaces[name], self.scores[name]
+        table = space.table()
         columns = {"score": scores, "positive": scores.clamp(min=0), "negative": scores.clamp(max=0)}
-        if name in self.errors and name != "weight":
+        if name in self.errors and space.row_each:
             columns["error"] = self.errors[name]
-        for column, values in columns.items():
-            if name == "weight":
-                values = torch.tensor(
-                    [float(values[a:b].sum()) for a, b in zip(table["start"], table["stop"], strict=True)]
-                )
-            table[column] = values.numpy()
-        return table
+        return table.assign(**{column: space.tabulate(values).numpy() for column, values in columns.items()})
 
     def save(self, folder: str | Path) -> Path:
         """Write attribution.safetensors and components.parquet into the folder, each atomically."""
@@ -89,21 +113,32 @@ class Attribution:
         tables = [table.assign(granularity=name) for name, table in self.tables.items()]
         with atomic(folder / TABLE) as draft:
             pd.concat(tables, ignore_index=True).to_parquet(draft)
-        kinds = {name: list(granularity.kinds) for name, granularity in self.granularities.items()}
-        meta = {"sites": [asdict(site) for site in self.sites], "kinds": kinds, "meta": self.meta}
-        errors = {name + ERROR: error for name, error in self.errors.items()}
-        return save_tensors(folder / FILE, "attribution", self.scores | errors, meta)
+        cut = {name: list(space.kinds) for name, space in self.spaces.items() if not space.form}
+        meta: dict[str, Any] = {"sites": [asdict(site) for site in self.sites], "kinds": cut, "meta": self.meta}
+        tensors = self.scores | {name + ERROR: error for name, error in self.errors.items()}
+        for name, space in self.spaces.items():
+            if space.form:
+                own, facts = space.saved()
+                tensors |= {f"{OF_SPACE}{name}.{part}": tensor for part, tensor in own.items()}
+                meta.setdefault("spaces", {})[name] = {"form": space.form, "facts": facts, "tensors": list(own)}
+        return save_tensors(folder / FILE, "attribution", tensors, meta)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Attribution":
         """Read an attribution from its folder (or its file). UserError if it is missing or damaged."""
         path = Path(folder)
         tensors, meta = load_tensors(path / FILE if path.suffix != ".safetensors" else path, "attribution")
-        scores = {name: tensor for name, tensor in tensors.items() if not name.endswith(ERROR)}
-        errors = {name.removesuffix(ERROR): tensor for name, tensor in tensors.items() if name.endswith(ERROR)}
         sites = [Site(**{**site, "shape": tuple(site["shape"])}) for site in meta["sites"]]
-        cuts = {name: make_granularity(name, kinds) for name, kinds in meta["kinds"].items()}
-        return cls(scores, sites, cuts, meta["meta"], errors)
+        spaces: dict[str, ComponentSpace] = {
+            n: make_granularity(n, kinds).on(sites) for n, kinds in meta["kinds"].items()
+        }
+        for name, told in meta.get("spaces", {}).items():
+            own = {part: tensors[f"{OF_SPACE}{name}.{part}"] for part in told["tensors"]}
+            form = choose(told["form"], RESTORED, "form of a component space")
+            spaces[name] = RESTORED[form].restored(own, told["facts"])
+        scores = {name: tensor for name, tensor in tensors.items() if name in spaces}
+        errors = {name: tensors[name + ERROR] for name in spaces if name + ERROR in tensors}
+        return cls(scores, spaces, meta["meta"], errors)
 
 
 def attribute(
@@ -111,26 +146,27 @@ def attribute(
     probes: Probes,
     objective: str | Objective = "erase",
     estimator: str | Estimator = "first_order",
-    granularities: Iterable[str | Granularity] = tuple(GRANULARITIES),
-    sites: Sequence[Site] | None = None,
+    granularities: Iterable[str | Granularity | ComponentSpace] = tuple(GRANULARITIES),
     batch_size: int = 16,
-    meta: dict | None = None,
+    meta: dict[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    checkpoint: Path | None = None,
 ) -> Attribution:
-    """Score every component at the given granularities: of the denoiser, and of text encoders if their kinds are asked.
+    """Score every component of some spaces, or of the model's own at the given granularities.
 
     One estimate of single weights serves all of them where the estimator is additive; any other estimates each of them
     anew. `meta` is kept beside the scores, and under "estimate" what the estimator says of its estimate (of several:
-    by granularity). Raises UserError if a score is not finite (half precision may overflow), or if the estimator is
-    not for a granularity.
+    by granularity). Components of text encoders take part where their kinds are asked for.
+    progress(done, total) counts evaluations of single probes. checkpoint: a file in which estimators of many ablations
+    keep what they have finished, and from which they go on. Raises UserError if a score is not finite (half precision
+    may overflow), or if the estimator is not for a granularity.
     """
     if isinstance(objective, str):
         objective = make_objective(objective, model, probes, batch_size)
     if isinstance(estimator, str):
         estimator = make_estimator(estimator)
-    cuts = [make_granularity(cut) if isinstance(cut, str) else cut for cut in granularities]
-    every = list(_sites(model, cuts) if sites is None else sites)
-    used = [site for site in every if any(cut.covers(site.kind) for cut in cuts)]
-    found, intact = _estimates(objective, estimator, cuts, used)
+    spaces = spaces_of(model, granularities)
+    found = estimates(objective, estimator, spaces, _own_sites(spaces), Watch(progress, checkpoint))
     broken = [name for name, scores in found.items() if not torch.isfinite(scores.values).all()]
     if broken:
         raise refusal(f"a score of granularity {' and '.join(broken)}", model)
@@ -143,32 +179,42 @@ def attribute(
         "objective": objective.name,
         "estimator": estimator.name,
         "estimate": plain(told[0] if estimator.additive or len(told) == 1 else dict(zip(found, told, strict=True))),
-        "intact": intact,
+        "intact": next(iter(found.values())).intact,
         "n_probes": len(probes),
         "probes": probes.meta,
     }
     values = {name: scores.values for name, scores in found.items()}
     errors = {name: scores.errors for name, scores in found.items() if scores.errors is not None}
-    return Attribution(values, used, {cut.name: cut for cut in cuts}, facts | (meta or {}), errors)
+    return Attribution(values, {space.name: space for space in spaces}, facts | (meta or {}), errors)
 
 
-def _sites(model: DiffusionModel, cuts: Sequence[Granularity]) -> list[Site]:
-    """Where the cuts' components are; the text encoders come first, as in the forward pass."""
-    asked = {kind for cut in cuts for kind in cut.kinds}
-    return [*(text_sites(model.pipe) if asked & set(TEXT) else ()), *find_sites(model.denoiser, FF_IN in asked)]
+def spaces_of(model: DiffusionModel, asked: Iterable[str | Granularity | ComponentSpace]) -> list[ComponentSpace]:
+    """Spaces as they are, and granularities on those of the model's sites that any of them covers.
+
+    The sites of text encoders come first, as in the forward pass.
+    """
+    found = [make_granularity(one) if isinstance(one, str) else one for one in asked]
+    cuts = [one for one in found if isinstance(one, Granularity)]
+    kinds = {kind for cut in cuts for kind in cut.kinds}
+    sites = text_sites(model.pipe) if kinds & set(TEXT) else []
+    sites += find_sites(model.denoiser, FF_IN in kinds) if cuts else []
+    used = [site for site in sites if any(cut.covers(site.kind) for cut in cuts)]
+    return [one.on(used) if isinstance(one, Granularity) else one for one in found]
 
 
-def _estimates(
-    objective: Objective, estimator: Estimator, cuts: Sequence[Granularity], sites: Sequence[Site]
-) -> tuple[dict[str, Scores], float | None]:
-    """Scores by granularity, and J of the intact model where the estimator had to know it."""
-    if estimator.additive:
-        game = Game(objective, Weight(KINDS + OPTIONAL), sites)
-        scores = estimator.estimate(game)
-        weights = game.split(scores.values)
-        found = {cut.name: Scores(cut.reduce(weights, sites), None, scores.facts) for cut in cuts}
-    else:
-        games = {cut.name: Game(objective, cut, sites) for cut in cuts}
-        found = {name: estimator.estimate(game) for name, game in games.items()}
-        game = next(iter(games.values()))
-    return found, vars(game).get("intact")
+def _own_sites(spaces: Sequence[ComponentSpace]) -> list[Site]:
+    """The sites that have components in any of the spaces, in their order."""
+    own = {site for space in spaces for site in space.sites}
+    return [site for site in dict.fromkeys(site for space in spaces for site in space.all_sites) if site in own]
+
+
+def estimates(
+    objective: Objective, estimator: Estimator, spaces: Sequence[ComponentSpace], sites: Sequence[Site], watch: Watch
+) -> dict[str, Scores]:
+    """Scores by granularity. sites: those whose single weights an additive estimator scores for all of them at once."""
+    if not (estimator.additive and all(space.of_weights for space in spaces)):
+        return {space.name: estimator.estimate(Game(objective, space), watch) for space in spaces}
+    singles = Weight(KINDS + OPTIONAL).on(sites)
+    scores = estimator.estimate(Game(objective, singles), watch)
+    places = singles.split(scores.values)
+    return {space.name: replace(scores, values=space.join(places)) for space in spaces}

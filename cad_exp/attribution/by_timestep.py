@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 from torch import Tensor
 
-from cad_exp.attribution.attribute import Attribution, _estimates
-from cad_exp.attribution.estimators.base import Estimator
+from cad_exp.attribution.attribute import Attribution, estimates
+from cad_exp.attribution.estimators.base import Estimator, Watch
 from cad_exp.attribution.objectives.build import Objective
 from cad_exp.data.noisy_latents import Probes
-from cad_exp.interventions.spaces import Granularity, Site
+from cad_exp.interventions.spaces import ComponentSpace
 from cad_exp.utils.errors import UserError
 
 COLUMNS = ["t_high", "t_low", "n_probes", "module", "block", "kind", "component", "score"]
@@ -41,31 +41,29 @@ def by_timestep(
     objective_of: Callable[[Probes], Objective],
     estimator: Estimator,
     probes: Probes,
-    cut: Granularity,
-    sites: Sequence[Site],
+    space: ComponentSpace,
     bins: int,
+    progress: Callable[[int, int], None] | None = None,
+    checkpoint: Path | None = None,
 ) -> pd.DataFrame:
     """Scores at the probes of each bin of timesteps: a row per bin and component (of weights: per matrix, their sum).
 
     Columns: t_high, t_low (the bin's ends, included), n_probes, module, block, kind, component, score; the noisiest bin
     first. J is a mean over probes, so the mean over bins, weighted by n_probes, of a first-order score is the score at
     all probes; of leave-one-out and of integrated gradients as well, but not of scores that are chosen by all probes at
-    once (magnitudes, regularised regression). UserError for bins that do not fit.
+    once (magnitudes, regularised regression). progress counts evaluations of probes; each bin has a `checkpoint_of` its
+    own. UserError for bins that do not fit.
     """
-    tables, done, progress, checkpoint = [], 0, estimator.progress, estimator.checkpoint
-    try:
-        for number, timesteps in enumerate(bins_of(probes.t, bins)):
-            high, low = int(timesteps[0]), int(timesteps[-1])
-            own = within(probes, low, high)
-            estimator.checkpoint = checkpoint and checkpoint_of(checkpoint, number)
-            if progress:
-                estimator.progress = _part(progress, done, len(own), len(probes))
-            scores, _ = _estimates(objective_of(own), estimator, [cut], sites)
-            table = Attribution({cut.name: scores[cut.name].values}, list(sites), {cut.name: cut}).tables[cut.name]
-            tables.append(table.assign(t_high=high, t_low=low, n_probes=len(own))[COLUMNS])
-            done += len(own)
-    finally:
-        estimator.progress, estimator.checkpoint = progress, checkpoint
+    tables, done = [], 0
+    for number, timesteps in enumerate(bins_of(probes.t, bins)):
+        high, low = int(timesteps[0]), int(timesteps[-1])
+        own = within(probes, low, high)
+        part = _part(progress, done, len(own), len(probes)) if progress else None
+        watch = Watch(part, checkpoint and checkpoint_of(checkpoint, number))
+        scores = estimates(objective_of(own), estimator, [space], space.all_sites, watch)[space.name]
+        table = Attribution({space.name: scores.values}, {space.name: space}).tables[space.name]
+        tables.append(table.assign(t_high=high, t_low=low, n_probes=len(own))[COLUMNS])
+        done += len(own)
     return pd.concat(tables, ignore_index=True)
 
 

@@ -9,107 +9,43 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from cad_exp.interventions.gating import OUTPUT, Tap, scaled_outputs
 from cad_exp.interventions.methods import METHODS
-from cad_exp.interventions.text_encoders import Networks
+from cad_exp.interventions.networks import Networks
 from cad_exp.utils.errors import UserError, choose
 from cad_exp.utils.hashing import digest
 from cad_exp.utils.io import permit, temporary
 from cad_exp.utils.tensors import load_tensors, save_tensors
 
-_REPLACED = "replaced:"  # what the file calls a whole new parameter, before its name
-_STEERING = "steering:"  # and a tensor that a method's hooks use
-
-
-class AppliedEdit:
-    """An edit in force: `undo()` puts the old weights back bit for bit. Also a context manager.
-
-    Several edits of one model must be undone in the reverse order of their application.
-    """
-
-    def __init__(self, denoiser: nn.Module | Networks, edit: "Edit"):
-        self._saved: list[tuple[Tensor, tuple, Tensor]] = []
-        self._hooks = ExitStack()
-        targets = [(_matrix(denoiser, name), indices.long()) for name, indices in edit.indices.items()]
-        whole = [(_parameter(denoiser, name, new), new) for name, new in edit.replaced.items()]
-        for name, (weight, indices) in zip(edit.indices, targets, strict=True):
-            limit = weight.shape[1] if edit.unit == "column" else weight.numel()
-            if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < limit:
-                raise UserError(
-                    f"the edit does not fit '{name}' of shape {tuple(weight.shape)}: it was made for another model"
-                )
-        with torch.no_grad():
-            for weight, indices in targets:
-                indices = indices.to(weight.device)
-                width = weight.shape[1]
-                place = (slice(None), indices) if edit.unit == "column" else (indices // width, indices % width)
-                old = weight[place].clone()
-                self._saved.append((weight, place, old))
-                # Zero is written, not multiplied: 0 * w would keep a sign and spread NaN.
-                weight[place] = torch.zeros_like(old) if edit.factor == 0 else old * edit.factor
-            for parameter, new in whole:
-                self._saved.append((parameter, (...,), parameter.clone()))
-                parameter.copy_(new)
-        if edit.steering:
-            method = METHODS.get(edit.meta["acts"])
-            self._hooks.enter_context(method.hooks(denoiser, edit.steering, **edit.meta["settings"]))
-
-    @torch.no_grad()
-    def undo(self) -> None:
-        """Restore the weights and remove the hooks; a second call does nothing."""
-        self._hooks.close()
-        while self._saved:
-            weight, place, old = self._saved.pop()
-            weight[place] = old
-
-    def __enter__(self) -> "AppliedEdit":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.undo()
-
-
-def _matrix(denoiser: nn.Module | Networks, name: str) -> Tensor:
-    try:
-        weight = denoiser.get_submodule(name).weight.data
-    except AttributeError as error:
-        raise UserError(f"the model has no module '{name}': the edit was made for another model") from error
-    if weight.dim() != 2:
-        shape = tuple(weight.shape)
-        raise UserError(
-            f"the weight of '{name}' has shape {shape}, and an edit changes matrices: leave this module out"
-        )
-    return weight
-
-
-def _parameter(denoiser: nn.Module, name: str, new: Tensor) -> Tensor:
-    try:
-        old = denoiser.get_parameter(name).data
-    except AttributeError as error:
-        raise UserError(f"the model has no parameter '{name}': the edit was made for another model") from error
-    if old.shape != new.shape:
-        shapes = f"{tuple(new.shape)} for {tuple(old.shape)}"
-        raise UserError(f"the edit does not fit '{name}' ({shapes}): it was made for another model")
-    return old
+COLUMN, ENTRY, DIRECTION = "column", "entry", "direction"
+UNITS = (COLUMN, ENTRY, DIRECTION)
+# What the file calls what is no list of indices, before a module's or a parameter's name.
+_REPLACED, _FACTORS, _VECTORS, _STEERING = "replaced:", "factors:", "vectors:", "steering:"
 
 
 @dataclass
 class Edit:
-    """Multiply the weights at `indices` by `factor`, then put the tensors of `replaced` in place of whole parameters.
+    """Multiply components by `factor`, then put the tensors of `replaced` in place of whole parameters.
 
-    indices: module name -> (k,) int64, input columns (unit `column`) or flat entries (unit `entry`) of its weight.
+    indices: module name -> (k,) int64: input columns (unit `column`) or flat entries (`entry`) of its weight. Or
+    numbers of directions (`direction`), whose `vectors` (k, features) are scaled in the module's output, along `axis`.
+    factors: module name -> (k,), for those whose components have factors of their own.
     meta: granularity, scope, sign, requested, achieved and the attribution's provenance, or the rival's settings;
     `changed` is the number of single weights that get another value.
     replaced: parameter name -> its new value, of the parameter's shape, on the CPU.
-    steering: what the hooks of a method use that acts while the model runs; meta["acts"] names it.
+    steering: tensors that the hooks of the method `meta["acts"]` use while the model runs.
     """
 
     indices: dict[str, Tensor]
-    unit: str = "column"
+    unit: str = COLUMN
     factor: float = 0.0
-    meta: dict = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
     replaced: dict[str, Tensor] = field(default_factory=dict)
+    factors: dict[str, Tensor] = field(default_factory=dict)
+    vectors: dict[str, Tensor] = field(default_factory=dict)
+    axis: int = -1
     steering: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -117,50 +53,62 @@ class Edit:
         """Whether the edit changes nothing."""
         return not (self.indices or self.replaced or self.steering)
 
-    def apply(self, target: Any) -> AppliedEdit:
+    def apply(self, target: Any) -> "AppliedEdit":
         """Edit a pipeline, a DiffusionModel or a denoiser in place. UserError, nothing changed, if it does not fit."""
-        denoiser = _denoiser(target)
-        return AppliedEdit(Networks(getattr(target, "pipe", target), denoiser), self)
+        return AppliedEdit(Networks.of(target), self)
 
     def save(self, path: str | Path) -> Path:
         """Write a safetensors file: int32 indices, replaced parameters as they are, the rest as JSON metadata."""
-        meta = {"unit": self.unit, "factor": self.factor, "meta": self.meta}
+        meta: dict[str, Any] = {"unit": self.unit, "factor": self.factor, "meta": self.meta}
+        if self.vectors:
+            meta["axis"] = self.axis
         tensors = {name: idx.to(torch.int32) for name, idx in self.indices.items()}
-        tensors |= {_REPLACED + name: value for name, value in self.replaced.items()}
-        tensors |= {_STEERING + name: value for name, value in self.steering.items()}
+        marked = {_REPLACED: self.replaced, _FACTORS: self.factors, _VECTORS: self.vectors, _STEERING: self.steering}
+        for mark, named in marked.items():
+            tensors |= {mark + name: value for name, value in named.items()}
         return save_tensors(path, "edit", tensors, meta)
 
     def digest(self) -> str:
         """24 hex digits that two edits share only if they change the same weights by the same factor or to the same."""
-        places = {name: indices.sort().values.tolist() for name, indices in self.indices.items()}
-        parts = [places, self.unit, self.factor] if places else []
+        order = {name: indices.sort().indices for name, indices in self.indices.items()}
+        places = {name: self.indices[name][own].tolist() for name, own in order.items()}
+        parts: list[Any] = [places, self.unit, self.factor] if places else []
         if self.steering:
             parts += [self.meta["acts"], self.meta["settings"], {n: _content(v) for n, v in self.steering.items()}]
-        return digest(
-            [*parts, {name: _content(value) for name, value in self.replaced.items()}] if self.replaced else parts
-        )
+        if self.replaced:
+            parts.append({name: _content(value) for name, value in self.replaced.items()})
+        for named in (self.factors, self.vectors):
+            if named:
+                parts.append({name: _content(value[order[name]]) for name, value in named.items()})
+        return digest([*parts, {"axis": self.axis}] if self.vectors else parts)
 
     @classmethod
     def load(cls, path: str | Path) -> "Edit":
         """Read an edit file. UserError if it is missing, damaged or something else."""
         tensors, meta = load_tensors(path, "edit")
+        named: dict[str, dict[str, Tensor]] = {_REPLACED: {}, _FACTORS: {}, _VECTORS: {}, _STEERING: {}, "": {}}
+        for name, tensor in tensors.items():
+            mark = next(mark for mark in named if name.startswith(mark))
+            named[mark][name[len(mark) :]] = tensor
         try:
-            unit = choose(meta["unit"], ("column", "entry"), "edit unit")
-            whole, steering = (_named(tensors, prefix) for prefix in (_REPLACED, _STEERING))
-            indices = {name: idx for name, idx in tensors.items() if not name.startswith((_REPLACED, _STEERING))}
-            made = cls(indices, unit, meta["factor"], meta["meta"], whole, steering)
+            unit = choose(meta["unit"], UNITS, "edit unit")
+            factor, facts, indices = meta["factor"], meta["meta"], named[""]
         except KeyError as error:
             raise UserError(f"the edit file '{path}' lacks the entry {error}: write it again") from error
-        if fault := _fault(made):
+        fault = _fault(indices, factor, facts, named[_REPLACED]) or _misfit(indices, unit, named, facts)
+        if fault:
             raise UserError(f"the edit file '{path}' {fault}: write it again with Edit.save")
-        made.factor = float(made.factor)
-        return made
+        indices = {name: places.long() for name, places in indices.items()}
+        more = named[_REPLACED], named[_FACTORS], named[_VECTORS], meta.get("axis", -1), named[_STEERING]
+        return cls(indices, unit, float(factor), facts, *more)
 
     def export(self, target: Any, folder: str | Path) -> Path:
         """Save the edited pipeline as an ordinary diffusers folder; the pipeline in memory stays unedited.
 
-        UserError if the folder exists and is not empty.
+        UserError if the folder exists and is not empty, or if the edit acts on activations, which no folder holds.
         """
+        if self.vectors or self.steering:
+            raise UserError("this edit changes activations and no weights: apply it to the pipeline instead")
         folder, pipe = Path(folder).resolve(), getattr(target, "pipe", target)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"'{folder}' exists and is not empty: give a new folder for the edited checkpoint")
@@ -176,45 +124,144 @@ class Edit:
         return folder
 
 
-def _named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors of a file whose names begin with the prefix, without it."""
-    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+class AppliedEdit:
+    """An edit in force: `undo()` puts the old weights back bit for bit. Also a context manager.
+
+    Several edits of one model must be undone in the reverse order of their application.
+    """
+
+    def __init__(self, networks: Networks, edit: Edit):
+        self._undo, self._edit = ExitStack(), edit
+        change = self._scale_outputs if edit.unit == DIRECTION else self._scale_weights
+        whole = [(_parameter(networks, name, new), new) for name, new in edit.replaced.items()]
+        change(networks)
+        for parameter, new in whole:
+            self._write(parameter, (...,), parameter.clone(), new)
+        if edit.steering:
+            method = METHODS.get(edit.meta["acts"])
+            self._undo.enter_context(method.hooks(networks, edit.steering, **edit.meta["settings"]))
+
+    def _scale_weights(self, networks: Networks) -> None:
+        edit, targets = self._edit, []
+        for name, indices in edit.indices.items():
+            weight = _matrix(networks, name)
+            limit = weight.shape[1] if edit.unit == COLUMN else weight.numel()
+            if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < limit:
+                raise UserError(
+                    f"the edit does not fit '{name}' of shape {tuple(weight.shape)}: it was made for another model"
+                )
+            targets.append((name, weight, indices.long()))
+        for name, weight, indices in targets:
+            indices = indices.to(weight.device)
+            width = weight.shape[1]
+            place = (slice(None), indices) if edit.unit == COLUMN else (indices // width, indices % width)
+            old = weight[place].clone()
+            self._write(weight, place, old, _scaled(old, edit.factors.get(name, edit.factor)))
+
+    def _scale_outputs(self, networks: Networks) -> None:
+        for name in self._edit.vectors:
+            _module(networks, name)
+        for name, vectors in self._edit.vectors.items():
+            factors = self._edit.factors.get(name, torch.full((len(vectors),), self._edit.factor))
+            tap = Tap(name, OUTPUT, self._edit.axis)
+            self._undo.enter_context(scaled_outputs(networks, tap, vectors, factors))
+
+    @torch.no_grad()
+    def _write(self, weight: Tensor, place: Any, old: Tensor, new: Tensor) -> None:
+        self._undo.callback(_put, weight, place, old)
+        _put(weight, place, new)
+
+    def undo(self) -> None:
+        """Restore the model; a second call does nothing."""
+        self._undo.close()
+
+    def __enter__(self) -> "AppliedEdit":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.undo()
 
 
-def _fault(edit: Edit) -> str | None:
+@torch.no_grad()
+def _put(weight: Tensor, place: Any, value: Tensor) -> None:
+    weight[place] = value.to(weight.device)
+
+
+@torch.no_grad()
+def _scaled(old: Tensor, factor: float | Tensor) -> Tensor:
+    """Zero is written, not multiplied: 0 * w would keep a sign and spread NaN."""
+    if isinstance(factor, Tensor):
+        factor = factor.to(old.device, old.dtype)
+        return torch.where(factor == 0, torch.zeros_like(old), old * factor)
+    return torch.zeros_like(old) if factor == 0 else old * factor
+
+
+def _module(networks: Networks, name: str) -> Any:
+    try:
+        return networks.get_submodule(name)
+    except AttributeError as error:
+        raise UserError(f"the model has no module '{name}': the edit was made for another model") from error
+
+
+def _matrix(networks: Networks, name: str) -> Tensor:
+    module = _module(networks, name)
+    if not isinstance(getattr(module, "weight", None), Tensor):
+        raise UserError(f"the model has no module '{name}': the edit was made for another model")
+    weight: Tensor = module.weight.data
+    if weight.dim() != 2:
+        shape = tuple(weight.shape)
+        raise UserError(
+            f"the weight of '{name}' has shape {shape}, and an edit changes matrices: leave this module out"
+        )
+    return weight
+
+
+def _parameter(networks: Networks, name: str, new: Tensor) -> Tensor:
+    try:
+        old = networks.get_parameter(name).data
+    except AttributeError as error:
+        raise UserError(f"the model has no parameter '{name}': the edit was made for another model") from error
+    if old.shape != new.shape:
+        shapes = f"{tuple(new.shape)} for {tuple(old.shape)}"
+        raise UserError(f"the edit does not fit '{name}' ({shapes}): it was made for another model")
+    return old
+
+
+def _fault(indices: dict[str, Tensor], factor: Any, meta: Any, replaced: dict[str, Tensor]) -> str | None:
     """What keeps the content of a file from being an edit; None where nothing does."""
-    if type(edit.factor) not in (int, float) or not abs(edit.factor) < 1e30:
-        return f"has the factor {str(edit.factor)[:40]}, which is no number of a sensible size"
-    if not isinstance(edit.meta, dict):
+    if type(factor) not in (int, float) or not abs(factor) < 1e30:
+        return f"has the factor {str(factor)[:40]}, which is no number of a sensible size"
+    if not isinstance(meta, dict):
         return "holds no metadata where its settings belong"
-    if edit.steering and not {"acts", "settings"} <= set(edit.meta):
-        return "does not name the method whose hooks use its tensors"
-    for name, indices in edit.indices.items():
-        if indices.dtype not in (torch.int32, torch.int64) or indices.dim() != 1:
-            kind = str(indices.dtype).removeprefix("torch.")
-            return (
-                f"has indices of '{name}' of type {kind} and shape {tuple(indices.shape)}, not a list of whole numbers"
-            )
-        edit.indices[name] = indices = indices.long()
-        if len(indices) and int(indices.min()) < 0:
+    for name, own in indices.items():
+        if own.dtype not in (torch.int32, torch.int64) or own.dim() != 1:
+            kind = str(own.dtype).removeprefix("torch.")
+            return f"has indices of '{name}' of type {kind} and shape {tuple(own.shape)}, not a list of whole numbers"
+        if len(own) and int(own.min()) < 0:
             return f"has a negative index of '{name}'"
-        if len(indices.unique()) < len(indices):
+        if len(torch.unique(own)) < len(own):
             return f"names an index of '{name}' twice"
-    for name, new in edit.replaced.items():
+    for name, new in replaced.items():
         if not new.is_floating_point() or not new.isfinite().all():
             return f"replaces '{name}' by values that are no finite numbers"
     return None
 
 
-def _denoiser(target: Any) -> nn.Module:
-    """The network to edit: of a DiffusionModel, of a pipeline, or the network itself."""
-    if isinstance(target, nn.Module):
-        return target
-    pipe = getattr(target, "pipe", target)
-    for name in ("unet", "transformer"):
-        if isinstance(getattr(pipe, name, None), nn.Module):
-            return getattr(pipe, name)
-    raise UserError(f"a {type(target).__name__} has no denoiser to edit: give a diffusers pipeline or its UNet")
+def _misfit(
+    indices: dict[str, Tensor], unit: str, named: dict[str, dict[str, Tensor]], meta: dict[str, Any]
+) -> str | None:
+    """What does not belong together in a file; None where all does."""
+    if named[_STEERING] and not {"acts", "settings"} <= set(meta):
+        return "does not name the method whose hooks use its tensors"
+    if set(named[_VECTORS]) != (set(indices) if unit == DIRECTION else set()):
+        return "does not have its directions where its indices are"
+    for mark, dims in ((_FACTORS, 1), (_VECTORS, 2)):
+        for name, value in named[mark].items():
+            if name not in indices or value.dim() != dims or len(value) != len(indices[name]):
+                return f"has {mark.rstrip(':')} of '{name}' that do not fit its indices"
+            if not value.is_floating_point() or not value.isfinite().all():
+                return f"has {mark.rstrip(':')} of '{name}' that are no finite numbers"
+    return None
 
 
 def _content(tensor: Tensor) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cad_exp.interventions.edit import Edit
-from cad_exp.interventions.spaces import Granularity, Site
+from cad_exp.interventions.spaces import ComponentSpace
 from cad_exp.utils.errors import UserError, choose
 
 SIGNS = {"positive": 1, "negative": -1}
@@ -20,11 +21,10 @@ class Scored(Protocol):
     """What selection needs of an attribution: signed scores (n,) per granularity, and what they are of."""
 
     scores: dict[str, Tensor]
-    sites: list[Site]
-    meta: dict
+    meta: dict[str, Any]
 
-    def granularity(self, name: str) -> Granularity:
-        """The granularity that was scored under this name; UserError if it was not."""
+    def space(self, name: str) -> ComponentSpace:
+        """The components that were scored under this name; UserError if none were."""
         ...
 
     def narrow(self, name: str, kinds: Iterable[str] | None) -> "Scored":
@@ -51,10 +51,10 @@ def select(
     """
     direction = SIGNS[choose(sign, SIGNS, "sign")]
     attribution = attribution.narrow(granularity, kinds)
-    cut, scores = attribution.granularity(granularity), attribution.scores[granularity]
+    space, scores = attribution.space(granularity), attribution.scores[granularity]
     quota = _quota(ratio, count, scope, rounding)
     chosen, requested = [torch.zeros(0, dtype=torch.long)], 0
-    for start, groups, size in cut.segments(attribution.sites, scope):
+    for start, groups, size in space.segments(scope):
         part = scores[start : start + groups * size].view(groups, size) * direction
         k = min(quota(size), size)
         values, order = part.sort(dim=1, descending=True, stable=True)
@@ -65,8 +65,8 @@ def select(
         raise UserError(f"rounding=floor leaves nothing of ratio={ratio} in any group: use a larger ratio, or ceil")
     selected = torch.cat(chosen)
     meta = {"edit": "select", "sign": sign, "ratio": ratio, "count": count, "rounding": rounding}
-    meta["requested"] = requested
-    return _edit(attribution, cut, selected, scope, factor, meta)
+    meta |= {"scope": scope, "requested": requested}
+    return _from(attribution, space.intervention(selected, factor, meta))
 
 
 def random_edit(like: Edit, attribution: Scored, granularity: str | None = None, seed: int = 0) -> Edit:
@@ -78,16 +78,16 @@ def random_edit(like: Edit, attribution: Scored, granularity: str | None = None,
     """
     name, scope = granularity or like.meta["granularity"], like.meta["scope"]
     attribution = attribution.narrow(name, like.meta["kinds"])
-    cut, sites = attribution.granularity(name), attribution.sites
-    taken = torch.zeros(len(attribution.scores[name]), dtype=torch.bool)
-    taken[cut.components(sites, like.indices)] = True
-    segments, sizes = cut.segments(sites, scope), cut.weights(sites)
-    of_size = [taken[sizes == size] for size in sizes.unique()]
+    space = attribution.space(name)
+    taken = torch.zeros(space.n, dtype=torch.bool)
+    taken[space.components(like)] = True
+    segments, sizes = space.segments(scope), space.sizes()
+    of_size = [taken[sizes == size] for size in torch.unique(sizes)]
     if all(own.all() or not own.any() for own in of_size):  # then only `like` itself has these sizes
         sizes = torch.zeros_like(sizes)
     chosen = _drawn(taken, sizes, segments, seed)
-    meta = {"edit": "random", "sign": None, "requested": like.meta["achieved"], "random_seed": seed}
-    return _edit(attribution, cut, chosen, scope, like.factor, meta)
+    meta = {"edit": "random", "sign": None, "scope": scope, "requested": like.meta["achieved"], "random_seed": seed}
+    return _from(attribution, space.intervention(chosen, like.factor, meta))
 
 
 def _drawn(taken: Tensor, sizes: Tensor, segments: list[tuple[int, int, int]], seed: int) -> Tensor:
@@ -97,7 +97,7 @@ def _drawn(taken: Tensor, sizes: Tensor, segments: list[tuple[int, int, int]], s
     for start, groups, size in segments:
         own, kinds = taken[start : start + groups * size].view(groups, size), sizes[start : start + size]
         order = torch.rand(groups, size, generator=generator).argsort(dim=1)
-        for kind in kinds.unique():
+        for kind in torch.unique(kinds):
             of_kind = (kinds == kind)[order]  # in the drawn order
             among = of_kind & (of_kind.cumsum(1) <= (own & (kinds == kind)).sum(1, keepdim=True))
             chosen.append((order + torch.arange(groups)[:, None] * size + start)[among])
@@ -120,21 +120,11 @@ def _quota(ratio: float | None, count: int | None, scope: str, rounding: str = "
         return lambda size: whole(Fraction(str(ratio)) * size)
     if scope != "global":
         raise UserError(f"count={count} counts over the whole model: use scope=global, or a ratio with scope={scope}")
-    if count < 1:
+    if count is None or count < 1:
         raise UserError(f"count={count} is out of range: use 1 or more, or edit=none")
     return lambda size: count
 
 
-def _edit(attribution: Scored, cut: Granularity, selected: Tensor, scope: str, factor: float, meta: dict) -> Edit:
-    indices = cut.locate(attribution.sites, selected)
-    rows = {site.module: site.shape[0] if cut.unit == "column" else 1 for site in attribution.sites}
-    facts = {
-        "granularity": cut.name,
-        "kinds": list(cut.kinds),
-        "scope": scope,
-        "factor": factor,
-        "achieved": len(selected),
-        "components": cut.count(attribution.sites),
-        "changed": sum(len(places) * rows[name] for name, places in indices.items()),
-    }
-    return Edit(indices, cut.unit, factor, {**attribution.meta, **facts, **meta})
+def _from(attribution: Scored, edit: Edit) -> Edit:
+    """The edit with the provenance of its scores."""
+    return replace(edit, meta={**attribution.meta, **edit.meta})

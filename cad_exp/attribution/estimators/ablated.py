@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from cad_exp.attribution.estimators.base import Estimator, Scores
+from cad_exp.attribution.estimators.base import Estimator, Scores, Watch
 from cad_exp.attribution.estimators.patterns import stratified
 from cad_exp.attribution.game import Game
 from cad_exp.utils.errors import UserError
@@ -44,18 +44,17 @@ class AblatedGradients(Estimator):
             raise UserError(f"patterns={patterns}, passes={passes}: use 1 or more passes, and as many patterns or more")
         self.midpoint, self.seed = bool(midpoint), int(seed)
 
-    def _estimate(self, game: Game) -> Scores:
+    def _estimate(self, game: Game, watch: Watch) -> Scores:
         generator = torch.Generator().manual_seed(self.seed)
         kept, ablated = _Moments(game.n), _Moments(game.n)
-        with self._reporting(game, self.passes):
-            games = self._games(game)
-            for part, gates in zip(games, stratified(game.n, self.rates, len(games), generator), strict=True):
-                _, gradient = part.value_and_gradient(gates)
-                if self.midpoint:
-                    kept.add(gradient, gates)
-                    ablated.add(gradient, 1 - gates)
-                else:
-                    kept.add(gradient, torch.ones(game.n))
+        games = self._games(watch.of(game, self.passes))
+        for part, gates in zip(games, stratified(game.n, self.rates, len(games), generator), strict=True):
+            _, gradient = part.value_and_gradient(gates)
+            if self.midpoint:
+                kept.add(gradient, gates)
+                ablated.add(gradient, 1 - gates)
+            else:
+                kept.add(gradient, torch.ones(game.n))
         facts = {
             "passes": self.passes,
             "patterns": len(games),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from cad_exp.attribution.game import Game
-from cad_exp.interventions.spaces import GRANULARITIES
+from cad_exp.interventions.spaces import GRANULARITIES, ComponentSpace, Granularity, Scale
 from cad_exp.utils.errors import UserError
 
 
@@ -19,55 +18,70 @@ from cad_exp.utils.errors import UserError
 class Scores:
     """values (n,) fp32: estimates of J(intact) - J(component ablated), so positive ones help the concept.
 
-    errors (n,) fp32: their standard errors, where the estimator knows them. facts: JSON-able diagnostics.
+    errors (n,) fp32: their standard errors, where the estimator knows them. facts: JSON-able diagnostics. intact: J of
+    the intact model, where the estimator had to know it.
     """
 
     values: Tensor
     errors: Tensor | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    intact: float | None = None
 
 
-class Estimator:
-    """A rule that turns a game into one signed score per component. Its settings are the constructor's arguments.
+@dataclass(frozen=True)
+class Watch:
+    """How a long estimate is watched and kept.
 
-    additive: scores of single weights, summed, are its scores at every coarser granularity, so one estimate serves all.
-    granularities: where its cost is finite. progress(done, total), if set, counts evaluations of single probes.
+    progress(done, total): counts evaluations of single probes. checkpoint: a file to which those that evaluate many
+    ablations write what they have finished, and from which a stopped run goes on.
     """
 
-    name: str
-    additive: bool = False
-    granularities: tuple[str, ...] = tuple(GRANULARITIES)
     progress: Callable[[int, int], None] | None = None
-    checkpoint: Path | None = None  # where those that evaluate many ablations keep what they have finished
+    checkpoint: Path | None = None
 
-    def estimate(self, game: Game) -> Scores:
-        """One score per component of the game. UserError where `granularities` does not hold the game's."""
-        if game.cut.name not in self.granularities:
-            fit = " or ".join(f"granularity={name}" for name in self.granularities)
-            raise UserError(f"estimator {self.name} is not for granularity {game.cut.name}: use {fit}")
-        return self._estimate(game)
-
-    def _estimate(self, game: Game) -> Scores:
-        raise NotImplementedError
-
-    @contextmanager
-    def _reporting(self, game: Game, passes: int) -> Iterator[None]:
-        """Meanwhile, the objective's progress over its probes becomes this estimator's over `passes` rounds of them."""
+    def of(self, game: Game, passes: int) -> Game:
+        """The game whose objective's progress over its probes is this one's over `passes` rounds of them."""
         if self.progress is None:
-            yield
-            return
-        objective, before, last = game.objective, 0, 0
-        total, old = passes * len(objective.probes), getattr(objective, "progress", None)
+            return game
+        listener, before, last = self.progress, 0, 0
+        total = passes * len(game.objective.probes)
 
         def report(done: int, _: int) -> None:
             nonlocal before, last
             if done <= last:  # the next round has begun
                 before += last
             last = done
-            self.progress(min(before + done, total), total)
+            listener(min(before + done, total), total)
 
-        objective.progress = report
-        try:
-            yield
-        finally:
-            objective.progress = old
+        return game.reporting(report)
+
+
+UNWATCHED = Watch()
+
+
+class Estimator:
+    """A rule that turns a game into one signed score per component. Its settings are the constructor's arguments.
+
+    additive: scores of single weights, summed, are its scores at every coarser granularity, so one estimate serves all.
+    scale: the most components that it can afford. requires_weights: whether components have to be weights.
+    """
+
+    name: str
+    additive: bool = False
+    scale: Scale = Scale.WEIGHTS
+    requires_weights: bool = False
+
+    def estimate(self, game: Game, watch: Watch = UNWATCHED) -> Scores:
+        """One score per component of the game. UserError where the estimator is not for its space."""
+        if not self.fits(game.space):
+            fit = " or ".join(f"granularity={name}" for name, cls in GRANULARITIES.items() if self.fits(cls))
+            raise UserError(f"estimator {self.name} is not for granularity {game.space.name}: use {fit}")
+        return self._estimate(game, watch)
+
+    @classmethod
+    def fits(cls, space: ComponentSpace | type[Granularity]) -> bool:
+        """Whether it can score the components of a space, or of a granularity."""
+        return space.scale <= cls.scale and (space.of_weights or not cls.requires_weights)
+
+    def _estimate(self, game: Game, watch: Watch) -> Scores:
+        raise NotImplementedError

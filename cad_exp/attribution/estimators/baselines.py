@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cad_exp.attribution.estimators.base import Estimator, Scores
+from cad_exp.attribution.estimators.base import Estimator, Scores, Watch
 from cad_exp.attribution.game import Game, input_norms
 from cad_exp.utils.errors import choose
 
@@ -12,10 +12,10 @@ from cad_exp.utils.errors import choose
 class Magnitude(Estimator):
     """|w|: the size of the weight alone, the same for every concept; the oldest baseline of pruning."""
 
-    name, additive = "magnitude", True
+    name, additive, requires_weights = "magnitude", True, True
 
-    def _estimate(self, game: Game) -> Scores:
-        return Scores(game.weights(), facts={"passes": 0})
+    def _estimate(self, game: Game, watch: Watch) -> Scores:
+        return Scores(game.space.magnitudes(game.objective.model), facts={"passes": 0})
 
 
 class Wanda(Estimator):
@@ -28,20 +28,19 @@ class Wanda(Estimator):
     and prunes what was chosen at enough steps; here both prompts see the same probes of all steps. Two forward passes.
     """
 
-    name, additive = "wanda", True
+    name, additive, requires_weights = "wanda", True, True
 
     def __init__(self, rank: str = "difference"):
         self.rank = choose(rank, ("difference", "target"), "estimator.rank")
 
-    def _estimate(self, game: Game) -> Scores:
+    def _estimate(self, game: Game, watch: Watch) -> Scores:
         objective = game.objective
         concept, base = (input_norms(game, condition) for condition in (objective.concept, objective.neutral))
         if self.rank == "difference":
             norms = {name: concept[name] - base[name] for name in concept}
         else:
             norms = {name: concept[name] * (concept[name] > base[name]) for name in concept}
-        scores = {name: objective.weight(name).abs() * norms[name] for name in norms}
-        return Scores(game.join(scores), facts={"passes": 2, "rank": self.rank})
+        return Scores(game.space.magnitudes(objective.model, norms), facts={"passes": 2, "rank": self.rank})
 
 
 class Random(Estimator):
@@ -52,6 +51,6 @@ class Random(Estimator):
     def __init__(self, seed: int = 0):
         self.seed = int(seed)
 
-    def _estimate(self, game: Game) -> Scores:
+    def _estimate(self, game: Game, watch: Watch) -> Scores:
         generator = torch.Generator().manual_seed(self.seed)
         return Scores(torch.randn(game.n, generator=generator), facts={"passes": 0, "seed": self.seed})

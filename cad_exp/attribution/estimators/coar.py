@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cad_exp.attribution.estimators.ablations import AblationEstimator
-from cad_exp.attribution.estimators.base import Scores
+from cad_exp.attribution.estimators.base import Scores, Watch
 from cad_exp.attribution.estimators.patterns import balanced
 from cad_exp.attribution.game import Game
 from cad_exp.utils.errors import UserError
@@ -32,12 +32,12 @@ class Coar(AblationEstimator):
             raise UserError(f"patterns={patterns}, ridge={ridge}: use 10 patterns or more, and a ridge above 0 or null")
         self.patterns, self.rate, self.ridge, self.seed = int(patterns), float(rate), ridge, int(seed)
 
-    def _estimate(self, game: Game) -> Scores:
+    def _estimate(self, game: Game, watch: Watch) -> Scores:
         generator = torch.Generator().manual_seed(self.seed)
         gates = balanced(game.n, self.rate, self.patterns, generator)
         settings = {"rate": self.rate, "seed": self.seed}
-        with self._reporting(game, self.patterns + 1):
-            values = self._values(game, lambda a, b: gates[a:b].float(), self.patterns, settings)
+        game = watch.of(game, self.patterns + 1)
+        values = self._values(game, lambda a, b: gates[a:b].float(), self.patterns, settings, watch.checkpoint)
         order = torch.randperm(self.patterns, generator=generator)
         held, used = order[: self.patterns // 5], order[self.patterns // 5 :]
         first = ridge_regression(~gates[used], values[used], self.ridge)
@@ -46,7 +46,7 @@ class Coar(AblationEstimator):
         fit = ridge_regression(~gates, values, self.ridge)
         facts = {"passes": self.patterns, **settings, "ridge": fit.ridge, "r2": fit.r2}
         facts["held_out_r2"] = 1 - missed.square().sum().item() / spread if spread > 0 else None
-        return Scores(-fit.slopes.float(), fit.errors.float(), facts)
+        return Scores(-fit.slopes.float(), fit.errors.float(), facts, game.intact)
 
 
 @dataclass

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
-from cad_exp.attribution.estimators.base import Estimator, Scores
+from cad_exp.attribution.estimators.base import Estimator, Scores, Watch
 from cad_exp.attribution.game import Game
 from cad_exp.utils.errors import UserError
 
@@ -18,10 +20,9 @@ class FirstOrder(Estimator):
 
     name, additive = "first_order", True
 
-    def _estimate(self, game: Game) -> Scores:
-        with self._reporting(game, 1):
-            _, gradient = game.value_and_gradient()
-        return Scores(gradient, facts={"passes": 1})
+    def _estimate(self, game: Game, watch: Watch) -> Scores:
+        value, gradient = watch.of(game, 1).value_and_gradient()
+        return Scores(gradient, facts={"passes": 1}, intact=value)
 
 
 class GradientMagnitude(FirstOrder):
@@ -29,9 +30,9 @@ class GradientMagnitude(FirstOrder):
 
     name, additive = "gradient_magnitude", False
 
-    def _estimate(self, game: Game) -> Scores:
-        scores = super()._estimate(game)
-        return Scores(scores.values.abs(), facts=scores.facts)
+    def _estimate(self, game: Game, watch: Watch) -> Scores:
+        scores = super()._estimate(game, watch)
+        return replace(scores, values=scores.values.abs())
 
 
 class IntegratedGradients(Estimator):
@@ -49,14 +50,14 @@ class IntegratedGradients(Estimator):
             raise UserError(f"steps={steps}, level={level}: use steps of 1 or more and a level in [0, 1)")
         self.steps, self.level = int(steps), float(level)
 
-    def _estimate(self, game: Game) -> Scores:
+    def _estimate(self, game: Game, watch: Watch) -> Scores:
         nodes, shares = np.polynomial.legendre.leggauss(self.steps)
         mean = torch.zeros(game.n)
-        with self._reporting(game, self.steps + 2):
-            for node, share in zip(nodes, shares, strict=True):
-                gate = self.level + (1 - self.level) * (node + 1) / 2
-                mean += float(share / 2) * game.value_and_gradient(torch.full((game.n,), float(gate)))[1]
-            drop = game.intact - game.value(torch.full((game.n,), self.level))
+        game = watch.of(game, self.steps + 2)
+        for node, share in zip(nodes, shares, strict=True):
+            gate = self.level + (1 - self.level) * (node + 1) / 2
+            mean += float(share / 2) * game.value_and_gradient(torch.full((game.n,), float(gate)))[1]
+        drop = game.intact - game.value(torch.full((game.n,), self.level))
         delta = (1 - self.level) * mean.double().sum().item() - drop
         facts = {"passes": self.steps, "level": self.level, "drop": drop, "convergence_delta": delta}
-        return Scores(mean, facts=facts)
+        return Scores(mean, facts=facts, intact=game.intact)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cad_exp.attribution.estimators.ablations import AblationEstimator
-from cad_exp.attribution.estimators.base import Scores
+from cad_exp.attribution.estimators.base import Scores, Watch
 from cad_exp.attribution.game import Game
 from cad_exp.utils.errors import UserError
 
@@ -21,12 +21,13 @@ class LeaveOneOut(AblationEstimator):
             raise UserError(f"block={block} is out of range: use 1 or more")
         self.block = int(block)
 
-    def _estimate(self, game: Game) -> Scores:
+    def _estimate(self, game: Game, watch: Watch) -> Scores:
         def rows(start: int, stop: int) -> Tensor:
             gates = torch.ones(stop - start, game.n)
             gates[torch.arange(stop - start), torch.arange(start, stop)] = 0
             return gates
 
-        with self._reporting(game, game.n + 1):
-            values = self._values(game, rows, game.n, {})
-        return Scores((game.intact - values).float(), torch.zeros(game.n), {"passes": game.n, "exact": True})
+        game = watch.of(game, game.n + 1)
+        values = self._values(game, rows, game.n, {}, watch.checkpoint)
+        facts = {"passes": game.n, "exact": True}
+        return Scores((game.intact - values).float(), torch.zeros(game.n), facts, game.intact)

@@ -6,22 +6,20 @@ Causal tracing of language models (Meng et al., arXiv 2202.05262), of text-to-im
 
 from __future__ import annotations
 
-import copy
+from dataclasses import replace
 
 from torch import Tensor
 
-from cad_exp.attribution.estimators.base import Scores
+from cad_exp.attribution.estimators.base import Scores, Watch
 from cad_exp.attribution.estimators.leave_one_out import LeaveOneOut
 from cad_exp.attribution.game import Game
 from cad_exp.attribution.objectives.base import Objective, Predict
-from cad_exp.attribution.objectives.contrast import Contrast
 from cad_exp.data.noisy_latents import Probes
 from cad_exp.interventions.ablation import Removal
 from cad_exp.models.families.condition import Condition
 from cad_exp.utils.errors import UserError, choose
 
 DIRECTIONS = ("noising", "denoising")
-FLAT = ("erase", "guidance_norm")  # squared distances from the base prompt's prediction: least, without slope, there
 
 
 class ActivationPatching(LeaveOneOut):
@@ -41,45 +39,27 @@ class ActivationPatching(LeaveOneOut):
         self.direction = choose(direction, DIRECTIONS, "direction of activation_patching")
         self.first_order = bool(first_order)
 
-    def _estimate(self, game: Game) -> Scores:
+    def _estimate(self, game: Game, watch: Watch) -> Scores:
         facts = {"direction": self.direction, "first_order": self.first_order, "removal": "base"}
         if self.direction == "noising":
-            run = Game(patched(game.objective), game.cut, game.sites)  # a gate of 0 swaps the activation in
-            scores = self._losses(run)
-            game.intact = run.intact
-            return Scores(scores.values, scores.errors, scores.facts | facts)
-        if self.first_order and game.objective.name in FLAT:
+            # A gate of 0 swaps the activation in.
+            scores = self._losses(Game(game.objective.removing("base"), game.space), watch)
+            return replace(scores, facts=scores.facts | facts)
+        if self.first_order and game.objective.flat_at_base:
             raise UserError(
                 f"objective {game.objective.name} is flat at the base prompt's run, so first_order=true sees nothing "
                 "there: use objective=projection, or first_order=false"
             )
-        run = Game(BaseRun(game.objective), game.cut, game.sites)
-        scores = self._losses(run)
-        facts |= {"base_run": run.intact, "total_effect": game.intact - run.intact}
-        return Scores(-scores.values, scores.errors, scores.facts | facts)
+        scores = self._losses(Game(BaseRun(game.objective), game.space), watch)
+        facts |= {"base_run": scores.intact, "total_effect": game.intact - scores.intact}
+        return Scores(-scores.values, scores.errors, scores.facts | facts, game.intact)
 
-    def _losses(self, run: Game) -> Scores:
-        """J(run) - J(run, one component swapped), (n,) fp32, exactly or by the gradient."""
+    def _losses(self, run: Game, watch: Watch) -> Scores:
+        """J(run) - J(run, one component swapped), (n,) fp32, exactly or by the gradient; with J(run)."""
         if not self.first_order:
-            return super()._estimate(run)
-        with self._reporting(run, 1):
-            return Scores(run.value_and_gradient()[1], facts={"passes": 1})
-
-
-def patched(objective: Objective) -> Objective:
-    """The same objective, whose ablated components get their activations under the base prompt (`removal=base`)."""
-    if objective.removal.name == "base":
-        return objective
-    if isinstance(objective, Contrast):  # its parts ablate, and alike
-        parts, weights = objective.parts, [-share for share in objective.shares[1:]]
-        own = [copy.copy(part) for part in parts]
-        own[0].removal = patched(parts[0]).removal
-        return Contrast(own[0], own[1:], [weight * len(weights) for weight in weights])
-    found = copy.copy(objective)
-    found.removal = Removal(
-        "base", found.model, found.probes, found.batch_size, concept=found.concept, neutral=found.neutral
-    )
-    return found
+            return super()._estimate(run, watch)
+        value, gradient = watch.of(run, 1).value_and_gradient()
+        return Scores(gradient, facts={"passes": 1}, intact=value)
 
 
 class BaseRun(Objective):
@@ -90,9 +70,11 @@ class BaseRun(Objective):
     """
 
     def __init__(self, of: Objective):
-        if isinstance(of, Contrast):
-            raise UserError("direction denoising is not for objective contrast: use direction=noising or another one")
-        self.name, self.of = of.name, of
+        if not of.one_prompt:
+            raise UserError(
+                f"direction denoising is not for objective {of.name}: use direction=noising or another objective"
+            )
+        self.name, self.of, self.flat_at_base = of.name, of, of.flat_at_base
         self.model, self.probes, self.batch_size, self.progress = of.model, of.probes, of.batch_size, of.progress
         self.concept, self.neutral = of.concept, of.neutral
         self.removal = Removal("base", of.model, of.probes, of.batch_size, concept=of.neutral, neutral=of.concept)

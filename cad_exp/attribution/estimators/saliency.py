@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from cad_exp.attribution.estimators.base import Estimator, Scores
+from cad_exp.attribution.estimators.base import Estimator, Scores, Watch
 from cad_exp.attribution.game import Game
-from cad_exp.interventions.spaces import Weight
 
 
 class Saliency(Estimator):
@@ -16,12 +15,11 @@ class Saliency(Estimator):
     gradient of the gates is w dJ/dw; a weight of 0, which an ablation cannot change, scores 0. One backward pass.
     """
 
-    name, additive = "saliency", True
+    name, additive, requires_weights = "saliency", True, True
 
-    def _estimate(self, game: Game) -> Scores:
-        single = Game(game.objective, Weight(game.cut.kinds), game.sites)
-        with self._reporting(game, 1):
-            _, gradient = single.value_and_gradient()
-        size = single.weights()
+    def _estimate(self, game: Game, watch: Watch) -> Scores:
+        singles = game.space.singles()
+        _, gradient = watch.of(Game(game.objective, singles), 1).value_and_gradient()
+        size = singles.magnitudes(game.objective.model)
         slopes = torch.where(size > 0, gradient.abs() / size, 0.0)
-        return Scores(game.join(single.split(slopes)), facts={"passes": 1})
+        return Scores(game.space.join(singles.split(slopes)), facts={"passes": 1})

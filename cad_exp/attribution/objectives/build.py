@@ -3,12 +3,12 @@
 from typing import Any
 
 from cad_exp.attribution.objectives import OBJECTIVES, retained_prompts
-from cad_exp.attribution.objectives.base import Gates, Objective
+from cad_exp.attribution.objectives.base import Objective
 from cad_exp.data.noisy_latents import Probes
 from cad_exp.models.pipeline import DiffusionModel, Progress
 from cad_exp.utils.registry import RESERVED
 
-__all__ = ["OBJECTIVES", "Gates", "Objective", "check", "formula", "make_objective", "retained_prompts"]
+__all__ = ["OBJECTIVES", "Objective", "check", "formula", "make_objective", "retained_prompts"]
 
 
 def make_objective(

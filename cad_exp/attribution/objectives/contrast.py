@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
 from cad_exp.attribution.objectives import OBJECTIVES
-from cad_exp.attribution.objectives.base import Gates, Objective
+from cad_exp.attribution.objectives.base import Objective, Slopes
 from cad_exp.data.noisy_latents import Probes
+from cad_exp.interventions.ablation import Removal
+from cad_exp.interventions.spaces import ComponentSpace
 from cad_exp.models.pipeline import DiffusionModel, Progress
 from cad_exp.utils.errors import UserError, choose
 
@@ -27,7 +29,7 @@ class Contrast(Objective):
     An ablation is one change of the model: what replaces a component (`removal`) is the concept's everywhere.
     """
 
-    name, parts = "contrast", ("of", OF)
+    name, one_prompt, parts = "contrast", False, ("of", OF)
 
     def __init__(self, concept: Objective, retained: Sequence[Objective], weight: float | Sequence[float] = 1.0):
         if not retained:
@@ -38,10 +40,8 @@ class Contrast(Objective):
                 f"objective.weight has {len(weights)} numbers for {len(retained)} prompts to retain: give one for "
                 "each, or one for all"
             )
-        self.parts = [concept, *retained]
+        self.parts = [concept, *(part.removing(concept.removal) for part in retained)]
         self.shares = [1.0, *(-float(number) / len(retained) for number in weights)]
-        for part in self.parts:
-            part.removal = concept.removal
         self.model, self.probes, self.batch_size = concept.model, concept.probes, concept.batch_size
         self.concept, self.neutral, self.removal = concept.concept, concept.neutral, concept.removal
         self.progress = concept.progress
@@ -86,28 +86,36 @@ class Contrast(Objective):
         for prompt in retained:
             part.about(context, prompt)
 
-    def value(self, gates: Gates | None = None) -> float:
-        values = self._ask(lambda part: part.value(gates))
+    def value(self, space: ComponentSpace | None = None, gates: Tensor | None = None) -> float:
+        values = self._ask(lambda part: part.value(space, gates))
         return sum(share * value for share, value in zip(self.shares, values, strict=True))
 
-    def values(self, gates: Gates) -> Tensor:
-        values = self._ask(lambda part: part.values(gates))
+    def values(self, space: ComponentSpace, gates: Tensor) -> Tensor:
+        values = self._ask(lambda part: part.values(space, gates))
         return sum(share * value for share, value in zip(self.shares, values, strict=True))
 
-    def value_and_gradient(self, gates: Gates) -> tuple[float, Gates]:
-        value, total = 0.0, {}
-        found = iter(self._ask(lambda part: part.value_and_gradient(gates)))
+    def value_and_gradient(self, space: ComponentSpace, gates: Tensor) -> tuple[float, Slopes]:
+        total: Slopes = {}
+        value = 0.0
+        found = iter(self._ask(lambda part: part.value_and_gradient(space, gates)))
         for share, (own, gradient) in zip(self.shares, found, strict=True):
             value += share * own
             for name, slope in gradient.items():
                 total[name] = total[name].add_(slope, alpha=share) if name in total else share * slope
         return value, total
 
-    def deal(self, number: int, seed: int = 0) -> list[Objective]:
+    def removing(self, removal: str | Removal) -> Self:
+        first, *retained = self.parts
+        first = first.removing(removal)
+        found = self._of([first, *(part.removing(first.removal) for part in retained)])
+        found.removal = first.removal
+        return found
+
+    def deal(self, number: int, seed: int = 0) -> Sequence[Objective]:
         number = min(number, *(len(part.probes) for part in self.parts))
         return [self._of(parts) for parts in zip(*(part.deal(number, seed) for part in self.parts), strict=True)]
 
-    def _of(self, parts: Sequence[Objective]) -> "Contrast":
+    def _of(self, parts: Sequence[Objective]) -> Self:
         """The same contrast of other parts."""
         dealt = copy(self)
         dealt.parts, dealt.probes = list(parts), parts[0].probes
@@ -126,6 +134,5 @@ class Contrast(Objective):
                     told = now
                     self.progress(now, rounds * sizes[0])
 
-            part.progress = report if self.progress else None
-            answers.append(question(part))
+            answers.append(question(part.reporting(report if self.progress else None)))
         return answers

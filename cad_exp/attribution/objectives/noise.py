@@ -9,7 +9,7 @@ from cad_exp.data.noisy_latents import Probes
 class Erase(Objective):
     """CAD-Erase: J = E || eps(x_t, c, t; w) - stopgrad(eps(x_t, base, t)) ||^2, the mean over dimensions."""
 
-    name, needs = "erase", ("base",)
+    name, needs, flat_at_base = "erase", ("base",), True
 
     def loss(self, batch: Probes, predict: Predict) -> Tensor:
         return (predict(batch, self.concept) - batch.base).square().flatten(1).mean(1)
@@ -45,7 +45,7 @@ class GuidanceNorm(Objective):
     Whatever its direction: both predictions are the edited model's, nothing is held fixed.
     """
 
-    name = "guidance_norm"
+    name, flat_at_base = "guidance_norm", True
 
     def loss(self, batch: Probes, predict: Predict) -> Tensor:
         return (predict(batch, self.concept) - predict(batch, self.neutral)).square().flatten(1).mean(1)

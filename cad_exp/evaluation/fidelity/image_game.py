@@ -15,8 +15,7 @@ from torch import Tensor
 
 from cad_exp.data.requests import Shot
 from cad_exp.evaluation.erasure import shows
-from cad_exp.interventions.edit import Edit
-from cad_exp.interventions.spaces import Granularity, Site
+from cad_exp.interventions.spaces import ComponentSpace
 from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.utils import distributed
 from cad_exp.utils.errors import UserError
@@ -38,15 +37,14 @@ class ImageGame:
         model: DiffusionModel,
         judge: Any,
         shots: Sequence[Shot],
-        cut: Granularity,
-        sites: Sequence[Site],
+        space: ComponentSpace,
         remember: Remember | None = None,
         batch_size: int = 64,
     ):
         if judge is None or not shots[0].label:
             raise UserError("evaluation.fidelity.images needs a judge and a concept.label that it knows")
         self.model, self.judge, self.shots = model, judge, list(shots)
-        self.cut, self.sites, self.n = cut, list(sites), cut.count(sites)
+        self.space, self.n = space, space.n
         self.remember, self.batch_size = remember or (lambda _, answer: answer()), batch_size
 
     def judged(self, gates: Tensor) -> Tensor:
@@ -68,7 +66,7 @@ class ImageGame:
 
     def _look(self, gates: Tensor) -> tuple[float, float]:
         removed = (gates == 0).nonzero()[:, 0]
-        edit, shot = Edit(self.cut.locate(self.sites, removed), self.cut.unit, 0.0), self.shots[0]
+        edit, shot = self.space.intervention(removed), self.shots[0]
         with edit.apply(self.model):
             prompts, seeds = [shot.prompt for shot in self.shots], [shot.seed for shot in self.shots]
             images = self.model.generate(prompts, seeds=seeds, batch_size=self.batch_size)
@@ -83,7 +81,7 @@ class Measured:
     """An image game of one measure, as the studies of fidelity ask for it: n, intact, values(gates)."""
 
     def __init__(self, game: ImageGame, column: int):
-        self.game, self.column, self.n, self.cut = game, column, game.n, game.cut
+        self.game, self.column, self.n, self.space = game, column, game.n, game.space
         self.at_once = 4 * distributed.size()  # images take their time: a killed study loses only the last few
 
     @cached_property

@@ -69,12 +69,12 @@ def fidelity_metrics(
 def describe(game: Game, seed: int, more: dict[str, Any] | None = None) -> dict[str, Any]:
     """What every definition says: objective, number of probes, granularity, components, intact J, seed."""
     facts: dict[str, Any] = {"components": game.n, "seed": seed, "intact": game.intact}
-    objective, cut = getattr(game, "objective", None), getattr(game, "cut", None)
+    objective, space = getattr(game, "objective", None), getattr(game, "space", None)
     if objective is not None:
         removal = getattr(getattr(objective, "removal", None), "name", "zero")
         facts |= {"objective": objective.name, "probes": len(objective.probes), "removal": removal}
-    if cut is not None:
-        facts |= {"granularity": cut.name, "kinds_of_site": list(cut.kinds)}
+    if space is not None:
+        facts |= {"granularity": space.name, "kinds_of_site": list(space.kinds)}
     return facts | (more or {})
 
 

@@ -47,7 +47,7 @@ class GameOfJ(Derived):
 
         scored = runtime.get(self.scores)
         points = runtime.get(self.latents[-1])[torch.tensor(self.rows)]
-        return Game(runtime.get(self.question)(points), scored.granularity(self.granularity), scored.sites)
+        return Game(runtime.get(self.question)(points), scored.space(self.granularity))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +72,8 @@ class GameOfImages(Derived):
         from cad_exp.evaluation.fidelity.image_game import ImageGame
 
         scored, model, judge = runtime.get(self.scores), runtime.get(self.model), runtime.get(self.judge)
-        space, keep = scored.granularity(self.granularity), remembering(runtime, self)
-        return ImageGame(model, judge, list(self.requests), space, scored.sites, keep, self.batch_size)
+        space, keep = scored.space(self.granularity), remembering(runtime, self)
+        return ImageGame(model, judge, list(self.requests), space, keep, self.batch_size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +121,7 @@ class Remembered:
     def __init__(self, runtime: Runtime, node: GameOfJ):
         game = runtime.get(node)
         self.game, self.keep, self.n = game, remembering(runtime, node), game.n
-        self.objective, self.cut, self.intact = game.objective, game.cut, game.intact
+        self.objective, self.space, self.intact = game.objective, game.space, game.intact
 
     def values(self, gates: Tensor) -> Tensor:
         """Return J (A,) of ablations (A, n)."""

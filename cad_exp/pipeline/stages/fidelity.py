@@ -14,7 +14,7 @@ from cad_exp.pipeline.stage import Stage, Tick
 from cad_exp.pipeline.stages.ablations import GameOfImages, GameOfJ, Remembered
 from cad_exp.pipeline.stages.judge import Judge
 from cad_exp.pipeline.stages.noisy_latents import NoisyLatents, Trajectories
-from cad_exp.pipeline.stages.scores import SpaceScores, estimating
+from cad_exp.pipeline.stages.scores import SpaceScores
 from cad_exp.utils import console, distributed, progress
 from cad_exp.utils.io import write_json
 
@@ -76,7 +76,7 @@ class _Study:
         self.runtime, self.stage, self.settings, self.seed = runtime, stage, stage.settings, stage.seed
         self.whole = stage.scores.scores
         self.question, self.attribution = self.whole.question, runtime.get(stage.scores)
-        [(self.name, self.space)] = self.attribution.granularities.items()
+        [(self.name, self.space)] = self.attribution.spaces.items()
         self.scores, self.scored = self.attribution.scores[self.name], runtime.get(self.whole.latents)
         latents = (self.whole.latents, *([stage.held_out] if stage.held_out else []))
         rows = spread(len(runtime.get(latents[-1])), self.settings["probes"], self.seed)
@@ -167,11 +167,12 @@ class _Study:
     def _score(self, points: Probes, rows: Tensor | None = None) -> Tensor:
         """Scores at these points; rows: which of the run's they are, for what is to be retained has as many."""
         from cad_exp.attribution.attribute import attribute
+        from cad_exp.attribution.estimators import make_estimator
 
         kept = self.question.kept(self.runtime, lambda part: part if rows is None else part[rows])
-        objective, estimator = self.runtime.get(self.question)(points, kept), estimating(self.whole.estimator)
-        model, sites = self.runtime.get(self.question.model), self.attribution.sites
-        return attribute(model, points, objective, estimator, [self.space], sites).scores[self.name]
+        objective, estimator = self.runtime.get(self.question)(points, kept), self.whole.estimator.settings
+        model = self.runtime.get(self.question.model)
+        return attribute(model, points, objective, make_estimator(**estimator), [self.space]).scores[self.name]
 
 
 def _say_poor(metrics: Metrics, objective: str) -> None:

@@ -15,7 +15,6 @@ from cad_exp.utils import distributed
 
 if TYPE_CHECKING:
     from cad_exp.attribution.attribute import Attribution
-    from cad_exp.attribution.estimators import Estimator
     from cad_exp.attribution.objectives.build import Objective
     from cad_exp.data.noisy_latents import Probes
     from cad_exp.interventions.spaces import Granularity
@@ -53,13 +52,14 @@ class Scores(Stage):
     def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
         """Score every component, and write scores and the table of components."""
         from cad_exp.attribution.attribute import attribute
+        from cad_exp.attribution.estimators import make_estimator
         from cad_exp.interventions.spaces import make_granularity
 
         latents, model = runtime.get(self.latents), runtime.get(self.question.model)
         spaces = [make_granularity(name, kinds) for name, kinds in self.spaces()]
-        estimator = estimating(self.estimator, tick, runtime.unfinished(self))
-        objective = runtime.get(self.question)(latents)
-        scored = attribute(model, latents, objective, estimator, spaces, meta=self.facts)
+        estimator, objective = make_estimator(**self.estimator.settings), runtime.get(self.question)(latents)
+        how = {"meta": self.facts, "progress": tick, "checkpoint": runtime.unfinished(self)}
+        scored = attribute(model, latents, objective, estimator, spaces, **how)
         if distributed.main():
             scored.save(folder)
 
@@ -101,6 +101,7 @@ class Timesteps(Stage):
     def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
         """Score the components at the noisy latents of each part, and write one table."""
         from cad_exp.attribution.by_timestep import by_timestep, checkpoint_of, within
+        from cad_exp.attribution.estimators import make_estimator
 
         whole, unfinished = self.scores.scores, runtime.unfinished(self)
         question, latents, scored = whole.question, runtime.get(whole.latents), runtime.get(self.scores)
@@ -109,8 +110,8 @@ class Timesteps(Stage):
             rows = partial(within, low=int(own.t.min()), high=int(own.t.max()))
             return runtime.get(question)(own, question.kept(runtime, rows))
 
-        estimator, space = estimating(whole.estimator, tick, unfinished), scored.granularity(self.scores.granularity)
-        table = by_timestep(objective_of, estimator, latents, space, scored.sites, self.bins)
+        estimator, space = make_estimator(**whole.estimator.settings), scored.space(self.scores.granularity)
+        table = by_timestep(objective_of, estimator, latents, space, self.bins, tick, unfinished)
         if distributed.main():
             table.to_parquet(folder / "timesteps.parquet")
             for number in range(self.bins):
@@ -119,15 +120,6 @@ class Timesteps(Stage):
     def load(self, runtime: Runtime, folder: Path) -> Path:
         """Return the file of the table."""
         return folder / "timesteps.parquet"
-
-
-def estimating(chosen: Chosen, tick: Tick | None = None, unfinished: Path | None = None) -> Estimator:
-    """Return a chosen estimator that reports its progress, and keeps what it has finished in a file."""
-    from cad_exp.attribution.estimators import make_estimator
-
-    estimator = make_estimator(**chosen.settings)
-    estimator.progress, estimator.checkpoint = tick, unfinished
-    return estimator
 
 
 def every_space(asked: Sequence[str]) -> tuple[tuple[str, tuple[str, ...] | None], ...]:

@@ -2,7 +2,7 @@
 
 import torch
 
-from cad_exp.attribution.estimators.base import Estimator, Scores
+from cad_exp.attribution.estimators.base import Estimator, Scores, Watch
 from cad_exp.attribution.game import Game
 
 
@@ -14,6 +14,6 @@ class HalfWay(Estimator):
     def __init__(self, level: float = 0.5):
         self.level = level
 
-    def _estimate(self, game: Game) -> Scores:
-        _, gradient = game.value_and_gradient(torch.full((game.n,), self.level))
+    def _estimate(self, game: Game, watch: Watch) -> Scores:
+        _, gradient = watch.of(game, 1).value_and_gradient(torch.full((game.n,), self.level))
         return Scores(gradient, facts={"passes": 1, "level": self.level})

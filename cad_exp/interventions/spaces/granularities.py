@@ -1,0 +1,105 @@
+"""Granularities: four ways to cut output projections into components. On a model's sites each becomes a space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from cad_exp.interventions.spaces.base import SCOPES, Scale
+from cad_exp.interventions.spaces.columns import Columns
+from cad_exp.interventions.spaces.entries import Entries
+from cad_exp.interventions.spaces.sites import ALSO, ATTENTION, FF, KINDS, OPTIONAL, TEXT, TEXT_ATTENTION, Site
+from cad_exp.utils.errors import UserError, choose
+
+
+class Granularity:
+    """A cut of sites into components, numbered site after site. `kinds` restricts which kinds of site take part."""
+
+    name: str
+    default_kinds: tuple[str, ...] = KINDS
+    allowed_kinds: tuple[str, ...] = KINDS  # that are usual; `optional_kinds` may be asked for as well
+    optional_kinds: tuple[str, ...] = TEXT
+    scopes: tuple[str, ...] = ("layer", "global")
+    scale: Scale = Scale.FEW
+    of_weights: bool = True
+    space: type[Columns] = Columns
+
+    def __init__(self, kinds: Iterable[str] | None = None):
+        kinds = self.default_kinds if kinds is None else ((kinds,) if isinstance(kinds, str) else tuple(kinds))
+        known = self.allowed_kinds + self.optional_kinds
+        self.kinds = tuple(choose(kind, known, f"kind for granularity {self.name}") for kind in kinds)
+        if not self.kinds:
+            raise UserError(f"granularity {self.name} needs at least one kind of: {', '.join(self.allowed_kinds)}")
+
+    def covers(self, kind: str) -> bool:
+        """Whether sites of this kind take part."""
+        return kind in self.kinds or any(kind in ALSO.get(asked, ()) for asked in self.kinds)
+
+    def sites(self, all_sites: Sequence[Site]) -> list[Site]:
+        """The sites that this granularity covers, in their order."""
+        return [site for site in all_sites if self.covers(site.kind)]
+
+    def parts(self, site: Site) -> int:
+        """Number of components in one site; components are equally wide."""
+        raise NotImplementedError
+
+    def title(self, site: Site, part: int) -> str:
+        """A component's name for a person."""
+        return f"{site.block} · {site.kind} · {self.name} {part}"
+
+    def singles(self) -> Granularity:
+        """The cut of the same sites into single weights."""
+        return Weight(self.kinds)
+
+    def on(self, sites: Sequence[Site]) -> Columns:
+        """The space of its components in these sites."""
+        return self.space(self, sites)
+
+
+class Weight(Granularity):
+    """Every entry of an output projection. Too many for one row each: the table has one row per matrix."""
+
+    name, scopes, optional_kinds, scale, space = "weight", SCOPES, OPTIONAL, Scale.WEIGHTS, Entries
+
+    def parts(self, site: Site) -> int:
+        return site.size
+
+
+class Neuron(Granularity):
+    """One input column of an output projection: a hidden unit of a feed-forward block, or a channel of an attention."""
+
+    name, default_kinds, scale = "neuron", (FF,), Scale.MANY
+
+    def parts(self, site: Site) -> int:
+        return site.shape[1]
+
+
+class Head(Granularity):
+    """One attention head: its columns of the attention's output projection."""
+
+    name, default_kinds, allowed_kinds, optional_kinds = "head", ATTENTION, ATTENTION, (TEXT_ATTENTION,)
+
+    def parts(self, site: Site) -> int:
+        return site.heads
+
+
+class Layer(Granularity):
+    """A whole output projection: all heads of one attention, or all neurons of one feed-forward block."""
+
+    name, scopes = "layer", ("global",)
+
+    def parts(self, site: Site) -> int:
+        return 1
+
+    def title(self, site: Site, part: int) -> str:
+        return f"{site.block} · {site.kind}"
+
+
+GRANULARITIES: dict[str, type[Granularity]] = {cls.name: cls for cls in (Weight, Neuron, Head, Layer)}
+
+
+def make_granularity(name: str, kinds: Iterable[str] | None = None) -> Granularity:
+    """A granularity by name (`weight`, `neuron`, `head`, `layer`); without `kinds`, of those that are usual for it.
+
+    UserError for an unknown name or kind.
+    """
+    return GRANULARITIES[choose(name, GRANULARITIES, "granularity")](kinds)
