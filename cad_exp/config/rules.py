@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cad_exp.config.schema.attribution import JUDGED
+from cad_exp.config.schema.attribution import ESTIMATORS, JUDGED
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.paths import find_file
 
@@ -31,7 +31,7 @@ def check_before_types(config: Config) -> None:
 
 def check_own_scores(edit: str, own: str | None, estimator: str) -> None:
     """UserError for an edit that is told apart by its scores alone (`own`), with those of another estimator."""
-    if own not in (None, estimator):
+    if own in ESTIMATORS and own != estimator:
         raise UserError(f"edit={edit} goes by its own scores, estimator={own}: leave out the other estimator")
 
 

@@ -15,7 +15,7 @@ from cad_exp.config import options
 from cad_exp.config.schema.types import KEY, Choice, Kind, Text, unknown, wrong
 from cad_exp.utils import registry
 
-_DOTTED = re.compile(r"\w+(?:\.\w+)+(?::\w+)?")
+_DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+(?::\w+)?")
 
 
 class Group(BaseModel):

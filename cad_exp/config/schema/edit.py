@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cad_exp.config.schema.attribution import SCOPES
-from cad_exp.config.schema.base import Group, Own, OwnName, by_name
+from cad_exp.config.schema.attribution import ESTIMATORS, SCOPES
+from cad_exp.config.schema.base import Group, Own, OwnName, Registered, by_name
 from cad_exp.config.schema.model import Factor
 from cad_exp.config.schema.types import (
     HUGE,
@@ -17,6 +17,7 @@ from cad_exp.config.schema.types import (
     Choice,
     Count,
     Guidance,
+    Is,
     Number,
     Positive,
     Seed,
@@ -54,8 +55,20 @@ class Edit(Group):
     scope: Annotated[str, Choice(*SCOPES)] | None = Field(
         description="Where the share holds: in each row, in each layer, or over the whole model."
     )
-    needs_scores: Bool = Field(default=True, description="Whether the method chooses components by their scores.")
-    scored_by: Str | None = Field(default=None, description="The only estimator that the method goes by; null: any.")
+    needs_scores: Annotated[bool, Is(True)] = Field(
+        default=True, description="Whether the method chooses components by their scores."
+    )
+    scored_by: Annotated[str, Registered("estimator", *ESTIMATORS)] | None = Field(
+        default=None, description="The only estimator that the method goes by; null: any."
+    )
+
+
+class WithoutScores(Edit):
+    """A method that chooses no components."""
+
+    needs_scores: Annotated[bool, Is(False)] = Field(
+        default=False, description="Whether the method chooses components by their scores."
+    )
 
 
 class PublicCad(Edit):
@@ -65,7 +78,7 @@ class PublicCad(Edit):
     bare_prompt: Bool = Field(default=True, description="Whether the concept's name alone is asked for.")
 
 
-class Replacing(Edit):
+class Replacing(WithoutScores):
     """A method that gives whole weights new values."""
 
     prompt: Anything = Field(description="The prompt that is erased.")
@@ -116,7 +129,7 @@ class Rece(Uce):
     regularisation: Positive = Field(description="Penalty on the texts that bring it back.")
 
 
-class Checkpoint(Edit):
+class Checkpoint(WithoutScores):
     """Published weights of an erased model."""
 
     title = "checkpoint"
@@ -128,6 +141,7 @@ class OwnEdit(Edit, Own):
 
     title = "a method of your own"
     name: Annotated[str, OwnName(*EDITS)] = Field(description="The name of its class.")
+    needs_scores: Bool = Field(default=True, description="Whether the method chooses components by their scores.")
 
 
 AnyEdit = Annotated[

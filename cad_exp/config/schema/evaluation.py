@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from cad_exp.config.schema.base import ByName, Group, Own, Registered, shipped
+from cad_exp.config.schema.base import ByName, Group, Own, OwnName, Registered, shipped
 from cad_exp.config.schema.model import JUDGES
 from cad_exp.config.schema.types import (
     HUGE,
@@ -172,7 +172,7 @@ class OwnJudge(Judge, Own):
     """A user's own judge, which takes its own settings."""
 
     title = "a judge of your own"
-    name: Annotated[str, Registered("judge", *JUDGES)] = Field(description="The name of its class.")
+    name: Annotated[str, OwnName(*JUDGES)] = Field(description="The name of its class.")
 
 
 def _judge(given: dict[str, Any]) -> type[Group]:

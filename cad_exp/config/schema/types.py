@@ -138,6 +138,21 @@ class Choice(Kind):
         return ", ".join(self.names)
 
 
+@dataclass(frozen=True)
+class Is(Kind):
+    """What an option says of itself, and nobody can change."""
+
+    value: bool
+
+    def check(self, value: Any) -> Any:
+        if value is not self.value:
+            raise wrong(f"is of the option itself, {self.allowed()}: leave it out")
+        return value
+
+    def allowed(self) -> str:
+        return str(self.value).lower()
+
+
 def unknown(value: Any, names: tuple[str, ...]) -> str:
     """Why a value is none of these names, with the one that may be meant."""
     close = get_close_matches(str(value)[:100], names, n=1, cutoff=0.5)
