@@ -18,9 +18,9 @@ import pytest
 import torch
 from filelock import FileLock
 
-from .warm import read_once
+from .warm import hasten
 
-read_once()
+hasten()
 
 
 @pytest.fixture(scope="session")

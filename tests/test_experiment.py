@@ -200,10 +200,11 @@ def test_the_scores_fidelity_is_part_of_a_run(tmp_path: Path):
 
 @pytest.mark.parametrize("estimator", options("estimator", [FOLDER]))
 def test_every_estimator_runs(estimator: str, tmp_path: Path):
-    small = {"coar": ["estimator.patterns=16"], "shapley": ["estimator.permutations=2", "granularity=layer"]}
-    given = small.get(estimator, []) + ["evaluation=none"]
-    given = given if estimator == "shapley" else [*given, "granularity=head"]
-    fast(tmp_path, f"estimator={estimator}", *given)
+    small = {"coar": ["estimator.patterns=16"], "shapley": ["estimator.permutations=2"]}
+    small |= {name: ["estimator.patterns=4"] for name in ("ablated_gradients", "ablated_gradients_full")}
+    one_by_one = ("shapley", "leave_one_out", "activation_patching")
+    cut = "granularity=layer" if estimator in one_by_one else "granularity=head"
+    fast(tmp_path, f"estimator={estimator}", "evaluation=none", cut, *small.get(estimator, []))
     used = Attribution.load(tmp_path).meta["estimator"]
     assert estimator.startswith(used) or (estimator, used) == ("auto", "first_order")  # nudity's; a preset adds a word
 
@@ -257,21 +258,29 @@ def test_the_command_line_runs_a_sweep_into_four_folders(tmp_path: Path):
     assert answer.stdout.count("\nconcept rate") == 4
 
 
-@pytest.mark.parametrize(
-    ("folder", "loading", "call"),
-    [
-        ("pipeline", "", ""),
-        ("pipeline_dit", ", text_encoder_3=None, tokenizer_3=None", ", max_sequence_length=0"),
-    ],
-)
-def test_plain_diffusers_loads_an_embedded_model_without_cad_exp(tmp_path: Path, folder, loading, call):
-    code = (
-        "import sys; from diffusers import DiffusionPipeline\n"
-        f"pipe = DiffusionPipeline.from_pretrained(r'{ROOT / 'cad_exp/mini/weights' / folder}'{loading})\n"
-        f"image = pipe('a photo of a church', num_inference_steps=2{call}).images[0]\n"
-        "assert image.size == (64, 64) and 'cad_exp' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, timeout=120)
+PLAIN = {
+    "pipeline": ("", ""),
+    "pipeline_dit": (", text_encoder_3=None, tokenizer_3=None", ", max_sequence_length=0"),
+}
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory) -> str:
+    """The names of the embedded models that plain diffusers has run, in one process without this package."""
+    code = "import sys; from diffusers import DiffusionPipeline\n"
+    for folder, (loading, call) in PLAIN.items():
+        code += (
+            f"pipe = DiffusionPipeline.from_pretrained(r'{ROOT / 'cad_exp/mini/weights' / folder}'{loading})\n"
+            f"image = pipe('a photo of a church', num_inference_steps=2{call}).images[0]\n"
+            f"assert image.size == (64, 64) and 'cad_exp' not in sys.modules; print('{folder}', flush=True)\n"
+        )
+    place = tmp_path_factory.mktemp("plain")
+    return subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, timeout=200).stdout
+
+
+@pytest.mark.parametrize("folder", PLAIN)
+def test_plain_diffusers_loads_an_embedded_model_without_cad_exp(folder: str, loaded: str):
+    assert folder in loaded.splitlines()
 
 
 def test_the_weights_fit_in_40_megabytes():

@@ -45,10 +45,11 @@ def finish(process: subprocess.Popen, seconds: float = 200) -> str:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["probes.batch_size=1", "runtime.batch_size=3"],  # uneven: batches of 3, 3 and 2 probes
+        ["probes.batch_size=1", "runtime.batch_size=3", "evaluation=erasure"],  # uneven: batches of 3, 3 and 2 probes
         ["probes.samples=1", "objective=projection", "evaluation=none"],  # empty: one trajectory, one batch
+        pytest.param(["probes.batch_size=1", "runtime.batch_size=3"], marks=pytest.mark.slow),
     ],
-    ids=["uneven", "empty"],
+    ids=["uneven", "empty", "all metrics"],
 )
 def test_two_processes_give_what_one_gives(tmp_path: Path, overrides: list[str]):
     for processes in (1, 2):

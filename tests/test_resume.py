@@ -16,6 +16,7 @@ from .test_cli import ROOT
 from .test_experiment import FAST
 
 COMMAND = ["concept=church", "granularity=head", *FAST]
+FEW = ("evaluation=erasure",)  # the slow tests make all images and metrics
 SAME = ("attribution.safetensors", "probes.safetensors", "edit.safetensors", "edit_random.safetensors")
 SAME += ("components.parquet", "records.parquet")
 
@@ -59,8 +60,11 @@ def same(first: Path, second: Path) -> None:
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory) -> tuple[Path, float]:
     """An uninterrupted run, and the seconds that it worked."""
-    folder = tmp_path_factory.mktemp("reference")
-    process = start(folder)
+    return uninterrupted(tmp_path_factory.mktemp("reference"), *FEW)
+
+
+def uninterrupted(folder: Path, *overrides: str) -> tuple[Path, float]:
+    process = start(folder, *overrides)
     wait_for_work(process)
     begun = time.monotonic()
     process.communicate(timeout=300)
@@ -68,12 +72,12 @@ def reference(tmp_path_factory) -> tuple[Path, float]:
     return the_run(folder), time.monotonic() - begun
 
 
-def kill_and_continue(folder: Path, reference: tuple[Path, float], kills: int, seed: int) -> None:
+def kill_and_continue(folder: Path, reference: tuple[Path, float], kills: int, seed: int, *overrides: str) -> None:
     """Kill the same command at random moments; whenever it gets to its end before that, begin again from nothing."""
     expected, seconds = reference
     dice, done = random.Random(seed), 0
     while done < kills:
-        process = start(folder)
+        process = start(folder, *overrides)
         wait_for_work(process)
         try:
             process.communicate(timeout=dice.uniform(0, seconds))
@@ -84,24 +88,24 @@ def kill_and_continue(folder: Path, reference: tuple[Path, float], kills: int, s
             process.send_signal(signal.SIGKILL)
             process.communicate()
             done += 1
-    process = start(folder)
+    process = start(folder, *overrides)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     same(expected, the_run(folder))
 
 
 def test_killed_and_continued(tmp_path: Path, reference):
-    kill_and_continue(tmp_path / "runs", reference, kills=3, seed=0)
+    kill_and_continue(tmp_path / "runs", reference, 3, 0, *FEW)
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments(tmp_path: Path, reference):
-    kill_and_continue(tmp_path / "runs", reference, kills=20, seed=1)
+def test_killed_at_twenty_random_moments(tmp_path: Path):
+    kill_and_continue(tmp_path / "runs", uninterrupted(tmp_path / "reference"), kills=20, seed=1)
 
 
 def test_two_writers_of_one_run_and_of_one_cache(tmp_path: Path, reference):
     """Two processes with the same command, a third with an overlapping one, all at once on one folder."""
-    said, others = [], [(), (), ("edit.ratio=0.2",)]
+    said, others = [], [FEW, FEW, (*FEW, "edit.ratio=0.2")]
 
     def go(overrides: tuple[str, ...]) -> None:
         process = start(tmp_path, *overrides)

@@ -26,23 +26,30 @@ LIBRARIES = {"light": LIGHT, "torch": LIGHT + TORCH}
 _addresses: dict[str, str] = {}
 
 
-def read_once() -> None:
-    """Parse each of the package's own configs once: Hydra reads them anew whenever it composes."""
+def hasten() -> None:
+    """Read the package's configs once, and compose them once for a command: Hydra does both again and again.
+
+    It composes for the first time only to know hydra.mode, which no config of the package sets.
+    """
     import yaml
+    from hydra._internal.hydra import Hydra
 
     from cad_exp.config.options import conf_folder
 
-    read, known = yaml.load, {}
+    read, mode, known = yaml.load, Hydra.get_mode, {}
 
     def load(stream: Any, Loader: Any) -> Any:
         name = str(getattr(stream, "name", ""))
-        if not name.startswith(str(conf_folder())):
+        if not name.startswith(str(conf_folder())) and "hydra/conf" not in name:
             return read(stream, Loader=Loader)
         if name not in known:
             known[name] = read(stream, Loader=Loader)
         return copy.deepcopy(known[name])
 
-    yaml.load = load
+    def get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
+        return mode(self, config_name, overrides) if any("hydra" in item for item in overrides) else None
+
+    yaml.load, Hydra.get_mode = load, get_mode
 
 
 def start(arguments: list[str], libraries: str = "light", code: str | None = None, **settings: Any):
@@ -135,7 +142,7 @@ def serve(libraries: str, address: str) -> None:
 
     for name in LIBRARIES[libraries]:
         importlib.import_module(name)
-    read_once()
+    hasten()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         hydra.compose("config")
     code_version("cad_exp.pipeline.run", *own_modules())  # a run hashes the code of the package

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.fuzzing import files, overrides, shell
-from tests.fuzzing.command import call, hasten, stubbed
+from tests.fuzzing.command import call, stubbed
 from tests.fuzzing.overrides import Case
 from tests.fuzzing.sandbox import Sandbox
 from tests.fuzzing.verdict import STRICT, Finding, judge, printed_commands
+from tests.warm import hasten
 
 LIMIT, REAL_LIMIT = 20.0, 120.0  # seconds for one command; for one that loads torch
 

@@ -1,6 +1,5 @@
 """One command in this process, in a folder and a home of its own: its exit code and what it printed."""
 
-import copy
 import importlib
 import io
 import logging
@@ -14,8 +13,6 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from cad_exp.config import options
 
 UNLUCKY = 13  # the seed with which the stub fails
 STUB = "cad_exp.pipeline.run"
@@ -104,31 +101,6 @@ def _alarm(seconds: float) -> Iterator[None]:
             signal.setitimer(clock, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def hasten() -> None:
-    """Read the package's configs once, and compose them once for a command: Hydra does both twice for every command.
-
-    The first time it only wants to know hydra.mode.
-    """
-    import yaml
-    from hydra._internal.hydra import Hydra
-
-    read, known = yaml.load, {}
-
-    def load(stream: Any, Loader: Any) -> Any:
-        name = str(getattr(stream, "name", ""))
-        if not name.startswith(str(options.conf_folder())) and "hydra/conf" not in name:
-            return read(stream, Loader=Loader)
-        if name not in known:
-            known[name] = read(stream, Loader=Loader)
-        return copy.deepcopy(known[name])
-
-    def get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
-        return mode(self, config_name, overrides) if any("hydra" in item for item in overrides) else None
-
-    mode = Hydra.get_mode
-    yaml.load, Hydra.get_mode = load, get_mode
 
 
 @contextmanager
