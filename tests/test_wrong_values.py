@@ -124,8 +124,8 @@ ACCEPTED = {
     "text whole null zero": "prompts.columns.seed prompts.columns.guidance prompts.columns.label prompts.columns.id",
     "null": """
         model.resolution model.judge model.erased model.rivals model.rivals.esd concept.bare granularity.kinds
-        edit.ratio edit.scored_by evaluation.metrics evaluation.fidelity evaluation.fidelity.rates evaluation.fidelity.kinds
-        evaluation.fidelity.negative evaluation.fidelity.images evaluation.fidelity.images.kinds judge.parts
+        edit.ratio edit.scored_by evaluation.metrics evaluation.fidelity evaluation.fidelity.rates
+        evaluation.fidelity.kinds evaluation.fidelity.negative evaluation.fidelity.images evaluation.fidelity.images.kinds judge.parts
         judge.lpips.resize tracking.mode prompts.columns.width prompts.columns.height prompts.groups
         prompts.templates""",
     "null zero": """
