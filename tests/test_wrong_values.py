@@ -125,7 +125,8 @@ ACCEPTED = {
     "null": """
         model.resolution model.judge model.erased model.rivals model.rivals.esd concept.bare granularity.kinds
         edit.ratio edit.scored_by evaluation.metrics evaluation.fidelity evaluation.fidelity.rates
-        evaluation.fidelity.kinds evaluation.fidelity.negative evaluation.fidelity.images evaluation.fidelity.images.kinds judge.parts
+        evaluation.fidelity.kinds evaluation.fidelity.negative evaluation.fidelity.images
+        evaluation.fidelity.images.kinds judge.parts
         judge.lpips.resize tracking.mode prompts.columns.width prompts.columns.height prompts.groups
         prompts.templates""",
     "null zero": """
