@@ -30,10 +30,10 @@ PACKAGE = Path(keys.__file__).parents[1]
 
 
 class Watch:
-    """Which modules ran while stages were made: class of the stage -> (stages, modules)."""
+    """Which modules ran while each stage was made."""
 
     def __init__(self):
-        self.made: dict[type, tuple[list[Stage], set[str]]] = {}
+        self.made: list[tuple[Stage, set[str]]] = []
         self.running: list[set[str]] = []
 
     def note(self, frame, event: str, _) -> None:
@@ -52,9 +52,7 @@ class Watch:
         finally:
             ran = self.running.pop()
             sys.setprofile(self.note if self.running else None)
-            stages, modules = self.made.setdefault(type(stage), ([], set()))
-            stages.append(stage)
-            modules |= ran
+            self.made.append((stage, ran))
 
 
 def forget() -> None:
@@ -117,25 +115,21 @@ def watched(watch, tiny_folder, tmp_path_factory) -> Watch:
 
 def counted(stage: Stage) -> set[str]:
     """Every module whose code is in the stage's key: its own, and those of what it depends on."""
-    return {name for node in graph(stage) for name in code_files(type(node).__module__, *chosen(node))}
-
-
-def chosen(node: Node) -> list[str]:
-    return [each.module for each in node._values(Chosen)]
+    return {name for node in graph(stage) for name in code_files(*node.modules())}
 
 
 def uncounted(watch: Watch) -> dict[str, set[str]]:
     """What ran while stages were made, and is neither in their keys nor excluded for a reason."""
-    left = {}
-    for kind, (stages, ran) in watch.made.items():
-        lacking = {name for name in ran - counted(stages[0]) if not excluded(name)}
+    left: dict[str, set[str]] = {}
+    for stage, ran in watch.made:
+        lacking = {name for name in ran - counted(stage) if not excluded(name)}
         if lacking:
-            left[kind.__name__] = lacking
+            left.setdefault(type(stage).__name__, set()).update(lacking)
     return left
 
 
 def test_every_module_that_makes_a_stage_counts_in_its_key(watched):
-    made = {kind.folder for kind in watched.made}
+    made = {stage.folder for stage, _ in watched.made}
     assert made >= {"walks", "noisy_latents", "attribution", "replacements", "images", "judgements", "fidelity"}
     assert made >= {"timesteps", "ablations"}
     assert not uncounted(watched)
@@ -159,7 +153,7 @@ def test_quality_fidelity_of_images_and_drawings(watch, tmp_path):
     asked = [item for item in FAST if "fidelity" not in item]
     more = [*asked, *FIDELITY, *IMAGES, "concept=church", "granularity=layer", "runtime.cache=null"]
     run(composed(*more), tmp_path)
-    assert "reference" in {kind.folder for kind in watch.made} and not uncounted(watch)
+    assert "reference" in {stage.folder for stage, _ in watch.made} and not uncounted(watch)
 
 
 @pytest.mark.slow
@@ -211,7 +205,7 @@ def other(value):
     if isinstance(value, (Judge, GivenImages, GivenFile)):
         return None  # known by their content
     if isinstance(value, Chosen):
-        return Chosen(value.settings | {"another": 1}, value.module)
+        return Chosen(value.settings | {"another": 1}, value.modules)
     if isinstance(value, Node):
         name = next(each.name for each in counting(value))
         return dataclasses.replace(value, **{name: other(getattr(value, name))})
@@ -279,8 +273,7 @@ def codes(nodes: list[Node], monkeypatch, changed: str, add: bytes) -> dict[str,
     assert file is not None
     with monkeypatch.context() as patch:
         patch.setattr(keys, "source", lambda place: _text(place) + (add if place == file else b""))
-        patch.setattr(keys, "code_version", code_version.__wrapped__)
-        return {type(node).__name__: keys.code_version(type(node).__module__, *chosen(node)) for node in nodes}
+        return {type(node).__name__: code_version.__wrapped__(*sorted(node.modules())) for node in nodes}
 
 
 def test_what_only_shows_things_changes_no_key(lab, monkeypatch):
@@ -303,7 +296,7 @@ def test_what_only_shows_things_changes_no_key(lab, monkeypatch):
         ("cad_exp.interventions.methods.uce", "Replacement"),
         ("cad_exp.evaluation.records", "Judgements"),
         ("cad_exp.evaluation.fidelity.statistics", "Fidelity"),
-        ("cad_exp.attribution.objectives.image", "Question"),
+        ("cad_exp.attribution.objectives.noise", "Question"),
     ],
 )
 def test_the_code_that_makes_a_stage_changes_its_key(module: str, name: str, lab, monkeypatch):

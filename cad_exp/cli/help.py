@@ -32,6 +32,7 @@ Values that are often changed (docs/configuration.md explains every one):
 
 Other flags:
   --cfg job                    show the whole configuration and stop
+  --plan                       show the resolved configuration and which stages would be made, and stop
   --config-dir FOLDER          add your own options: FOLDER/concept/mine.yaml gives concept=mine
   -m, --multirun               a sweep over the values that commas separate
   hydra/launcher=workers       with -m: jobs side by side (workers, submitit, slurm, cluster: docs/guides/sweeps.md)

@@ -42,6 +42,11 @@ def main(given: list[str]) -> int:
         if asked.help:
             console.page(help.help_text(folders))
             return 0
+        if asked.plan:
+            from cad_exp.cli import plan
+
+            plan.show(asked.overrides, asked.sweep, folders)
+            return 0
         return _hydra(asked, folders)
     except UserError as error:
         console.error(str(error))

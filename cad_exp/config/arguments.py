@@ -56,6 +56,7 @@ class Arguments:
     sweep: bool
     help: bool
     version: bool
+    plan: bool
 
 
 def read(arguments: list[str]) -> Arguments:
@@ -74,13 +75,14 @@ def read(arguments: list[str]) -> Arguments:
         sweep=given.multirun,
         help=given.help,
         version=given.version,
+        plan=given.plan,
     )
 
 
 def _parser() -> Parser:
     made = Parser("python -m cad_exp", add_help=False)
     made.add_argument("overrides", nargs="*")
-    for names in (["--help", "-h"], ["--version"], ["--hydra-help"], ["--resolve"], ["--run", "-r"]):
+    for names in (["--help", "-h"], ["--version"], ["--plan"], ["--hydra-help"], ["--resolve"], ["--run", "-r"]):
         made.add_argument(*names, action="store_true")
     made.add_argument("--multirun", "-m", action="store_true")
     made.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
@@ -97,6 +99,8 @@ def _together(given: Any) -> None:
     """UserError for flags that do not go together."""
     one = {"--cfg": given.cfg, "-m": given.multirun, "--info": given.info, "--run": given.run}
     asked = [name for name, value in one.items() if value]
+    if given.plan and (other := [name for name in asked if name != "-m"]):
+        raise UserError(f"--plan and {other[0]} do not go together: leave out one of them")
     if len(asked) > 1:
         only = f": {asked[0]} is about one run" if asked[1:] == ["-m"] else ""
         raise UserError(f"{' and '.join(asked)} do not go together{only}: leave out {asked[-1]}")

@@ -9,18 +9,26 @@ from typing import Any
 
 from cad_exp.pipeline.cache.folder import CacheFolder
 from cad_exp.pipeline.stage import graph as nodes_of
+from cad_exp.pipeline.stages.model import Model
 from cad_exp.pipeline.tasks.attribute import Attribute, build
 
 
 def check(config: dict[str, Any]) -> Attribute:
-    """Return the graph of a resolved config, of which every node has what it requires.
+    """As `graph_of`; refuses also a folder that is no cache. What is absent or empty becomes one."""
+    if config["runtime"]["cache"]:
+        CacheFolder(config["runtime"]["cache"])
+    return graph_of(config)
+
+
+def graph_of(config: dict[str, Any]) -> Attribute:
+    """Return the graph of a resolved config, of which every node has what it requires. Nothing is written.
 
     Raises:
         UserError: the first thing that cannot be had: the model, a file, a judge; or a question that makes no sense.
     """
-    if config["runtime"]["cache"]:
-        CacheFolder(config["runtime"]["cache"])  # refuses a folder that is no cache
+    Model.of(config["model"]).requires()  # first, for nothing else matters without it
     graph = build(config)
     for node in nodes_of(*graph.nodes()):
-        node.requires()
+        if not isinstance(node, Model):
+            node.requires()
     return graph

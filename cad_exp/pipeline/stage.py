@@ -61,11 +61,13 @@ class Node:
         kept = [each for each in fields(self) if each.metadata.get("key", True)]
         return {each.name: _plain(getattr(self, each.name), runtime) for each in kept}
 
+    def modules(self) -> set[str]:
+        """Return the modules whose code makes the node: its own, and those of the classes that it chooses."""
+        return {type(self).__module__, *(module for each in self._values(Chosen) for module in each.modules)}
+
     def code(self) -> str:
-        """Return the hash of the code that makes the node: its own module's, and that of the classes it chooses."""
-        return code_version(
-            type(self).__module__, *sorted({module for each in self._values(Chosen) for module in each.modules})
-        )
+        """Return the hash of the code that makes the node."""
+        return code_version(*sorted(self.modules()))
 
     def key(self, runtime: Runtime) -> str:
         """Return 24 hex digits for the node's inputs and code."""

@@ -12,7 +12,6 @@ from cad_exp.models import model_folder
 from cad_exp.models.content import model_content
 from cad_exp.models.families import FAMILIES
 from cad_exp.models.sources import check_reachable, locate, weights_file
-from cad_exp.pipeline.keys import code_version
 from cad_exp.pipeline.stage import NO_KEY, Derived
 from cad_exp.utils import console
 from cad_exp.utils.errors import UserError
@@ -69,10 +68,10 @@ class Model(Derived):
         files = {"path": self.path, "revision": self.revision, "weights": self.weights, "edits": list(self.edits)}
         return super().inputs(runtime) | model_content(files)
 
-    def code(self) -> str:
-        """Return the hash of the code that loads the model: of all families, and of methods that act in its edits."""
-        methods = [METHODS.where(name).module for name in METHODS] if self.edits else []
-        return code_version(__name__, *sorted({FAMILIES.where(name).module for name in FAMILIES} | set(methods)))
+    def modules(self) -> set[str]:
+        """Return also the modules of all families, and those of methods that act in the edits it starts from."""
+        methods = {METHODS.where(name).module for name in METHODS} if self.edits else set()
+        return super().modules() | methods | {FAMILIES.where(name).module for name in FAMILIES}
 
     def derive(self, runtime: Runtime) -> DiffusionModel:
         """Load the model onto the runtime's device; the last one stays loaded for the next run of the process."""
