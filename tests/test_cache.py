@@ -348,5 +348,5 @@ def test_concepts_share_unguided_walks(tmp_path: Path):
             ),
             tmp_path / concept,
         )
-    count = {stage: len(list((tmp_path / "c" / stage).iterdir())) for stage in ("walks", "probes")}
-    assert count == {"walks": 1, "probes": 2}
+    count = {stage: len(list((tmp_path / "c" / stage).iterdir())) for stage in ("walks", "noisy_latents")}
+    assert count == {"walks": 1, "noisy_latents": 2}

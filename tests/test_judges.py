@@ -602,7 +602,7 @@ def test_fid_and_kid_are_to_the_reference_that_the_config_names(tmp_path: Path):
     metrics = {m["name"]: m for m in METRICS.get("quality")().measure(found, SETTINGS | {"fid_bootstrap": 2})}
     assert set(metrics) == {"fid", "kid"} and metrics["fid"]["definition"]["reference_n"] == 3
     assert {"library", "weights", "resolution", "reference"} <= set(metrics["fid"]["definition"])
-    statistics, words = _given(runtime, graph, str(tmp_path / "stored.npz"))
+    statistics, words = _given(runtime, graph.judge, tmp_path / "stored.npz")
     assert isinstance(statistics, Statistics) and "stored.npz" in words
     with pytest.raises(UserError, match="neither a folder"):
         preflight.check(resolve(composed(*asking("nowhere"))))
