@@ -24,7 +24,7 @@ from cad_exp.cli import COMMANDS
 from cad_exp.config import compose, options
 from cad_exp.config.compose import Composer
 from cad_exp.config.resolve import resolve
-from cad_exp.pipeline.cache import SIGNATURE, TAG, VERSION
+from cad_exp.pipeline.cache.folder import SIGNATURE, TAG, VERSION
 from cad_exp.reporting.tables.study import read
 from cad_exp.utils.errors import UserError
 

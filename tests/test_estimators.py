@@ -8,7 +8,8 @@ from captum.attr import FeatureAblation, IntegratedGradients, ShapleyValues
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cad_exp.attribution.estimators import ESTIMATORS, Watch, make_estimator
+from cad_exp.attribution.estimators import ESTIMATORS, make_estimator
+from cad_exp.attribution.estimators.base import Watch
 from cad_exp.attribution.estimators.coar import ridge_regression
 from cad_exp.attribution.estimators.patterns import balanced, stratified
 from cad_exp.attribution.game import Game

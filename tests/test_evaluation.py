@@ -176,7 +176,7 @@ def test_bad_settings_are_refused_before_any_work(override: str, message: str):
 
 
 def test_a_misspelt_metric_is_refused_with_the_plan_of_images():
-    with pytest.raises(UserError, match="unknown metric 'erasre': did you mean 'erasure'"):
+    with pytest.raises(UserError, match="evaluation.metrics holds 'erasre', which is unknown: did you mean 'erasure'"):
         prompts.plan(resolve(composed("evaluation.metrics=[erasre]")))
 
 

@@ -469,7 +469,7 @@ def test_a_rival_comes_out_of_the_cache(tmp_path: Path, capsys):
     first = fast(tmp_path / "a", *given)
     capsys.readouterr()
     again = fast(tmp_path / "b", *given)
-    assert "rivals: all from the cache" in capsys.readouterr().out
+    assert "esd: from the cache" in capsys.readouterr().out
     assert first["run"]["config_hash"] == again["run"]["config_hash"]
     files = [tmp_path / name / "edit.safetensors" for name in "ab"]
     assert files[0].read_bytes() == files[1].read_bytes()

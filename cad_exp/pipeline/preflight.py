@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from cad_exp.config.runs import runs
+from cad_exp.data import image_folder
 from cad_exp.pipeline.cache.folder import CacheFolder
 from cad_exp.pipeline.stage import graph as nodes_of
 from cad_exp.pipeline.stages.model import Model
@@ -27,6 +29,9 @@ def graph_of(config: dict[str, Any]) -> Attribute:
         UserError: the first thing that cannot be had: the model, a file, a judge; or a question that makes no sense.
     """
     Model.of(config["model"]).requires()  # first, for nothing else matters without it
+    for each in runs(config):
+        if each["probes"]["images"]:  # also where the objective has no use for them
+            image_folder.check_and_tell(each["probes"]["images"], "probes.images")
     graph = build(config)
     for node in nodes_of(*graph.nodes()):
         if not isinstance(node, Model):

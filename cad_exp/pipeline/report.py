@@ -79,7 +79,7 @@ def attribution(runtime: Runtime, graph: Attribute, folder: Path) -> None:
         return
     assert graph.latents is not None and graph.scores is not None
     runtime.get(graph.latents).save(folder / "probes.safetensors")
-    place = runtime.entry(graph.scores.scores)
+    place = runtime.place(graph.scores.scores)
     for name in (FILE, TABLE):
         link(place / name, folder / name)
 

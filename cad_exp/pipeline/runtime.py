@@ -41,6 +41,7 @@ class Runtime:
         self.threads = torch.get_num_threads() if self.device.type == "cpu" else None
         self._keys: WeakKeyDictionary[Node, str] = WeakKeyDictionary()
         self._values: WeakKeyDictionary[Node, Any] = WeakKeyDictionary()
+        self._places: WeakKeyDictionary[Stage, Path] = WeakKeyDictionary()
 
     @property
     def machine(self) -> dict[str, Any]:
@@ -85,8 +86,12 @@ class Runtime:
             places = [self.entry(stage, own) for stage, own in todo]
         self._say_reused(what, self._reused(missing) - before, missing)
         for stage, place in zip(missing, places, strict=True):
-            self._values[stage] = stage.load(self, place)
+            self._places[stage], self._values[stage] = place, stage.load(self, place)
         return [self._values[stage] for stage in stages]
+
+    def place(self, stage: Stage) -> Path:
+        """Return the folder of the files of a stage whose value was asked for; one process alone may ask."""
+        return self._places[stage]
 
     def entry(self, stage: Stage, tick: Tick = lambda *_: None) -> Path:
         """Return the folder of a stage's files in the cache, made if they are missing."""
@@ -117,7 +122,7 @@ class Runtime:
 
     def redact(self, stage: Stage, change: Callable[[Path], None]) -> None:
         """Replace the files of a made stage by what `change(folder)` leaves of a copy; its key stays."""
-        self.cache.cover(self.entry(stage), change)
+        self.cache.cover(self.place(stage), change)
 
     def whole(self, stage: Stage, read: Callable[[Path], Any]) -> Any:
         """Return what `read(folder)` finds in a stage's files as they were made; redacted ones are made once more."""

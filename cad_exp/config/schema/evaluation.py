@@ -146,7 +146,7 @@ class Lpips(Group):
 class Judge(Group):
     """Who says what the images show."""
 
-    title = "none, mini"
+    title = "none, or a judge without settings"
     name: Annotated[str, Registered("judge", "auto", *JUDGES)] = Field(
         description="A judge without settings, or nobody (none)."
     )

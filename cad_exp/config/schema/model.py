@@ -73,7 +73,7 @@ class Model(Group):
     """The text-to-image model to look into."""
 
     name: Str = Field(description="What the model is called in results and tables.")
-    path: Str = Field(description="`mini` or `mini_dit`, a diffusers folder, or the id of a model on the hub.")
+    path: Str = Field(description="An embedded model, a diffusers folder, or the id of a model on the hub.")
     revision: Str | None = Field(description="The commit or branch on the hub; null takes the newest one.")
     steps: Steps = Field(description="Sampling steps of generated images.")
     guidance: Guidance = Field(description="Scale of classifier-free guidance for generated images.")
