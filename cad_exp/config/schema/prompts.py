@@ -12,6 +12,7 @@ from cad_exp.config.schema.types import SEEDS, Bool, Choice, Count, Kind, Severa
 COLUMNS = ("prompt", "seed", "guidance", "width", "height", "label", "id")
 GENERATED = ("objects", "artists", "persons")
 Texts = Annotated[tuple[str, ...], Several(Text())]
+UNUSED = "Of a generated set; a file has no use for it."
 
 
 def _cells(value: Any) -> Any:
@@ -89,6 +90,10 @@ class FromFile(Group):
     public_seed: Annotated[int, Whole(0, SEEDS)] | None = Field(
         description="The seed that the public code gives to every row; null takes the row's own."
     )
+    # A study that sets these for its generated prompts may be run with a file instead.
+    groups: Annotated[tuple[str, ...], Several(Choice(*GENERATED))] = Field(default=(), description=UNUSED)
+    templates: Annotated[tuple[str, ...], Several(Template())] = Field(default=(), description=UNUSED)
+    persons: Texts = Field(default=(), description=UNUSED)
 
 
 class Templates(Group):
