@@ -176,6 +176,21 @@ def test_a_module_that_is_not_there_is_no_part_of_a_key():
         code_version("cad_exp.utils.io", "cad_exp.probes")
 
 
+def test_a_plug_in_without_source_counts_as_its_file_or_as_absent(tmp_path: Path, monkeypatch):
+    """A package that is broken must not keep others from working, and a compiled one counts by its bytes."""
+    from importlib.machinery import EXTENSION_SUFFIXES
+
+    (tmp_path / "compiled").mkdir()
+    (tmp_path / "compiled" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    version = code_version.__wrapped__
+    found = [version("compiled.fast"), version("nowhere.at_all")]
+    for content in (b"one", b"two"):
+        (tmp_path / "compiled" / f"fast{EXTENSION_SUFFIXES[0]}").write_bytes(content * (1 + len(found)))
+        found.append(version("compiled.fast"))
+    assert len(set(found)) == 4
+
+
 def test_stages_depend_on_the_modules_that_make_them():
     whole = [
         code_version(name)

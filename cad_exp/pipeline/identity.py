@@ -18,6 +18,7 @@ from cad_exp.data.prompts.sources import files as prompt_files
 from cad_exp.evaluation.judges import JUDGES, judge_class
 from cad_exp.interventions.methods import METHODS
 from cad_exp.models.content import model_content
+from cad_exp.models.families import FAMILIES
 from cad_exp.pipeline.keys import code_version
 from cad_exp.utils.hashing import digest, file_digest, versions
 from cad_exp.utils.paths import find_file
@@ -57,12 +58,16 @@ def run_hash(*, _root_: Any) -> str:
 
 
 def chosen_modules(config: dict[str, Any]) -> list[str]:
-    """Return the modules whose classes a run may use: all of this package, and those of plug-ins that it names."""
+    """Return the modules whose classes a run may use: all of this package, and those of plug-ins that it names.
+
+    No run names a family: a model's own is found when it is loaded, so every plug-in's family counts.
+    """
     groups = ((OBJECTIVES, "objective"), (ESTIMATORS, "estimator"), (METHODS, "edit"), (JUDGES, "judge"))
     named = [(registry, chosen(config[key])) for registry, key in groups if isinstance(config.get(key), dict)]
     named += [(METRICS, str(name)) for name in (config.get("evaluation") or {}).get("metrics") or []]
     more = {registry.where(name).module for registry, name in named if name in registry or "." in name}
-    return sorted({*own_modules(), *more})
+    families = {FAMILIES.where(name).module for name in FAMILIES}
+    return sorted({*own_modules(), *more, *families})
 
 
 def own_modules() -> list[str]:

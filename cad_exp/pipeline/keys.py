@@ -10,10 +10,11 @@ import ast
 import re
 from collections.abc import Iterator
 from functools import cache, lru_cache
+from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.util import find_spec
 from pathlib import Path
 
-from cad_exp.utils.hashing import digest
+from cad_exp.utils.hashing import digest, file_digest
 
 # No result depends on these modules (with all below them), each for its reason. A test holds every other one to count.
 EXCLUDED = {
@@ -49,24 +50,27 @@ _ENTRY = re.compile(r"(cad_exp(?:\.\w+)+):\w+")  # of a registry
 def code_version(*modules: str) -> str:
     """Return a hash of the code of these modules (dotted names) and of all that they import.
 
+    A plug-in's module that is not there counts as absent: nothing can be made by it, and others must not suffer.
+
     Raises:
-        ModuleNotFoundError: a module that is not there; a key without it would trust results of other code.
+        ModuleNotFoundError: a module of this package that is not there; a key without it would trust other code.
     """
     return digest(sorted(code_files(*modules).items()))
 
 
 def code_files(*modules: str) -> dict[str, str]:
-    """Return the hash of the syntax tree of every module that counts, by its dotted name."""
-    waiting = list(modules)
-    if lacking := [name for name in modules if _file(name) is None]:
+    """Return the hash of every module that counts, by its dotted name: of its syntax tree, or of a compiled file."""
+    waiting, seen = list(modules), {name: "absent" for name in modules if _file(name) is None}
+    if lacking := [name for name in seen if name.partition(".")[0] == "cad_exp"]:
         raise ModuleNotFoundError(f"no such module, so no key can name its code: {', '.join(lacking)}")
-    seen: dict[str, str] = {}
     while waiting:
         name = waiting.pop()
         file = None if name in seen or excluded(name) else _file(name)
-        if file is not None:
+        if file is not None and file.suffix == ".py":
             seen[name], imported = _parsed(source(file), name, file.name == "__init__.py")
             waiting += imported
+        elif file is not None:
+            seen[name] = file_digest(file)
     return seen
 
 
@@ -118,13 +122,14 @@ def _imports(node: ast.AST, name: str, package: bool) -> list[str]:
 
 
 def _file(name: str) -> Path | None:
-    """The source file of a module by its dotted name; None for what is none, or has no source."""
+    """The file of a module by its dotted name, its source where there is one; None for what is no module."""
     top, *rest = name.split(".")
     root = _root(top)
     if root is None or (rest and root.name != "__init__.py"):
         return None
     place = root.parent.joinpath(*rest) if rest else root.parent
-    for file in (place.with_suffix(".py"), place / "__init__.py") if rest else (root,):
+    compiled = [place.with_name(place.name + suffix) for suffix in EXTENSION_SUFFIXES]
+    for file in (place.with_suffix(".py"), place / "__init__.py", *compiled) if rest else (root,):
         if file.is_file():
             return file
     return None
@@ -137,4 +142,4 @@ def _root(top: str) -> Path | None:
         spec = find_spec(top)
     except (ImportError, ValueError):
         return None
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+    return Path(spec.origin) if spec and spec.origin else None

@@ -111,6 +111,7 @@ def erase_first(runtime: Runtime, graph: Attribute, config: Config, results: Res
 def erasing_edit(runtime: Runtime, graph: Attribute, config: Config) -> Edit:
     """Return the edit of the graph that erases the model first."""
     if graph.scores is not None:
+        check_objective(config["objective"], config["concept"], graph.judge and runtime.get(graph.judge))
         announce_latents(runtime, graph, config)
         console.stage(f"attribution: {config['objective']['name']}, {config['estimator']['name']}")
         edit = runtime.get(graph.edits["edited"])
