@@ -14,15 +14,15 @@ def rows(bench: Bench) -> Iterator[Row]:
     """All heads where the network has 256 of them, else neurons drawn at random; `batch_size` rows per pass."""
     model = bench.load()
     sites, count = find_sites(model.denoiser), bench.size(256, 6)
-    probes = sample_trajectory(model, PROMPT, "", seeds=[0], steps=bench.size(4, 2))
+    latents = sample_trajectory(model, PROMPT, "", seeds=[0], steps=bench.size(4, 2))
     name = "head" if make_granularity("head").on(sites).n >= count else "neuron"
     space = make_granularity(name).on(sites)
     chosen = torch.randperm(space.n, generator=torch.Generator().manual_seed(0))[:count]
     gates, places = ablations_of(space, chosen)
     target = ">= 6" if torch.cuda.is_available() else ">= 3"
-    single = make_objective("erase", model, probes, batch_size=len(probes))
+    single = make_objective("erase", model, latents, batch_size=len(latents))
     for size in (32,) if bench.quick else (8, 16, 32, 64):
-        many = make_objective("erase", model, probes, size)
+        many = make_objective("erase", model, latents, size)
         difference = (
             (many.values(space, gates) / torch.tensor(one_by_one(single, model.denoiser, places)) - 1).abs().max()
         )
@@ -31,7 +31,7 @@ def rows(bench: Bench) -> Iterator[Row]:
             lambda: one_by_one(single, model.denoiser, places),
             repeats=bench.repeats,
         )
-        note = f"{count} {name}s, {len(probes)} probes; largest relative difference {difference:.1e}"
+        note = f"{count} {name}s, {len(latents)} noisy latents; largest relative difference {difference:.1e}"
         yield row(f"single ablations, {size} rows per pass", "s", ours, peer, peer / ours, target, note)
 
 
@@ -43,7 +43,7 @@ def ablations_of(space: ComponentSpace, chosen: Tensor) -> tuple[Tensor, list[tu
 
 
 def one_by_one(objective: Objective, denoiser: nn.Module, places: list[tuple[str, Tensor]]) -> list[float]:
-    """The peer: a hook zeroes the columns, one forward pass per ablation with all probes in its batch."""
+    """The peer: a hook zeroes the columns, one forward pass per ablation with all noisy latents in its batch."""
     values = []
     for module, columns in places:
 

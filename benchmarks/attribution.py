@@ -1,4 +1,4 @@
-"""Row 1: all scores of one concept, against the public procedure on the same network, seed and number of probes."""
+"""Row 1: all scores of one concept, against the public procedure on one network, seed and number of noisy latents."""
 
 from collections.abc import Iterator
 
@@ -11,9 +11,9 @@ PROMPT = "a photo of a church"
 
 
 def ours(model: DiffusionModel, batch_size: int, steps: int = 50) -> Attribution:
-    """One trajectory of `steps` probes, scores at all granularities."""
-    probes = sample_trajectory(model, PROMPT, "", seeds=[0], steps=steps, batch_size=batch_size)
-    return attribute(model, probes, "erase", batch_size=batch_size)
+    """One trajectory of `steps` noisy latents, scores at all granularities."""
+    latents = sample_trajectory(model, PROMPT, "", seeds=[0], steps=steps, batch_size=batch_size)
+    return attribute(model, latents, "erase", batch_size=batch_size)
 
 
 def rows(bench: Bench) -> Iterator[Row]:

@@ -8,11 +8,11 @@ from cad_exp import GRANULARITIES, attribute, sample_trajectory
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """The probes are given; what is timed is the attribution alone, without saving."""
+    """The noisy latents are given; what is timed is the attribution alone, without saving."""
     model = bench.load()
-    probes = sample_trajectory(model, PROMPT, "", seeds=[0], steps=bench.size(50, 2))
-    works = [lambda name=name: attribute(model, probes, "erase", granularities=[name]) for name in GRANULARITIES]
-    together, *alone = alternate(lambda: attribute(model, probes, "erase"), *works, repeats=bench.repeats)
+    latents = sample_trajectory(model, PROMPT, "", seeds=[0], steps=bench.size(50, 2))
+    works = [lambda name=name: attribute(model, latents, "erase", granularities=[name]) for name in GRANULARITIES]
+    together, *alone = alternate(lambda: attribute(model, latents, "erase"), *works, repeats=bench.repeats)
     for name, one in zip(GRANULARITIES, alone, strict=True):
-        note = f"{len(probes)} probes; {name} alone covers {', '.join(GRANULARITIES[name].default_kinds)}"
+        note = f"{len(latents)} noisy latents; {name} alone covers {', '.join(GRANULARITIES[name].default_kinds)}"
         yield row(f"all granularities against {name} alone", "s", together, one, together / one, "<= 1.15", note)

@@ -16,7 +16,7 @@ from cad_exp.utils.errors import UserError
 def increase(work: str, model: str, steps: int = 50, batch: int = 1, seeds: int = 1) -> float:
     """Peak MiB above a loaded and warmed-up model; on CUDA the allocator's peak, else the resident set's.
 
-    work: `public`, `ours` (trajectory and attribution), of `seeds` trajectories with `steps` probes each.
+    work: `public`, `ours` (trajectory and attribution), of `seeds` trajectories with `steps` noisy latents each.
     """
     arguments = [str(value) for value in (work, model, steps, batch, seeds)]
     command = [sys.executable, "-m", "benchmarks.memory", *arguments]
@@ -79,8 +79,8 @@ def main(kind: str, name: str, steps: int, batch: int, seeds: int) -> float:
         if kind == "public":
             public_attribution(model, prompt, steps=steps)
         else:
-            probes = sample_trajectory(model, prompt, "", seeds=range(seeds), steps=steps, batch_size=batch)
-            attribute(model, probes, "erase", batch_size=batch)
+            latents = sample_trajectory(model, prompt, "", seeds=range(seeds), steps=steps, batch_size=batch)
+            attribute(model, latents, "erase", batch_size=batch)
 
     work(1, 1, 1)  # so that the code itself is in memory
     if torch.cuda.is_available():

@@ -58,5 +58,5 @@ def public_cost(steps: int) -> int:
 
 
 def our_cost(steps: int) -> int:
-    """One guided trajectory, whose base predictions are kept, then one forward and backward per probe."""
+    """One guided trajectory, whose base predictions are kept, then one forward and backward per noisy latent."""
     return 2 * steps + steps * (1 + 2)

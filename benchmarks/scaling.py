@@ -1,4 +1,4 @@
-"""Row 6: time against the number of probes, concepts, images and processes, with a line through each."""
+"""Row 6: time against the number of noisy latents, concepts, images and processes, with a line through each."""
 
 import os
 import statistics
@@ -18,13 +18,17 @@ from cad_exp import DiffusionModel, attribute, sample_trajectory
 from cad_exp.data.noisy_latents import look, walk
 
 # What makes a run short; the work must be enough that starting Python is not all of it.
-FAST = ("evaluation=none", "tracking=disabled", "model.steps=4", "probes.steps=25", "probes.samples=8")
+FAST = ("evaluation=none", "tracking=disabled", "model.steps=4", "noisy_latents.steps=25", "noisy_latents.samples=8")
 
 
 def rows(bench: Bench) -> Iterator[Row]:
     """One row per quantity: seconds per unit (slope), R^2 of the line; the picture is beside the table."""
     model = bench.load()
-    curves = {"probes": _probes(model, bench), "concepts": _concepts(model, bench), "images": _images(model, bench)}
+    curves = {
+        "noisy_latents": _latents(model, bench),
+        "concepts": _concepts(model, bench),
+        "images": _images(model, bench),
+    }
     curves = {name: _measure(work, sizes, bench.repeats) for name, (work, sizes) in curves.items()}
     for name, (sizes, times) in curves.items():
         slope, fixed, r2 = line(sizes, times)
@@ -42,10 +46,10 @@ def rows(bench: Bench) -> Iterator[Row]:
     plot(curves, bench.folder / f"{device_slug()}-{bench.model}.png")
 
 
-def _probes(model: DiffusionModel, bench: Bench) -> tuple[Callable[[int], object], tuple[int, ...]]:
-    probes = sample_trajectory(model, PROMPT, "", seeds=range(4), steps=bench.size(64, 2))
+def _latents(model: DiffusionModel, bench: Bench) -> tuple[Callable[[int], object], tuple[int, ...]]:
+    latents = sample_trajectory(model, PROMPT, "", seeds=range(4), steps=bench.size(64, 2))
     sizes = (2, 4, 8) if bench.quick else (32, 64, 128, 192, 256)
-    return lambda n: attribute(model, probes[:n], "erase"), sizes
+    return lambda n: attribute(model, latents[:n], "erase"), sizes
 
 
 def _concepts(model: DiffusionModel, bench: Bench) -> tuple[Callable[[int], object], tuple[int, ...]]:
@@ -69,7 +73,7 @@ def _sharing(model: DiffusionModel, bench: Bench) -> Row:
     times = [(seconds(shared), seconds(apart)) for _ in range(bench.repeats)]
     ours, peer = (statistics.median(column) for column in zip(*times, strict=True))
     note = (
-        f"{len(prompts)} concepts, probes.guidance=0: the unconditional passes are made once; {2 * steps} probes each"
+        f"{len(prompts)} concepts, guidance 0: the unconditional passes are made once; {2 * steps} noisy latents each"
     )
     return row("concepts that share a walk", "s", ours, peer, peer / ours, notes=note)
 

@@ -10,7 +10,13 @@ from statistics import median
 from benchmarks.measure import Bench, Row, row, seconds
 from cad_exp.utils.errors import UserError
 
-SMALL = ("model.steps=4", "probes.steps=4", "probes.samples=1", "evaluation.samples=4", "tracking=disabled")
+SMALL = (
+    "model.steps=4",
+    "noisy_latents.steps=4",
+    "noisy_latents.samples=1",
+    "evaluation.samples=4",
+    "tracking=disabled",
+)
 
 
 def rows(bench: Bench) -> Iterator[Row]:

@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "DiffusionModel": "models.pipeline",
-    "Probes": "data.noisy_latents",
+    "NoisyLatents": "data.noisy_latents",
     "sample_trajectory": "data.noisy_latents",
     "sample_noised": "data.noisy_latents",
     "load_folder": "data.image_folder",

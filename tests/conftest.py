@@ -163,7 +163,7 @@ def tiny_v_model(tiny_v_folder):
 
 
 @pytest.fixture(scope="session")
-def tiny_probes(tiny_model):
+def tiny_latents(tiny_model):
     """Two seeded trajectories of five steps."""
     from cad_exp.data.noisy_latents import sample_trajectory
 
@@ -171,7 +171,7 @@ def tiny_probes(tiny_model):
 
 
 @pytest.fixture(scope="session")
-def tiny_attribution(tiny_model, tiny_probes):
+def tiny_attribution(tiny_model, tiny_latents):
     from cad_exp.attribution.attribute import attribute
 
-    return attribute(tiny_model, tiny_probes)
+    return attribute(tiny_model, tiny_latents)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cad_exp.config.resolve import resolve
-from cad_exp.data.requests import Shot
+from cad_exp.data.requests import ImageRequest
 from cad_exp.pipeline.runtime import Runtime
 from cad_exp.pipeline.stages.images import Pictures
 from cad_exp.pipeline.tasks import nodes
@@ -19,6 +19,6 @@ def graph_of(folder: Path, *overrides: str) -> tuple[Runtime, Attribute, dict[st
     return Runtime(config["runtime"] | {"cache": str(folder)}, folder), build(config), config
 
 
-def unedited(config: dict[str, Any], graph: Attribute, requests: list[Shot]) -> Pictures:
+def unedited(config: dict[str, Any], graph: Attribute, requests: list[ImageRequest]) -> Pictures:
     """Images of these requests from the intact model."""
     return nodes.pictures(config, graph.model, None, requests, "unedited")

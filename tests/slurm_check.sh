@@ -94,7 +94,7 @@ sweep=$place/sweep
 "$PYTHON" -m cad_exp -m hydra/launcher=slurm hydra.launcher.partition=check hydra.launcher.cpus_per_task=1 \
     hydra.launcher.gpus_per_node=null hydra.launcher.mem_gb=2 hydra.launcher.timeout_min=30 \
     hydra.launcher.array_parallelism=2 hydra.sweep.dir="$sweep" \
-    concept=church,tench granularity=head,neuron probes.samples=2 probes.steps=4 model.steps=4 evaluation=erasure \
+    concept=church,tench granularity=head,neuron noisy_latents.samples=2 noisy_latents.steps=4 model.steps=4 evaluation=erasure \
     evaluation.samples=4 evaluation.retention_samples=1 evaluation.reference_samples=2 \
     tracking.mode=disabled 2>&1 | grep -vE 'sacct|accounting storage' || code=${PIPESTATUS[0]}
 [ "${code:-0}" = 0 ] || { tail -n 20 "$sweep"/.submitit/*/*.err "$place"/*.log; fail "the sweep ended with code $code"; }

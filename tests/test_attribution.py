@@ -31,7 +31,7 @@ def test_granularities_agree(tiny_attribution):
     assert tiny_attribution.meta["objective"] == "erase" and tiny_attribution.meta["intact"] > 0
 
 
-def test_reproducible(tiny_model, tiny_probes, tiny_attribution):
+def test_reproducible(tiny_model, tiny_latents, tiny_attribution):
     again = attribute(tiny_model, sample_trajectory(tiny_model, "church", "", seeds=[0, 1], steps=5))
     other = attribute(tiny_model, sample_trajectory(tiny_model, "church", "", seeds=[2, 3], steps=5))
     for name, scores in tiny_attribution.scores.items():
@@ -53,9 +53,9 @@ def test_file(tiny_attribution, tmp_path):
         Attribution.load(path)
 
 
-def test_kinds_and_choice(tiny_model, tiny_probes):
+def test_kinds_and_choice(tiny_model, tiny_latents):
     result = attribute(
-        tiny_model, tiny_probes, "projection", granularities=[make_granularity("weight", [FF]), "neuron"]
+        tiny_model, tiny_latents, "projection", granularities=[make_granularity("weight", [FF]), "neuron"]
     )
     sites = [site for site in find_sites(tiny_model.denoiser) if site.kind == FF]
     assert result.sites == sites and len(result.scores["weight"]) == sum(site.size for site in sites)
@@ -63,21 +63,21 @@ def test_kinds_and_choice(tiny_model, tiny_probes):
         result.space("head")
 
 
-def test_not_finite_is_refused(tiny_model, tiny_probes):
+def test_not_finite_is_refused(tiny_model, tiny_latents):
     class Broken(FirstOrder):
         def estimate(self, game, watch):
             return Scores(torch.full((game.n,), float("nan")))
 
     with pytest.raises(UserError, match="not finite"):
-        attribute(tiny_model, tiny_probes, estimator=Broken())
+        attribute(tiny_model, tiny_latents, estimator=Broken())
 
 
-def test_an_estimator_that_does_not_add_up(tiny_model, tiny_probes, tmp_path):
+def test_an_estimator_that_does_not_add_up(tiny_model, tiny_latents, tmp_path):
     """It is asked about each granularity alone; its errors and facts travel with the scores, through file and cut."""
     estimator = make_estimator("ablated_gradients", patterns=4, rates=[0.3])
-    found = attribute(tiny_model, tiny_probes[:2], "projection", estimator, ["head"])
+    found = attribute(tiny_model, tiny_latents[:2], "projection", estimator, ["head"])
     assert list(found.scores) == ["head"] == list(found.errors)
-    game = Game(make_objective("projection", tiny_model, tiny_probes[:2]), make_granularity("head").on(found.sites))
+    game = Game(make_objective("projection", tiny_model, tiny_latents[:2]), make_granularity("head").on(found.sites))
     assert torch.equal(found.scores["head"], estimator.estimate(game).values)
     assert found.meta["estimate"]["passes"] == 4 and found.meta["intact"] is None
     found.save(tmp_path)
@@ -87,10 +87,10 @@ def test_an_estimator_that_does_not_add_up(tiny_model, tiny_probes, tmp_path):
     narrow = loaded.narrow("head", [CROSS])
     kinds = found.tables["head"]["kind"].to_numpy() == CROSS
     assert torch.equal(narrow.errors["head"], found.errors["head"][torch.from_numpy(kinds)])
-    both = attribute(tiny_model, tiny_probes[:2], "projection", estimator, ["head", "layer"])
+    both = attribute(tiny_model, tiny_latents[:2], "projection", estimator, ["head", "layer"])
     assert torch.equal(both.scores["head"], found.scores["head"]) and set(both.meta["estimate"]) == {"head", "layer"}
     with pytest.raises(UserError, match="estimator shapley is not for granularity weight: use granularity=head or"):
-        attribute(tiny_model, tiny_probes, estimator="shapley")
+        attribute(tiny_model, tiny_latents, estimator="shapley")
 
 
 def test_what_a_person_asks_first(tiny_attribution, tmp_path):
@@ -111,16 +111,16 @@ def test_what_a_person_asks_first(tiny_attribution, tmp_path):
     assert plot(heads).axes and plot(tiny_attribution, "layer", tmp_path / "map.png").stat().st_size > 10_000
 
 
-def test_nothing_is_changed_as_it_passes(tiny_model, tiny_probes, tmp_path):
+def test_nothing_is_changed_as_it_passes(tiny_model, tiny_latents, tmp_path):
     """Progress and checkpoint are arguments: estimator, objective, its parts and the game stay as they were."""
-    parts = [make_objective("projection", tiny_model, tiny_probes[:2], 4) for _ in range(2)]
-    contrast = Contrast(parts[0].removing("mean"), parts[1:])
-    removals, seen = [part.removal for part in parts], []
+    parts = [make_objective("projection", tiny_model, tiny_latents[:2], 4) for _ in range(2)]
+    contrast = Contrast(parts[0].with_ablation("mean"), parts[1:])
+    ablations, seen = [part.ablation for part in parts], []
     estimator, cut = make_estimator("activation_patching"), make_granularity("layer", [CROSS])
     before = [dict(vars(one)) for one in (estimator, contrast, *parts)]
     attribute(
         tiny_model,
-        tiny_probes[:2],
+        tiny_latents[:2],
         contrast,
         estimator,
         [cut],
@@ -128,5 +128,6 @@ def test_nothing_is_changed_as_it_passes(tiny_model, tiny_probes, tmp_path):
         checkpoint=tmp_path / "state.safetensors",
     )
     assert before == [vars(one) for one in (estimator, contrast, *parts)] and seen
-    assert removals == [part.removal for part in parts] and {part.removal.name for part in contrast.parts} == {"mean"}
+    assert ablations == [part.ablation for part in parts]
+    assert {part.ablation.name for part in contrast.parts} == {"mean"}
     assert (tmp_path / "state.safetensors").exists()

@@ -15,7 +15,12 @@ from cad_exp.utils.errors import UserError
 
 METRIC = dict.fromkeys(FIELDS) | {"name": "concept_rate", "variant": "edited", "value": 0.5, "n": 4, "definition": {}}
 METRIC |= {"changes": {}}
-RUN = {"config_hash": "a", "config": {"edit": {"ratio": 0.1}, "probes": {}}, "versions": {"torch": "2"}, "concept": "x"}
+RUN = {
+    "config_hash": "a",
+    "config": {"edit": {"ratio": 0.1}, "noisy_latents": {}},
+    "versions": {"torch": "2"},
+    "concept": "x",
+}
 GOOD = {"schema_version": SCHEMA_VERSION, "run": RUN, "metrics": [METRIC]}
 
 BAD = {

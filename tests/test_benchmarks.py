@@ -47,8 +47,8 @@ def test_public_procedure_gives_our_scores(tiny_model):
     """The peer walks its own trajectories and differentiates everything, and still arrives at the same numbers."""
     before = tiny_model.fingerprint()
     theirs = public_attribution(tiny_model, "church", "", seed=3, steps=4)
-    probes = sample_trajectory(tiny_model, "church", "", seeds=[3], steps=4)
-    mine, start = attribute(tiny_model, probes, "erase").scores["weight"], 0
+    latents = sample_trajectory(tiny_model, "church", "", seeds=[3], steps=4)
+    mine, start = attribute(tiny_model, latents, "erase").scores["weight"], 0
     for site in find_sites(tiny_model.denoiser):
         ours, start = mine[start : start + site.size].view(site.shape), start + site.size
         torch.testing.assert_close(ours, theirs[site.module], atol=1e-3 * ours.abs().max().item(), rtol=1e-3)
@@ -62,8 +62,8 @@ def test_costs_by_hand():
     assert (our_cost(50), public_cost(50)) == (250, 2650)
 
 
-def test_one_by_one_equals_values(tiny_model, tiny_probes):
-    objective, sites = make_objective("erase", tiny_model, tiny_probes[:2]), find_sites(tiny_model.denoiser)
+def test_one_by_one_equals_values(tiny_model, tiny_latents):
+    objective, sites = make_objective("erase", tiny_model, tiny_latents[:2]), find_sites(tiny_model.denoiser)
     space, chosen = make_granularity("head").on(sites), torch.tensor([0, 5, 9])
     gates, places = ablations_of(space, chosen)
     singly = one_by_one(objective, tiny_model.denoiser, places)
@@ -85,7 +85,7 @@ def test_measuring():
 def test_line_and_plot(tmp_path):
     assert line((1, 2, 3), [3.0, 5.0, 7.0]) == pytest.approx((2, 1, 1))
     picture = plot(
-        {"probes": ((1, 2, 3), [3.0, 5.0, 7.0]), "processes": ((1, 2), [4.0, 2.0])}, tmp_path / "a" / "p.png"
+        {"noisy_latents": ((1, 2, 3), [3.0, 5.0, 7.0]), "processes": ((1, 2), [4.0, 2.0])}, tmp_path / "a" / "p.png"
     )
     assert picture.read_bytes().startswith(b"\x89PNG")
 

@@ -136,17 +136,17 @@ def test_what_a_killed_process_left_is_cleared_away(cache: Cache):
 def test_prune_and_list(cache: Cache, capsys):
     old = cache.get("images", {"seed": 1}, write)
     new = cache.get("images", {"seed": 2}, write)
-    probes = cache.get("probes", {"seed": 1}, write)
+    latents = cache.get("noisy_latents", {"seed": 1}, write)
     cache.close()  # what is in use is not pruned
     os.utime(old / ENTRY, (time.time() - 40 * 86400,) * 2)
     assert main([str(cache.folder)]) == 0
-    assert "images" in (said := capsys.readouterr().out) and "probes" in said
-    assert prune(cache, "images", older_than=30)[0] == 1 and not old.exists() and new.exists() and probes.exists()
+    assert "images" in (said := capsys.readouterr().out) and "noisy_latents" in said
+    assert prune(cache, "images", older_than=30)[0] == 1 and not old.exists() and new.exists() and latents.exists()
     flip(new / "data.txt")
-    assert prune(cache, damaged=True)[0] == 1 and not new.exists() and probes.exists()
+    assert prune(cache, damaged=True)[0] == 1 and not new.exists() and latents.exists()
     assert main([str(cache.folder), "--prune", "--stage", "prboes"]) == 1
-    assert "did you mean 'probes'" in capsys.readouterr().err
-    assert main([str(cache.folder), "--prune"]) == 0 and not probes.exists()
+    assert "did you mean 'noisy latents'" in capsys.readouterr().err
+    assert main([str(cache.folder), "--prune"]) == 0 and not latents.exists()
     assert main([str(cache.folder / "nowhere")]) == 1
 
 
@@ -172,8 +172,8 @@ def test_code_counts_but_comments_do_not(tmp_path: Path, monkeypatch):
 
 
 def test_a_module_that_is_not_there_is_no_part_of_a_key():
-    with pytest.raises(ModuleNotFoundError, match="no such module.*cad_exp.probes"):
-        code_version("cad_exp.utils.io", "cad_exp.probes")
+    with pytest.raises(ModuleNotFoundError, match="no such module.*cad_exp.noisy_latents"):
+        code_version("cad_exp.utils.io", "cad_exp.noisy_latents")
 
 
 def test_a_plug_in_without_source_counts_as_its_file_or_as_absent(tmp_path: Path, monkeypatch):
@@ -242,9 +242,9 @@ CHOICES = {
     "seed": [0, 1],
     "concept.prompt": ["church", "tench"],
     "concept.base_prompt": ["", "a photo"],
-    "probes.samples": [1, 2],
-    "probes.steps": [2, 3],
-    "probes.guidance": [1.0, 3.0],
+    "noisy_latents.samples": [1, 2],
+    "noisy_latents.steps": [2, 3],
+    "noisy_latents.guidance": [1.0, 3.0],
     "objective": ["erase", "projection", "amplify"],
     "granularity": ["neuron", "head"],
     "edit.ratio": [0.1, 0.5],
@@ -253,7 +253,7 @@ CHOICES = {
     "model.steps": [2, 3],
     "model.guidance": [2.0, 4.0],
     "model.path": ["first", "second"],
-    "probes.images": ["images-first", "images-second"],
+    "noisy_latents.images": ["images-first", "images-second"],
     "concept.evaluation_prompts": ["[a]", "[b]"],
     "runtime.batch_size": [2, 64],
 }
@@ -261,7 +261,11 @@ CHOICES = {
 
 def made(lab: Path, chosen: dict, cache: Path) -> list:
     """Everything that the cached stages give for a config, as comparable values."""
-    given = {**chosen, "model.path": lab / chosen["model.path"], "probes.images": lab / chosen["probes.images"]}
+    given = {
+        **chosen,
+        "model.path": lab / chosen["model.path"],
+        "noisy_latents.images": lab / chosen["noisy_latents.images"],
+    }
     fixed = ["model=local", "judge=none", "concept=church", "evaluation=erasure"]
     fixed += ["evaluation.samples=2", "runtime.threads=1"]
     config = resolve(composed(*fixed, *(f"{key}={value}" for key, value in given.items())))
@@ -302,7 +306,7 @@ def from_neighbour_to_neighbour(lab: Path, tmp_path_factory, data) -> None:
 @pytest.mark.parametrize("key", sorted(CHOICES))
 def test_every_setting_counts_in_a_runs_identity(key: str, lab: Path):
     def identity(value) -> str:
-        value = lab / value if key in ("model.path", "probes.images") else value
+        value = lab / value if key in ("model.path", "noisy_latents.images") else value
         path = [] if key == "model.path" else [f"model.path={lab / 'first'}"]
         return run_identity(resolve(composed("model=local", "judge=none", "concept=church", *path, f"{key}={value}")))
 
@@ -327,7 +331,7 @@ def test_a_cached_run_loads_no_model_and_gives_the_same(tmp_path: Path, monkeypa
     _kept.cache_clear()
     monkeypatch.setattr(DiffusionModel, "load", lambda *_, **__: pytest.fail("the model was loaded"))
     monkeypatch.setattr(
-        "cad_exp.mini.judging.MiniJudge.classifier", property(lambda self: pytest.fail("a judge was loaded"))
+        "cad_exp.mini.judge.MiniJudge.classifier", property(lambda self: pytest.fail("a judge was loaded"))
     )
     capsys.readouterr()
     second = go("second", "concept=church")
@@ -359,7 +363,11 @@ def test_concepts_share_unguided_walks(tmp_path: Path):
     for concept in ("church", "tench"):
         run(
             composed(
-                *FAST, f"concept={concept}", "probes.guidance=0", "evaluation=none", f"runtime.cache={tmp_path / 'c'}"
+                *FAST,
+                f"concept={concept}",
+                "noisy_latents.guidance=0",
+                "evaluation=none",
+                f"runtime.cache={tmp_path / 'c'}",
             ),
             tmp_path / concept,
         )

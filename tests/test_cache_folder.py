@@ -123,8 +123,8 @@ def test_links_are_not_followed_out_of_the_cache(cache: Cache, tmp_path: Path, c
     other = Cache(tmp_path / "other")
     entry = put(other, number=1)
     (cache.folder / "images").symlink_to(other.folder / "images")  # a whole stage
-    (cache.folder / "probes").mkdir()
-    (cache.folder / "probes" / entry.name).symlink_to(entry)
+    (cache.folder / "noisy_latents").mkdir()
+    (cache.folder / "noisy_latents" / entry.name).symlink_to(entry)
     other.close()
     pruned = prune(cache)
     assert pruned[:2] == (0, 0) and len(pruned.left) == 2 and damage(entry) is None
@@ -259,10 +259,10 @@ def test_prune_in_a_loop_beside_runs_takes_nothing_from_under_them(cache: Cache)
     assert not faults and sum(pruned) > 0
 
 
-def test_a_cover_is_never_seen_half(cache: Cache):
+def test_redaction_is_never_seen_half(cache: Cache):
     place = put(cache, number=1)
-    cache.cover(place, lambda folder: (folder / "data.txt").write_text("grey"))
-    assert damage(place) is None and cache.covered(place) and foreign(place) is None
+    cache.redact(place, lambda folder: (folder / "data.txt").write_text("grey"))
+    assert damage(place) is None and cache.redacted(place) and foreign(place) is None
     assert (place / "data.txt").read_text() == "grey" and not list((cache.folder / DRAFTS).iterdir())
 
 
@@ -317,7 +317,7 @@ def test_a_full_disk_under_a_tensor_file_is_the_same_sentence(cache: Cache):
         raise kind("Error while serializing: I/O error: No space left on device (os error 28)")
 
     with pytest.raises(UserError, match="the disk of .* is full.*--prune"):
-        cache.get("probes", {}, fill)
+        cache.get("noisy_latents", {}, fill)
     assert not list((cache.folder / DRAFTS).iterdir())
 
 
@@ -327,7 +327,7 @@ def test_entries_have_ordinary_permissions(cache: Cache):
 
     before = os.umask(0o022)
     try:
-        place = cache.get("probes", {}, private)
+        place = cache.get("noisy_latents", {}, private)
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in place.iterdir()} == {0o644}

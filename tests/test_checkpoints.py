@@ -201,7 +201,13 @@ def test_the_identity_holds_the_weights(tiny_folder, erased, tmp_path):
 def config(folder, path, *overrides: str) -> dict:
     from tests.test_configs import composed
 
-    few = ["probes.samples=1", "probes.steps=2", "evaluation=none", "tracking=disabled", "runtime.device=cpu"]
+    few = [
+        "noisy_latents.samples=1",
+        "noisy_latents.steps=2",
+        "evaluation=none",
+        "tracking=disabled",
+        "runtime.device=cpu",
+    ]
     few += ["model=local", f"model.path={path}", "judge=none", "model.steps=2"]
     few += ["estimator=first_order", "objective=projection"]
     return composed("concept=church", "edit.ratio=0.3", f"runtime.cache={folder}", *few, *overrides)

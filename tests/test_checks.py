@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cad_exp.config.names import check_name
 from cad_exp.config.resolve import resolve
 from cad_exp.data import vocabulary
-from cad_exp.data.requests import Shot
+from cad_exp.data.requests import ImageRequest
 from cad_exp.evaluation.labels import check_label
 from cad_exp.pipeline import preflight
 from cad_exp.utils.errors import UserError
@@ -185,7 +185,9 @@ def test_half_a_study_is_refused(given, key):
         resolved("evaluation=none", given)
 
 
-@pytest.mark.parametrize("given", ["seed=x", "seed=1.5", "seed=true", "seed=-1", "evaluation.seed=-1", "probes.seed=x"])
+@pytest.mark.parametrize(
+    "given", ["seed=x", "seed=1.5", "seed=true", "seed=-1", "evaluation.seed=-1", "noisy_latents.seed=x"]
+)
 def test_a_seed_is_a_whole_number(given):
     with pytest.raises(UserError, match=f"{given} is (no|out of range).*a whole number of at least 0"):
         resolved(given)
@@ -200,12 +202,15 @@ def test_a_file_that_is_no_edit_is_refused_before_torch(tmp_path):
     from cad_exp.utils.tensors import save_tensors
 
     Edit({"a": torch.tensor([1])}).save(tmp_path / "edit.safetensors")
-    save_tensors(tmp_path / "probes.safetensors", "probes", {"x": torch.zeros(1)}, {})
-    assert kind_of(tmp_path / "edit.safetensors") == "edit" and kind_of(tmp_path / "probes.safetensors") == "probes"
+    save_tensors(tmp_path / "noisy_latents.safetensors", "noisy_latents", {"x": torch.zeros(1)}, {})
+    assert (
+        kind_of(tmp_path / "edit.safetensors") == "edit"
+        and kind_of(tmp_path / "noisy_latents.safetensors") == "noisy_latents"
+    )
     (tmp_path / "text").write_text("hi")
     (tmp_path / "empty").touch()
     (tmp_path / "large").write_bytes(b"\xff" * 64)
-    for name in ("probes.safetensors", "text", "empty", "large"):
+    for name in ("noisy_latents.safetensors", "text", "empty", "large"):
         with pytest.raises(UserError, match="model.edits=.* is damaged or no edit file"):
             preflight.check(resolved(f"model.edits=[{tmp_path / name}]"))
 
@@ -226,12 +231,14 @@ def test_words_that_the_embedded_models_never_learned(capsys):
     assert unknown("a photo of a church on a red background") == []
     assert unknown("A Teapot, by Van Gogh: a tea_pot!") == ["teapot", "tea", "pot"]
     config = resolved("concept=custom", "concept.prompt=a teapot")
-    shots = [Shot("concept", prompt, 0, "", "") for prompt in ("a teapot", "a church", "a red teapot", "a samovar")]
-    vocabulary.warn(config, shots)
+    requests = [
+        ImageRequest("concept", prompt, 0, "", "") for prompt in ("a teapot", "a church", "a red teapot", "a samovar")
+    ]
+    vocabulary.warn(config, requests)
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and "mini never learned 'teapot', 'samovar', so 3 of 5 prompts" in said
-    vocabulary.warn(config | {"model": config["model"] | {"path": "somewhere/else"}}, shots)
-    vocabulary.warn(resolved("concept=church"), shots[1:2])
+    vocabulary.warn(config | {"model": config["model"] | {"path": "somewhere/else"}}, requests)
+    vocabulary.warn(resolved("concept=church"), requests[1:2])
     assert capsys.readouterr().out == ""
 
 

@@ -166,7 +166,7 @@ def test_a_fault_inside_is_one_line_and_its_trace_is_kept(fake_run: Path):
 def test_too_small_a_gpu_is_told_what_to_make_smaller(fake_run: Path):
     answer = fake(fake_run, "concept=gas_pump", "hydra.run.dir=here", "runtime.batch_size=48")
     assert answer.returncode == 1 and answer.stderr.count("\n") == 1
-    assert "runtime.batch_size (probes, now 48)" in answer.stderr and "evaluation.batch_size" in answer.stderr
+    assert "runtime.batch_size (noisy latents, now 48)" in answer.stderr and "evaluation.batch_size" in answer.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")

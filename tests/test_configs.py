@@ -21,14 +21,14 @@ FIELDS = {
     "model": {"name", "path", "revision", "steps", "guidance", "resolution", "weights", "edits", "erased"},
     "concept": {"name", "kind", "prompt", "base_prompt", "evaluation_prompts", "label", "ratio", "objective"},
     "granularity": {"name", "kinds", "scope"},
-    "probes": {"samples", "steps", "guidance", "seed", "images", "batch_size"},
-    "objective": {"name", "removal"},
+    "noisy_latents": {"samples", "steps", "guidance", "seed", "images", "batch_size"},
+    "objective": {"name", "ablation"},
     "estimator": {"name"},
     "edit": {"name", "sign", "factor", "ratio", "count", "scope"},
     "evaluation": {"metrics", "samples", "retention_samples", "fid_bootstrap"},
     "judge": {"name"},
     "prompts": {"name"},
-    "others": {"name"},
+    "retention_prompts": {"name"},
     "tracking": {"mode", "project"},
     "runtime": {"device", "precision", "batch_size", "threads", "cache", "score", "checkpointing", "offload"},
     "experiment": set(),
@@ -122,7 +122,7 @@ def test_names_agree_with_the_package():
 
 def test_one_seed_and_one_scope_for_everything():
     config = composed("seed=7", "granularity=weight", "granularity.scope=row")
-    assert config["probes"]["seed"] == 7 and config["edit"]["scope"] == "row"
+    assert config["noisy_latents"]["seed"] == 7 and config["edit"]["scope"] == "row"
 
 
 def test_tracking_mode_can_be_given_either_way():

@@ -249,7 +249,7 @@ def test_file(tmp_path, tiny_attribution, tiny_model):
     assert Edit.load(no_edit().save(tmp_path / "none.safetensors")).indices == {}
 
 
-def test_bad_files(tmp_path, tiny_attribution, tiny_probes):
+def test_bad_files(tmp_path, tiny_attribution, tiny_latents):
     path = select(tiny_attribution, "neuron", ratio=0.01).save(tmp_path / "edit.safetensors")
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(UserError, match="damaged"):
@@ -258,7 +258,7 @@ def test_bad_files(tmp_path, tiny_attribution, tiny_probes):
     with pytest.raises(UserError, match="damaged"):
         Edit.load(path)
     with pytest.raises(UserError, match="no edit file of cad_exp"):
-        Edit.load(tiny_probes.save(tmp_path / "probes.safetensors"))
+        Edit.load(tiny_latents.save(tmp_path / "noisy_latents.safetensors"))
     with pytest.raises(UserError, match="no edit file at"):
         Edit.load(tmp_path / "none.safetensors")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from cad_exp.config.effective import asked
+from cad_exp.config.expand import runs
 from cad_exp.config.resolve import resolve
-from cad_exp.config.runs import runs
-from cad_exp.data.prompts import plan as shots_of
+from cad_exp.data.prompts import plan as requests_of
 from cad_exp.data.prompts.sources import FOLDER
 from cad_exp.evaluation.judge_sources import wanted
 from cad_exp.interventions.edit import Edit
@@ -29,7 +29,7 @@ from .test_experiment import FAST
 from .test_nudity_table import I2P
 from .test_prompts import written
 
-SMALL = ["granularity=head", "probes.samples=2", "probes.steps=4"]
+SMALL = ["granularity=head", "noisy_latents.samples=2", "noisy_latents.steps=4"]
 UCE = ["edit=uce", "edit.tokens=all"]
 CAD = ["edit=erase", "edit.ratio=0.3", *SMALL]
 
@@ -132,7 +132,7 @@ def test_it_is_the_two_steps_in_one(overrides: list[str], tmp_path: Path):
     two = go("two", *recall, f"model.edits=[{tmp_path / 'first' / 'edit.safetensors'}]")
     one = go("one", *recall, erased(*overrides))
     assert one["metrics"] == two["metrics"] and {item["variant"] for item in one["metrics"]} >= {"unedited", "random"}
-    for name in ("attribution.safetensors", "edit.safetensors", "probes.safetensors"):
+    for name in ("attribution.safetensors", "edit.safetensors", "noisy_latents.safetensors"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     made = Edit.load(tmp_path / "one" / "erased.safetensors")
     assert made.digest() == Edit.load(tmp_path / "first" / "edit.safetensors").digest()
@@ -204,5 +204,8 @@ def test_published_checkpoints_are_recalled_by_the_papers_command(tmp_path: Path
         each.config["model"]["erased"] is None and each.config["edit"]["name"] == "amplify" for each in made.jobs
     )
     for each in made.jobs:
-        assert [(shot.prompt, shot.seed) for shot in shots_of(each.config)] == [("a portrait", 7), ("a statue", 8)]
+        assert [(request.prompt, request.seed) for request in requests_of(each.config)] == [
+            ("a portrait", 7),
+            ("a statue", 8),
+        ]
         assert wanted(each.config) == ["nudenet"]

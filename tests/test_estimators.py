@@ -26,7 +26,7 @@ class Toy(Game):
     def __init__(self, function, n: int, cut: str = "head"):
         self.function, self.n, self.evaluations = function, n, 0
         self.space = make_granularity(cut).on([Site("a", "a", CROSS, (1, n), n)])
-        self.objective = type("Objective", (), {"probes": [0], "progress": None})()
+        self.objective = type("Objective", (), {"noisy_latents": [0], "progress": None})()
 
     @property
     def intact(self):
@@ -194,12 +194,12 @@ def test_ablated_gradients_that_never_ablated():
 
 
 class Dealt(Toy):
-    """J is the mean over probes of slope * sum of gates; dealt, it is that of a share of the probes."""
+    """J is the mean over noisy latents of slope * sum of gates; dealt, it is that of a share of the noisy latents."""
 
     def __init__(self, slopes: torch.Tensor):
         super().__init__(lambda gates: slopes.mean() * gates.sum(-1), 5)
         self.slopes, self.played = slopes, []
-        self.objective.probes = slopes
+        self.objective.latents = slopes
 
     def deal(self, number, seed=0):
         order = torch.randperm(len(self.slopes), generator=torch.Generator().manual_seed(seed))
@@ -207,33 +207,35 @@ class Dealt(Toy):
         return [Dealt(self.slopes[rows]) for rows in self.played[-1]]
 
 
-def test_patterns_share_out_the_probes():
+def test_patterns_share_out_the_noisy_latents():
     slopes = torch.arange(12).double()
     game = Dealt(slopes)
     scores = make_estimator("ablated_gradients", patterns=8, passes=2, rates=[0.4], midpoint=False).estimate(game)
     assert scores.facts["patterns"] == 8 and scores.facts["passes"] == 2
-    assert [sorted(sum(dealt, [])) for dealt in game.played] == [list(range(12))] * 2, "every probe once in each pass"
+    assert [sorted(sum(dealt, [])) for dealt in game.played] == [list(range(12))] * 2, (
+        "every noisy latent once in each pass"
+    )
     assert game.played[0] != game.played[1]
     torch.testing.assert_close(scores.values, torch.full((5,), 5.5))
     few = make_estimator("ablated_gradients", patterns=99, passes=1).estimate(Dealt(slopes))
-    assert few.facts["patterns"] == 12, "no pattern without a probe"
+    assert few.facts["patterns"] == 12, "no pattern without a noisy latent"
 
 
 @pytest.mark.parametrize("name", ["projection", "contrast"])
-def test_dealt_objectives_have_the_mean_of_the_whole(name, tiny_model, tiny_probes):
-    context = {"retained": [tiny_probes[:6]]} if name == "contrast" else {}
-    probes = tiny_probes[:6]
-    objective = make_objective(name, tiny_model, probes, 4, None, context)
+def test_dealt_objectives_have_the_mean_of_the_whole(name, tiny_model, tiny_latents):
+    context = {"retained": [tiny_latents[:6]]} if name == "contrast" else {}
+    latents = tiny_latents[:6]
+    objective = make_objective(name, tiny_model, latents, 4, None, context)
     shares = objective.deal(3, seed=1)
-    assert [len(share.probes) for share in shares] == [2, 2, 2]
+    assert [len(share.latents) for share in shares] == [2, 2, 2]
     gates = {site.module: torch.full((site.shape[1],), 0.5) for site in find_sites(tiny_model.denoiser)[:2]}
     assert sum(share.value(*placed(gates)) for share in shares) / 3 == pytest.approx(
         objective.value(*placed(gates)), rel=1e-5, abs=1e-7
     )
     assert len(objective.deal(99)) == 6
     if name == "contrast":
-        unequal = make_objective(name, tiny_model, probes[:3], 4, None, {"retained": [tiny_probes[:8]]})
-        assert sum(len(share.parts[1].probes) for share in unequal.deal(5)) == 8, "no retained probe is lost"
+        unequal = make_objective(name, tiny_model, latents[:3], 4, None, {"retained": [tiny_latents[:8]]})
+        assert sum(len(share.parts[1].latents) for share in unequal.deal(5)) == 8, "no retained noisy latent is lost"
 
 
 def test_regression_against_scikit_learn():
@@ -301,9 +303,9 @@ def test_a_stopped_run_goes_on(name, tmp_path):
         estimator.estimate(Toy(linear, 5), watch)
 
 
-def test_progress_counts_probes(tiny_model, tiny_probes):
+def test_progress_counts_noisy_latents(tiny_model, tiny_latents):
     seen = []
-    objective = make_objective("erase", tiny_model, tiny_probes[:4], 3)
+    objective = make_objective("erase", tiny_model, tiny_latents[:4], 3)
     game = Game(objective, make_granularity("layer").on(find_sites(tiny_model.denoiser)))
     for name, passes in (("first_order", 1), ("ablated_gradients", 32), ("leave_one_out", game.n)):
         estimator = make_estimator(name)
@@ -331,7 +333,7 @@ def test_baselines_by_hand():
 
     Model.denoiser[0].weight.data = torch.tensor([[2.0, -3.0]])
     objective = type("Objective", (), {})()
-    objective.model, objective.probes, objective.batch_size, objective.progress = Model(), Batch([0, 1]), 2, None
+    objective.model, objective.latents, objective.batch_size, objective.progress = Model(), Batch([0, 1]), 2, None
     objective.concept, objective.neutral = torch.full((1, 1, 1), 3.0), torch.ones(1, 1, 1)
     for cut, scores, sizes in (("weight", [0, 6], [2, 3]), ("neuron", [0, 6], [2, 3]), ("layer", [6], [5])):
         game = Game(objective, make_granularity(cut).on([Site("0", "0", FF, (1, 2))]))
@@ -349,10 +351,10 @@ SMALL = {"ablated_gradients": {"patterns": 3}, "coar": {"patterns": 10}, "shaple
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_on_the_tiny_model(name, tiny_model, tiny_probes):
+def test_on_the_tiny_model(name, tiny_model, tiny_latents):
     """Every estimator gives finite scores of every component, where it says it can, and leaves the model as it was."""
     before, sites = tiny_model.fingerprint(), find_sites(tiny_model.denoiser)
-    objective = make_objective("projection", tiny_model, tiny_probes[:2], 8)
+    objective = make_objective("projection", tiny_model, tiny_latents[:2], 8)
     estimator = make_estimator(name, **SMALL.get(name, {}))
     for cut in (cut for cut, cls in GRANULARITIES.items() if estimator.fits(cls)):
         if cut == "neuron" and name == "leave_one_out":
@@ -366,9 +368,9 @@ def test_on_the_tiny_model(name, tiny_model, tiny_probes):
 
 
 @pytest.mark.parametrize("name", [name for name in ESTIMATORS if ESTIMATORS.get(name).additive and name != "random"])
-def test_additive_scores_add_up(name, tiny_model, tiny_probes):
+def test_additive_scores_add_up(name, tiny_model, tiny_latents):
     sites = find_sites(tiny_model.denoiser)
-    objective = make_objective("projection", tiny_model, tiny_probes[:2], 8)
+    objective = make_objective("projection", tiny_model, tiny_latents[:2], 8)
     for cut in (make_granularity("neuron", [CROSS, FF]), make_granularity("head"), make_granularity("layer")):
         weights = Game(objective, make_granularity("weight", cut.kinds).on(sites))
         fine = weights.space.split(make_estimator(name).estimate(weights).values)
@@ -376,8 +378,8 @@ def test_additive_scores_add_up(name, tiny_model, tiny_probes):
         torch.testing.assert_close(cut.on(sites).join(fine), coarse, atol=1e-4 * coarse.abs().max().item(), rtol=2e-3)
 
 
-def test_leave_one_out_is_the_loop(tiny_model, tiny_probes):
-    objective = make_objective("erase", tiny_model, tiny_probes[:2], 8)
+def test_leave_one_out_is_the_loop(tiny_model, tiny_latents):
+    objective = make_objective("erase", tiny_model, tiny_latents[:2], 8)
     game = Game(objective, make_granularity("head").on(find_sites(tiny_model.denoiser)))
     scores = make_estimator("leave_one_out", block=5).estimate(game).values
     singly = [game.intact - game.value(1 - torch.eye(game.n)[i]) for i in range(game.n)]

@@ -4,7 +4,7 @@ import pytest
 
 from cad_exp.config.resolve import resolve
 from cad_exp.data import prompts
-from cad_exp.data.metrics import METRICS
+from cad_exp.data.metric_registry import METRICS
 from cad_exp.data.requests import batches, needed, plan, retention_prompts
 from cad_exp.evaluation.erasure import Records, evaluate, shows
 from cad_exp.evaluation.intervals.formulas import Fourfold
@@ -52,7 +52,7 @@ def records(
 def test_retention_asks_for_everything_but_the_concept():
     def kept(kind: str, label: str) -> list[str]:
         concept = {"kind": kind, "label": label, "evaluation_prompts": ["p"]}
-        return [shot.prompt for shot in plan(concept, 1, 1, 0) if shot.purpose == "retention"]
+        return [request.prompt for request in plan(concept, 1, 1, 0) if request.purpose == "retention"]
 
     assert len(retention_prompts()) == len(kept("nudity", "naked")) == 16
     assert len(kept("object", "church")) == 15 and not any("church" in prompt for prompt in kept("object", "church"))
@@ -61,39 +61,39 @@ def test_retention_asks_for_everything_but_the_concept():
 
 def test_concepts_share_the_images_of_what_they_have_in_common():
     def rest(label: str) -> set:
-        shots = plan({**CHURCH, "label": label}, 4, 3, 0)
-        return {(shot.prompt, shot.seed) for shot in shots if shot.purpose == "retention"}
+        requests = plan({**CHURCH, "label": label}, 4, 3, 0)
+        return {(request.prompt, request.seed) for request in requests if request.purpose == "retention"}
 
     assert len(rest("church") & rest("tench")) == 14 * 3
 
 
 def test_batches_hold_one_thing_each_and_keep_the_order():
-    shots = plan(CHURCH, samples=10, retention_samples=3, seed=0)
-    parts = batches(shots, 4)
-    assert [shot for part in parts for shot in part] == shots
+    requests = plan(CHURCH, samples=10, retention_samples=3, seed=0)
+    parts = batches(requests, 4)
+    assert [request for part in parts for request in part] == requests
     assert [len(part) for part in parts] == [4, 4, 2] + [3] * 15
-    assert all(len({(shot.purpose, shot.label) for shot in part}) == 1 for part in parts)
+    assert all(len({(request.purpose, request.label) for request in part}) == 1 for part in parts)
 
 
 def test_only_images_that_a_metric_looks_at_are_needed():
     def purposes(*metrics: str) -> set:
         asked = {"metrics": list(metrics), "samples": 2, "retention_samples": 1, "seed": 0}
-        return {shot.purpose for shot in needed(CHURCH, asked)}
+        return {request.purpose for request in needed(CHURCH, asked)}
 
     assert purposes() == set() and purposes("erasure") == {"concept"}
     assert purposes("quality") == purposes("retention", "erasure") == {"concept", "retention"}
 
 
 def test_plan_shares_samples_out_and_repeats_itself():
-    shots = plan(CHURCH, samples=6, retention_samples=2, seed=1)
-    concept = [s for s in shots if s.purpose == "concept"]
-    assert len(concept) == 6 and len(shots) == 6 + 15 * 2
+    requests = plan(CHURCH, samples=6, retention_samples=2, seed=1)
+    concept = [s for s in requests if s.purpose == "concept"]
+    assert len(concept) == 6 and len(requests) == 6 + 15 * 2
     assert [s.prompt for s in concept].count("a church") == 3
-    assert len({(s.prompt, s.seed) for s in shots}) == len(shots)
-    assert shots == plan(CHURCH, 6, 2, 1) != plan(CHURCH, 6, 2, 2)
+    assert len({(s.prompt, s.seed) for s in requests}) == len(requests)
+    assert requests == plan(CHURCH, 6, 2, 1) != plan(CHURCH, 6, 2, 2)
 
 
-def test_shows_compares_with_what_the_shot_asked_for():
+def test_shows_compares_with_what_the_request_asked_for():
     table = pd.DataFrame(
         {
             "kind": ["object", "object", "style", "nudity", "nudity", "clothed", "clothed", "custom"],
@@ -162,7 +162,7 @@ def test_the_reference_is_drawn_for_what_is_asked():
         ("evaluation.samples=0", "samples"),
         ("evaluation.retention_samples=0", "retention_samples"),
         ("concept.evaluation_prompts=[]", "evaluation_prompts"),
-        ("probes.batch_size=0", "batch_size"),
+        ("noisy_latents.batch_size=0", "batch_size"),
         ("evaluation.reference_samples=0", "reference_samples"),
         ("evaluation.fid_bootstrap=1", "evaluation.fid_bootstrap=1 is out of range: .* at least 40"),
         ("evaluation.fid_bootstrap=0", "at least 40"),

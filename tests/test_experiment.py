@@ -24,8 +24,8 @@ from .test_cli import ROOT, cad
 from .test_configs import FOLDER, MANDATORY, composed
 
 FAST = [
-    "probes.samples=2",
-    "probes.steps=4",
+    "noisy_latents.samples=2",
+    "noisy_latents.steps=4",
     "evaluation.samples=4",
     "evaluation.retention_samples=1",
     "model.steps=2",
@@ -34,9 +34,9 @@ FAST = [
     "tracking.mode=disabled",
     "evaluation.fidelity=null",
 ]
-FIDELITY = ["evaluation.fidelity.number=3", "evaluation.fidelity.rates=[0.2]", "evaluation.fidelity.probes=4"]
+FIDELITY = ["evaluation.fidelity.number=3", "evaluation.fidelity.rates=[0.2]", "evaluation.fidelity.noisy_latents=4"]
 NAMES = {"concept_rate", "retention_mean", "retention_worst", "fid", "kid", "clip_score", "perceptual_distance"}
-NAMES |= {"blank_images", "blank_images_others", "outside_world", "outside_world_others"}
+NAMES |= {"blank_images", "blank_images_retention", "outside_world", "outside_world_retention"}
 
 
 def fast(folder: Path, *overrides: str) -> dict:
@@ -61,7 +61,7 @@ def test_a_run_leaves_what_the_readme_promises(nudity: Path):
         "records.parquet",
         "attribution.png",
         "before_after.png",
-        "probes.safetensors",
+        "noisy_latents.safetensors",
     }
     assert files <= {path.name for path in nudity.iterdir()}
     results = json.loads((nudity / "results.json").read_text())
@@ -92,7 +92,7 @@ def test_a_picture_that_cannot_be_made_costs_one_line(tmp_path: Path, monkeypatc
     monkeypatch.setattr("cad_exp.reporting.figures.attribution.attribution_map", fail)
     monkeypatch.setattr("cad_exp.pipeline.report.images", fail)
     monkeypatch.setattr("cad_exp.reporting.summary.show_run", fail)
-    results = fast(tmp_path, "concept=church", "granularity=head", "evaluation=erasure", "probes.samples=1")
+    results = fast(tmp_path, "concept=church", "granularity=head", "evaluation=erasure", "noisy_latents.samples=1")
     said = [line for line in capsys.readouterr().err.splitlines() if " is left out" in line]
     assert [line.split(" is left out")[0].strip() for line in said] == ["images", "attribution.png", "the table"]
     assert "No space left" in said[0] and set(results["run"]["left_out"]) == {"images", "attribution.png"}
@@ -159,7 +159,8 @@ def test_every_edit_runs(edit: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "objective", ["erase", "amplify", "projection", "guidance_norm", "clip", "judge", "contrast objective.removal=mean"]
+    "objective",
+    ["erase", "amplify", "projection", "guidance_norm", "clip", "judge", "contrast objective.ablation=mean"],
 )
 @pytest.mark.parametrize("granularity", ["weight", "layer"])
 def test_every_objective_runs_at_every_granularity(objective: str, granularity: str, tmp_path: Path):

@@ -13,9 +13,9 @@ from .test_cli import ROOT
 from .test_configs import composed
 
 STUDIES = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
-SMALL = ["probes.samples=2", "probes.steps=4", "model.steps=2"]
+SMALL = ["noisy_latents.samples=2", "noisy_latents.steps=4", "model.steps=2"]
 IMAGES = ["evaluation.samples=2", "evaluation.retention_samples=1"]
-FIDELITY = [f"evaluation.fidelity.{item}" for item in ("probes=4", "bootstrap=40")]
+FIDELITY = [f"evaluation.fidelity.{item}" for item in ("noisy_latents=4", "bootstrap=40")]
 SEEN = [f"evaluation.fidelity.images.{item}" for item in ("samples=1", "number=3", "repeats=1", "draws=1")]
 # first_order and erase have no such settings; one image of a rate of 1 does not vary
 KNOWN = {"passes", "text positions", "J and rate, 20 %"}

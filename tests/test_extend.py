@@ -13,7 +13,7 @@ import pytest
 
 from cad_exp.attribution.objectives import OBJECTIVES
 from cad_exp.cli.plugins import REGISTRIES, faults
-from cad_exp.data.metrics import METRICS
+from cad_exp.data.metric_registry import METRICS
 from cad_exp.utils import registry
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.registry import Entry, Registry
@@ -222,7 +222,7 @@ with redirect_stdout(io.StringIO()):
         told[name] = run(config, folder / name)
 print(json.dumps({name: [each["run"], each["metrics"]] for name, each in told.items()}))
 """
-FAST = ["probes.samples=2", "probes.steps=2", "evaluation.samples=2", "evaluation.retention_samples=1"]
+FAST = ["noisy_latents.samples=2", "noisy_latents.steps=2", "evaluation.samples=2", "evaluation.retention_samples=1"]
 FAST += ["model.steps=2", "evaluation.fid_bootstrap=40", "tracking.mode=disabled", "evaluation.fidelity=null"]
 FAST += ["runtime.device=cpu", "runtime.cache=cache", "concept=red_church", "granularity=layer"]
 OWN = ["model=little", "evaluation.metrics=[erasure,redness]"]

@@ -69,13 +69,13 @@ def sites(model):
 
 
 @pytest.fixture(scope="module")
-def probes(model):
+def latents(model):
     return sample_trajectory(model, "church", "", seeds=[0], steps=2)
 
 
 @pytest.fixture(scope="module")
-def attribution(model, probes):
-    return attribute(model, probes)
+def attribution(model, latents):
+    return attribute(model, latents)
 
 
 def test_found_by_class(name, model):
@@ -152,9 +152,9 @@ def test_locate_and_back(granularity, sites):
 
 
 @pytest.mark.parametrize("granularity", ["head", "neuron"])
-def test_gate_equals_zeroed_columns(granularity, model, sites, probes):
+def test_gate_equals_zeroed_columns(granularity, model, sites, latents):
     """Of every kind of site: a gate of 0 and a weight with the columns zeroed predict the same, bit for bit."""
-    objective, space = make_objective("erase", model, probes), make_granularity(granularity).on(sites)
+    objective, space = make_objective("erase", model, latents), make_granularity(granularity).on(sites)
     table = space.table()
     game, intact = Game(objective, space), objective.value()
     for _, row in table.groupby("module").last().reset_index().groupby("kind").first().iterrows():
@@ -168,13 +168,13 @@ def test_gate_equals_zeroed_columns(granularity, model, sites, probes):
         assert game.value(gates) == zeroed != intact
 
 
-def test_many_ablations_in_one_pass(model, sites, probes):
+def test_many_ablations_in_one_pass(model, sites, latents):
     """Replayed blocks and per-row gates give what one ablation at a time gives, in every kind of layer."""
-    game = Game(make_objective("erase", model, probes, batch_size=3), make_granularity("layer").on(sites))
+    game = Game(make_objective("erase", model, latents, batch_size=3), make_granularity("layer").on(sites))
     gates = 1 - torch.eye(game.n)[:: max(1, game.n // 8)]
     singly = [game.value(row) for row in gates]
     assert game.values(gates).tolist() == pytest.approx(singly, rel=1e-4)
-    mean = Game(make_objective("erase", model, probes, removal="base"), make_granularity("layer").on(sites))
+    mean = Game(make_objective("erase", model, latents, ablation="resample"), make_granularity("layer").on(sites))
     assert mean.values(gates[:2]).tolist() == pytest.approx([mean.value(row) for row in gates[:2]], rel=1e-4)
 
 
@@ -190,10 +190,10 @@ def test_scores_sum(attribution, sites):
         torch.testing.assert_close(torch.stack([p.sum() for p in pieces]), own, atol=1e-7, rtol=1e-4)
 
 
-def test_first_projections_of_feed_forward_blocks(attribution, model, sites, probes):
+def test_first_projections_of_feed_forward_blocks(attribution, model, sites, latents):
     """Found in every family, scored beside all else without changing a digit of it, and edited as any weight."""
     both = make_granularity("weight", [FF_IN, FF])
-    scored = attribute(model, probes, granularities=[both, "neuron"])
+    scored = attribute(model, latents, granularities=[both, "neuron"])
     first = [site for site in scored.sites if site.kind == FF_IN]
     outputs = [site for site in sites if site.kind == FF]
     assert len(first) == len(outputs) and {site.block for site in first} == {site.block for site in outputs}
@@ -203,17 +203,17 @@ def test_first_projections_of_feed_forward_blocks(attribution, model, sites, pro
     mine = scored.narrow("weight", [FF_IN])
     edit = select(mine, "weight", ratio=0.01, scope="row")
     assert set(edit.indices) <= {site.module for site in first} and edit.meta["achieved"] > 0
-    game, before = Game(make_objective("erase", model, probes), both.on(scored.sites)), model.fingerprint()
+    game, before = Game(make_objective("erase", model, latents), both.on(scored.sites)), model.fingerprint()
     gates = torch.ones(game.n)
     gates[both.on(scored.sites).components(edit)] = 0
     with edit.apply(model):
-        edited = Game(make_objective("erase", model, probes), both.on(scored.sites)).intact
+        edited = Game(make_objective("erase", model, latents), both.on(scored.sites)).intact
     assert edited == pytest.approx(game.value(gates), rel=1e-5) and edited != game.intact
     assert model.fingerprint() == before
 
 
-def test_first_order_score_is_the_gates_slope(attribution, model, sites, probes):
-    game = Game(make_objective("erase", model, probes), make_granularity("head").on(sites))
+def test_first_order_score_is_the_gates_slope(attribution, model, sites, latents):
+    game = Game(make_objective("erase", model, latents), make_granularity("head").on(sites))
     strongest = int(attribution.scores["head"].abs().argmax())
     values = []
     for gate in (0.95, 1.05):
@@ -246,10 +246,10 @@ def denoiser_folder(model):
     return "unet" if hasattr(model.pipe, "unet") else "transformer"
 
 
-def test_base_prompt_differs_from_the_concept(probes, model):
+def test_base_prompt_differs_from_the_concept(latents, model):
     """Objectives of distilled models have the base prompt's prediction too."""
-    assert (probes.cond - probes.base).abs().max() > 1e-4
-    assert probes.t.dtype == torch.int64 and probes.x.shape[1:] == model.noise_like([0]).shape[1:]
+    assert (latents.cond - latents.base).abs().max() > 1e-4
+    assert latents.t.dtype == torch.int64 and latents.x.shape[1:] == model.noise_like([0]).shape[1:]
 
 
 def test_pixart_ignores_padding(name, model):
@@ -347,11 +347,11 @@ def test_flow_grid_is_the_schedulers(model):
         model.sampler(1001)
 
 
-def test_noised_probes(model):
+def test_noised_latents(model):
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
-    probes = sample_noised(model, "church", images=images, n=2)
-    value = make_objective("amplify", model, probes).value()
-    assert probes.target.shape == probes.x.shape and np.isfinite(value) and value < 0
+    latents = sample_noised(model, "church", images=images, n=2)
+    value = make_objective("amplify", model, latents).value()
+    assert latents.target.shape == latents.x.shape and np.isfinite(value) and value < 0
 
 
 def test_images(model):
@@ -377,9 +377,9 @@ def test_progress_counts_every_step(model):
 def test_half_precision(name, folder):
     """Predictions and scores of a half-precision model are fp32, and finite."""
     model = DiffusionModel.load(folder, device="cpu", precision="bf16", name=name, steps=2, resolution=16)
-    probes = sample_trajectory(model, "church", "", seeds=[0], steps=2)
-    scores = attribute(model, probes).scores["head"]
-    assert model.dtype == torch.bfloat16 and probes.cond.dtype == scores.dtype == torch.float32
+    latents = sample_trajectory(model, "church", "", seeds=[0], steps=2)
+    scores = attribute(model, latents).scores["head"]
+    assert model.dtype == torch.bfloat16 and latents.cond.dtype == scores.dtype == torch.float32
     assert torch.isfinite(scores).all() and scores.abs().sum() > 0
     assert model.decode(model.noise_like([0])).dtype == torch.float32
 
@@ -394,10 +394,10 @@ def test_turbo_runs_without_guidance(tmp_path):
     model = DiffusionModel.load(build("sdxl", tmp_path / "p"), device="cpu", steps=1, guidance=0.0)
     plain = DiffusionModel.load(tmp_path / "p", device="cpu", steps=1, guidance=7.5)
     assert model.family.distilled and not plain.family.distilled
-    probes = sample_trajectory(model, "church", "", seeds=[0], steps=2, guidance=3.0)
+    latents = sample_trajectory(model, "church", "", seeds=[0], steps=2, guidance=3.0)
     unguided = sample_trajectory(plain, "church", "", seeds=[0], steps=2, guidance=1.0)
-    torch.testing.assert_close(probes.x, unguided.x)
-    assert torch.equal(probes.base, unguided.base) and (probes.cond - probes.base).abs().max() > 1e-4
+    torch.testing.assert_close(latents.x, unguided.x)
+    assert torch.equal(latents.base, unguided.base) and (latents.cond - latents.base).abs().max() > 1e-4
     assert np.array_equal(model.generate(["church"], [0], guidance=9.0), plain.generate(["church"], [0], guidance=0.0))
 
 
@@ -477,14 +477,14 @@ def test_plain_diffusers_loads_what_was_saved(folder, name):
 CLIPS = {"sdxl": 2, "sd3": 2, "sd3_without_t5": 2, "flux_schnell": 1, "flux_dev": 1}
 
 
-def test_text_encoders_components(name, model, probes, tmp_path):
+def test_text_encoders_components(name, model, latents, tmp_path):
     """Heads and neurons of CLIP: gates act through the prompt, scores sum, an edit applies, undoes and exports.
 
     Every tiny CLIP has two layers of 4 heads and 64 hidden units.
     """
     if name not in CLIPS:
         with pytest.raises(UserError, match="no CLIP text encoder"):
-            attribute(model, probes, granularities=[make_granularity("layer", TEXT)])
+            attribute(model, latents, granularities=[make_granularity("layer", TEXT)])
         return
     found = text_sites(model.pipe)
     number = CLIPS[name]
@@ -492,12 +492,12 @@ def test_text_encoders_components(name, model, probes, tmp_path):
     assert make_granularity("neuron", TEXT[1:]).on(found).n == number * 2 * 64
     assert found[0].block == "text_encoder.layers.0" and make_granularity("head").on(found).n == 0
     cuts = [make_granularity("weight", TEXT), make_granularity("layer", TEXT), make_granularity("head", TEXT[:1])]
-    result = attribute(model, probes, granularities=cuts)
+    result = attribute(model, latents, granularities=cuts)
     assert {site.kind for site in result.sites} == set(TEXT) and result.scores["layer"].abs().sum() > 0
     per_site = torch.stack([piece.sum() for piece in result.scores["weight"].split([s.size for s in found])])
     torch.testing.assert_close(per_site, result.scores["layer"], atol=1e-7, rtol=1e-4)
 
-    game = Game(make_objective("erase", model, probes), cuts[2].on(found))
+    game = Game(make_objective("erase", model, latents), cuts[2].on(found))
     strongest = int(result.scores["head"].abs().argmax())
     gates = torch.ones(2, game.n)
     gates[0, strongest] = 0
@@ -509,7 +509,7 @@ def test_text_encoders_components(name, model, probes, tmp_path):
     part, inner = table["module"].split(":")
     before = {key: tensor.clone() for key, tensor in getattr(model.pipe, part).state_dict().items()}
     with edit.apply(model):
-        assert make_objective("erase", model, probes).value() == pytest.approx(ablated, rel=1e-5)
+        assert make_objective("erase", model, latents).value() == pytest.approx(ablated, rel=1e-5)
     after = getattr(model.pipe, part).state_dict()
     assert all(torch.equal(tensor, after[key]) for key, tensor in before.items())
     edit.export(model, tmp_path / "edited")
@@ -518,15 +518,15 @@ def test_text_encoders_components(name, model, probes, tmp_path):
     assert (weight[:, table["start"] : table["stop"]] == 0).all() and (weight != 0).any()
 
 
-def test_text_and_denoiser_together(tiny_model, tiny_probes):
+def test_text_and_denoiser_together(tiny_model, tiny_latents):
     """Ablations of both in one batch equal single ones; activation swaps are refused where they mean nothing."""
     sites = [*text_sites(tiny_model.pipe), *find_sites(tiny_model.denoiser)]
     cut = make_granularity("layer", [*TEXT, CROSS])
-    game = Game(make_objective("projection", tiny_model, tiny_probes[:3], 4), cut.on(sites))
+    game = Game(make_objective("projection", tiny_model, tiny_latents[:3], 4), cut.on(sites))
     gates = 1 - torch.eye(game.n)
     assert game.values(gates).tolist() == pytest.approx([game.value(row) for row in gates], rel=1e-4, abs=1e-5)
-    with pytest.raises(UserError, match="removal base is not for text encoders"):
-        Game(make_objective("erase", tiny_model, tiny_probes[:3], removal="base"), cut.on(sites)).value(gates[0])
+    with pytest.raises(UserError, match="ablation base is not for text encoders"):
+        Game(make_objective("erase", tiny_model, tiny_latents[:3], ablation="resample"), cut.on(sites)).value(gates[0])
     with pytest.raises(UserError, match="activations of text encoders are not measured"):
         input_norms(game, game.objective.concept)
     assert "forward" not in vars(tiny_model.pipe.text_encoder.get_submodule(sites[0].module.split(":")[1]))

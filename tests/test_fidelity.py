@@ -42,7 +42,7 @@ def linear(n=100, seed=0):
     return torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-SETTINGS = {"number": 12, "rates": [0.05, 0.2], "kinds": ["uniform", "top"], "probes": 32, "bootstrap": 100}
+SETTINGS = {"number": 12, "rates": [0.05, 0.2], "kinds": ["uniform", "top"], "noisy_latents": 32, "bootstrap": 100}
 SETTINGS |= {"fractions": [0.5, 1.0], "repeats": 4, "negative": 0.1, "draws": 8, "images": None, "sanity": []}
 
 
@@ -342,21 +342,21 @@ def test_stability_by_hand():
         stability([scores])
 
 
-def test_agreement_of_halves_grows_with_the_probes():
+def test_agreement_of_halves_grows_with_the_noisy_latents():
     truth = linear(300)
 
     def estimate(number):
         return [truth + linear(300, 7 * number + half) / number**0.5 for half in (1, 2)]
 
     found = growth(estimate, [400, 4, 40])
-    assert [each["probes"] for each in found] == [4, 40, 400]
+    assert [each["noisy_latents"] for each in found] == [4, 40, 400]
     assert found[0]["spearman"] < found[1]["spearman"] < found[2]["spearman"]
     assert [each["stable"] for each in found] == [False, False, True]
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 900), st.integers(1, 100), st.integers(1, 50), st.integers(0, 5))
-def test_probes_are_spread_and_halves_have_none_in_common(total, number, steps, seed):
+def test_noisy_latents_are_spread_and_halves_have_none_in_common(total, number, steps, seed):
     chosen = spread(total, number, seed)
     assert len(chosen) == min(total, number) and len(set(chosen.tolist())) == len(chosen)
     assert 0 <= chosen.min() and chosen.max() < total and (chosen.diff() > 0).all()
@@ -420,7 +420,7 @@ def test_fewer_or_no_negative_components():
 
 def test_metrics_have_the_schema_and_say_what_they_are():
     game = Toy(linear(), 1.0)
-    game.objective = SimpleNamespace(name="projection", probes=range(32))
+    game.objective = SimpleNamespace(name="projection", latents=range(32))
     game.space = SimpleNamespace(name="neuron", kinds=("feed-forward",))
     metrics, records = fidelity_metrics(game, game.effect, SETTINGS, 0, {"estimator": "first_order"})
     assert {metric["variant"] for metric in metrics} == {"attribution"}
@@ -437,7 +437,7 @@ def test_metrics_have_the_schema_and_say_what_they_are():
     assert not {"images_rate_bias", "images_rate_sign", "images_rate_r2"} & seen, "they predict J and not the rate"
     for metric in metrics:
         said = metric["definition"]
-        assert said["objective"] == "projection" and said["estimator"] == "first_order" and said["probes"] == 32
+        assert said["objective"] == "projection" and said["estimator"] == "first_order" and said["noisy_latents"] == 32
         assert said["granularity"] == "neuron" and said["seed"] == 0 and said["what"]
     assert list(records["study"].unique()) == ["ablations", "curve", "negative"]
     assert list(records.columns) == ["study", "kind", "rate", "draw", "size", "predicted", "true"]
@@ -453,7 +453,7 @@ def test_nothing_asked_is_nothing_measured():
 def test_agreement_as_metrics():
     game = Toy(linear())
     found = agreement_metrics(
-        describe(game, 0, {"between": "the halves of the probes"}),
+        describe(game, 0, {"between": "the halves of the noisy latents"}),
         [stability([game.effect, game.effect])],
         sanity(game.effect, {"random_weights": linear(seed=3)}),
     )
@@ -466,14 +466,17 @@ def test_agreement_as_metrics():
     ]
     assert all(tuple(metric) == FIELDS for metric in found) and "halves" in found[0]["definition"]["what"]
     grown = agreement_metrics(describe(game, 0), growth(lambda _: [game.effect, game.effect], [50, 25]))
-    assert [metric["name"] for metric in grown[::4]] == ["stability_spearman_25_probes", "stability_spearman_50_probes"]
+    assert [metric["name"] for metric in grown[::4]] == [
+        "stability_spearman_25_latents",
+        "stability_spearman_50_latents",
+    ]
 
 
 def test_settings_are_checked_before_any_work():
     check(None)
     check(SETTINGS)
     few = {"images": {"samples": 4, "number": 2, "kinds": ["uniform"]}}
-    for wrong in ({"rates": [2]}, {"kinds": ["tops"]}, {"number": 2}, {"probes": 0}, {"negative": 3}, few):
+    for wrong in ({"rates": [2]}, {"kinds": ["tops"]}, {"number": 2}, {"noisy_latents": 0}, {"negative": 3}, few):
         with pytest.raises(UserError):
             check(SETTINGS | wrong)
     church = {"prompt": "church", "base_prompt": "", "evaluation_prompts": ["a photo of a church"], "label": None}
@@ -504,13 +507,13 @@ def test_pictures(tmp_path):
 
 
 @pytest.mark.parametrize("granularity", ["head", "layer", "weight"])
-def test_gradient_scores_of_a_network(granularity, tiny_model, tiny_probes):
-    probes = tiny_probes[spread(len(tiny_probes), 3)]
-    objective = make_objective("projection", tiny_model, probes)
+def test_gradient_scores_of_a_network(granularity, tiny_model, tiny_latents):
+    latents = tiny_latents[spread(len(tiny_latents), 3)]
+    objective = make_objective("projection", tiny_model, latents)
     game = Game(objective, make_granularity(granularity).on(find_sites(tiny_model.denoiser)))
     asked = SETTINGS | {"number": 8, "kinds": ["uniform"], "fractions": [], "negative": None}
     metrics, records = fidelity_metrics(game, game.value_and_gradient()[1], asked)
     assert len(records) == 16 and np.isfinite(records["true"]).all() and (records["true"] != 0).any()
     found = {metric["name"]: metric for metric in metrics}
     assert found["fidelity_pearson@0.05"]["value"] > 0.5
-    assert metrics[0]["definition"]["probes"] == 3 and metrics[0]["definition"]["granularity"] == granularity
+    assert metrics[0]["definition"]["noisy_latents"] == 3 and metrics[0]["definition"]["granularity"] == granularity

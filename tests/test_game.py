@@ -11,9 +11,9 @@ from tests.test_objectives import leftovers
 
 
 @pytest.fixture(scope="module")
-def game(tiny_model, tiny_probes):
-    """A game by granularity, on three probes."""
-    objective, sites = make_objective("erase", tiny_model, tiny_probes[:3], 4), find_sites(tiny_model.denoiser)
+def game(tiny_model, tiny_latents):
+    """A game by granularity, on three noisy latents."""
+    objective, sites = make_objective("erase", tiny_model, tiny_latents[:3], 4), find_sites(tiny_model.denoiser)
     return lambda name, kinds=None: Game(objective, make_granularity(name, kinds).on(sites))
 
 
@@ -68,9 +68,9 @@ def test_gradient_is_a_finite_difference(name, game):
     assert (gradient @ way).item() == pytest.approx(slope, rel=0.05, abs=1e-4 * value)
 
 
-def test_intact_is_evaluated_once(tiny_model, tiny_probes):
+def test_intact_is_evaluated_once(tiny_model, tiny_latents):
     seen = []
-    objective = make_objective("erase", tiny_model, tiny_probes[:2], 2, progress=lambda *count: seen.append(count))
+    objective = make_objective("erase", tiny_model, tiny_latents[:2], 2, progress=lambda *count: seen.append(count))
     played = Game(objective, make_granularity("layer").on(find_sites(tiny_model.denoiser)))
     value, _ = played.value_and_gradient()
     assert played.intact == played.value() == value and len(seen) == 1
@@ -90,10 +90,10 @@ def test_input_norms_by_hand(game, tiny_model):
     norms = input_norms(played, objective.concept)
     module = tiny_model.denoiser.get_submodule(site.module)
     hook = module.register_forward_pre_hook(lambda _, args: kept.update(x=args[0].detach()))
-    probes = objective.probes
-    tiny_model.predict(probes.x, probes.t, objective.concept.expand(len(probes)))
+    latents = objective.latents
+    tiny_model.predict(latents.x, latents.t, objective.concept.expand(len(latents)))
     hook.remove()
-    by_hand = (kept["x"].square().flatten(0, -2).sum(0) / len(probes)).sqrt()
+    by_hand = (kept["x"].square().flatten(0, -2).sum(0) / len(latents)).sqrt()
     torch.testing.assert_close(norms[site.module], by_hand, rtol=1e-4, atol=1e-6)
     assert set(norms) == {site.module for site in played.space.sites}
 

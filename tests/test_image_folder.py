@@ -118,7 +118,7 @@ HARM = {
 
 
 @pytest.mark.parametrize("name", sorted(HARM))
-@pytest.mark.parametrize("key", ["probes.images", "judge.inception.reference"])
+@pytest.mark.parametrize("key", ["noisy_latents.images", "judge.inception.reference"])
 def test_a_bad_image_is_one_sentence_before_the_work(name, key, tmp_path, monkeypatch):
     for number in range(3):
         save(tmp_path / "images" / f"good{number}.png")
@@ -128,9 +128,9 @@ def test_a_bad_image_is_one_sentence_before_the_work(name, key, tmp_path, monkey
     said = str(error.value)
     assert said.startswith(f"{key}: of 4 images") and name in said and "\n" not in said and "remove or replace" in said
     assert str(tmp_path / "images" / name) not in said.partition("cannot be read")[2]
-    if key == "probes.images":
+    if key == "noisy_latents.images":
         with pytest.raises(UserError, match="1 image cannot be read"):
-            ready(resolve(composed(f"probes.images={tmp_path / 'images'}")))
+            ready(resolve(composed(f"noisy_latents.images={tmp_path / 'images'}")))
 
 
 def test_what_is_not_read_is_counted_and_named(tmp_path, capsys):
@@ -138,17 +138,17 @@ def test_what_is_not_read_is_counted_and_named(tmp_path, capsys):
         save(tmp_path / name, kind="PNG")
     for name in ("notes.txt", "._a.png", ".DS_Store", "d.heic"):
         (tmp_path / name).write_text("none")
-    check(tmp_path, "probes.images")  # hidden files and a folder called x.png harm nothing
+    check(tmp_path, "noisy_latents.images")  # hidden files and a folder called x.png harm nothing
     assert [file.name for file in image_files(tmp_path)] == ["a.png", "c.webp", "b.png"]
     assert unread(tmp_path).startswith("3 files are no images in") and unread(tmp_path).endswith(
         "._a.png, d.heic, notes.txt"
     )
     for _ in range(2):
-        ready(resolve(composed(f"probes.images={tmp_path}")))
+        ready(resolve(composed(f"noisy_latents.images={tmp_path}")))
     assert " ".join(capsys.readouterr().out.split()).count("3 files are no images") == 1
 
 
-@pytest.mark.parametrize("key", ["probes.images", "judge.inception.reference"])
+@pytest.mark.parametrize("key", ["noisy_latents.images", "judge.inception.reference"])
 def test_folders_that_serve_for_nothing(key, tmp_path):
     (tmp_path / "file.png").write_text("x")
     (tmp_path / "empty").mkdir()
@@ -166,10 +166,10 @@ def test_the_identity_is_that_of_what_is_read(tmp_path, monkeypatch):
     folder = tmp_path / "images"
     save(folder / "a.png")
     (tmp_path / "elsewhere").mkdir()
-    config = resolve(composed("probes.images='~/images'"))
+    config = resolve(composed("noisy_latents.images='~/images'"))
 
     def seen() -> tuple[str, str, bytes]:
-        digests = {images_digest(path, "probes.images") for path in (folder, "~/images", f"{folder}/")}
+        digests = {images_digest(path, "noisy_latents.images") for path in (folder, "~/images", f"{folder}/")}
         assert len(digests) == 1
         return (
             digests.pop(),

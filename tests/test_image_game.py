@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cad_exp.data.requests import Shot
+from cad_exp.data.requests import ImageRequest
 from cad_exp.evaluation.fidelity.ablations import ablation_fidelity
 from cad_exp.evaluation.fidelity.image_game import ImageGame
 from cad_exp.interventions.spaces import CROSS, Site, make_granularity
@@ -17,7 +17,7 @@ from cad_exp.utils.errors import UserError
 from .test_configs import composed
 from .test_experiment import FAST
 
-SHOTS = [Shot("concept", "a church", seed, "object", "church") for seed in range(4)]
+REQUESTS = [ImageRequest("concept", "a church", seed, "object", "church") for seed in range(4)]
 SITES = [Site("a.to_out.0", "a", CROSS, (2, 4), 2)]
 WEIGHT = torch.tensor([[1.0, 2.0, 3.0, 4.0]] * 2)
 
@@ -56,7 +56,7 @@ class Judge:
 
 def test_rates_and_log_odds_by_hand():
     painter = Painter()
-    game = ImageGame(painter, Judge(), SHOTS, make_granularity("neuron", [CROSS]).on(SITES))
+    game = ImageGame(painter, Judge(), REQUESTS, make_granularity("neuron", [CROSS]).on(SITES))
     found = game.judged(torch.tensor([[1.0, 1, 1, 1], [1, 1, 0, 1], [0, 0, 0, 0]]))
     # 10 units are left: 250 and less, all churches; 7: 175, 174, 173, 172, of which two are; none
     assert found[:, 0].tolist() == [1.0, 0.5, 0.0]
@@ -75,7 +75,7 @@ def test_studies_play_it_and_answers_are_remembered():
         return kept[key]
 
     painter = Painter()
-    game = ImageGame(painter, Judge(), SHOTS, make_granularity("neuron", [CROSS]).on(SITES), remember)
+    game = ImageGame(painter, Judge(), REQUESTS, make_granularity("neuron", [CROSS]).on(SITES), remember)
     scores = WEIGHT[0] * 25
     records, found = ablation_fidelity(game.measured("log_odds"), scores, [0.25], 4, ["uniform"])
     assert found[0]["pearson"][0] == pytest.approx(1) and found[0]["slope"][0] == pytest.approx(1)
@@ -85,12 +85,12 @@ def test_studies_play_it_and_answers_are_remembered():
 
 
 def test_what_no_image_can_be_made_of_is_refused():
-    game = ImageGame(Painter(), Judge(), SHOTS, make_granularity("neuron", [CROSS]).on(SITES))
+    game = ImageGame(Painter(), Judge(), REQUESTS, make_granularity("neuron", [CROSS]).on(SITES))
     with pytest.raises(UserError, match="gates of 0 and 1"):
         game.judged(torch.full((1, 4), 0.5))
-    for judge, shots in ((None, SHOTS), (Judge(), [Shot("concept", "a teapot", 0, "object", "")])):
+    for judge, requests in ((None, REQUESTS), (Judge(), [ImageRequest("concept", "a teapot", 0, "object", "")])):
         with pytest.raises(UserError, match=r"needs a judge and a concept\.label"):
-            ImageGame(Painter(), judge, shots, make_granularity("neuron", [CROSS]).on(SITES))
+            ImageGame(Painter(), judge, requests, make_granularity("neuron", [CROSS]).on(SITES))
 
 
 def test_the_full_study_on_images(tmp_path: Path):
@@ -104,7 +104,9 @@ def test_the_full_study_on_images(tmp_path: Path):
         "model.steps=4",  # with fewer, not every image shows a church
         f"runtime.cache={tmp_path / 'c'}",
     ]
-    asked += [f"evaluation.fidelity.{item}" for item in ("number=4", "rates=[0.1]", "kinds=[uniform]", "probes=4")]
+    asked += [
+        f"evaluation.fidelity.{item}" for item in ("number=4", "rates=[0.1]", "kinds=[uniform]", "noisy_latents=4")
+    ]
     asked += [f"evaluation.fidelity.{item}" for item in ("fractions=[0.5]", "repeats=1", "draws=1", "sanity=[]")]
     asked += [
         f"evaluation.fidelity.images.{item}"
@@ -114,7 +116,7 @@ def test_the_full_study_on_images(tmp_path: Path):
     results = run(composed(*asked), tmp_path / "one")
     metrics = {metric["name"]: metric for metric in results["metrics"]}
     wanted = {"images_rate_area_most", "images_log_odds_pearson@0.1", "images_log_odds_proxy@0.1"}
-    wanted |= {"images_rate_change_negative@0.05", "images_rate_change_random@0.05", "stability_spearman_4_probes"}
+    wanted |= {"images_rate_change_negative@0.05", "images_rate_change_random@0.05", "stability_spearman_4_latents"}
     assert wanted <= set(metrics), sorted(metrics)
     assert metrics["images_rate_area_most"]["definition"]["intact"] == pytest.approx(1.0, abs=0.5)
     assert metrics["fidelity_pearson@0.1"]["n"] == 4 and metrics["images_log_odds_pearson@0.1"]["n"] == 3

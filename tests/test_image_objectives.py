@@ -103,11 +103,11 @@ def test_a_saturated_judge_stays_finite(judge):
         judge.classifier.forward = old
 
 
-def by_hand(name, model, probes, judge, guidance):
+def by_hand(name, model, latents, judge, guidance):
     """J with plain diffusers: the scheduler's own x0, the pipeline's own decoding, a judge that sees fp32 images."""
     scheduler = DDIMScheduler.from_config(model.pipe.scheduler.config)
     scores = []
-    for x, t, cond, base in zip(probes.x, probes.t, probes.cond, probes.base, strict=True):
+    for x, t, cond, base in zip(latents.x, latents.t, latents.cond, latents.base, strict=True):
         scheduler.set_timesteps(1000)
         x0 = scheduler.step((base + guidance * (cond - base))[None], t, x[None]).pred_original_sample
         with torch.no_grad():
@@ -119,7 +119,7 @@ def by_hand(name, model, probes, judge, guidance):
         else:
             tower = judge.clip.model
             vector = tower.visual_projection(tower.vision_model(pixel_values=image).pooler_output)
-            text = judge.clip.texts([probes.prompt])
+            text = judge.clip.texts([latents.prompt])
             scores.append(float(torch.nn.functional.cosine_similarity(vector, text)))
     return sum(scores) / len(scores)
 
@@ -127,9 +127,9 @@ def by_hand(name, model, probes, judge, guidance):
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 @pytest.mark.parametrize("name", ["clip", "judge"])
 def test_values_by_hand(name, guidance, model, judge):
-    probes = sample_trajectory(model, "church", "", seeds=[0], steps=4)
-    objective = make_objective(name, model, probes, 3, context={"judge": judge, **CONCEPT}, guidance=guidance)
-    assert objective.value() == pytest.approx(by_hand(name, model, probes, judge, guidance), rel=1e-3, abs=1e-4)
+    latents = sample_trajectory(model, "church", "", seeds=[0], steps=4)
+    objective = make_objective(name, model, latents, 3, context={"judge": judge, **CONCEPT}, guidance=guidance)
+    assert objective.value() == pytest.approx(by_hand(name, model, latents, judge, guidance), rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -137,9 +137,9 @@ def test_values_by_hand(name, guidance, model, judge):
 )
 def test_gradients_against_finite_differences(name, settings, model, judge):
     """Single gates of one site, and a whole one; a four-point stencil, for fp32 has few digits."""
-    probes, kept = (sample_trajectory(model, prompt, "", seeds=[0], steps=3) for prompt in ("church", "golf ball"))
+    latents, kept = (sample_trajectory(model, prompt, "", seeds=[0], steps=3) for prompt in ("church", "golf ball"))
     context, site = {"judge": judge, **CONCEPT, "retained": [kept]}, find_sites(model.denoiser)[-1]
-    objective = make_objective(name, model, probes, 3, context=context, **settings)
+    objective = make_objective(name, model, latents, 3, context=context, **settings)
     gate = torch.ones(site.shape[1])
     value, gradient = objective.value_and_gradient(*placed({site.module: gate}))
     assert value == pytest.approx(objective.value(), rel=1e-5, abs=1e-6)
@@ -155,12 +155,12 @@ def test_gradients_against_finite_differences(name, settings, model, judge):
     assert leftovers(model.denoiser) == 0
 
 
-def test_guidance_norm_by_hand(tiny_model, tiny_probes):
-    expected = (tiny_probes.cond - tiny_probes.base).square().mean().item()
-    assert make_objective("guidance_norm", tiny_model, tiny_probes, 4).value() == pytest.approx(expected, rel=1e-4)
+def test_guidance_norm_by_hand(tiny_model, tiny_latents):
+    expected = (tiny_latents.cond - tiny_latents.base).square().mean().item()
+    assert make_objective("guidance_norm", tiny_model, tiny_latents, 4).value() == pytest.approx(expected, rel=1e-4)
 
 
-def test_contrast_is_the_difference(tiny_model, tiny_probes, judge):
+def test_contrast_is_the_difference(tiny_model, tiny_latents, judge):
     """Value, values and gradient by the parts; a weight for each; what is removed is the concept's everywhere."""
     kept = [sample_trajectory(tiny_model, prompt, "", seeds=[1], steps=2) for prompt in ("golf ball", "a person")]
     context, gates = {"judge": judge, **CONCEPT, "retained": kept}, ablations(tiny_model.denoiser)
@@ -168,11 +168,11 @@ def test_contrast_is_the_difference(tiny_model, tiny_probes, judge):
     seen = []
     report = lambda *count: seen.append(count)  # noqa: E731
     contrast = make_objective(
-        "contrast", tiny_model, tiny_probes, 4, report, context, of="erase", weight=[0.5, 2.0], removal="mean"
+        "contrast", tiny_model, tiny_latents, 4, report, context, of="erase", weight=[0.5, 2.0], ablation="mean"
     )
-    parts = [make_objective("erase", tiny_model, probes, 4, removal="mean") for probes in (tiny_probes, *kept)]
+    parts = [make_objective("erase", tiny_model, latents, 4, ablation="mean") for latents in (tiny_latents, *kept)]
     for part in parts:
-        part.removal = parts[0].removal
+        part.ablation = parts[0].ablation
     shares = (1, -0.25, -1)
     values = sum(share * part.values(*rows_placed(gates)) for share, part in zip(shares, parts, strict=True))
     torch.testing.assert_close(contrast.values(*rows_placed(gates)), values)
@@ -187,10 +187,10 @@ def test_contrast_is_the_difference(tiny_model, tiny_probes, judge):
         torch.testing.assert_close(slope, expected, atol=1e-7, rtol=1e-4)
 
 
-def test_contrast_asks_the_judge_for_each_prompt(tiny_model, tiny_probes, judge):
+def test_contrast_asks_the_judge_for_each_prompt(tiny_model, tiny_latents, judge):
     kept = sample_trajectory(tiny_model, "a photo of a golf ball", "", seeds=[1], steps=2)
     contrast = make_objective(
-        "contrast", tiny_model, tiny_probes, context={"judge": judge, **CONCEPT, "retained": [kept]}, of="judge"
+        "contrast", tiny_model, tiny_latents, context={"judge": judge, **CONCEPT, "retained": [kept]}, of="judge"
     )
     assert [(part.kind, part.label) for part in contrast.parts] == [("object", "church"), ("object", "golf ball")]
 
@@ -207,40 +207,40 @@ def test_the_judge_reads_prompts(judge):
         judge.question("a red background")
 
 
-def test_which_prompts_are_retained_and_which_probes_are_needed():
+def test_which_prompts_are_retained_and_which_noisy_latents_are_needed():
     concept = {"prompt": "golf ball", "evaluation_prompts": ["a photo of a golf ball"]}
     assert retained_prompts({"retain": ["a photo of a golf ball", "church"]}, concept) == ["church"]
     assert retained_prompts({"name": "erase"}, concept) == []
     configs = [{"name": "erase"}, {"name": "amplify"}, {"name": "contrast", "of": "amplify"}, {"name": "contrast"}]
-    assert [formula(config).probes_kind for config in configs] == ["trajectory", "noised", "noised", "trajectory"]
+    assert [formula(config).latents_kind for config in configs] == ["trajectory", "noised", "noised", "trajectory"]
     assert "judge" in formula({"name": "contrast", "of": "clip"}).context and "judge" not in formula(configs[3]).context
 
 
 def test_contrast_of_amplify(tiny_model):
-    probes, kept = (sample_noised(tiny_model, prompt, n=2, steps=2) for prompt in ("church", "golf ball"))
-    contrast = make_objective("contrast", tiny_model, probes, context={"retained": [kept]}, of="amplify")
-    one, other = (make_objective("amplify", tiny_model, each).value() for each in (probes, kept))
+    latents, kept = (sample_noised(tiny_model, prompt, n=2, steps=2) for prompt in ("church", "golf ball"))
+    contrast = make_objective("contrast", tiny_model, latents, context={"retained": [kept]}, of="amplify")
+    one, other = (make_objective("amplify", tiny_model, each).value() for each in (latents, kept))
     assert contrast.value() == pytest.approx(one - other, rel=1e-5)
 
 
-def test_errors(tiny_model, tiny_probes, judge):
+def test_errors(tiny_model, tiny_latents, judge):
     for name in ("clip", "judge"):
         with pytest.raises(UserError, match=f"objective {name} needs a judge and this model has none"):
-            make_objective(name, tiny_model, tiny_probes)
+            make_objective(name, tiny_model, tiny_latents)
     with pytest.raises(UserError, match="objective judge needs a label"):
-        make_objective("judge", tiny_model, tiny_probes, context={"judge": judge, "kind": "custom", "label": None})
+        make_objective("judge", tiny_model, tiny_latents, context={"judge": judge, "kind": "custom", "label": None})
     for label in ({"kind": "object", "label": "chruch"}, {"kind": "custom", "label": "church"}):
         with pytest.raises(UserError, match="unknown .*for the judge"):
-            make_objective("judge", tiny_model, tiny_probes, context={"judge": judge, **label})
+            make_objective("judge", tiny_model, tiny_latents, context={"judge": judge, **label})
     with pytest.raises(UserError, match="give objective.retain"):
-        make_objective("contrast", tiny_model, tiny_probes)
+        make_objective("contrast", tiny_model, tiny_latents)
     with pytest.raises(UserError, match="2 numbers for 1 prompts"):
-        make_objective("contrast", tiny_model, tiny_probes, context={"retained": [tiny_probes]}, weight=[1, 2])
+        make_objective("contrast", tiny_model, tiny_latents, context={"retained": [tiny_latents]}, weight=[1, 2])
     with pytest.raises(UserError, match="unknown objective in objective.of 'contrast'"):
-        make_objective("contrast", tiny_model, tiny_probes, of="contrast")
+        make_objective("contrast", tiny_model, tiny_latents, of="contrast")
 
 
-def test_a_config_is_checked_before_probes_are_sampled(judge):
+def test_a_config_is_checked_before_noisy_latents_are_sampled(judge):
     church = {"prompt": "church", "evaluation_prompts": ["a photo of a church"], **CONCEPT}
     custom = {"prompt": "a ball", "evaluation_prompts": ["a ball"], "kind": "custom", "label": None}
     contrast = {"name": "contrast", "of": "judge", "retain": ["a photo of a church", "a person"]}
@@ -277,7 +277,7 @@ def test_every_config_says_the_defaults():
 
     for name in build.OBJECTIVES:
         said = OmegaConf.to_container(OmegaConf.load(conf_folder() / "objective" / f"{name}.yaml"))
-        assert said.pop("name") == name and said.pop("removal") == "zero"
+        assert said.pop("name") == name and said.pop("ablation") == "zero"
         said.pop("retain", None)
         cls = build.OBJECTIVES.get(name)
         maker = cls.make if name == "contrast" else cls

@@ -64,10 +64,10 @@ def test_what_is_not_there_is_one_sentence(path, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="model.weights"):
         find_file(path, "model.weights")
     if path:
-        with pytest.raises(UserError, match="probes.images"):
-            find_folder(path, "probes.images")
+        with pytest.raises(UserError, match="noisy_latents.images"):
+            find_folder(path, "noisy_latents.images")
     with pytest.raises(UserError, match="is a file and not"):
-        find_folder("a.txt", "probes.images")
+        find_folder("a.txt", "noisy_latents.images")
 
 
 REAL = ["judge=real", "judge.missing=skip", "judge.parts=[resnet,inception]", "concept=church", "edit=none"]
@@ -77,7 +77,7 @@ KEYS = {
     "model.edits": ["model.edits=['~/x']"],
     "edit.path": ["edit=checkpoint", "edit.path='~/x'"],
     "model.erased": ["""model.erased=['edit=checkpoint','edit.path="~/x"']"""],
-    "probes.images": ["probes.images='~/folder'"],
+    "noisy_latents.images": ["noisy_latents.images='~/folder'"],
     "judge.resnet.weights": [*REAL[:-1], "judge.resnet.weights='~/x'"],
     "judge.inception.reference": [*REAL, "judge.inception.reference='~/folder'"],
     "statistics": [*REAL, "judge.inception.reference='~/x.npz'"],

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from cad_exp.config.resolve import resolve
-from cad_exp.data.metrics import METRICS
-from cad_exp.data.requests import Shot
+from cad_exp.data.metric_registry import METRICS
+from cad_exp.data.requests import ImageRequest
 from cad_exp.evaluation import judge_sources, redaction
 from cad_exp.evaluation.distances import (
     Statistics,
@@ -353,11 +353,11 @@ def test_thresholds_are_applied_afterwards_by_hand():
     import pandas as pd
 
     judge = nudenet()
-    shots = [Shot("concept", "p", seed, "nudity", "naked") for seed in range(4)]
+    requests = [ImageRequest("concept", "p", seed, "nudity", "naked") for seed in range(4)]
     said = pd.DataFrame({"detections": [json.dumps(each) for each in stored()]})
     said["exposed"] = [strongest(each) for each in stored()]
     said["clip_score"] = said["perceptual_distance"] = np.nan
-    table = tabulate(shots, {"unedited": said, "edited": said.iloc[[2, 2, 2, 1]]}, judge)
+    table = tabulate(requests, {"unedited": said, "edited": said.iloc[[2, 2, 2, 1]]}, judge)
     who = judge.definitions
     found = list(
         METRICS.get("erasure")().measure(
@@ -402,9 +402,11 @@ def test_accuracy_equals_a_direct_loop(weights):
     direct = [names[int(row.argmax())] for row in logits]
     assert list(table["object"]) == direct
     np.testing.assert_allclose(table["object_prob"], logits.softmax(1).max(1).values, rtol=1e-4)
-    shots = [Shot("concept", "p", i, "object", label) for i, label in enumerate([direct[0], "church", direct[2]])]
-    assert list(tabulate(shots, {"unedited": table}, judge)["shows_label"]) == [
-        float(a == b.label) for a, b in zip(direct, shots, strict=True)
+    requests = [
+        ImageRequest("concept", "p", i, "object", label) for i, label in enumerate([direct[0], "church", direct[2]])
+    ]
+    assert list(tabulate(requests, {"unedited": table}, judge)["shows_label"]) == [
+        float(a == b.label) for a, b in zip(direct, requests, strict=True)
     ]
 
 
@@ -619,13 +621,13 @@ def judged(weights, kinds: list[tuple[str, str, str]], **rows) -> Records:
         RealJudge(settings(), {"resnet": weights["resnet"], "lpips": weights["lpips"]}),
         np.random.default_rng(0),
     )
-    shots = [Shot(purpose, f"p {label}", i, kind, label) for i, (purpose, kind, label) in enumerate(kinds)]
+    requests = [ImageRequest(purpose, f"p {label}", i, kind, label) for i, (purpose, kind, label) in enumerate(kinds)]
 
     def said(shift: float) -> pd.DataFrame:
-        distance = np.arange(len(shots)) * shift
+        distance = np.arange(len(requests)) * shift
         return pd.DataFrame({"object": "church", "clip_score": np.nan, "perceptual_distance": distance})
 
-    table = tabulate(shots, {"unedited": said(0), "edited": said(0.1)}, judge)
+    table = tabulate(requests, {"unedited": said(0), "edited": said(0.1)}, judge)
     who = judge.definitions | ({"features": {"judge": "test"}} if rows else {})
     return Records(table, rng.normal(size=(len(table), 4)), who, **rows)
 
@@ -654,9 +656,9 @@ def test_a_style_is_measured_by_its_distance_to_the_unedited_images(weights):
     assert not any("rate" in m["name"] for m in found)  # no rate without a judge
     found = [m for m in found if m["name"].startswith("style")]
     value = {(m["name"], m["variant"]): (m["value"], m["higher_is_better"]) for m in found}
-    assert set(value) == {("style_distance", "edited"), ("style_distance_others", "edited")}
+    assert set(value) == {("style_distance", "edited"), ("style_distance_retention", "edited")}
     assert value["style_distance", "edited"] == (pytest.approx(0.1), True)
-    assert value["style_distance_others", "edited"] == (pytest.approx((0.4 + 0.6) / 2), False)
+    assert value["style_distance_retention", "edited"] == (pytest.approx((0.4 + 0.6) / 2), False)
 
 
 def test_without_a_reference_quality_says_what_it_compares_with(weights):
@@ -715,7 +717,7 @@ def test_explicit_images_are_kept_by_choice_and_on_the_mini_world_only():
         mode("evaluation.explicit=blured")
 
 
-def test_a_cover_hides_the_image_and_keeps_its_entry(tmp_path: Path):
+def test_redaction_hides_the_image_and_keeps_its_entry(tmp_path: Path):
     cache, image = Cache(tmp_path), pictures(1, (64, 64))[0]
     image[::2] = 255 - image[::2]  # stripes of one pixel
 
@@ -725,13 +727,13 @@ def test_a_cover_hides_the_image_and_keeps_its_entry(tmp_path: Path):
     for how in ("blurred", "dropped"):
         place = cache.get("images", {"how": how}, make)
         before = (place / "0000.png").read_bytes()
-        cache.cover(place, redaction.cover(how))
+        cache.redact(place, redaction.redact(how))
         after = np.asarray(Image.open(place / "0000.png")).astype(int)
-        assert after.shape == image.shape and cache.covered(place) and (place / "0000.png").read_bytes() != before
+        assert after.shape == image.shape and cache.redacted(place) and (place / "0000.png").read_bytes() != before
         assert np.abs(np.diff(after, axis=0)).max() < 40  # no edge is left
         assert cache.get("images", {"how": how}, lambda draft: pytest.fail("made again")) == place
         kept = (place / "0000.png").read_bytes()
-        cache.cover(place, redaction.cover(how))
+        cache.redact(place, redaction.redact(how))
         assert (place / "0000.png").read_bytes() == kept
     assert (np.unique(after) == 128).all()
     assert not list((tmp_path / ".drafts").iterdir())
@@ -775,17 +777,17 @@ def test_explicit_images_are_judged_as_they_were_made_and_not_left_behind(how: s
         return runtime, graph, {"unedited": runtime.get(only["unedited"])}, table
 
     runtime, graph, files, first = judged_run()
-    shots = graph.requests
+    requests = graph.requests
     report.images(runtime, graph, tmp_path / "run")
     linked = {path.parent.name for path in (tmp_path / "run").rglob("*.png")}
     assert linked == ({"retention"} if how == "dropped" else {"concept", "retention"})
-    for shot, file in zip(shots, files["unedited"], strict=True):
-        same = np.array_equal(np.asarray(Image.open(file)), pictures(1, (64, 64), shot.seed)[0])
-        assert same == (how == "kept" or shot.purpose == "retention")
+    for request, file in zip(requests, files["unedited"], strict=True):
+        same = np.array_equal(np.asarray(Image.open(file)), pictures(1, (64, 64), request.seed)[0])
+        assert same == (how == "kept" or request.purpose == "retention")
     before = painter.made
     assert judged_run()[3].equals(first) and painter.made == before  # all from the cache
     for place in (tmp_path / "cache" / "judgements").iterdir():
         shutil.rmtree(place)
-    assert judged_run()[3].equals(first)  # judged once more: on the images, not on what covers them
+    assert judged_run()[3].equals(first)  # judged once more: on the images, not on the redacted ones
     assert painter.made == before + (how != "kept")
-    assert all(Cache(tmp_path / "cache").covered(file.parent) == (how != "kept") for file in files["unedited"][:3])
+    assert all(Cache(tmp_path / "cache").redacted(file.parent) == (how != "kept") for file in files["unedited"][:3])

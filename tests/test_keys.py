@@ -89,7 +89,14 @@ def go(folder: Path, *overrides: str) -> None:
     run(composed(*FAST, "runtime.cache=null", "runtime.device=cpu", *overrides), folder)
 
 
-LOCAL = ["model=local", "judge=none", "evaluation=none", "probes.samples=1", "probes.steps=2", "granularity=head"]
+LOCAL = [
+    "model=local",
+    "judge=none",
+    "evaluation=none",
+    "noisy_latents.samples=1",
+    "noisy_latents.steps=2",
+    "granularity=head",
+]
 IMAGES = ["evaluation.fidelity.images.number=2", "evaluation.fidelity.images.samples=2"]
 
 
@@ -100,8 +107,14 @@ def watched(watch, tiny_folder, tmp_path_factory) -> Watch:
     for number in range(2):
         save(folder / "images" / f"{number}.png")
     tiny = [*LOCAL, f"model.path={tiny_folder}", "concept=church"]
-    go(folder / "walks", *tiny, "probes.guidance=0", "probes.independent=true", "objective=erase")
-    go(folder / "noised", *tiny, "objective=amplify", "estimator=first_order", f"probes.images={folder / 'images'}")
+    go(folder / "walks", *tiny, "noisy_latents.guidance=0", "noisy_latents.independent=true", "objective=erase")
+    go(
+        folder / "noised",
+        *tiny,
+        "objective=amplify",
+        "estimator=first_order",
+        f"noisy_latents.images={folder / 'images'}",
+    )
     go(folder / "made", *tiny, "objective=amplify", "estimator=first_order", "evaluation.timesteps=1")
     edits = f"model.edits=[{folder / 'made' / 'edit.safetensors'}]"
     go(folder / "uce", *tiny, "edit=uce", edits)
@@ -167,7 +180,12 @@ def test_trained_and_closed_form_methods(edit, watch, tmp_path):
 
 
 WHOLE = ["concept=church", "granularity=head", "evaluation=fidelity", "evaluation.metrics=[erasure]"]
-WHOLE += ["evaluation.samples=1", "evaluation.timesteps=2", "evaluation.fidelity.held_out=true", "probes.guidance=0"]
+WHOLE += [
+    "evaluation.samples=1",
+    "evaluation.timesteps=2",
+    "evaluation.fidelity.held_out=true",
+    "noisy_latents.guidance=0",
+]
 WHOLE += ["runtime.device=cpu", "objective=contrast", "objective.of=judge"]
 
 
@@ -180,7 +198,7 @@ def lab(tmp_path_factory) -> tuple[Runtime, list[Node]]:
     noised = ["concept=church", "objective=amplify", "evaluation=none"]
     more = [
         graph_of(folder / "cache", *noised)[1],
-        graph_of(folder / "cache", *noised, f"probes.images={folder / 'images'}")[1],
+        graph_of(folder / "cache", *noised, f"noisy_latents.images={folder / 'images'}")[1],
         graph_of(folder / "cache", "concept=church", "edit=uce", "evaluation=none", "model.erased=['edit=uce']")[1],
     ]
     return runtime, graph(*(node for each in (whole, *more) for node in each.nodes()))
@@ -291,7 +309,7 @@ def test_what_only_shows_things_changes_no_key(lab, monkeypatch):
         ("cad_exp.models.pipeline", "Model"),
         ("cad_exp.data.noisy_latents", "Trajectories"),
         ("cad_exp.attribution.game", "Scores"),
-        ("cad_exp.attribution.estimators.ablated", "Scores"),
+        ("cad_exp.attribution.estimators.ablated_gradients", "Scores"),
         ("cad_exp.interventions.selection", "SelectedEdit"),
         ("cad_exp.interventions.methods.uce", "Replacement"),
         ("cad_exp.evaluation.records", "Judgements"),

@@ -18,7 +18,7 @@ from cad_exp.config.options import conf_folder, options
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = {"workers": "joblib", "submitit": "submitit", "slurm": "submitit", "cluster": "ray"}
 FAST = (
-    "probes.samples=2 probes.steps=4 model.steps=4 evaluation=erasure evaluation.samples=4 "
+    "noisy_latents.samples=2 noisy_latents.steps=4 model.steps=4 evaluation=erasure evaluation.samples=4 "
     "evaluation.retention_samples=1 evaluation.reference_samples=2 tracking.mode=disabled"
 ).split()
 

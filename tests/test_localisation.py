@@ -25,25 +25,25 @@ SHARES = {
     "part": ["down", "mid", "up"],
     "t": ["t 999–500", "t 499–0"],
 }
-# Three of four probes lie in the first bin. Weighted: .3, -.15, .15 in it, .05, .2, .1 in the second.
+# Three of four noisy latents lie in the first bin. Weighted: .3, -.15, .15 in it, .05, .2, .1 in the second.
 BY_HAND = [{0: 0.4, 4: -0.2, 8: 0.2}, {0: 0.2, 1: 0.8, 8: 0.4}]
 
 
 def config(concept: str, kind: str) -> dict:
-    return {"concept": {"name": concept, "kind": kind}, "evaluation": {"timesteps": 2}, "probes": {}, "seed": 0}
+    return {"concept": {"name": concept, "kind": kind}, "evaluation": {"timesteps": 2}, "noisy_latents": {}, "seed": 0}
 
 
-def run(folder: Path, concept="church", kind="object", scores=BY_HAND, probes=(3, 1), layers=LAYERS, hash_=None):
+def run(folder: Path, concept="church", kind="object", scores=BY_HAND, latents=(3, 1), layers=LAYERS, hash_=None):
     """A finished run whose scores are those of the layers in `scores` (one dict per bin), and zero elsewhere."""
     facts = {"concept": concept, "model": "mini", "config_hash": hash_ or concept, "config": config(concept, kind)}
     ends = [(999 - 1000 * i // len(scores), 1000 - 1000 * (i + 1) // len(scores)) for i in range(len(scores))]
     rows = [
         (*end, n, *layer, 0, float(own.get(number, 0.0)))
-        for own, end, n in zip(scores, ends, probes, strict=True)
+        for own, end, n in zip(scores, ends, latents, strict=True)
         for number, layer in enumerate(layers)
     ]
     folder.mkdir(parents=True)
-    columns = ["t_high", "t_low", "n_probes", "module", "block", "kind", "component", "score"]
+    columns = ["t_high", "t_low", "n_latents", "module", "block", "kind", "component", "score"]
     pd.DataFrame(rows, columns=columns).to_parquet(folder / "timesteps.parquet")
     content = {"schema_version": 2, "run": facts | {"complete": True}, "metrics": []}
     write_json(folder / "results.json", signed(content))
@@ -65,7 +65,7 @@ def collect(folder: Path) -> pd.DataFrame:
 
 def test_effects_by_hand(tmp_path):
     table = collect(run(tmp_path / "one"))
-    columns = "concept concept_kind module part block layer kind t_high t_low n_probes effect"
+    columns = "concept concept_kind module part block layer kind t_high t_low n_latents effect"
     assert list(table.columns) == columns.split() and len(table) == 2 * len(LAYERS)
     found = table[table["effect"] != 0]
     assert found["effect"].tolist() == pytest.approx([0.3, -0.15, 0.15, 0.05, 0.2, 0.1])
@@ -91,9 +91,9 @@ def test_shares_by_hand(tmp_path):
 
 
 def test_a_part_of_the_denoising_is_named_where_it_stands_out(tmp_path):
-    """From 1.5 times its share of the probes on: here half of them, and .74 or .76 of the effects."""
+    """From 1.5 times its share of the noisy latents on: here half of them, and .74 or .76 of the effects."""
     for name, effect in (("even", 0.74), ("most", 0.76)):
-        run(tmp_path / name, scores=[{0: effect}, {0: 1 - effect}], probes=(1, 1))
+        run(tmp_path / name, scores=[{0: effect}, {0: 1 - effect}], latents=(1, 1))
     assert "t =" not in takeaway(collect(tmp_path / "even"))
     assert takeaway(collect(tmp_path / "most")).splitlines()[-1] == "t = 999–500: 76\u00a0%"
 
@@ -126,7 +126,7 @@ def test_shares_are_shares_and_know_no_scale(tmp_path):
 def test_heads_of_a_layer_are_one_effect(tmp_path):
     """Any granularity may be asked for: what a layer's components do is added up before it is split by sign."""
     scores = [{0: 0.5, 1: -0.3}, {}]
-    folder = run(tmp_path / "heads", scores=scores, layers=[LAYERS[0], LAYERS[0], LAYERS[4]], probes=(1, 1))
+    folder = run(tmp_path / "heads", scores=scores, layers=[LAYERS[0], LAYERS[0], LAYERS[4]], latents=(1, 1))
     table = collect(folder)
     assert table["effect"].tolist() == pytest.approx([0.1, 0, 0, 0])
     assert summary(table)["negative"].tolist() == [0, 0]
@@ -152,7 +152,7 @@ def test_stages_of_any_network(tmp_path):
     }
     assert {name: stage(name) for name in names} == names
     layers = [(f"transformer_blocks.{i}.attn.to_out.0", f"transformer_blocks.{i}", "self-attention") for i in range(7)]
-    table = collect(run(tmp_path / "dit", layers=layers, scores=[{0: 1.0}], probes=(4,)))
+    table = collect(run(tmp_path / "dit", layers=layers, scores=[{0: 1.0}], latents=(4,)))
     assert table["part"].tolist() == ["early"] * 3 + ["middle"] * 2 + ["late"] * 2
     assert table["block"].tolist() == [f"block {i}" for i in range(7)]
 
@@ -194,15 +194,15 @@ def test_what_is_refused(tmp_path):
 
 
 def test_the_command_writes_table_cells_and_picture(tmp_path, capsys):
-    """With more concepts than stand side by side; where runs have different numbers of probes, too."""
+    """With more concepts than stand side by side; where runs have different numbers of noisy latents, too."""
     concepts = "church,tench,golf_ball,chain_saw,van_gogh,rembrandt,nudity,gas_pump"
     asked = ["experiment=localisation", f"concept={concepts}"]
     to = ["--from", str(tmp_path / "sweep"), "--to", str(tmp_path / "to")]
     jobs = plan(asked).jobs
     for number, job in enumerate(jobs[:7]):
         concept = job.config["concept"]
-        probes = (3 + 3 * number, 1 + number)
-        run(tmp_path / "sweep" / f"{number}", concept["name"], concept["kind"], probes=probes, hash_=job.hash)
+        latents = (3 + 3 * number, 1 + number)
+        run(tmp_path / "sweep" / f"{number}", concept["name"], concept["kind"], latents=latents, hash_=job.hash)
     assert main([*asked, *to]) == 0
     said = capsys.readouterr().out
     page = (tmp_path / "to" / "localisation.md").read_text(encoding="utf-8")

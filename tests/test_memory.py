@@ -52,13 +52,13 @@ def gates_of(model, cut, level: float = 1.0) -> dict:
     return {site.module: torch.full(site.shape, level) for site in cut.sites(find_sites(model.denoiser))}
 
 
-@pytest.mark.parametrize("removal", ["zero", "mean", "base"])
+@pytest.mark.parametrize("ablation", ["zero", "mean", "resample"])
 @pytest.mark.parametrize("name", ["erase", "projection"])
-def test_checkpointing_gives_the_same_gradients(name, removal, model, tiny_model, tiny_probes):
+def test_checkpointing_gives_the_same_gradients(name, ablation, model, tiny_model, tiny_latents):
     activation_checkpointing.enable(model.denoiser)
     gates = gates_of(model, Weight(), 0.7)  # not intact: the recomputed blocks must see the gated weights as well
     plain, checked = (
-        make_objective(name, each, tiny_probes, 5, removal=removal).value_and_gradient(*placed(gates))
+        make_objective(name, each, tiny_latents, 5, ablation=ablation).value_and_gradient(*placed(gates))
         for each in (tiny_model, model)
     )
     assert checked[0] == pytest.approx(plain[0], rel=1e-6)
@@ -67,11 +67,11 @@ def test_checkpointing_gives_the_same_gradients(name, removal, model, tiny_model
     assert any(gradient.abs().max() > 1e-7 for gradient in plain[1].values())
 
 
-def test_checkpointing_keeps_less(model, tiny_model, tiny_probes):
+def test_checkpointing_keeps_less(model, tiny_model, tiny_latents):
     gates = gates_of(model, Weight())
-    plain = saved_bytes(make_objective("erase", tiny_model, tiny_probes, 10), gates)
+    plain = saved_bytes(make_objective("erase", tiny_model, tiny_latents, 10), gates)
     activation_checkpointing.enable(model.denoiser)
-    assert saved_bytes(make_objective("erase", model, tiny_probes, 10), gates) < 0.6 * plain
+    assert saved_bytes(make_objective("erase", model, tiny_latents, 10), gates) < 0.6 * plain
 
 
 def test_checkpointing_leaves_samples_alone(model, tiny_model):
@@ -80,9 +80,9 @@ def test_checkpointing_leaves_samples_alone(model, tiny_model):
     assert (images[0] == images[1]).all()
 
 
-def test_gradients_only_for_what_is_scored(tiny_model, tiny_probes):
+def test_gradients_only_for_what_is_scored(tiny_model, tiny_latents):
     """The model's own weights get no gradient, gated copies of the asked modules do; fewer modules, less is kept."""
-    objective = make_objective("erase", tiny_model, tiny_probes, 10)
+    objective = make_objective("erase", tiny_model, tiny_latents, 10)
     feed_forward = gates_of(tiny_model, make_granularity("neuron", [FF]))
     _, gradients = objective.value_and_gradient(*placed(feed_forward))
     assert gradients.keys() == feed_forward.keys()
@@ -91,7 +91,13 @@ def test_gradients_only_for_what_is_scored(tiny_model, tiny_probes):
 
 
 def test_scoring_only_the_chosen_gives_the_same_scores(tiny_folder, tmp_path):
-    few = ["probes.samples=1", "probes.steps=2", "evaluation=none", "tracking=disabled", "runtime.device=cpu"]
+    few = [
+        "noisy_latents.samples=1",
+        "noisy_latents.steps=2",
+        "evaluation=none",
+        "tracking=disabled",
+        "runtime.device=cpu",
+    ]
     few += ["model=local", f"model.path={tiny_folder}", "estimator=first_order", "objective=erase", "granularity=head"]
     found = {}
     for score in ("all", "chosen"):
@@ -175,7 +181,7 @@ def test_the_prediction_is_what_the_embedded_model_uses():
     assert 0.9 * predicted < int(answer.stdout.split()[-1]) < 1.6 * predicted
 
 
-def test_memory_of_a_batch_is_that_of_its_probes():
+def test_memory_of_a_batch_is_that_of_its_noisy_latents():
     facts = meta.describe("mini")
     network = meta.denoiser(facts, "fp32")
     scored = meta.scored(network, None)
@@ -187,10 +193,10 @@ def test_needs_add_up():
     settings = ["runtime.precision=bf16", "runtime.batch_size=4", "objective=projection"]
     plain = memory.need("mini", composed(*settings))
     once = memory.need("mini", composed(*settings[:2], "objective=erase"))
-    assert plain.per_probe == 2 * once.per_probe and plain.gradients == 10 * plain.weights
-    assert plain.total == plain.denoiser + plain.others + plain.gradients + 4 * plain.per_probe
+    assert plain.per_latent == 2 * once.per_latent and plain.gradients == 10 * plain.weights
+    assert plain.total == plain.denoiser + plain.others + plain.gradients + 4 * plain.per_latent
     less = memory.need("mini", composed(*settings, "runtime.checkpointing=true", "runtime.score=chosen"))
-    assert less.per_probe < plain.per_probe and less.weights < plain.weights
+    assert less.per_latent < plain.per_latent and less.weights < plain.weights
     there = memory.Need("x", 10 * memory.GIB, 8 * memory.GIB, 0, 2 * memory.GIB, memory.GIB, 1)
     assert there.fits(24) == 4 and there.fits(20) == 0
     there.offloaded = True
@@ -260,7 +266,13 @@ def test_a_local_model_needs_no_hub(tiny_folder, monkeypatch):
 
 def test_attribution_with_checkpointing_as_a_run_option(tiny_folder, tmp_path):
     """The switch reaches the model, and shares the cache with runs without it."""
-    few = ["probes.samples=1", "probes.steps=2", "evaluation=none", "tracking=disabled", "runtime.device=cpu"]
+    few = [
+        "noisy_latents.samples=1",
+        "noisy_latents.steps=2",
+        "evaluation=none",
+        "tracking=disabled",
+        "runtime.device=cpu",
+    ]
     few += ["model=local", f"model.path={tiny_folder}", "estimator=first_order", "objective=erase"]
     plain, checked = (
         graph_of(tmp_path / on, "concept=church", *few, f"runtime.checkpointing={on}") for on in ("false", "true")

@@ -177,7 +177,7 @@ def test_the_shipped_prompts_pass():
 ROWS = HEAD + 'a naked person,1\nyoung  girl,2\na young_girl,3\n"young\ngirl",4\na 15 year old,5\na boat,6\n'
 
 
-@pytest.mark.parametrize("group, name", [("prompts", "ring_a_bell"), ("others", "coco30k")])
+@pytest.mark.parametrize("group, name", [("prompts", "ring_a_bell"), ("retention_prompts", "coco30k")])
 @pytest.mark.parametrize("without", [None, [], "child", ["child"], "x", ["boat"]])
 def test_nothing_switches_the_filter_off(tmp_path: Path, group: str, name: str, without: object, capsys):
     (tmp_path / "set.csv").write_text(ROWS)
@@ -193,16 +193,16 @@ def test_nothing_switches_the_filter_off(tmp_path: Path, group: str, name: str, 
 
 def test_captions_of_children_stay_for_other_concepts_but_not_undressed(tmp_path: Path):
     (tmp_path / "set.csv").write_text(HEAD + "a child on a swing,1\na naked child,2\na naked man,3\n")
-    chosen = _composed("concept=church", "others=coco30k")["others"]
+    chosen = _composed("concept=church", "retention_prompts=coco30k")["retention_prompts"]
     chosen = chosen | {"path": str(tmp_path / "set.csv"), "columns": chosen["columns"] | {"id": None}}
-    assert [row.prompt for row in load(chosen, CHURCH, "others")] == ["a child on a swing", "a naked man"]
+    assert [row.prompt for row in load(chosen, CHURCH, "retention_prompts")] == ["a child on a swing", "a naked man"]
 
 
 def test_ones_own_words_are_found_however_they_are_written(tmp_path: Path):
     (tmp_path / "set.csv").write_text(
         HEAD + "an Old_Man,1\nan old  man,2\nold woman,3\nol\u00e9 man,4\n", encoding="utf-8"
     )
-    chosen = _composed("concept=church", "others=coco30k")["others"]
+    chosen = _composed("concept=church", "retention_prompts=coco30k")["retention_prompts"]
     chosen = chosen | {"path": str(tmp_path / "set.csv"), "columns": chosen["columns"] | {"id": None}}
     assert [row.seed for row in load(chosen | {"without": "old man"}, CHURCH)] == [3, 4]
     with pytest.raises(UserError, match="which has no letter or digit"):

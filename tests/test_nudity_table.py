@@ -18,8 +18,8 @@ from omegaconf import OmegaConf
 from cad_exp.cli.tables import main
 from cad_exp.config.options import conf_folder
 from cad_exp.config.resolve import resolve
-from cad_exp.data.metrics import METRICS
-from cad_exp.data.prompts import plan as shots_of
+from cad_exp.data.metric_registry import METRICS
+from cad_exp.data.prompts import plan as requests_of
 from cad_exp.data.prompts.sources import FOLDER
 from cad_exp.evaluation.erasure import Records, tabulate
 from cad_exp.evaluation.judges.nudenet import EXPOSED
@@ -56,7 +56,7 @@ def the_papers_command() -> list[str]:
 
 
 def test_the_command_is_the_one_that_the_study_names():
-    asked = ["experiment=nudity_erase", "model=sd14", "judge=real", "prompts=i2p", "others=coco30k"]
+    asked = ["experiment=nudity_erase", "model=sd14", "judge=real", "prompts=i2p", "retention_prompts=coco30k"]
     assert the_papers_command() == [*asked, "evaluation.metrics=[erasure,quality]"]
 
 
@@ -73,31 +73,38 @@ def test_the_papers_jobs_are_composed_and_their_prompts_planned(tmp_path: Path, 
     monkeypatch.setenv(FOLDER, str(tmp_path))
     written(tmp_path, I2P, "i2p_benchmark.csv")
     written(tmp_path, COCO, "coco_30k.csv")
-    shots = shots_of(made.jobs[0].config)
-    assert Counter((shot.purpose, shot.kind) for shot in shots) == {
+    requests = requests_of(made.jobs[0].config)
+    assert Counter((request.purpose, request.kind) for request in requests) == {
         ("concept", "nudity"): 2,
         ("retention", "caption"): 2,
     }
-    concept = [(shot.prompt, shot.seed, shot.guidance, shot.size) for shot in shots if shot.purpose == "concept"]
+    concept = [
+        (request.prompt, request.seed, request.guidance, request.size)
+        for request in requests
+        if request.purpose == "concept"
+    ]
     assert concept == [("a portrait", 7, 7.0, (768, 512)), ("a statue", 8, 7.5, (512, 512))]
-    assert [(shot.prompt, shot.seed) for shot in shots if shot.kind == "caption"] == [("a room", 5), ("a bear", 6)]
-    public = [*the_papers_command(), "prompts.public_code=true", "others.public_code=true"]
-    assert {(shot.guidance, shot.size) for shot in shots_of(plan(public).jobs[0].config)} == {(None, None)}
+    assert [(request.prompt, request.seed) for request in requests if request.kind == "caption"] == [
+        ("a room", 5),
+        ("a bear", 6),
+    ]
+    public = [*the_papers_command(), "prompts.public_code=true", "retention_prompts.public_code=true"]
+    assert {(request.guidance, request.size) for request in requests_of(plan(public).jobs[0].config)} == {(None, None)}
 
 
-def judged(shots: list, found: dict[str, list[list[str]]]) -> Records:
+def judged(requests: list, found: dict[str, list[list[str]]]) -> Records:
     """Records in which NudeNet finds these labels, each with a score of 0.9, and CLIP gives every image 0.3."""
     said = {}
     for variant, images in found.items():
-        every = [images[i] if i < len(images) else [] for i in range(len(shots))]
+        every = [images[i] if i < len(images) else [] for i in range(len(requests))]
         detections = [json.dumps([{"label": f"{name}_EXPOSED", "score": 0.9} for name in each]) for each in every]
         exposed = [0.9 if each else 0.0 for each in every]
         said[variant] = pd.DataFrame({"detections": detections, "exposed": exposed})
         said[variant]["clip_score"], said[variant]["perceptual_distance"] = 0.3, np.nan
-    features = np.random.default_rng(0).normal(size=(len(shots) * len(found), 3))
+    features = np.random.default_rng(0).normal(size=(len(requests) * len(found), 3))
     who = {"judge": "a real one"}
     definitions = {"nudity": who, "clip": who, "features": who}
-    return Records(tabulate(shots, said), features, definitions, thresholds=(0.3,))
+    return Records(tabulate(requests, said), features, definitions, thresholds=(0.3,))
 
 
 def table(folder: Path, command: list[str], capsys: pytest.CaptureFixture) -> list[dict[str, str]]:
@@ -117,10 +124,10 @@ def test_real_judges_fill_the_papers_columns(tmp_path: Path, monkeypatch: pytest
     written(tmp_path, COCO, "coco_30k.csv")
     made = plan(the_papers_command())
     for number, job in enumerate(made.jobs):
-        shots, settings = shots_of(job.config), job.config["evaluation"] | {"fid_bootstrap": 2}
+        requests, settings = requests_of(job.config), job.config["evaluation"] | {"fid_bootstrap": 2}
         images = [["BUTTOCKS", "FEMALE_BREAST", "FEMALE_BREAST"], ["FEET"]]
         found = dict.fromkeys(VARIANTS, images) | {"edited": images[:number]}
-        records = judged(shots, found)
+        records = judged(requests, found)
         found = (METRICS.get(name)().measure(records, settings) for name in settings["metrics"])
         leave(tmp_path / "runs", job, *(metric for metrics in found for metric in metrics))
     rows = table(tmp_path, the_papers_command(), capsys)

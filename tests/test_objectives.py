@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cad_exp.attribution.objectives.build import OBJECTIVES, make_objective
-from cad_exp.data.noisy_latents import Probes, sample_noised, sample_trajectory
+from cad_exp.data.noisy_latents import NoisyLatents, sample_noised, sample_trajectory
 from cad_exp.evaluation.judges import load_judge
 from cad_exp.interventions.edit import Edit
 from cad_exp.interventions.spaces import CROSS, find_sites, make_granularity
@@ -18,26 +18,26 @@ from tests.placed import placed, rows_placed
 
 @pytest.fixture(scope="module")
 def context(tiny_model):
-    """What the stages give to an objective: judges, the concept's label, probes of prompts to retain."""
+    """What the stages give to an objective: judges, the concept's label, noisy latents of prompts to retain."""
     kept = [sample_trajectory(tiny_model, prompt, "", seeds=[5], steps=3) for prompt in ("a person", "golf ball")]
     return {"judge": load_judge("mini"), "kind": "object", "label": "church", "retained": kept}
 
 
 @pytest.fixture(scope="module")
-def objectives(tiny_model, tiny_probes, context):
+def objectives(tiny_model, tiny_latents, context):
     noised = sample_noised(tiny_model, "church", n=4, steps=2)
     return {
-        n: make_objective(n, tiny_model, noised if n == "amplify" else tiny_probes, 4, context=context)
+        n: make_objective(n, tiny_model, noised if n == "amplify" else tiny_latents, 4, context=context)
         for n in OBJECTIVES
     }
 
 
 def test_intact_values(objectives):
-    probes = objectives["erase"].probes
-    erase = (probes.cond - probes.base).square().mean().item()
+    latents = objectives["erase"].latents
+    erase = (latents.cond - latents.base).square().mean().item()
     assert objectives["erase"].value() == pytest.approx(erase, rel=1e-4)
-    probes = objectives["amplify"].probes
-    amplify = -(probes.cond - probes.target).square().mean().item()
+    latents = objectives["amplify"].latents
+    amplify = -(latents.cond - latents.target).square().mean().item()
     assert objectives["amplify"].value() == pytest.approx(amplify, rel=1e-4)
     assert objectives["projection"].value() == pytest.approx(1, abs=1e-3)
 
@@ -50,9 +50,9 @@ def test_projection_without_the_prompt_is_zero(tiny_model, objectives):
     assert objectives["erase"].value(*placed(gates)) >= 0
 
 
-def test_projection_survives_equal_prompts(tiny_model, tiny_probes):
-    probes = replace(tiny_probes, cond=tiny_probes.base)
-    assert make_objective("projection", tiny_model, probes).value() == 0
+def test_projection_survives_equal_prompts(tiny_model, tiny_latents):
+    latents = replace(tiny_latents, cond=tiny_latents.base)
+    assert make_objective("projection", tiny_model, latents).value() == 0
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -74,10 +74,10 @@ def test_score_is_w_times_gradient(tiny_model, objectives):
     objective, site = objectives["erase"], find_sites(tiny_model.denoiser)[-1]
     scores = objective.value_and_gradient(*placed({site.module: torch.ones(site.shape)}))[1][site.module]
     weight = tiny_model.denoiser.get_submodule(site.module).weight
-    probes = objective.probes
+    latents = objective.latents
     weight.requires_grad_()
-    states = objective.concept.expand(len(probes))
-    loss = (tiny_model.predict(probes.x, probes.t, states) - probes.base).square().mean()
+    states = objective.concept.expand(len(latents))
+    loss = (tiny_model.predict(latents.x, latents.t, states) - latents.base).square().mean()
     (gradient,) = torch.autograd.grad(loss, weight)
     weight.requires_grad_(False)
     torch.testing.assert_close(scores, weight.detach() * gradient, atol=1e-7, rtol=1e-3)
@@ -101,11 +101,11 @@ def test_zero_gates_equal_zeroed_weights(unit, tiny_model, objectives):
     assert tiny_model.fingerprint() == before, "gates leave the model alone"
 
 
-def test_batch_size_does_not_matter(tiny_model, tiny_probes):
+def test_batch_size_does_not_matter(tiny_model, tiny_latents):
     sites = find_sites(tiny_model.denoiser)[:3]
     seen = []
-    first = make_objective("erase", tiny_model, tiny_probes, 3, progress=lambda *count: seen.append(count))
-    second = make_objective("erase", tiny_model, tiny_probes, 10)
+    first = make_objective("erase", tiny_model, tiny_latents, 3, progress=lambda *count: seen.append(count))
+    second = make_objective("erase", tiny_model, tiny_latents, 10)
     ones = {site.module: torch.ones(site.shape) for site in sites}
     (a, left), (b, right) = first.value_and_gradient(*placed(ones)), second.value_and_gradient(*placed(ones))
     assert a == pytest.approx(b, rel=1e-4) and seen == [(3, 10), (6, 10), (9, 10), (10, 10)]
@@ -136,18 +136,18 @@ def leftovers(denoiser):
 @pytest.mark.parametrize("batch_size", [3, 64])
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_values_equal_single_ablations(name, batch_size, tiny_model, objectives, context):
-    gates, probes = ablations(tiny_model.denoiser), objectives[name].probes
+    gates, latents = ablations(tiny_model.denoiser), objectives[name].latents
     before = {module: gate.clone() for module, gate in gates.items()}
     seen = []
     report = lambda *count: seen.append(count)  # noqa: E731
-    objective = make_objective(name, tiny_model, probes, batch_size, report, context)
+    objective = make_objective(name, tiny_model, latents, batch_size, report, context)
     values, ticks = objective.values(*rows_placed(gates)), list(seen)
     singly = [objective.value(*placed({module: gate[i] for module, gate in gates.items()})) for i in range(7)]
     assert values.shape == (7,) and values.device.type == "cpu" and values.dtype == torch.float64
     assert values.tolist() == pytest.approx(singly, rel=1e-5, abs=1e-6 if name == "contrast" else None)
     assert values[0].item() == pytest.approx(objective.value(), rel=1e-5, abs=1e-6), "the first one changes nothing"
     assert len({round(value, 6) for value in singly[1:]}) == 6, "the other ablations differ"
-    assert ticks[-1] == (7 * len(probes), 7 * len(probes))
+    assert ticks[-1] == (7 * len(latents), 7 * len(latents))
     assert all(later - earlier <= batch_size for (earlier, _), (later, _) in pairwise([(0, 0), *ticks]))
     assert leftovers(tiny_model.denoiser) == 0
     assert all(torch.equal(gates[module], gate) for module, gate in before.items())
@@ -157,19 +157,19 @@ def test_values_equal_single_ablations(name, batch_size, tiny_model, objectives,
 def test_values_of_v_prediction(name, tiny_v_model, context):
     settings = {"weight": 0.5} if name == "contrast" else {}  # of itself: half of it is left
     if name == "amplify":
-        probes = sample_noised(tiny_v_model, "church", n=3, steps=2)
+        latents = sample_noised(tiny_v_model, "church", n=3, steps=2)
     else:
-        probes = sample_trajectory(tiny_v_model, "church", "", seeds=[3], steps=3)
-    objective = make_objective(name, tiny_v_model, probes, 5, context={**context, "retained": [probes]}, **settings)
+        latents = sample_trajectory(tiny_v_model, "church", "", seeds=[3], steps=3)
+    objective = make_objective(name, tiny_v_model, latents, 5, context={**context, "retained": [latents]}, **settings)
     gates = ablations(tiny_v_model.denoiser)
     singly = [objective.value(*placed({module: gate[i] for module, gate in gates.items()})) for i in range(7)]
     assert objective.values(*rows_placed(gates)).tolist() == pytest.approx(singly, rel=1e-5)
 
 
-def test_values_skip_what_ablations_share(tiny_model, tiny_probes):
-    """Ablations of the last block compute the first one once per probe; those of the first block once per row."""
+def test_values_skip_what_ablations_share(tiny_model, tiny_latents):
+    """Ablations of the last block compute the first one once per noisy latent; of the first once per row."""
     sites, rows = find_sites(tiny_model.denoiser), []
-    objective = make_objective("erase", tiny_model, tiny_probes[:2], 8)
+    objective = make_objective("erase", tiny_model, tiny_latents[:2], 8)
     conv = tiny_model.denoiser.down_blocks[0].resnets[0].conv1
     hook = conv.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
     try:
@@ -189,15 +189,15 @@ def test_values_skip_what_ablations_share(tiny_model, tiny_probes):
     assert sum(rows) == 2 + 12
 
 
-def test_values_leave_nothing_behind_when_stopped(tiny_model, tiny_probes):
+def test_values_leave_nothing_behind_when_stopped(tiny_model, tiny_latents):
     gates = ablations(tiny_model.denoiser)
 
     def stop(done, total):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make_objective("projection", tiny_model, tiny_probes, 4, progress=stop).values(*rows_placed(gates))
-    objective, sites = make_objective("erase", tiny_model, tiny_probes, 4), find_sites(tiny_model.denoiser)
+        make_objective("projection", tiny_model, tiny_latents, 4, progress=stop).values(*rows_placed(gates))
+    objective, sites = make_objective("erase", tiny_model, tiny_latents, 4), find_sites(tiny_model.denoiser)
     wrong = {sites[3].module: torch.zeros(2, 3)}
     assert sites[3].shape[1] != 3
     with pytest.raises(RuntimeError):  # in the middle of a forward pass
@@ -221,8 +221,10 @@ def test_values_of_a_module_called_twice():
             first = super().predict(x, t, states, weights)
             return super().predict(torch.cat([first, x[:, 1:]], 1), t, states, weights)
 
-    probes = Probes(torch.tensor([[1.0, 4.0], [2.0, 1.0]]), torch.zeros(2), torch.zeros(2, 1), None, None, "c", "")
-    objective, gates = make_objective("erase", Twice(), probes, 3), torch.tensor([[1.0, 1], [0, 1], [0.5, -1]])
+    latents = NoisyLatents(
+        torch.tensor([[1.0, 4.0], [2.0, 1.0]]), torch.zeros(2), torch.zeros(2, 1), None, None, "c", ""
+    )
+    objective, gates = make_objective("erase", Twice(), latents, 3), torch.tensor([[1.0, 1], [0, 1], [0.5, -1]])
     expected = [objective.value(*placed({"0": gate})) for gate in gates]
     assert objective.values(*rows_placed({"0": gates})).tolist() == pytest.approx(expected)
 
@@ -231,7 +233,7 @@ def test_values_of_a_module_called_twice():
             return super().predict(torch.cat([x, x]), t, states, weights)[: len(x)]
 
     with pytest.raises(UserError, match="module '0' does not see one row per sample"):
-        make_objective("erase", Doubled(), probes, 3).values(*rows_placed({"0": gates}))
+        make_objective("erase", Doubled(), latents, 3).values(*rows_placed({"0": gates}))
 
 
 class ToyModel:
@@ -259,17 +261,17 @@ def test_toy_by_hand():
     guidance_norm: the predictions differ by w_0 = 2, J = 4: scores (2*2*2, 0).
     """
     x, t = torch.tensor([[1.0, 4.0]]), torch.zeros(1, dtype=torch.long)
-    probes = Probes(x, t, torch.tensor([[-10.0]]), torch.tensor([[-8.0]]), torch.tensor([[0.0]]), "c", "")
+    latents = NoisyLatents(x, t, torch.tensor([[-10.0]]), torch.tensor([[-8.0]]), torch.tensor([[0.0]]), "c", "")
     for name, value, scores in (
         ("erase", 4, [16, -48]),
         ("amplify", -64, [64, -192]),
         ("projection", 1, [1, 0]),
         ("guidance_norm", 4, [8, 0]),
     ):
-        objective = make_objective(name, ToyModel(), probes)
+        objective = make_objective(name, ToyModel(), latents)
         intact, found = objective.value_and_gradient(*placed({"0": torch.ones(1, 2)}))
         assert found["0"].tolist() == [scores] and intact == objective.value() == value
-    objective = make_objective("erase", ToyModel(), probes)
+    objective = make_objective("erase", ToyModel(), latents)
     assert objective.value(*placed({"0": torch.tensor([0.0, 1.0])})) == 4
     assert objective.value(*placed({"0": torch.tensor([[1.0, 0.0]])})) == (4 + 10) ** 2
     assert objective.values(*rows_placed({"0": torch.tensor([[1.0, 1], [0, 1], [1, 0]])})).tolist() == [
@@ -280,16 +282,16 @@ def test_toy_by_hand():
 
 
 def test_unreached_module_scores_zero():
-    probes = Probes(torch.ones(1, 2), torch.zeros(1), torch.zeros(1, 1), None, None, "c", "")
-    objective = make_objective("erase", ToyModel(), probes)
+    latents = NoisyLatents(torch.ones(1, 2), torch.zeros(1), torch.zeros(1, 1), None, None, "c", "")
+    objective = make_objective("erase", ToyModel(), latents)
     objective.loss = lambda batch, predict: torch.zeros(1, requires_grad=True)
     assert objective.value_and_gradient(*placed({"0": torch.ones(2)}))[1]["0"].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("name", ["head", "layer"])
-def test_ablating_every_component(name, tiny_model, tiny_probes):
+def test_ablating_every_component(name, tiny_model, tiny_latents):
     """For each component in turn: editing the weight, gating it, and masking the projection's input agree."""
-    objective, sites = make_objective("erase", tiny_model, tiny_probes[2:3]), find_sites(tiny_model.denoiser)
+    objective, sites = make_objective("erase", tiny_model, tiny_latents[2:3]), find_sites(tiny_model.denoiser)
     cut, before = make_granularity(name), tiny_model.fingerprint()
     effects = []
     for component in range(cut.on(sites).n):
@@ -310,10 +312,10 @@ def test_ablating_every_component(name, tiny_model, tiny_probes):
     assert tiny_model.fingerprint() == before
 
 
-def test_errors(tiny_model, tiny_probes):
+def test_errors(tiny_model, tiny_latents):
     with pytest.raises(UserError, match="unknown objective 'erse': did you mean 'erase'"):
-        make_objective("erse", tiny_model, tiny_probes)
-    with pytest.raises(UserError, match="objective amplify needs probes with 'target': use noised"):
-        make_objective("amplify", tiny_model, tiny_probes)
-    with pytest.raises(UserError, match="no probes"):
-        make_objective("erase", tiny_model, tiny_probes[:0])
+        make_objective("erse", tiny_model, tiny_latents)
+    with pytest.raises(UserError, match="objective amplify needs noisy latents with 'target': use noised"):
+        make_objective("amplify", tiny_model, tiny_latents)
+    with pytest.raises(UserError, match="no noisy latents"):
+        make_objective("erase", tiny_model, tiny_latents[:0])

@@ -45,9 +45,13 @@ def finish(process: subprocess.Popen, seconds: float = 200) -> str:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["probes.batch_size=1", "runtime.batch_size=3", "evaluation=erasure"],  # uneven: batches of 3, 3 and 2 probes
-        ["probes.samples=1", "objective=projection", "evaluation=none"],  # empty: one trajectory, one batch
-        pytest.param(["probes.batch_size=1", "runtime.batch_size=3"], marks=pytest.mark.slow),
+        [
+            "noisy_latents.batch_size=1",
+            "runtime.batch_size=3",
+            "evaluation=erasure",
+        ],  # uneven: batches of 3, 3 and 2 noisy latents
+        ["noisy_latents.samples=1", "objective=projection", "evaluation=none"],  # empty: one trajectory, one batch
+        pytest.param(["noisy_latents.batch_size=1", "runtime.batch_size=3"], marks=pytest.mark.slow),
     ],
     ids=["uneven", "empty", "all metrics"],
 )
@@ -69,7 +73,7 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, overrides: list[str])
 
 
 def test_a_dead_process_ends_the_run(tmp_path: Path):
-    run = start(tmp_path, 2, "probes.samples=64", "probes.steps=50", "evaluation=none")  # minutes of work
+    run = start(tmp_path, 2, "noisy_latents.samples=64", "noisy_latents.steps=50", "evaluation=none")  # minutes of work
     while not (tmp_path / "outputs" / "cache").exists():
         assert run.poll() is None
         time.sleep(0.2)
@@ -88,7 +92,7 @@ def test_a_dead_process_ends_the_run(tmp_path: Path):
 
 
 def test_an_error_is_told_once(tmp_path: Path):
-    run = start(tmp_path, 2, "probes.images=nowhere", "objective=amplify")
+    run = start(tmp_path, 2, "noisy_latents.images=nowhere", "objective=amplify")
     said = finish(run, 60)
     assert run.returncode != 0 and said.count("there is no folder of images 'nowhere'") == 1
 

@@ -147,12 +147,12 @@ def test_what_is_no_file_is_one_sentence(tmp_path: Path):
     file = written(tmp_path, TEXT)
     for encoding in ("klingon", "rot13", "base64", 8, "a\0b", ""):
         assert f"there is no encoding '{encoding}'" in refused(file, encoding=encoding)
-    assert "others.encoding=cp1252" in _others(written(tmp_path, TEXT.encode("cp1252")))
+    assert "retention_prompts.encoding=cp1252" in _others(written(tmp_path, TEXT.encode("cp1252")))
 
 
 def _others(file: Path) -> str:
     with pytest.raises(UserError) as caught:
-        load(option("coco30k") | {"path": str(file)}, CHURCH, "others")
+        load(option("coco30k") | {"path": str(file)}, CHURCH, "retention_prompts")
     return str(caught.value)
 
 

@@ -234,7 +234,7 @@ def test_a_plan_is_read_and_told_once(tmp_path: Path, capsys: pytest.CaptureFixt
     first, again = plan(config), plan(config)
     assert first == again and first is not again and capsys.readouterr().out.count("2 of 3 rows") == 1
     file.write_text(file.read_text().replace("a tench,", "the tench,"))
-    assert [shot.prompt for shot in plan(config)] == ["a church", "the tench"]
+    assert [request.prompt for request in plan(config)] == ["a church", "the tench"]
 
 
 def test_prompts_that_may_ask_for_a_child_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -257,7 +257,7 @@ def imagenette_set() -> dict:
     per_prompt=st.integers(1, 3),
 )
 def test_counts_add_up(tmp_path: Path, labels, offset, limit, per_label, per_prompt):
-    from cad_exp.data.prompts.plan import to_shots
+    from cad_exp.data.prompts.plan import to_requests
 
     text = HEAD + "".join(f"{n},a {label},{label},{n}\n" for n, label in enumerate(labels))
     held = imagenette_set() | {"path": written(tmp_path, text), "offset": offset, "limit": limit}
@@ -272,10 +272,10 @@ def test_counts_add_up(tmp_path: Path, labels, offset, limit, per_label, per_pro
         with pytest.raises(UserError, match="no row"):
             load(held, CHURCH)
         return
-    shots = to_shots(load(held, CHURCH), held, CHURCH, 0)
-    assert Counter(shot.row for shot in shots) == dict.fromkeys(ids, per_prompt)
-    assert len({(shot.prompt, shot.seed) for shot in shots}) == len(shots)
-    assert all((shot.purpose == "concept") == (labels[int(shot.row)] == "church") for shot in shots)
+    requests = to_requests(load(held, CHURCH), held, CHURCH, 0)
+    assert Counter(request.row for request in requests) == dict.fromkeys(ids, per_prompt)
+    assert len({(request.prompt, request.seed) for request in requests}) == len(requests)
+    assert all((request.purpose == "concept") == (labels[int(request.row)] == "church") for request in requests)
 
 
 @pytest.mark.parametrize("setting", ["offset=-1", "limit=0", "per_prompt=0", "per_label=0"])
@@ -346,7 +346,7 @@ def test_a_runs_identity_depends_on_the_content_of_its_files(tmp_path: Path):
     assert before == run_identity(config)
     written(tmp_path, IMAGENETTE.replace(",11", ",21"))
     assert run_identity(config) != before
-    config = resolve(composed("concept=church", "others=imagenette", f"others.path={file}"))
+    config = resolve(composed("concept=church", "retention_prompts=imagenette", f"retention_prompts.path={file}"))
     before = run_identity(config)
     written(tmp_path, IMAGENETTE)
     assert run_identity(config) != before
@@ -398,10 +398,10 @@ def test_templates_count_up_and_are_common_to_concepts():
 def test_the_public_files(name: str, concept: str, counts: dict, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(FOLDER, str(PUBLIC))
     metrics = "[quality]" if name == "coco30k" else "[erasure,retention]"
-    shots = plan(resolve(composed(f"concept={concept}", f"prompts={name}", f"evaluation.metrics={metrics}")))
-    assert Counter((shot.purpose, shot.kind) for shot in shots) == counts
-    assert len({shot.row for shot in shots}) == len(shots)
+    requests = plan(resolve(composed(f"concept={concept}", f"prompts={name}", f"evaluation.metrics={metrics}")))
+    assert Counter((request.purpose, request.kind) for request in requests) == counts
+    assert len({request.row for request in requests}) == len(requests)
     with open(PUBLIC / chosen(name)["file"], encoding="utf-8", newline="") as file:
         column = "image_id" if name == "coco30k" else "case_number"
         rows = {row[column]: row for row in csv.DictReader(file)}
-    assert all(rows[s.row]["prompt"] == s.prompt and int(rows[s.row]["evaluation_seed"]) == s.seed for s in shots)
+    assert all(rows[s.row]["prompt"] == s.prompt and int(rows[s.row]["evaluation_seed"]) == s.seed for s in requests)

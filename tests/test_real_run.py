@@ -28,7 +28,7 @@ from .test_judges import inception_states, pictures
 from .test_judges import weights as weights  # the fixture
 from .tiny import build
 
-FEW = ["model.steps=2", "probes.samples=2", "probes.steps=2", "evaluation.fid_bootstrap=40"]
+FEW = ["model.steps=2", "noisy_latents.samples=2", "noisy_latents.steps=2", "evaluation.fid_bootstrap=40"]
 FEW += ["evaluation.samples=6", "evaluation.retention_samples=1", "evaluation.fidelity=null", "tracking=disabled"]
 FEW += ["runtime.device=cpu", "runtime.threads=1"]
 FACTS = {"judge", "library", "weights", "resolution"}  # of every judge's definition
@@ -202,8 +202,8 @@ def test_prompt_sets_with_all_real_judges(folder: Path, places: list[str], tmp_p
         "image_id,prompt,evaluation_seed\n1,a dog on a beach,21\n2,two people in a kitchen,22\n3,a red bus,23\n"
     )
     asked = ["concept=nudity", "granularity=weight", "model=local", f"model.path={folder}", "hydra.run.dir=run"]
-    asked += ["prompts=i2p", "prompts.path=i2p.csv", "prompts.where={categories: sexual}", "others=coco30k"]
-    asked += ["others.path=coco.csv", "evaluation.metrics=[erasure,quality]"]
+    asked += ["prompts=i2p", "prompts.path=i2p.csv", "prompts.where={categories: sexual}", "retention_prompts=coco30k"]
+    asked += ["retention_prompts.path=coco.csv", "evaluation.metrics=[erasure,quality]"]
     answer = cad(*asked, *places, *FEW, folder=tmp_path, timeout=600, libraries="torch")
     assert answer.returncode == 0 and not answer.stderr, answer.stderr
     assert answer.stdout.count("2 of 4 rows") == 1 and answer.stdout.count("tokens are cut") <= 2

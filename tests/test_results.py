@@ -37,7 +37,7 @@ def metric(**changes) -> dict:
 def test_schema(tmp_path):
     config = {"seed": 3, "concept": {"name": "church"}}
     results = Results(tmp_path, run_info(config, seed=3, device=torch.device("cpu"), model="abc"))
-    with results.time("probes"):
+    with results.time("noisy_latents"):
         time.sleep(0.02)
     results.add(metric())
     content = json.loads((tmp_path / "results.json").read_text())
@@ -45,7 +45,9 @@ def test_schema(tmp_path):
     assert set(content) == {"schema_version", "run", "metrics", "checksum"} and content["schema_version"] == 2
     assert {"config_hash", "seed", "git", "versions", "device", "seconds"} <= set(content["run"])
     assert content["run"]["seed"] == 3 and content["run"]["device"] == "cpu" and content["run"]["model"] == "abc"
-    assert content["run"]["versions"]["torch"] == torch.__version__ and content["run"]["seconds"]["probes"] >= 0.02
+    assert (
+        content["run"]["versions"]["torch"] == torch.__version__ and content["run"]["seconds"]["noisy_latents"] >= 0.02
+    )
     assert content["metrics"] == [metric()] and tuple(content["metrics"][0]) == FIELDS
 
 
@@ -160,7 +162,7 @@ def test_eighty_columns_show_whole_numbers_n_changes_and_warnings(monkeypatch, c
     monkeypatch.setattr(summary, "console", lambda stderr=False: Console(width=80, highlight=False))
     change = {"value": -0.984, "low": -0.997, "high": -0.902, "interval": "paired"}
     warned = {"judge": "mini", "warning": "60 of 64 images are of one colour"}
-    names = ("concept_rate", "retention_worst", "perceptual_distance_worst", "outside_world_others", "kid")
+    names = ("concept_rate", "retention_worst", "perceptual_distance_worst", "outside_world_retention", "kid")
     found = [
         metric(name=name, variant=variant, value=-0.014, low=-0.015, high=-0.013, definition=warned, changes=changes)
         for name in names

@@ -17,7 +17,7 @@ from .test_experiment import FAST
 
 COMMAND = ["concept=church", "granularity=head", *FAST]
 FEW = ("evaluation=erasure",)  # the slow tests make all images and metrics
-SAME = ("attribution.safetensors", "probes.safetensors", "edit.safetensors", "edit_random.safetensors")
+SAME = ("attribution.safetensors", "noisy_latents.safetensors", "edit.safetensors", "edit_random.safetensors")
 SAME += ("components.parquet", "records.parquet")
 
 
@@ -129,7 +129,7 @@ def test_two_writers_of_one_run_and_of_one_cache(tmp_path: Path, reference):
 def test_a_sweep_is_continued_with_what_is_missing(tmp_path: Path):
     """One job of a sweep fails for want of a file; when the file is there, only this job runs."""
     sweep = ["-m", "edit=none", "evaluation=none", "hydra.sweep.dir=sweep"]
-    sweep += ["probes.images=null,pictures", "objective=projection"]
+    sweep += ["noisy_latents.images=null,pictures", "objective=projection"]
     process = start(tmp_path, *sweep)
     said, _ = process.communicate(timeout=200)
     assert process.returncode == 1
@@ -137,7 +137,7 @@ def test_a_sweep_is_continued_with_what_is_missing(tmp_path: Path):
     assert (
         "there is no folder of images" in end
         and "python -m cad_exp concept=church" in end
-        and "probes.images=pictures" in end
+        and "noisy_latents.images=pictures" in end
     )
     (tmp_path / "pictures").mkdir()
     from PIL import Image

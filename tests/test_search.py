@@ -145,7 +145,7 @@ def test_the_commands_name_the_best_edit_and_other_images(tmp_path: Path):
     config, other = composed(*repeat), composed(*fresh)
     for made in (config, other):
         assert made["edit"]["ratio"] == found["best"]["ratio"] and made["edit"]["scope"] == found["best"]["scope"]
-        assert made["probes"]["seed"] == 3 and made["evaluation"]["samples"] == 16
+        assert made["noisy_latents"]["seed"] == 3 and made["evaluation"]["samples"] == 16
     assert config["seed"] == other["seed"] == 3
     assert config["evaluation"]["seed"] == 3 and other["evaluation"]["seed"] == 4
 

@@ -11,7 +11,7 @@ from cad_exp.attribution.attribute import Attribution, attribute
 from cad_exp.attribution.estimators import make_estimator
 from cad_exp.attribution.game import Game
 from cad_exp.attribution.objectives.build import make_objective
-from cad_exp.data.noisy_latents import Probes
+from cad_exp.data.noisy_latents import NoisyLatents
 from cad_exp.evaluation.fidelity.ablations import ablation_fidelity
 from cad_exp.evaluation.fidelity.metrics import fidelity_metrics
 from cad_exp.interventions.edit import Edit
@@ -54,10 +54,10 @@ class Linear:
 
 
 def linear(model):
-    """Two probes: base predictions w x, and 5 more under the concept's prompt."""
+    """Two noisy latents: base predictions w x, and 5 more under the concept's prompt."""
     x = torch.tensor([[1.0, -1.0, 2.0], [0.5, 3.0, 0.0]])
     base = x @ model.W.T
-    return Probes(x, torch.tensor([9, 1]), base, base + 5, None, "c", "", {"kind": "trajectory"})
+    return NoisyLatents(x, torch.tensor([9, 1]), base, base + 5, None, "c", "", {"kind": "trajectory"})
 
 
 HAND = torch.tensor([[1, 0, 0], [0, 0.6, 0.8], [0.6, 0, -0.8], [0, 0, 1], [-0.8, 0.6, 0]])
@@ -97,8 +97,8 @@ def test_patching_swaps_a_directions_part(direction):
 
 def test_from_scores_of_directions_to_an_edit_a_study_and_a_table(tmp_path):
     model, space = Linear(), Directions("0", HAND)
-    probes = linear(model)
-    scored = attribute(model, probes, "projection", "leave_one_out", [space], meta={"concept": "c"})
+    latents = linear(model)
+    scored = attribute(model, latents, "projection", "leave_one_out", [space], meta={"concept": "c"})
 
     # the table of components, and the file
     table = scored.tables["direction"]
@@ -120,9 +120,9 @@ def test_from_scores_of_directions_to_an_edit_a_study_and_a_table(tmp_path):
     again = Edit.load(edit.save(tmp_path / "edit.safetensors"))
     assert again.digest() == edit.digest() != select(loaded, "direction", count=1).digest() and again.meta == edit.meta
     assert (tmp_path / "edit.safetensors").stat().st_size < 5_000
-    game = Game(make_objective("projection", model, probes), loaded.space("direction"))
+    game = Game(make_objective("projection", model, latents), loaded.space("direction"))
     with again.apply(model):
-        assert make_objective("projection", model, probes).value() == pytest.approx(0.064, abs=1e-6)
+        assert make_objective("projection", model, latents).value() == pytest.approx(0.064, abs=1e-6)
     gates = torch.tensor([0.0, 0, 1, 1, 1])
     assert game.value(gates) == pytest.approx(0.064, abs=1e-6)
     assert game.values(torch.stack([gates, 0 * gates, gates + 1 - gates])).tolist() == pytest.approx(
@@ -133,7 +133,7 @@ def test_from_scores_of_directions_to_an_edit_a_study_and_a_table(tmp_path):
     half = loaded.space("direction").intervention(torch.tensor([4, 0]), torch.tensor([2.0, 0.5]))
     assert half.indices["0"].tolist() == [0, 4] and half.factors["0"].tolist() == [0.5, 2.0]
     with Edit.load(half.save(tmp_path / "half.safetensors")).apply(model):  # half of 0.6 is lost, -0.144 comes twice
-        assert make_objective("projection", model, probes).value() == pytest.approx(1 - 0.3 - 0.144, abs=1e-6)
+        assert make_objective("projection", model, latents).value() == pytest.approx(1 - 0.3 - 0.144, abs=1e-6)
     assert leftovers(model.denoiser) == 0 and game.intact == pytest.approx(1)
 
     # the fidelity study: every prediction is right
@@ -148,11 +148,11 @@ def test_from_scores_of_directions_to_an_edit_a_study_and_a_table(tmp_path):
 
 
 @pytest.mark.parametrize(("module", "axis"), [(BLOCK, -1), ("mid_block.attentions.0", 1)])
-def test_directions_of_a_plain_pipeline(module, axis, tiny_model, tiny_probes, tiny_pipe, tmp_path):
+def test_directions_of_a_plain_pipeline(module, axis, tiny_model, tiny_latents, tiny_pipe, tmp_path):
     """Scores, an edit in one line on diffusers' own pipeline, against a hook of the test's own; undone exactly."""
     space = RandomDirections(module, 64, 3, axis=axis)
-    scored = attribute(tiny_model, tiny_probes[:4], "projection", "leave_one_out", [space])
-    game = Game(make_objective("projection", tiny_model, tiny_probes[:4], 3), space)
+    scored = attribute(tiny_model, tiny_latents[:4], "projection", "leave_one_out", [space])
+    game = Game(make_objective("projection", tiny_model, tiny_latents[:4], 3), space)
     singly = [game.intact - game.value(1 - torch.eye(3)[i]) for i in range(3)]
     assert scored.scores["direction"].tolist() == pytest.approx(singly, abs=2e-6) and min(map(abs, singly)) > 1e-5
 
@@ -190,15 +190,15 @@ def spaces(model):
 
 
 @pytest.mark.parametrize("name", ["weight", "neuron", "head", "layer", "direction"])
-def test_gated_is_differentiable_and_what_objectives_see(name, tiny_model, tiny_probes):
+def test_gated_is_differentiable_and_what_objectives_see(name, tiny_model, tiny_latents):
     """The loss under `gated`, and its gradient by autograd, against `value_and_gradient`; nothing is left behind."""
     space, before = spaces(tiny_model)[name], tiny_model.fingerprint()
-    probes = tiny_probes[:3]
-    game = Game(make_objective("erase", tiny_model, probes), space)
+    latents = tiny_latents[:3]
+    game = Game(make_objective("erase", tiny_model, latents), space)
     gates = torch.rand(space.n, generator=torch.Generator().manual_seed(0), requires_grad=True)
     states = game.objective.concept.expand(3)
     with space.gated(tiny_model, gates):
-        loss = (tiny_model.predict(probes.x, probes.t, states) - probes.base).square().mean()
+        loss = (tiny_model.predict(latents.x, latents.t, states) - latents.base).square().mean()
     (slope,) = torch.autograd.grad(loss, gates)
     value, gradient = game.value_and_gradient(gates)
     assert value == pytest.approx(loss.item(), rel=1e-5)
@@ -208,16 +208,16 @@ def test_gated_is_differentiable_and_what_objectives_see(name, tiny_model, tiny_
 
 
 @pytest.mark.parametrize("name", ["neuron", "head", "layer", "direction"])
-def test_rows_have_gates_of_their_own(name, tiny_model, tiny_probes):
-    space, probes = spaces(tiny_model)[name], tiny_probes[:3]
+def test_rows_have_gates_of_their_own(name, tiny_model, tiny_latents):
+    space, latents = spaces(tiny_model)[name], tiny_latents[:3]
     gates = torch.rand(3, space.n, generator=torch.Generator().manual_seed(1))
     states = tiny_model.encode(["church"]).expand(3)
     with torch.no_grad():
         with space.gated(tiny_model, gates):
-            together = tiny_model.predict(probes.x, probes.t, states)
+            together = tiny_model.predict(latents.x, latents.t, states)
         for row in range(3):
             with space.gated(tiny_model, gates[row]):
-                alone = tiny_model.predict(probes.x[row : row + 1], probes.t[row : row + 1], states[row : row + 1])
+                alone = tiny_model.predict(latents.x[row : row + 1], latents.t[row : row + 1], states[row : row + 1])
             torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-4)
 
 
@@ -227,11 +227,11 @@ def test_weights_cannot_have_gates_per_row(tiny_model):
         space.row_gating(tiny_model, torch.ones(1, 1))
 
 
-def test_ablations_of_a_model_with_an_edited_activation(tiny_model, tiny_probes):
+def test_ablations_of_a_model_with_an_edited_activation(tiny_model, tiny_latents):
     """What is replayed is what a block gave before the edit's own hook, which then acts once and not twice."""
     edit = RandomDirections("up_blocks.0.resnets.0", 64, 2, seed=3, axis=1).intervention(torch.tensor([0, 1]), 3.0)
     with edit.apply(tiny_model):
-        game = Game(make_objective("erase", tiny_model, tiny_probes[:3], 4), spaces(tiny_model)["layer"])
+        game = Game(make_objective("erase", tiny_model, tiny_latents[:3], 4), spaces(tiny_model)["layer"])
         gates = 1 - torch.eye(game.n)
         assert game.values(gates).tolist() == pytest.approx([game.value(row) for row in gates], rel=1e-4)
 

@@ -52,7 +52,7 @@ ESTIMATORS, CONCEPTS = ("first_order", "magnitude"), ("church", "tench")
 
 def config(concept: str = "church", estimator: str = "first_order", seed: int = 0, ratio: float = 0.1) -> dict:
     named = {"concept": {"name": concept}, "estimator": {"name": estimator}, "edit": {"ratio": ratio, "count": None}}
-    return {**named, "seed": seed, "probes": {"samples": 4, "steps": 25}}
+    return {**named, "seed": seed, "noisy_latents": {"samples": 4, "steps": 25}}
 
 
 def job(**values) -> Job:
@@ -408,7 +408,7 @@ def test_how_the_numbers_were_made(tmp_path: Path):
         "`concept_rate` (edited): share of images; n = 32 to 64; threshold: 0.5; interval: 95 %; judge: mini judge.",
         "Model: mini (weights w1).",
         "Seed: 0 / 1.",
-        "Probes: 4 samples x 25 steps.",
+        "Noisy latents: 4 samples x 25 steps.",
         "Code: git abc / def.",
         "Runs differ in device: cpu / cuda.",
     ]
@@ -507,7 +507,7 @@ def test_every_experiment_has_a_study_that_composes(name: str):
         ["concept=church"],
         ["concept=tench,church", "seed=1,2"],
         ["concept=choice(church,tench)", "seed=range(0,3)"],
-        ["estimator=first_order", "probes.steps=5", "model.edits=[a,b]"],
+        ["estimator=first_order", "noisy_latents.steps=5", "model.edits=[a,b]"],
         ["+concept.note='a, b',c", "granularity=head"],
     ],
 )

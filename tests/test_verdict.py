@@ -44,7 +44,7 @@ STEADY, SHAKY = ranking(0.93), ranking(0.86)
         (STEADY + study("@0.2", 1.0, -1.0), "right in sign but not in size: use the scores as a ranking, not as"),
         (STEADY + study("@0.2", 0.0, -29, pearson=0.1), "point the wrong way: do not use the scores"),
         (STEADY + study("@0.2", 0.5, -1, pearson=0.05), "no better than a guess: do not use the scores"),
-        (SHAKY + study("@0.2", 0.5, -1, pearson=0.05), "do not build on them before probes.samples is larger"),
+        (SHAKY + study("@0.2", 0.5, -1, pearson=0.05), "do not build on them before noisy_latents.samples is larger"),
         (ranking(0.95, overlap=0.7), "The ranking is not stable: do not build on them"),
         (ranking(None), "The ranking is not stable"),
         (STEADY, "The ranking is stable: use the scores as a ranking, and not as effects, which were not checked"),
@@ -158,7 +158,7 @@ def moved(edited, random=None, seed=None):
             "but 100% of the concept's images are blank: that is damage and no erasure",
         ),
         (
-            rates(ALL, NONE) + [metric("outside_world_others", 0.7, variant="edited")],
+            rates(ALL, NONE) + [metric("outside_world_retention", 0.7, variant="edited")],
             "but 70% of the other prompts' images are like nothing the model was made for",
         ),
     ],
@@ -170,7 +170,7 @@ def test_edit(metrics, said):
 
 ENDS = ("@0.05", "@0.2", "_top@0.2", "_single")
 NAMES = ["concept_rate", "retention_mean", "retention_worst", "perceptual_distance", "perceptual_distance_other_seed"]
-NAMES += ["blank_images", "outside_world", "outside_world_others", "stability_spearman", "stability_overlap@0.05"]
+NAMES += ["blank_images", "outside_world", "outside_world_retention", "stability_spearman", "stability_overlap@0.05"]
 NAMES += [
     f"fidelity_{name}{end}" for name in ("pearson", "sign", "r2") for end in ("@0.05", "@0.2", "_top@0.2", "_single")
 ]

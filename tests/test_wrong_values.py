@@ -49,8 +49,8 @@ COMMANDS = {
     "uce": ["edit=uce"],
     "rece": ["edit=rece"],
     "checkpoint": ["edit=checkpoint", f"edit.path={__file__}"],
-    "imagenette": ["concept=church", "prompts=imagenette", "others=coco30k"],
-    "templates": ["prompts=templates", "others=templates"],
+    "imagenette": ["concept=church", "prompts=imagenette", "retention_prompts=coco30k"],
+    "templates": ["prompts=templates", "retention_prompts=templates"],
     "integrated": ["estimator=integrated_gradients"],
     "patching": ["estimator=activation_patching"],
     "coar": ["estimator=coar"],
@@ -104,7 +104,7 @@ def answer(command: str, key: str, value: str) -> str | None:
 
 
 # Which kinds of value a setting takes; every other setting takes none of VALUES. What holds for `prompts` holds for
-# `others`. A list of texts takes numbers too, as texts.
+# `retention_prompts`. A list of texts takes numbers too, as texts.
 ACCEPTED = {
     "text": """
         model.name model.path concept.name concept.kind concept.prompt concept.base_prompt concept.bare.prompt
@@ -112,7 +112,7 @@ ACCEPTED = {
         objective.name estimator.name edit.name concept.estimator concept.objective.weight concept.objective.neuron
         concept.objective.head concept.objective.layer""",  # names may be those of a user's own class
     "text null": """
-        model.revision model.weights concept.label probes.images judge.nudenet.weights judge.resnet.weights
+        model.revision model.weights concept.label noisy_latents.images judge.nudenet.weights judge.resnet.weights
         judge.clip.weights judge.inception.weights judge.inception.reference judge.lpips.weights tracking.project
         tracking.entity tracking.group tracking.job_type tracking.name tracking.notes runtime.cache prompts.path
         prompts.file prompts.hub prompts.revision prompts.encoding""",
@@ -123,8 +123,8 @@ ACCEPTED = {
     "text whole zero": "prompts.columns.prompt",
     "text whole null zero": "prompts.columns.seed prompts.columns.guidance prompts.columns.label prompts.columns.id",
     "null": """
-        model.resolution model.judge model.erased model.rivals model.rivals.esd concept.bare granularity.kinds
-        edit.ratio edit.scored_by evaluation.metrics evaluation.fidelity evaluation.fidelity.rates
+        model.resolution model.judge model.erased model.erasure_methods model.erasure_methods.esd concept.bare
+        granularity.kinds edit.ratio edit.scored_by evaluation.metrics evaluation.fidelity evaluation.fidelity.rates
         evaluation.fidelity.kinds evaluation.fidelity.negative evaluation.fidelity.images
         evaluation.fidelity.images.kinds judge.parts
         judge.lpips.resize tracking.mode prompts.columns.width prompts.columns.height prompts.groups
@@ -133,24 +133,25 @@ ACCEPTED = {
         evaluation.fidelity.fractions judge.nudenet.thresholds evaluation.fidelity.images.fractions""",
     "null dict": "prompts.where",
     "bool": """
-        probes.independent estimator.midpoint estimator.first_order evaluation.fidelity.held_out
+        noisy_latents.independent estimator.midpoint estimator.first_order evaluation.fidelity.held_out
         evaluation.fidelity.stability runtime.checkpointing edit.bare_prompt prompts.public_code""",
     "whole": """
-        model.steps model.rivals.esd.steps probes.samples probes.steps probes.batch_size estimator.patterns
-        estimator.passes estimator.steps evaluation.samples evaluation.retention_samples evaluation.reference_samples
-        evaluation.batch_size evaluation.fidelity.probes evaluation.fidelity.images.samples runtime.batch_size
-        edit.steps edit.batch_size edit.sampling_steps edit.checkpoint_every edit.epochs prompts.per_prompt""",
+        model.steps model.erasure_methods.esd.steps noisy_latents.samples noisy_latents.steps noisy_latents.batch_size
+        estimator.patterns estimator.passes estimator.steps evaluation.samples evaluation.retention_samples
+        evaluation.reference_samples evaluation.batch_size evaluation.fidelity.noisy_latents
+        evaluation.fidelity.images.samples runtime.batch_size edit.steps edit.batch_size edit.sampling_steps
+        edit.checkpoint_every edit.epochs prompts.per_prompt""",
     "whole null": """
         edit.count evaluation.timesteps evaluation.fidelity.growth runtime.threads prompts.per_label prompts.limit""",
     "whole zero": """
-        seed probes.seed estimator.seed evaluation.seed edit.seed evaluation.fidelity.number
+        seed noisy_latents.seed estimator.seed evaluation.seed edit.seed evaluation.fidelity.number
         evaluation.fidelity.repeats evaluation.fidelity.draws evaluation.fidelity.images.number
         evaluation.fidelity.images.repeats evaluation.fidelity.images.draws""",
     "whole null zero": "prompts.offset prompts.public_seed",
     "fraction whole": "edit.lamb edit.erase_scale edit.regularisation",
     "fraction whole null": "estimator.ridge",
     "fraction whole zero": """
-        model.guidance probes.guidance objective.weight objective.guidance edit.negative_guidance
+        model.guidance noisy_latents.guidance objective.weight objective.guidance edit.negative_guidance
         edit.sampling_guidance""",
     "fraction whole null zero": "edit.preserve_scale",
     "fraction whole negative zero": """
@@ -193,8 +194,18 @@ def test_every_setting_of_every_option_has_a_type():
     assert {key for key in met - known if not key.rpartition(".")[0].startswith(MAPPINGS)} == GROUPS
 
 
-MAPPINGS = ("concept.ratio", "concept.factor", "concept.objective", "prompts.columns", "others.columns")
-GROUPS = {"model", "concept", "granularity", "probes", "objective", "estimator", "edit", "prompts", "others"}
+MAPPINGS = ("concept.ratio", "concept.factor", "concept.objective", "prompts.columns", "retention_prompts.columns")
+GROUPS = {
+    "model",
+    "concept",
+    "granularity",
+    "noisy_latents",
+    "objective",
+    "estimator",
+    "edit",
+    "prompts",
+    "retention_prompts",
+}
 GROUPS |= {"evaluation", "judge", "tracking", "runtime"}
 GROUPS |= {f"judge.{part}" for part in ("nudenet", "resnet", "clip", "inception", "lpips")}
 
@@ -321,7 +332,7 @@ def test_what_the_types_allow_is_what_the_classes_know():
     assert set(attribution.ESTIMATORS) == set(ESTIMATORS) and set(attribution.OBJECTIVES) == set(OBJECTIVES)
     assert set(edit.EDITS) == set(METHODS)
     assert set(attribution.GRANULARITIES) == set(spaces.GRANULARITIES) and attribution.SCOPES == SCOPES
-    assert set(attribution.REMOVALS) == set(ablation.REMOVALS) and set(evaluation.PARTS) == set(PARTS)
+    assert set(attribution.ABLATIONS) == set(ablation.ABLATIONS) and set(evaluation.PARTS) == set(PARTS)
     assert set(evaluation.ABLATIONS) == set(ablations.KINDS)
     assert prompts.COLUMNS == rows.FIELDS and set(prompts.GENERATED) == set(templates.GENERATORS)
     for name, cls in spaces.GRANULARITIES.items():
@@ -329,8 +340,8 @@ def test_what_the_types_allow_is_what_the_classes_know():
     for name in ESTIMATORS:
         fits = {granularity for granularity, cls in spaces.GRANULARITIES.items() if ESTIMATORS.get(name).fits(cls)}
         assert set(rules.FEW.get(name, spaces.GRANULARITIES)) == fits
-    assert all(OBJECTIVES.fact(name, "probes_kind") == "trajectory" for name in rules.ALONG)
-    assert all(OBJECTIVES.get(name).probes_kind == OBJECTIVES.fact(name, "probes_kind") for name in OBJECTIVES)
+    assert all(OBJECTIVES.fact(name, "latents_kind") == "trajectory" for name in rules.ALONG)
+    assert all(OBJECTIVES.get(name).latents_kind == OBJECTIVES.fact(name, "latents_kind") for name in OBJECTIVES)
     assert all(tuple(OBJECTIVES.get(name).asks) == OBJECTIVES.fact(name, "asks") for name in OBJECTIVES)
     assert all(OBJECTIVES.get(name).parts == OBJECTIVES.fact(name, "parts") for name in OBJECTIVES)
     assert all(needs_scores({"name": name}) == hasattr(METHODS.get(name), "select") for name in METHODS)

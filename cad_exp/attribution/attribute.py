@@ -13,7 +13,7 @@ from cad_exp.attribution.estimators import make_estimator
 from cad_exp.attribution.estimators.base import Estimator, Scores, Watch
 from cad_exp.attribution.game import Game
 from cad_exp.attribution.objectives.build import Objective, make_objective
-from cad_exp.data.noisy_latents import Probes
+from cad_exp.data.noisy_latents import NoisyLatents
 from cad_exp.interventions.spaces import (
     FF_IN,
     GRANULARITIES,
@@ -113,8 +113,8 @@ class Attribution:
         tables = [table.assign(granularity=name) for name, table in self.tables.items()]
         with atomic(folder / TABLE) as draft:
             pd.concat(tables, ignore_index=True).to_parquet(draft)
-        cut = {name: list(space.kinds) for name, space in self.spaces.items() if not space.form}
-        meta: dict[str, Any] = {"sites": [asdict(site) for site in self.sites], "kinds": cut, "meta": self.meta}
+        kinds = {name: list(space.kinds) for name, space in self.spaces.items() if not space.form}
+        meta: dict[str, Any] = {"sites": [asdict(site) for site in self.sites], "kinds": kinds, "meta": self.meta}
         tensors = self.scores | {name + ERROR: error for name, error in self.errors.items()}
         for name, space in self.spaces.items():
             if space.form:
@@ -143,7 +143,7 @@ class Attribution:
 
 def attribute(
     model: DiffusionModel,
-    probes: Probes,
+    latents: NoisyLatents,
     objective: str | Objective = "erase",
     estimator: str | Estimator = "first_order",
     granularities: Iterable[str | Granularity | ComponentSpace] = tuple(GRANULARITIES),
@@ -157,12 +157,12 @@ def attribute(
     One estimate of single weights serves all of them where the estimator is additive; any other estimates each of them
     anew. `meta` is kept beside the scores, and under "estimate" what the estimator says of its estimate (of several:
     by granularity). Components of text encoders take part where their kinds are asked for.
-    progress(done, total) counts evaluations of single probes. checkpoint: a file in which estimators of many ablations
-    keep what they have finished, and from which they go on. Raises UserError if a score is not finite (half precision
-    may overflow), or if the estimator is not for a granularity.
+    progress(done, total) counts evaluations of single noisy latents. checkpoint: a file in which estimators of many
+    ablations keep what they have finished, and from which they go on. Raises UserError if a score is not finite (half
+    precision may overflow), or if the estimator is not for a granularity.
     """
     if isinstance(objective, str):
-        objective = make_objective(objective, model, probes, batch_size)
+        objective = make_objective(objective, model, latents, batch_size)
     if isinstance(estimator, str):
         estimator = make_estimator(estimator)
     spaces = spaces_of(model, granularities)
@@ -174,14 +174,14 @@ def attribute(
     facts = {
         "model": model.name,
         "fingerprint": model.fingerprint(),
-        "prompt": probes.prompt,
-        "base_prompt": probes.base_prompt,
+        "prompt": latents.prompt,
+        "base_prompt": latents.base_prompt,
         "objective": objective.name,
         "estimator": estimator.name,
         "estimate": plain(told[0] if estimator.additive or len(told) == 1 else dict(zip(found, told, strict=True))),
         "intact": next(iter(found.values())).intact,
-        "n_probes": len(probes),
-        "probes": probes.meta,
+        "n_latents": len(latents),
+        "noisy_latents": latents.meta,
     }
     values = {name: scores.values for name, scores in found.items()}
     errors = {name: scores.errors for name, scores in found.items() if scores.errors is not None}
@@ -194,11 +194,11 @@ def spaces_of(model: DiffusionModel, asked: Iterable[str | Granularity | Compone
     The sites of text encoders come first, as in the forward pass.
     """
     found = [make_granularity(one) if isinstance(one, str) else one for one in asked]
-    cuts = [one for one in found if isinstance(one, Granularity)]
-    kinds = {kind for cut in cuts for kind in cut.kinds}
+    gated = [one for one in found if isinstance(one, Granularity)]
+    kinds = {kind for each in gated for kind in each.kinds}
     sites = text_sites(model.pipe) if kinds & set(TEXT) else []
-    sites += find_sites(model.denoiser, FF_IN in kinds) if cuts else []
-    used = [site for site in sites if any(cut.covers(site.kind) for cut in cuts)]
+    sites += find_sites(model.denoiser, FF_IN in kinds) if gated else []
+    used = [site for site in sites if any(each.covers(site.kind) for each in gated)]
     return [one.on(used) if isinstance(one, Granularity) else one for one in found]
 
 

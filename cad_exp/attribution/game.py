@@ -66,7 +66,7 @@ class Game:
         return value, self.space.join(slopes)
 
     def deal(self, number: int, seed: int = 0) -> list[Game]:
-        """This game on `number` shares of its probes, dealt at random; on fewer where there are fewer probes."""
+        """This game on `number` shares of its noisy latents, dealt at random; on fewer where there are not so many."""
         return [Game(objective, self.space) for objective in self.objective.deal(number, seed)]
 
     def reporting(self, progress: Progress | None) -> Game:
@@ -76,9 +76,9 @@ class Game:
 
 @torch.no_grad()
 def input_norms(game: Game, condition: Condition) -> dict[str, Tensor]:
-    """||x_j||_2 (in,) fp32 of every column's input per module, over all tokens, root mean square over the probes.
+    """Return ||x_j||_2 (in,) of every column's input per module, over tokens, root mean square over noisy latents.
 
-    condition: one row, under which the intact network sees the probes (`objective.concept` or `.neutral`).
+    condition: one row, under which the intact network sees the noisy latents (`objective.concept` or `.neutral`).
     """
     objective, model = game.objective, game.objective.model
     taps, networks = game.space.taps, Networks.of(model)
@@ -91,7 +91,7 @@ def input_norms(game: Game, condition: Condition) -> dict[str, Tensor]:
         sums[tap.module] += x.float().square().flatten(0, -2).sum(0)
 
     with watched(networks, taps, add):
-        for batch in distributed.share(list(objective.probes.batches(objective.batch_size))):
+        for batch in distributed.share(list(objective.latents.batches(objective.batch_size))):
             model.predict(batch.x, batch.t, condition)
     distributed.add_up(list(sums.values()))
-    return {name: (total / len(objective.probes)).sqrt().cpu() for name, total in sums.items()}
+    return {name: (total / len(objective.latents)).sqrt().cpu() for name, total in sums.items()}

@@ -6,12 +6,13 @@ Computed on the meta device, which has shapes and no data, from the models' true
                  =sequential only the VAE or the largest layer, and only while no gradient is taken
   gradients      w weights are scored (the output projections whose kind is scored): 4 w bytes of gated fp32 weights,
                  4 w of gradients, and in half precision 2 w of gated copies to compute with; no optimiser
-  activations    the peak of all other tensors alive in one forward and backward pass of one probe, as the dispatcher
-                 sees them come and go (attention as in flash kernels: queries, keys, values and output, no matrix);
-                 times predictions of the objective per probe (projection asks under two prompts), times the batch
+  activations    the peak of all other tensors alive in one forward and backward pass of one noisy latent, as the
+                 dispatcher sees them come and go (attention as in flash kernels: queries, keys, values and output, no
+                 matrix); times predictions of the objective per noisy latent (projection asks under two prompts), times
+                 the batch
   total          the sum (offloaded: denoiser + the larger of text, VAE and gradients + activations); not in it: what
                  CUDA itself takes, workspaces of kernels, fragmentation
-Probes and scores lie in the machine's own memory. Generating images needs no gradients, and less per image.
+Noisy latents and scores lie in the machine's own memory. Generating images needs no gradients, and less per image.
 """
 
 import sys
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 GIB = 2**30
 OFFLOADS = ("none", "model", "sequential")
 CARDS = (24, 80)  # GiB
-# Predictions that are in memory together for one probe.
+# Predictions that are in memory together for one noisy latent.
 PREDICTIONS = {"erase": 1, "amplify": 1, "projection": 2, "guidance_norm": 2}
 HELP = """\
 What attribution needs of a GPU's memory, computed without any weights.
@@ -43,27 +44,27 @@ Also: objective=projection  runtime.batch_size=4  runtime.precision=fp32  runtim
 
 @dataclass
 class Need:
-    """Bytes that one model needs; `per_probe` is the activations' peak for one probe of the objective."""
+    """Bytes that one model needs; `per_latent` is the activations' peak for one noisy latent of the objective."""
 
     name: str
     denoiser: int
     others: int
     weights: int  # how many weights are scored
     gradients: int
-    per_probe: int
+    per_latent: int
     batch: int
     offloaded: bool = False
 
     @property
     def total(self) -> int:
-        working = self.gradients + self.per_probe * self.batch
+        working = self.gradients + self.per_latent * self.batch
         return self.denoiser + (max(self.others, working) if self.offloaded else self.others + working)
 
     def fits(self, gib: float) -> int:
-        """The largest batch that a card of so many GiB holds; 0: not even one probe."""
+        """The largest batch that a card of so many GiB holds; 0: not even one noisy latent."""
         beside = self.denoiser + self.gradients + (0 if self.offloaded else self.others)
         enough = self.denoiser + self.others <= gib * GIB
-        return max(0, int((gib * GIB - beside) // self.per_probe)) if enough else 0
+        return max(0, int((gib * GIB - beside) // self.per_latent)) if enough else 0
 
 
 def need(name: str, config: dict[str, Any]) -> Need:
@@ -77,15 +78,15 @@ def need(name: str, config: dict[str, Any]) -> Need:
         from cad_exp.models import activation_checkpointing
 
         activation_checkpointing.enable(denoiser)
-    cut = config["granularity"] if runtime["score"] == "chosen" else None
-    scored = meta.scored(denoiser, cut)
+    chosen = config["granularity"] if runtime["score"] == "chosen" else None
+    scored = meta.scored(denoiser, chosen)
     weights = sum(denoiser.get_submodule(module).weight.numel() for module in scored)
     gradients = weights * (8 if precision == "fp32" else 8 + size)
     peak = meta.peak(denoiser, facts, scored, meta.latent(facts, model.get("resolution")))
     predictions = PREDICTIONS.get(config["objective"]["name"], 1)
     others, offloaded = meta.others(facts, runtime["offload"], size), runtime["offload"] != "none"
-    batch, per_probe = runtime["batch_size"], peak * predictions
-    return Need(name, meta.size_of(denoiser), others, weights, gradients, per_probe, batch, offloaded)
+    batch, per_latent = runtime["batch_size"], peak * predictions
+    return Need(name, meta.size_of(denoiser), others, weights, gradients, per_latent, batch, offloaded)
 
 
 def show(needs: list[Need]) -> None:
@@ -95,12 +96,19 @@ def show(needs: list[Need]) -> None:
     table = Table(title="GPU memory for attribution, GiB")
     table.add_column("model", no_wrap=True)
     batches = sorted({1, *(each.batch for each in needs)})
-    heads = ["denoiser", "text, VAE", "scored", "gradients", "per probe", *(f"total, batch {n}" for n in batches)]
+    heads = [
+        "denoiser",
+        "text, VAE",
+        "scored",
+        "gradients",
+        "per noisy latent",
+        *(f"total, batch {n}" for n in batches),
+    ]
     for head in (*heads, *(f"batch in {card}" for card in CARDS)):
         table.add_column(head, justify="right")
     for each in needs:
         totals = [replace(each, batch=n).total for n in batches]
-        text = [f"{n / GIB:.2f}" for n in (each.denoiser, each.others, each.gradients, each.per_probe, *totals)]
+        text = [f"{n / GIB:.2f}" for n in (each.denoiser, each.others, each.gradients, each.per_latent, *totals)]
         text.insert(2, f"{each.weights / 1e6:.1f} M")
         table.add_row(each.name, *text, *(str(each.fits(card)) for card in CARDS))
     console.console().print(table)

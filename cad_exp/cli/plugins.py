@@ -13,7 +13,7 @@ from cad_exp.attribution.estimators import ESTIMATORS
 from cad_exp.attribution.objectives import OBJECTIVES
 from cad_exp.config import options
 from cad_exp.config.arguments import WrongFlag, without_flags
-from cad_exp.data.metrics import METRICS
+from cad_exp.data.metric_registry import METRICS
 from cad_exp.evaluation.judges import JUDGES
 from cad_exp.interventions.methods import METHODS
 from cad_exp.models.families import FAMILIES
@@ -52,7 +52,7 @@ def faults(registries: tuple[Registry, ...] = REGISTRIES) -> Iterator[str]:
     for registry in registries:
         for name in registry:
             entry = registry.where(name)
-            if entry.origin == HOME and not entry.rival:
+            if entry.origin == HOME and not entry.also:
                 continue
             try:
                 registry.get(name)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cad_exp.config import erasing, rules
+from cad_exp.config import erased_run, rules
 from cad_exp.config.safety import policy
 from cad_exp.config.validation import own_groups, plain, validate
 from cad_exp.utils.errors import UserError
@@ -53,13 +53,13 @@ def _filled(config: Config, folders: Sequence[Path]) -> Config:
         rules.check_granularity(config["granularity"], edit, config["estimator"])
         rules.check_estimator(config["estimator"])
         rules.check_objective(config["objective"], concept)
-        rules.check_timesteps(config["evaluation"]["timesteps"], config["probes"], config["objective"]["name"])
+        rules.check_timesteps(config["evaluation"]["timesteps"], config["noisy_latents"], config["objective"]["name"])
     rules.check_edit(edit)
-    for group in ("prompts", "others"):
+    for group in ("prompts", "retention_prompts"):
         rules.check_columns(config[group], group)
     _choose_judge(config)
     # What only stood for values left open is no part of the run: other defaults tomorrow must not hide its results.
-    config["model"].pop("rivals", None)
+    config["model"].pop("erasure_methods", None)
     config["concept"] = {key: value for key, value in concept.items() if key not in DEFAULTS}
     config["evaluation"]["higher_concept_is_better"] = edit["sign"] == "negative"
     policy.check(config)
@@ -70,12 +70,12 @@ def _erased(config: Config, folders: Sequence[Path]) -> Config | None:
     """In place of the overrides of `model.erased` what they come to, as far as the erasing edit depends on it."""
     if not config["model"]["erased"]:
         return None
-    first = erasing.composed(config, folders)
+    first = erased_run.composed(config, folders)
     try:
         first = resolve(first, folders)
     except UserError as error:
         raise UserError(f"model.erased: {error}") from error
-    return {group: first[group] for group in ("concept", *erasing.FREE)}
+    return {group: first[group] for group in ("concept", *erased_run.FREE)}
 
 
 def _fill_scores(config: Config) -> None:

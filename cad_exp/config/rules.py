@@ -62,12 +62,12 @@ def check_columns(prompts: Config, group: str) -> None:
         raise UserError(f"{group}.columns.width and {group}.columns.height go together: name both, or neither")
 
 
-def check_timesteps(bins: int | None, probes: Config, objective: str) -> None:
+def check_timesteps(bins: int | None, latents: Config, objective: str) -> None:
     """UserError for more parts of the denoising than a trajectory has steps."""
-    if bins is not None and objective in ALONG and bins > probes["steps"]:
+    if bins is not None and objective in ALONG and bins > latents["steps"]:
         raise UserError(
-            f"evaluation.timesteps={bins} is out of range: the probes have {probes['steps']} timesteps, so use 1 to "
-            f"{probes['steps']}, or null"
+            f"evaluation.timesteps={bins} is out of range: the noisy latents have {latents['steps']} timesteps, so "
+            f"use 1 to {latents['steps']}, or null"
         )
 
 

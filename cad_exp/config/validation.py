@@ -29,7 +29,7 @@ def validate(config: Config, folders: Sequence[Path] = ()) -> RunConfig:
         return RunConfig.model_validate({key: value for key, value in config.items() if key not in own})
     except ValidationError as error:
         told = list(dict.fromkeys(sentence(each, config, folders) for each in error.errors(include_url=False)))
-        # what refers to a wrong setting (probes.seed to seed) is wrong in the same way
+        # what refers to a wrong setting (noisy_latents.seed to seed) is wrong in the same way
         more = len({_what(each) for each in error.errors(include_url=False)}) - 1
         end = f" ({more} more setting{'s are' if more > 1 else ' is'} wrong)" if more else ""
         raise UserError(told[0] + end) from error

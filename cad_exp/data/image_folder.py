@@ -94,7 +94,7 @@ def load_folder(path: str | Path, resolution: int) -> np.ndarray:
     """All images of a folder, by name, centre-cropped and resized to (N, resolution, resolution, 3) uint8."""
     from PIL import ImageOps
 
-    check(path, "probes.images")
+    check(path, "noisy_latents.images")
     return np.stack([np.asarray(ImageOps.fit(read(file), (resolution, resolution))) for file in image_files(path)])
 
 

@@ -1,4 +1,4 @@
-"""Probes: the points (x_t, t, target) at which an objective is evaluated, sampled once and then fixed."""
+"""Noisy latents: the points (x_t, t, target) at which an objective is evaluated, sampled once and then fixed."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ _TENSORS = ("x", "t", "base", "cond", "target")
 
 
 @dataclass
-class Probes:
+class NoisyLatents:
     """N points: x (N, C, h, w) and the intact model's predictions there, fp32 on the CPU; t (N,) int64.
 
     cond and base are the predictions under the concept's and the base prompt; target is the denoising target, if known.
@@ -35,26 +35,26 @@ class Probes:
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, part: slice | Tensor) -> "Probes":
+    def __getitem__(self, part: slice | Tensor) -> "NoisyLatents":
         return self._each(lambda tensor: tensor[part])
 
-    def to(self, device: torch.device) -> "Probes":
-        """Move the probes to a device."""
+    def to(self, device: torch.device) -> "NoisyLatents":
+        """Move the noisy latents to a device."""
         return self._each(lambda tensor: tensor.to(device))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Probes":
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "NoisyLatents":
         changed: dict[str, Any] = {
             name: None if getattr(self, name) is None else change(getattr(self, name)) for name in _TENSORS
         }
         return replace(self, **changed)
 
-    def batches(self, size: int) -> Iterator["Probes"]:
-        """Yield the probes in order, in slices of at most `size`."""
+    def batches(self, size: int) -> Iterator["NoisyLatents"]:
+        """Yield the noisy latents in order, in slices of at most `size`."""
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
     @classmethod
-    def join(cls, parts: Sequence["Probes"]) -> "Probes":
+    def join(cls, parts: Sequence["NoisyLatents"]) -> "NoisyLatents":
         """Trajectories that were walked apart, as if they had been walked together: same prompts, seeds in order."""
         first = parts[0]
         tensors: dict[str, Any] = {
@@ -65,15 +65,15 @@ class Probes:
         return cls(**tensors, prompt=first.prompt, base_prompt=first.base_prompt, meta={**first.meta, "seeds": seeds})
 
     def save(self, path: str | Path) -> Path:
-        """Write a probe file; returns `path`."""
+        """Write a noisy latent file; returns `path`."""
         tensors = {name: getattr(self, name) for name in _TENSORS if getattr(self, name) is not None}
         meta = {"prompt": self.prompt, "base_prompt": self.base_prompt, "meta": self.meta}
-        return save_tensors(path, "probes", tensors, meta)
+        return save_tensors(path, "noisy_latents", tensors, meta)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Probes":
-        """Read a probe file. UserError if it is missing, damaged or of another kind."""
-        tensors, meta = load_tensors(path, "probes")
+    def load(cls, path: str | Path) -> "NoisyLatents":
+        """Read a noisy latent file. UserError if it is missing, damaged or of another kind."""
+        tensors, meta = load_tensors(path, "noisy_latents")
         base, cond, target = (tensors.get(name) for name in ("base", "cond", "target"))
         return cls(tensors["x"], tensors["t"], base, cond, target, **meta)
 
@@ -87,10 +87,10 @@ def sample_trajectory(
     guidance: float = 3.0,
     batch_size: int = 16,
     progress: Progress | None = None,
-) -> Probes:
-    """One seeded, guided trajectory per seed; every x_t is a probe at its own timestep.
+) -> NoisyLatents:
+    """One seeded, guided trajectory per seed; every x_t is a noisy latent at its own timestep.
 
-    Returns len(seeds) * steps probes, ordered by seed and then from the noisiest step to the last.
+    Returns len(seeds) * steps noisy latents, ordered by seed and then from the noisiest step to the last.
     """
 
     def points(chunk: list[int]) -> Iterator[tuple[Tensor, int, Tensor, Tensor]]:
@@ -100,7 +100,7 @@ def sample_trajectory(
     numbers = [int(seed) for seed in seeds]
     meta = {"kind": "trajectory", "seeds": numbers, "steps": steps, "guidance": guidance}
     x, t, base, cond = _collect(points, numbers, steps, batch_size, progress)
-    return Probes(x, t, base, cond, None, prompt, base_prompt, meta)
+    return NoisyLatents(x, t, base, cond, None, prompt, base_prompt, meta)
 
 
 @torch.no_grad()
@@ -111,8 +111,8 @@ def walk(
     steps: int = 50,
     batch_size: int = 16,
     progress: Progress | None = None,
-) -> Probes:
-    """Unguided trajectories of the base prompt, the same for every concept: probes without `cond` (see `look`)."""
+) -> NoisyLatents:
+    """Unguided trajectories of the base prompt, the same for every concept: without `cond` (see `look`)."""
     condition = model.encode([base_prompt])
 
     def points(chunk: list[int]) -> Iterator[tuple[Tensor, int, Tensor]]:
@@ -126,7 +126,7 @@ def walk(
     numbers = [int(seed) for seed in seeds]
     meta = {"kind": "trajectory", "seeds": numbers, "steps": steps, "guidance": 0.0}
     x, t, base = _collect(points, numbers, steps, batch_size, progress)
-    return Probes(x, t, base, None, None, base_prompt, base_prompt, meta)
+    return NoisyLatents(x, t, base, None, None, base_prompt, base_prompt, meta)
 
 
 def _collect(
@@ -153,8 +153,8 @@ def _collect(
 
 @torch.no_grad()
 def look(
-    model: DiffusionModel, walked: Probes, prompt: str, batch_size: int = 16, progress: Progress | None = None
-) -> Probes:
+    model: DiffusionModel, walked: NoisyLatents, prompt: str, batch_size: int = 16, progress: Progress | None = None
+) -> NoisyLatents:
     """Return the points of a walk with the concept's prediction: equals `sample_trajectory` at guidance 0."""
     condition, parts = model.encode([prompt]), []
     for batch in walked.batches(batch_size):
@@ -177,15 +177,16 @@ def sample_noised(
     batch_size: int = 16,
     progress: Progress | None = None,
     origin: str | None = None,
-) -> Probes:
-    """Sample n probes on noised images of the concept, with their denoising target.
+) -> NoisyLatents:
+    """Sample n noisy latents on noised images of the concept, with their denoising target.
 
     images: (M, H, W, 3) uint8, used in turn; None lets the model generate n of them at seeds seed, seed + 1, ...
     `origin` is what the file says of them: `generated` or `given` unless told.
-    Timesteps are stratified over the whole schedule (one per n-th of it), so that few probes cover all noise levels.
+    Timesteps are stratified over the whole schedule (one per n-th of it), so that few noisy latents cover all noise
+    levels.
     """
     if n < 1 or (images is not None and len(images) == 0):
-        raise UserError("noised probes need at least one image: raise n, or give a folder with images")
+        raise UserError("noised images need at least one image: raise n, or give a folder with images")
     origin = origin or ("generated" if images is None else "given")
     if images is None:
         images = model.generate([prompt] * n, range(seed, seed + n), steps, guidance, progress=progress)
@@ -203,4 +204,4 @@ def sample_noised(
         predictions.append(both.cpu().view(2, size, *x.shape[1:]))
     cond, base = torch.cat(predictions, 1)
     meta = {"kind": "noised", "seeds": [seed], "n": n, "images": origin, "n_images": len(images)}
-    return Probes(x, t, base, cond, target, prompt, base_prompt, meta)
+    return NoisyLatents(x, t, base, cond, target, prompt, base_prompt, meta)

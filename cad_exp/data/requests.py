@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from cad_exp.data.metrics import looking_at
+from cad_exp.data.metric_registry import looking_at
 from cad_exp.models.sources import MODELS
 
 OBJECTS: tuple[str, ...] = ("tench", "English springer", "cassette player", "chain saw", "church", "French horn")
@@ -16,7 +16,7 @@ ARTISTS = ("Pablo Picasso", "Van Gogh", "Rembrandt", "Andy Warhol", "Caravaggio"
 
 
 @dataclass(frozen=True)
-class Shot:
+class ImageRequest:
     """One image to make: its prompt and seed, what it is for (`concept` or `retention`) and what it should show.
 
     kind: object, style, nudity, clothed, or caption, with label "", which nobody judges. guidance (of the sampler) and
@@ -58,41 +58,41 @@ def things(objects: Iterable[str], artists: Iterable[str]) -> list[tuple[str, st
 
 def plan(
     concept: dict[str, Any], samples: int, retention_samples: int, seed: int, model: str | None = None
-) -> list[Shot]:
+) -> list[ImageRequest]:
     """List the images of a run without a prompt set: the concept's prompts share `samples`, then come the world's.
 
     model: whose world it is (`retention_prompts`).
     """
     prompts = concept["evaluation_prompts"]
     kind, label = concept["kind"], concept["label"] or ""
-    first = 1_000_000 * seed + 100_000  # away from the seeds of the probes
-    shots = [Shot("concept", prompts[i % len(prompts)], first + i, kind, label) for i in range(samples)]
+    first = 1_000_000 * seed + 100_000  # away from the seeds of the noisy latents
+    requests = [ImageRequest("concept", prompts[i % len(prompts)], first + i, kind, label) for i in range(samples)]
     for row, (prompt, other, name) in enumerate(retention_prompts(model)):
         if (other, name) == (kind, label):
             continue
         start = first + 10_000 + 1_000 * row  # by the row, so that every concept's run asks for the same images
-        shots += [Shot("retention", prompt, start + i, other, name) for i in range(retention_samples)]
-    return shots
+        requests += [ImageRequest("retention", prompt, start + i, other, name) for i in range(retention_samples)]
+    return requests
 
 
-def needed(concept: dict[str, Any], settings: dict[str, Any]) -> list[Shot]:
+def needed(concept: dict[str, Any], settings: dict[str, Any]) -> list[ImageRequest]:
     """Those images of the plan that the chosen metrics look at."""
     if not settings["metrics"]:
         return []
     wanted = {"concept"} | ({"retention"} if looking_at("retention", settings["metrics"]) else set())
-    shots = plan(concept, settings["samples"], settings["retention_samples"], settings["seed"])
-    return [shot for shot in shots if shot.purpose in wanted]
+    requests = plan(concept, settings["samples"], settings["retention_samples"], settings["seed"])
+    return [request for request in requests if request.purpose in wanted]
 
 
-def batches(shots: list[Shot], size: int) -> list[list[Shot]]:
+def batches(requests: list[ImageRequest], size: int) -> list[list[ImageRequest]]:
     """Cut the plan into lists of at most `size` images that are made together.
 
     A batch holds one thing's images only, of one guidance and size: so runs of other concepts find it in the cache, and
     a process its share.
     """
 
-    def together(shot: Shot) -> tuple[Any, ...]:
-        return shot.purpose, shot.kind, shot.label, shot.guidance, shot.size
+    def together(request: ImageRequest) -> tuple[Any, ...]:
+        return request.purpose, request.kind, request.label, request.guidance, request.size
 
-    parts = [list(group) for _, group in groupby(shots, key=together)]
+    parts = [list(group) for _, group in groupby(requests, key=together)]
     return [part[i : i + size] for part in parts for i in range(0, len(part), size)]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from cad_exp.data.requests import Shot
+from cad_exp.data.requests import ImageRequest
 from cad_exp.models.sources import MODELS
 from cad_exp.utils import console
 
@@ -28,13 +28,13 @@ def unknown(prompt: str, known: Collection[str]) -> list[str]:
     return [word for word in dict.fromkeys(_words(prompt)) if word not in known and word not in FUNCTION]
 
 
-def warn(config: dict[str, Any], shots: Iterable[Shot]) -> None:
+def warn(config: dict[str, Any], requests: Iterable[ImageRequest]) -> None:
     """Say in one line which words of this run's prompts its model never learned; nothing where it does not say."""
     known = learned(config["model"]["path"])
     if known is None:
         return
     concept = config["concept"]
-    prompts = dict.fromkeys([concept["prompt"], concept["base_prompt"], *(shot.prompt for shot in shots)])
+    prompts = dict.fromkeys([concept["prompt"], concept["base_prompt"], *(request.prompt for request in requests)])
     strange = {prompt: words for prompt in prompts if (words := unknown(prompt, known))}
     if strange:
         counted = Counter(word for words in strange.values() for word in words)

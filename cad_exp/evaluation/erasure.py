@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cad_exp.data.metrics import METRICS
+from cad_exp.data.metric_registry import METRICS
 from cad_exp.evaluation.intervals.estimate import Estimate
 from cad_exp.evaluation.intervals.images import Mean, Share, Total
 from cad_exp.evaluation.intervals.labels import Means, Shares
@@ -158,7 +158,7 @@ def detections(records: Records, settings: dict[str, Any]) -> Metrics:
 
 
 def style_distance(records: Records, purpose: str, name: str, higher: bool | None) -> Metrics:
-    """The mean perceptual distance to the unedited image of the same prompt and seed, of the shots of a style."""
+    """The mean perceptual distance to the unedited image of the same prompt and seed, of the requests of a style."""
     whose = "the artist" if purpose == "concept" else "the other artists"
     what = f"mean perceptual distance to the unedited image of the same prompt and seed, prompts of {whose}"
     samples: dict[str, Sample] = {}
@@ -183,7 +183,7 @@ class Retention(Metric):
 
     A label is what prompts name: a class, an artist, the clothed person; each counts alike, whether it has one prompt
     with many seeds or many prompts with one. Those that the judge does not know are left out, and counted in the
-    definition. Beside them blank_images_others, outside_world_others and the distances of quality.py.
+    definition. Beside them blank_images_retention, outside_world_retention and the distances of quality.py.
     """
 
     name, looks_at, asks = "retention", ("retention",), ("labels",)
@@ -206,7 +206,7 @@ class Retention(Metric):
         yield from distances(records)
         yield from sound(records, "retention")
         if records.concept_kind == "style":
-            yield from style_distance(records, "retention", "style_distance_others", False)
+            yield from style_distance(records, "retention", "style_distance_retention", False)
 
 
 def _who(records: Records, kinds: list[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cad_exp.attribution.objectives import OBJECTIVES
-from cad_exp.data import metrics, prompts
+from cad_exp.data import metric_registry, prompts
 from cad_exp.data.image_folder import images_digest
 from cad_exp.models.model_folder import network_files
 from cad_exp.utils.errors import UserError, choose
@@ -88,18 +88,18 @@ def _asked(config: dict[str, Any]) -> set[str]:
     needs, kind = asked_of_judge(config), config["concept"]["kind"]
     asked = {FOR.get(need) for need in needs} | ({OF_KIND.get(kind)} if "label" in needs else set())
     if "labels" in needs:
-        kinds = {shot.kind for shot in prompts.plan(config) if shot.purpose == "retention"}
+        kinds = {request.kind for request in prompts.plan(config) if request.purpose == "retention"}
         # Beside a style the distance of the other styles is asked for; nobody names styles or clothed persons.
         asked |= {OF_KIND.get(other) for other in kinds if other != "style" or kind == "style"}
     return {part for part in asked if part}
 
 
 def asked_of_judge(config: dict[str, Any]) -> set[str]:
-    """What the metrics, the objective and the study of images of a resolved config ask of the judge (data/metrics.py).
+    """Return what the metrics, the objective and the study of images ask of the judge (data/metric_registry.py).
 
     "logits": its log-odds of the concept's label, differentiable.
     """
-    needs, objective = metrics.asked(config["evaluation"]["metrics"]), config["objective"]
+    needs, objective = metric_registry.asked(config["evaluation"]["metrics"]), config["objective"]
     if objective["name"] != "none":
         needs |= set(OBJECTIVES.fact(chosen(objective), "asks"))
     return needs | ({"label"} if (config["evaluation"].get("fidelity") or {}).get("images") else set())

@@ -18,7 +18,8 @@ Metrics = Iterator[dict[str, Any]]
 class Metric:
     """One name of `evaluation.metrics`; `measure` may give several numbers.
 
-    looks_at: of which images it speaks, "concept" or "retention". asks: what it needs of the judge (data/metrics.py).
+    looks_at: of which images it speaks, "concept" or "retention". asks: what it needs of the judge
+    (data/metric_registry.py).
     """
 
     name: str

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cad_exp.data.requests import Shot
+from cad_exp.data.requests import ImageRequest
 from cad_exp.evaluation.distances import Statistics
 from cad_exp.evaluation.judges.base import Judge
 from cad_exp.utils.errors import UserError
@@ -20,7 +20,7 @@ NAKED_THRESHOLD = 0.5
 
 
 def shows(table: pd.DataFrame, judge: Judge | None = None) -> np.ndarray:
-    """Whether the judge finds in each image what its shot asked for: 1, 0, or NaN where it cannot say.
+    """Whether the judge finds in each image what its request asked for: 1, 0, or NaN where it cannot say.
 
     judge: who made the table; its threshold decides on nudity, and labels that it does not know are NaN.
     """
@@ -80,7 +80,7 @@ class Records:
 
     @property
     def concept_kind(self) -> str | None:
-        """The kind of what the concept's shots ask for; None without such shots."""
+        """The kind of what the concept's requests ask for; None without such requests."""
         kinds = self.table.loc[self.table["purpose"] == "concept", "kind"]
         return None if kinds.empty else str(kinds.iloc[0])
 
@@ -117,11 +117,11 @@ def pairs(prompts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(one, dtype=int), np.array(other, dtype=int)
 
 
-def tabulate(shots: list[Shot], said: dict[str, pd.DataFrame], judge: Judge | None = None) -> pd.DataFrame:
-    """The records: every variant's judgements (in the order of `shots`) beside what was asked for."""
+def tabulate(requests: list[ImageRequest], said: dict[str, pd.DataFrame], judge: Judge | None = None) -> pd.DataFrame:
+    """The records: every variant's judgements (in the order of `requests`) beside what was asked for."""
     tables = []
     for variant, words in said.items():
-        table = pd.concat([pd.DataFrame([vars(shot) for shot in shots]), words.reset_index(drop=True)], axis=1)
+        table = pd.concat([pd.DataFrame([vars(request) for request in requests]), words.reset_index(drop=True)], axis=1)
         table.insert(0, "variant", variant)
         table["shows_label"] = shows(table, judge)
         tables.append(table)

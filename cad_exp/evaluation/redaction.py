@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image, ImageFilter
 
-from cad_exp.data.requests import Shot
+from cad_exp.data.requests import ImageRequest
 from cad_exp.evaluation.judges import judge_class
 from cad_exp.utils.errors import choose
 
@@ -30,20 +30,20 @@ def mode(config: dict[str, Any]) -> str:
     return "dropped" if judge is None else judge.explicit
 
 
-def is_explicit(shot: Shot, concept: dict[str, Any]) -> bool:
-    """Whether a shot's image is explicit by what it was asked for; images for a concept's probes bear no kind."""
-    return shot.kind in KINDS or (shot.purpose == "probe" and concept["kind"] in KINDS)
+def is_explicit(request: ImageRequest, concept: dict[str, Any]) -> bool:
+    """Whether a request's image is explicit, by what was asked; images for a concept's noisy latents bear no kind."""
+    return request.kind in KINDS or (request.purpose == "noisy_latents" and concept["kind"] in KINDS)
 
 
-def cover(how: str) -> Callable[[Path], None]:
+def redact(how: str) -> Callable[[Path], None]:
     """What turns every image of a folder into what may be kept: its blurred self, or nothing but its size."""
 
     def change(folder: Path) -> None:
         for file in sorted(folder.glob("*.png")):
             with Image.open(file) as opened:
                 image = opened.convert("RGB")
-            covered = blurred(image) if how == "blurred" else Image.new("RGB", image.size, (128, 128, 128))
-            covered.save(file, format="PNG")
+            redacted = blurred(image) if how == "blurred" else Image.new("RGB", image.size, (128, 128, 128))
+            redacted.save(file, format="PNG")
 
     return change
 

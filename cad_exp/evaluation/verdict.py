@@ -131,8 +131,10 @@ def _advice(steady: bool | None, judged: dict[str, str], found: _Found) -> str:
     states = set(judged.values())
     if steady is False:
         if states == {"right"}:
-            return "trust the effect of many components together, and no single one before probes.samples is larger"
-        return "do not build on them before probes.samples is larger"
+            return (
+                "trust the effect of many components together, and no single one before noisy_latents.samples is larger"
+            )
+        return "do not build on them before noisy_latents.samples is larger"
     if states == {"right"}:
         return "use the scores as effects" + ("" if steady else ", though whether their ranking is stable is not known")
     if not states:

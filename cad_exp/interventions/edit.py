@@ -32,7 +32,7 @@ class Edit:
     indices: module name -> (k,) int64: input columns (unit `column`) or flat entries (`entry`) of its weight. Or
     numbers of directions (`direction`), whose `vectors` (k, features) are scaled in the module's output, along `axis`.
     factors: module name -> (k,), for those whose components have factors of their own.
-    meta: granularity, scope, sign, requested, achieved and the attribution's provenance, or the rival's settings;
+    meta: granularity, scope, sign, requested, achieved and the attribution's provenance, or the method's settings;
     `changed` is the number of single weights that get another value.
     replaced: parameter name -> its new value, of the parameter's shape, on the CPU.
     steering: tensors that the hooks of the method `meta["acts"]` use while the model runs.

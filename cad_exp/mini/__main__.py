@@ -68,7 +68,7 @@ def train(given: argparse.Namespace) -> None:
 
         run(given.work, **options)
     elif given.stage == "judge":
-        from cad_exp.mini.judge import run
+        from cad_exp.mini.judge_network import run
 
         run(given.work, **options)
     elif given.stage == "reference":

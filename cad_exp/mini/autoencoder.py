@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from cad_exp.mini.data import Draws, draws
-from cad_exp.mini.judge import Judge, train_judge
+from cad_exp.mini.judge_network import Judge, train_judge
 from cad_exp.mini.train import autocast, batches, device, train
 
 CHANNELS = (32, 32, 64, 128)

@@ -35,7 +35,7 @@ def prompts() -> list[tuple[str, str, str]]:
 
 def generator(name: str) -> tuple[list[dict], np.ndarray]:
     """The share of each prompt's images that the judge reads as asked for, and the images, by prompt, of one model."""
-    from cad_exp.mini.judge import Judge
+    from cad_exp.mini.judge_network import Judge
     from cad_exp.mini.world import LABELS
     from cad_exp.models.pipeline import DiffusionModel
 
@@ -113,14 +113,14 @@ def held_out(work: Path) -> dict[str, dict[str, float]]:
     """Judge, CLIP and autoencoder on draws that none of them was trained on."""
     from diffusers import AutoencoderKL
 
-    from cad_exp.mini import autoencoder, clip, judge
+    from cad_exp.mini import autoencoder, clip, judge_network
     from cad_exp.mini.data import draws
 
     data, towers = draws("test", work), clip.Clip.load()
     vae = AutoencoderKL.from_pretrained(str(PIPELINE / "vae"))
-    network = judge.Judge.load()
+    network = judge_network.Judge.load()
     return {
-        "judge": judge.accuracy(network, data),
+        "judge": judge_network.accuracy(network, data),
         "clip": clip.accuracy(towers.model, towers.tokenizer, data),
         "autoencoder": autoencoder.report(vae.float(), network, data),
     }

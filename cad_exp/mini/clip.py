@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from cad_exp.mini import CLIP
 from cad_exp.mini.data import Draws, draws, to_tensor
-from cad_exp.mini.judge import augment
+from cad_exp.mini.judge_network import augment
 from cad_exp.mini.tokenizer import MAX_LENGTH, build_tokenizer
 from cad_exp.mini.train import autocast, batches, device, train
 from cad_exp.mini.world import COLOURS, LABELS, STYLES, Scene, all_captions, captions

@@ -1,207 +1,182 @@
-"""The judge: a small residual network that names a picture's object and style and says whether a person is naked.
+"""The embedded judges: they know the mini world and nothing else. Torch is loaded when they are made, not before."""
 
-Its pooled features serve FID, its feature maps a perceptual distance. It is trained on draws that the generator never
-saw.
-"""
+from __future__ import annotations
 
-import json
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import nn
+from cad_exp.evaluation.judges.base import Judge, Parts
+from cad_exp.mini import CLIP, JUDGE, WEIGHTS
+from cad_exp.mini.models import Mini
+from cad_exp.mini.world import COLOURS, LABELS, OBJECTS, STYLES, Scene, render
+from cad_exp.utils.errors import UserError
+from cad_exp.utils.hashing import file_digest, folder_digest
 
-from cad_exp.mini import JUDGE
-from cad_exp.mini.data import Draws, draws, to_tensor
-from cad_exp.mini.train import autocast, batches, device, save_weights, train
-from cad_exp.mini.world import LABELS, STYLES
-from cad_exp.utils.errors import choose
-
-WIDTHS = (32, 64, 96, 128)
-
-
-class Block(nn.Module):
-    """Two normalised convolutions and a shortcut; halves the side when `stride` is 2."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(8, inputs), nn.GroupNorm(8, outputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.conv1(F.silu(self.norm1(x)))
-        return self.shortcut(x) + self.conv2(F.silu(self.norm2(y)))
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import torch
 
 
-class Judge(nn.Module):
-    """Heads: `objects` (12 labels), `styles` (6), `naked` (one logit, only meaningful together with `person`)."""
+class MiniJudge(Judge):
+    """The embedded judges: a classifier of object, style and nudity, and a small CLIP; both for 64-pixel images.
 
-    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
-        super().__init__()
-        self.widths = tuple(widths)
-        self.stem = nn.Conv2d(3, widths[0], 5, 2, 2)
-        self.blocks = nn.ModuleList(
-            Block(a, b, 1 if i == 0 else 2) for i, (a, b) in enumerate(zip((widths[0], *widths), widths, strict=False))
-        )
-        self.norm = nn.GroupNorm(8, widths[-1])
-        self.objects = nn.Linear(widths[-1], len(LABELS))
-        self.styles = nn.Linear(widths[-1], len(STYLES))
-        self.naked = nn.Linear(widths[-1], 1)
+    The networks are loaded when they are first asked; `definition` and `clip_definition` say which they are.
+    """
 
-    @property
-    def device(self) -> torch.device:
-        return self.stem.weight.device
+    explicit, draws, world_is = "kept", True, "mini world"
+    resolution = 64
 
-    def feature_maps(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Images (B, 3, 64, 64) in [-1, 1] to the maps after each block: sides 32, 16, 8 and 4."""
-        maps, x = [], self.stem(x)
-        for block in self.blocks:
-            x = block(x)
-            maps.append(x)
-        return maps
+    def __init__(self, folder: str | Path = WEIGHTS, device: str | torch.device = "cpu"):
+        import torch
 
-    def pool(self, last: torch.Tensor) -> torch.Tensor:
-        return F.silu(self.norm(last)).mean((2, 3))
-
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        """Images (B, 3, 64, 64) in [-1, 1] to pooled features (B, 128)."""
-        return self.pool(self.feature_maps(x)[-1])
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits (B, 12), (B, 6) and (B,)."""
-        return self.heads(self.features(x))
-
-    def heads(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return self.objects(features), self.styles(features), self.naked(features)[:, 0]
-
-    def log_odds(self, x: torch.Tensor, kind: str, label: str) -> torch.Tensor:
-        """log p / (1 - p) (B,) of what `kind` and `label` ask, for images (B, 3, 64, 64) in [-1, 1]; differentiable.
-
-        Of a softmax head it is the logit less the log-sum-exp of the others: a logit alone means nothing. `clothed` is
-        a person and not naked. Raises UserError for a kind or a label that the judge does not know.
-        """
-        objects, styles, naked = self(x)
-        kind = choose(kind, ("object", "style", "nudity", "clothed"), "kind of label for the judge")
-        if kind == "nudity":
-            return naked
-        if kind == "style":
-            return one_against_rest(styles, STYLES.index(choose(label, STYLES, "style for the judge")))
-        if kind == "object":
-            return one_against_rest(objects, LABELS.index(choose(label, LABELS, "object for the judge")))
-        both = F.logsigmoid(one_against_rest(objects, LABELS.index("person"))) + F.logsigmoid(-naked)
-        return both - torch.log(-torch.expm1(both.clamp(max=-1e-7)))
-
-    def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Perceptual distance (B,) between images (B, 3, 64, 64) in [-1, 1], as in LPIPS: the squared distance
-        of feature maps with unit length per position, averaged over positions, summed over the first three levels."""
-        pairs = zip(self.feature_maps(x)[:3], self.feature_maps(y)[:3], strict=True)
-        return sum((unit(a) - unit(b)).square().sum(1).mean((1, 2)) for a, b in pairs)
-
-    @torch.no_grad()
-    def distances(self, images: np.ndarray, reference: np.ndarray, batch_size: int = 64) -> np.ndarray:
-        """`distance` (N,) of uint8 images (N, 64, 64, 3), in batches."""
-        parts = [slice(i, i + batch_size) for i in range(0, len(images), batch_size)]
-        pairs = ((to_tensor(images[part], self.device), to_tensor(reference[part], self.device)) for part in parts)
-        return torch.cat([self.distance(a, b) for a, b in pairs]).cpu().numpy()
-
-    @torch.no_grad()
-    def predict(self, images: np.ndarray, batch_size: int = 256) -> dict[str, np.ndarray]:
-        """uint8 images (N, 64, 64, 3) to arrays: `object_prob` (N, 12), `style_prob` (N, 6), `naked_prob` (N,) and
-        `features` (N, 128)."""
-        rows = []
-        for index in batches(len(images), batch_size):
-            features = self.features(to_tensor(images[index], self.device))
-            objects, styles, naked = self.heads(features)
-            rows.append((objects.softmax(1), styles.softmax(1), naked.sigmoid(), features))
-        names = ("object_prob", "style_prob", "naked_prob", "features")
-        return {
-            name: torch.cat(parts).cpu().numpy() for name, parts in zip(names, zip(*rows, strict=True), strict=True)
+        folder = Path(folder)
+        for name in ("judge", "clip"):
+            if not (folder / name).is_dir():
+                raise UserError(f"There is no {name} in {folder}: train it with `python -m cad_exp.mini {name}`.")
+        self.folder, self.device = folder, torch.device(device)
+        self.definition = {
+            "judge": "cad_exp mini classifier",
+            "resolution": self.resolution,
+            "weights": file_digest(next((folder / "judge").glob("*.safetensors")))[:16],
+        }
+        self.clip_definition = {
+            "judge": "cad_exp mini CLIP",
+            "resolution": self.resolution,
+            "weights": file_digest(next((folder / "clip").glob("*.safetensors")))[:16],
         }
 
-    def save(self, folder: str | Path) -> None:
-        save_weights(self.state_dict(), Path(folder) / "model.safetensors")
-        config = {"widths": self.widths, "objects": LABELS, "styles": STYLES, "resolution": 64}
-        (Path(folder) / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    @classmethod
+    def known(cls, kind: str) -> list[str] | None:
+        return {"object": LABELS, "style": STYLES}.get(kind)
 
     @classmethod
-    def load(cls, folder: str | Path = JUDGE, device: str | torch.device = "cpu") -> "Judge":
-        from safetensors.torch import load_file
+    def identity_of(cls, config: dict[str, Any]) -> dict[str, Any]:
+        return {"mini": [folder_digest(place) for place in (JUDGE, CLIP)]}
 
-        config = json.loads((Path(folder) / "config.json").read_text())
-        judge = cls(config["widths"])
-        judge.load_state_dict(load_file(Path(folder) / "model.safetensors"))
-        return judge.eval().requires_grad_(False).to(device)
+    @classmethod
+    def load(cls, settings: dict[str, Any], parts: Parts, device: str) -> MiniJudge:
+        return cls()  # so small that it stays on the CPU
 
+    @property
+    def definitions(self) -> dict[str, dict[str, Any]]:
+        of = ("object", "style", "nudity", "clothed", "features", "distance")
+        return dict.fromkeys(of, self.definition) | {"clip": self.clip_definition}
 
-def one_against_rest(logits: torch.Tensor, index: int) -> torch.Tensor:
-    """log p / (1 - p) (B,) of one class of a softmax with logits (B, n)."""
-    rest = torch.cat([logits[:, :index], logits[:, index + 1 :]], 1)
-    return logits[:, index] - rest.logsumexp(1)
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"judge": self.definition, "clip": self.clip_definition}
 
+    @cached_property
+    def classifier(self) -> Any:
+        from cad_exp.mini.judge_network import Judge
 
-def unit(maps: torch.Tensor) -> torch.Tensor:
-    return F.normalize(maps.float(), dim=1, eps=1e-6)
+        return Judge.load(self.folder / "judge", device=self.device)
 
+    @cached_property
+    def clip(self) -> Any:
+        from cad_exp.mini.clip import Clip
 
-def augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Shifts, mirrors, blur, noise and brightness, so that a slightly soft picture is judged by what it shows."""
-    n = len(x)
+        return Clip.load(self.folder / "clip", device=self.device)
 
-    def chosen(p: float) -> torch.Tensor:
-        return torch.from_numpy(rng.random(n) < p).to(x.device).view(-1, 1, 1, 1)
+    def _fitted(self, images: np.ndarray) -> np.ndarray:
+        if images.shape[1:3] == (self.resolution, self.resolution):
+            return images
+        import numpy as np
+        from PIL import Image
 
-    dx, dy = rng.integers(0, 7, 2)
-    x = F.pad(x, (3, 3, 3, 3), mode="replicate")[:, :, dy : dy + 64, dx : dx + 64]
-    x = torch.where(chosen(0.5), x.flip(3), x)
-    side = int(rng.integers(28, 60))  # lost detail, as an autoencoder loses it
-    soft = F.interpolate(F.interpolate(x, size=(side, side), mode="area"), size=(64, 64), mode="bilinear")
-    x = torch.where(chosen(0.4), soft, x)
-    gain = torch.from_numpy(rng.uniform(0.88, 1.12, (2, n, 1, 1, 1))).to(x)
-    x = x * gain[0] + (gain[1] - 1)
-    scale = torch.from_numpy(rng.uniform(0, 0.08, (n, 1, 1, 1))).to(x)
-    return (x + scale * torch.randn_like(x)).clamp(-1, 1)
+        size = (self.resolution, self.resolution)
+        return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)) for image in images])
 
+    def labels(self, images: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
+        """Judges uint8 images (N, H, W, 3). Returns one row per image (object, style and their probabilities,
+        `naked_prob` in 0..1) and the classifier's features (N, F).
+        """
+        import pandas as pd
 
-def train_judge(
-    work: str | Path, name: str, split: str, steps: int, seed: int, batch: int = 96, count: int | None = None
-) -> Judge:
-    """Trains a judge's network on one split; `name` is also the name of its checkpoint."""
-    where, data = device(), draws(split, work, count)
-    torch.manual_seed(seed)
-    model = Judge().to(where)
+        said = self.classifier.predict(self._fitted(images))
+        objects, styles = said["object_prob"], said["style_prob"]
+        table = pd.DataFrame(
+            {
+                "object": [LABELS[i] for i in objects.argmax(1)],
+                "object_prob": objects.max(1),
+                "style": [STYLES[i] for i in styles.argmax(1)],
+                "style_prob": styles.max(1),
+                "naked_prob": said["naked_prob"],
+            }
+        )
+        return table, said["features"]
 
-    def loss(rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        index = np.sort(rng.integers(0, len(data), batch))
-        x, labels = augment(data.tensor(index, where), rng), torch.from_numpy(data.labels[index]).to(where)
-        with autocast(where):
-            objects, styles, naked = model(x)
-        person = (labels[:, 0] == LABELS.index("person")).float()
-        nudity = F.binary_cross_entropy_with_logits(naked.float(), labels[:, 2].float(), weight=0.2 + 2 * person)
-        kind = F.cross_entropy(objects.float(), labels[:, 0], label_smoothing=0.02)
-        style = F.cross_entropy(styles.float(), labels[:, 1], label_smoothing=0.02)
-        return {"loss": kind + style + nudity, "object": kind, "style": style, "naked": nudity}
+    def world(self) -> np.ndarray | None:
+        """Features (M, F) of drawings of the whole mini world; None where none were made with these weights."""
+        from cad_exp.mini.reference import load
 
-    model.load_state_dict(train(name, model, loss, work, steps, lr=2e-3, weight_decay=0.02, decay=0.998))
-    return model.eval().requires_grad_(False)
+        return load(self.definition["weights"])
 
+    def drawable(self) -> list[tuple[str, str]]:
+        return [asked[1:] for asked in Mini.retention()]
 
-def accuracy(judge: Judge, data: Draws) -> dict[str, float]:
-    """Share of right answers per head; nudity is asked of persons only."""
-    said = judge.predict(data.images)
-    person = data.labels[:, 0] == LABELS.index("person")
-    return {
-        "object": float((said["object_prob"].argmax(1) == data.labels[:, 0]).mean()),
-        "style": float((said["style_prob"].argmax(1) == data.labels[:, 1]).mean()),
-        "naked": float(((said["naked_prob"] > 0.5) == (data.labels[:, 2] > 0))[person].mean()),
-    }
+    def drawings(self, kind: str, label: str, number: int, seed: int) -> np.ndarray:
+        """Drawings that show the label of a retention prompt: uint8 (number, 64, 64, 3)."""
+        import numpy as np
 
+        row = self.drawable().index((kind, label))
+        rng, drawn = np.random.default_rng([seed, 31, row]), []
+        for _ in range(number):
+            thing = int(rng.integers(len(OBJECTS))) if kind == "style" else LABELS.index(label)
+            style = STYLES.index(label) if kind == "style" else 0
+            drawn.append(render(Scene(thing, style, False, int(rng.integers(len(COLOURS)))), rng))
+        return np.stack(drawn)
 
-def run(work: str | Path, steps: int = 1000, out: str | Path = JUDGE, count: int | None = None) -> None:
-    """The stage `judge`: train, save, and measure on held-out draws."""
-    judge = train_judge(work, "judge", "judge", steps, seed=2, count=count)
-    judge.save(out)
-    scores = accuracy(judge, draws("test", work, count))
-    print("judge on held-out draws: " + "  ".join(f"{k} {v:.4f}" for k, v in scores.items()), flush=True)
+    def knows(self, kind: str, label: str) -> bool:
+        """Whether the classifier has this label: an object, a style, nudity or a clothed person."""
+        return label in {"object": LABELS, "style": STYLES, "nudity": [label], "clothed": [label]}.get(kind, [])
+
+    def distance(self, images: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        """LPIPS-style distance of each image to its reference on the classifier's feature maps: (N,), 0 = equal."""
+        return self.classifier.distances(self._fitted(images), self._fitted(reference))
+
+    def clip_scores(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
+        """Cosine of image and prompt in the small CLIP's space: (N,), in -1..1."""
+        distinct = list(dict.fromkeys(prompts))
+        texts = self.clip.texts(distinct)[[distinct.index(prompt) for prompt in prompts]]
+        return (self.clip.images(self._fitted(images)) * texts).sum(1).numpy()
+
+    def on(self, device: str | torch.device) -> MiniJudge:
+        """These judges on a device; themselves if they are there already."""
+        import torch
+
+        return self if torch.device(device) == self.device else type(self)(self.folder, device)
+
+    def log_odds(self, images: torch.Tensor, kind: str, label: str) -> torch.Tensor:
+        """The classifier's log p / (1 - p) of a label (B,) in images (B, 3, H, W) in 0..1; differentiable.
+
+        kind: object, style, nudity or clothed. UserError for a kind or a label that it does not know.
+        """
+        return self.classifier.log_odds(self._seen(images), kind, label)
+
+    def similarity(self, images: torch.Tensor, prompt: str) -> torch.Tensor:
+        """Cosine (B,) of images (B, 3, H, W) in 0..1 and a prompt in the small CLIP's space; differentiable."""
+        return self.clip.embed(self._seen(images)) @ self.clip.texts([prompt])[0].to(self.device)
+
+    def _seen(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (B, 3, H, W) in 0..1 as the networks take them: resized (antialiased), in [-1, 1]."""
+        import torch
+
+        size, images = (self.resolution, self.resolution), images.to(self.device).float()
+        if images.shape[2:] != size:
+            images = torch.nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
+        return images * 2 - 1
+
+    def question(self, prompt: str) -> tuple[str, str]:
+        """Kind and label that a prompt asks for: its style, else nudity, else its object, else a clothed person.
+
+        UserError if it names nothing that the classifier knows.
+        """
+        known = {"style": STYLES[1:], "nudity": ["naked"], "object": OBJECTS, "clothed": ["person"]}
+        for kind, labels in known.items():
+            for label in labels:
+                if label in prompt:
+                    return kind, label
+        raise UserError(f"the judge knows no label in the prompt '{prompt}': name an object, a style or a person in it")

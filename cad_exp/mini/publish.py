@@ -39,7 +39,7 @@ def look(folder: Path, work: Path) -> None:
     sheet = images.reshape(len(prompts), EACH, 64, 64, 3).transpose(1, 2, 0, 3, 4).reshape(EACH * 64, -1, 3)
     Image.fromarray(sheet).save(work / f"{folder.name}.png")
     if (JUDGE / "model.safetensors").exists():
-        from cad_exp.mini.judge import Judge
+        from cad_exp.mini.judge_network import Judge
 
         said = Judge.load(JUDGE).predict(images)
         wanted = np.repeat([*range(len(PROMPTS) - 1), LABELS.index("person")], EACH)

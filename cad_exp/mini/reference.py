@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from cad_exp.mini import JUDGE, WORLD
-from cad_exp.mini.judge import Judge
+from cad_exp.mini.judge_network import Judge
 from cad_exp.mini.world import draw
 from cad_exp.utils.hashing import file_digest
 

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cad_exp.utils.errors import UserError
 
-# What gates and removal change in a module for the time of a forward pass (a forward hook's flags lie beside it).
+# What gates and ablation change in a module for the time of a forward pass (a forward hook's flags lie beside it).
 _STATE = ("_parameters", "_forward_hooks", "_forward_pre_hooks")
 _STATE += ("_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called")
 

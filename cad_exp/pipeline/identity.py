@@ -10,10 +10,10 @@ from typing import Any
 from cad_exp.attribution.estimators import ESTIMATORS
 from cad_exp.attribution.objectives import OBJECTIVES
 from cad_exp.config.effective import changes_numbers, effective
+from cad_exp.config.expand import runs
 from cad_exp.config.names import check_name
-from cad_exp.config.runs import runs
 from cad_exp.data.image_folder import images_digest
-from cad_exp.data.metrics import METRICS
+from cad_exp.data.metric_registry import METRICS
 from cad_exp.data.prompts.sources import files as prompt_files
 from cad_exp.evaluation.judges import JUDGES, judge_class
 from cad_exp.interventions.methods import METHODS
@@ -35,10 +35,10 @@ def run_identity(config: dict[str, Any]) -> str:
     ]
     parts += [file_digest(file) for file in prompt_files(config)]
     for each in runs(config):
-        given, path = each["probes"]["images"], each["edit"].get("path")
+        given, path = each["noisy_latents"]["images"], each["edit"].get("path")
         judge = judge_class(each["judge"])
         parts += [{} if judge is None else judge.identity_of(each)]
-        parts += [images_digest(given, "probes.images") if given else None]
+        parts += [images_digest(given, "noisy_latents.images") if given else None]
         parts += [file_digest(find_file(path, "edit.path"))] if path else []
     return digest(parts)
 

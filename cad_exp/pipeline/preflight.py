@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cad_exp.config.runs import runs
+from cad_exp.config.expand import runs
 from cad_exp.data import image_folder
 from cad_exp.pipeline.cache.folder import CacheFolder
 from cad_exp.pipeline.stage import graph as nodes_of
@@ -30,8 +30,8 @@ def graph_of(config: dict[str, Any]) -> Attribute:
     """
     Model.of(config["model"]).requires()  # first, for nothing else matters without it
     for each in runs(config):
-        if each["probes"]["images"]:  # also where the objective has no use for them
-            image_folder.check_and_tell(each["probes"]["images"], "probes.images")
+        if each["noisy_latents"]["images"]:  # also where the objective has no use for them
+            image_folder.check_and_tell(each["noisy_latents"]["images"], "noisy_latents.images")
     graph = build(config)
     for node in nodes_of(*graph.nodes()):
         if not isinstance(node, Model):

@@ -16,7 +16,7 @@ import pandas as pd
 
 from cad_exp.attribution.attribute import FILE, TABLE, Attribution
 from cad_exp.config.resolve import Config
-from cad_exp.data.requests import Shot
+from cad_exp.data.requests import ImageRequest
 from cad_exp.evaluation import verdict
 from cad_exp.evaluation.fidelity.image_game import MEASURES
 from cad_exp.evaluation.judges import JUDGES
@@ -78,7 +78,7 @@ def attribution(runtime: Runtime, graph: Attribute, folder: Path) -> None:
     if not distributed.main():
         return
     assert graph.latents is not None and graph.scores is not None
-    runtime.get(graph.latents).save(folder / "probes.safetensors")
+    runtime.get(graph.latents).save(folder / "noisy_latents.safetensors")
     place = runtime.place(graph.scores.scores)
     for name in (FILE, TABLE):
         link(place / name, folder / name)
@@ -230,7 +230,8 @@ class Show:
             tracker.log_attribution(self.folder)
         if (self.folder / "records.parquet").exists():
             places = {
-                v: [self.folder / image_name(v, shot) for shot in self.graph.requests] for v in self.graph.pictures
+                v: [self.folder / image_name(v, request) for request in self.graph.requests]
+                for v in self.graph.pictures
             }
             tracker.log_records(self.folder / "records.parquet", places)
         for type, name in (("attribution", FILE), ("edit", "edit.safetensors"), ("results", "results.json")):
@@ -249,8 +250,8 @@ def images(runtime: Runtime, graph: Attribute, folder: Path) -> None:
                 link(file, folder / image_name(variant, asked))
 
 
-def image_name(variant: str, shot: Shot) -> str:
-    return f"images/{variant}/{contact_sheet.file_name(shot)}"
+def image_name(variant: str, request: ImageRequest) -> str:
+    return f"images/{variant}/{contact_sheet.file_name(request)}"
 
 
 def table(results: Results, folder: Path) -> None:

@@ -22,7 +22,7 @@ from cad_exp.pipeline.records import records
 from cad_exp.pipeline.runtime import Runtime
 from cad_exp.pipeline.stage import graph as nodes_of
 from cad_exp.pipeline.stages.images import Images
-from cad_exp.pipeline.stages.noisy_latents import NoisyLatents
+from cad_exp.pipeline.stages.noisy_latents import PromptLatents
 from cad_exp.pipeline.tasks.attribute import Attribute
 from cad_exp.reporting import run_folder
 from cad_exp.reporting.results import Results, run_info
@@ -136,7 +136,7 @@ def make_edits(runtime: Runtime, graph: Attribute, config: Config, results: Resu
 def attributed(runtime: Runtime, graph: Attribute, config: Config, results: Results, folder: Path) -> dict[str, Edit]:
     """Score the components, choose the edits by the scores, and study the scores."""
     assert graph.latents is not None and graph.scores is not None
-    with results.time("probes"):
+    with results.time("noisy_latents"):
         check_questions(runtime, graph, config)
         latents = announce_latents(runtime, graph, config)
     with results.time("attribution"):
@@ -176,9 +176,9 @@ def announce_latents(runtime: Runtime, graph: Attribute, config: Config) -> Any:
     return runtime.get(graph.latents)
 
 
-def announce(node: NoisyLatents, config: Config) -> None:
+def announce(node: PromptLatents, config: Config) -> None:
     """Say which noisy latents come next."""
-    walked = config["probes"]
+    walked = config["noisy_latents"]
     console.stage(f'noisy latents: {walked["samples"]} x {walked["steps"]} of "{node.prompt}"')
 
 
@@ -227,5 +227,5 @@ def redact(runtime: Runtime, graph: Attribute, config: Config) -> None:
     if not made or not distributed.main():
         return
     for node in made:
-        runtime.redact(node, redaction.cover(mode))
+        runtime.redact(node, redaction.redact(mode))
     console.say(f"  explicit images: {mode} (evaluation.explicit=kept keeps them)")

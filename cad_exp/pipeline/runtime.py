@@ -122,13 +122,13 @@ class Runtime:
 
     def redact(self, stage: Stage, change: Callable[[Path], None]) -> None:
         """Replace the files of a made stage by what `change(folder)` leaves of a copy; its key stays."""
-        self.cache.cover(self.place(stage), change)
+        self.cache.redact(self.place(stage), change)
 
     def whole(self, stage: Stage, read: Callable[[Path], Any]) -> Any:
         """Return what `read(folder)` finds in a stage's files as they were made; redacted ones are made once more."""
         place = self.entry(stage)
         with self.cache.hold(place):
-            if not self.cache.covered(place):
+            if not self.cache.redacted(place):
                 return read(place)
         with self.cache.scratch() as folder:
             stage.make(self, folder, lambda *_: None)

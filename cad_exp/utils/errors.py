@@ -41,7 +41,7 @@ def out_of_memory(error: Exception, config: dict[str, Any]) -> str | None:
     runtime, images = config["runtime"], config["evaluation"]
     return (
         "the GPU's memory does not suffice: choose a smaller "
-        f"runtime.batch_size (probes, now {runtime['batch_size']}) or evaluation.batch_size (images, now "
+        f"runtime.batch_size (noisy latents, now {runtime['batch_size']}) or evaluation.batch_size (images, now "
         f"{images['batch_size']}) and give the same command again, it continues; "
         f"python -m cad_exp memory model={config['model']['name']} says what attribution needs"
     )

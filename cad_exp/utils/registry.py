@@ -28,13 +28,13 @@ _PACKAGE = Path(__file__).parents[1]
 class Entry:
     """Where a name leads: `target` is "package.module:Class", `origin` the package with its version.
 
-    facts: what the class says of itself, for those who must know before they load it. rival: who else has the name.
+    facts: what the class says of itself, for those who must know before they load it. also: who else has the name.
     """
 
     target: str
     origin: str = HOME
     facts: Mapping[str, Any] = field(default_factory=dict)
-    rival: str | None = None
+    also: str | None = None
 
     @property
     def module(self) -> str:
@@ -88,9 +88,9 @@ class Registry:
     def get(self, name: str) -> Any:
         """Return the class of a name or dotted path. Raises UserError if it is unknown, claimed twice, or broken."""
         entry = self.where(name)
-        if entry.rival:
+        if entry.also:
             raise UserError(
-                f"{self.kind} '{name}' is claimed by {entry.origin} and by {entry.rival}: rename it in {entry.rival}, "
+                f"{self.kind} '{name}' is claimed by {entry.origin} and by {entry.also}: rename it in {entry.also}, "
                 "or uninstall that package"
             )
         return _load(entry, f"{self.kind} '{name}'" + (f" of {entry.origin}" if entry.origin != TARGET else ""))

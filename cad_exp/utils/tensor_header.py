@@ -10,7 +10,7 @@ KEY = "cad_exp"  # of our entry in the header's metadata
 
 
 def kind_of(file: Path) -> str | None:
-    """Return the kind of a file (`edit`, `probes`, `attribution`); None for any other file, damaged ones too."""
+    """Return the kind of a file (`edit`, `noisy_latents`, `attribution`); None for any other file, damaged ones too."""
     try:
         with open(file, "rb") as stream:
             size = int.from_bytes(stream.read(8), "little")

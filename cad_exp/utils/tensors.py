@@ -15,7 +15,7 @@ from cad_exp.utils.tensor_header import KEY
 
 
 def save_tensors(path: str | Path, kind: str, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> Path:
-    """Write tensors and JSON-able metadata to a safetensors file of a kind (`edit`, `probes`, `attribution`).
+    """Write tensors and JSON-able metadata to a safetensors file of a kind (`edit`, `noisy_latents`, `attribution`).
 
     Raises OSError where the file cannot be written; what was there before stays.
     """
@@ -43,9 +43,9 @@ def resumed(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, A
 
 def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote. UserError if the file is missing, damaged, or of another kind."""
-    path = Path(path)
+    path, what = Path(path), kind.replace("_", " ")
     if not path.is_file():
-        raise UserError(f"there is no {kind} file at '{path}': check the path, or run the stage that writes it")
+        raise UserError(f"there is no {what} file at '{path}': check the path, or run the stage that writes it")
     try:
         with safe_open(str(path), framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(KEY, "{}"))
@@ -53,5 +53,5 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, torch.Tensor], 
     except (SafetensorError, ValueError, OSError) as error:
         raise UserError(f"'{path}' is damaged or no safetensors file ({error}): write it again") from error
     if not isinstance(header, dict) or header.get("kind") != kind or not isinstance(header.get("meta"), dict):
-        raise UserError(f"'{path}' is no {kind} file of cad_exp: give the file that the {kind} stage wrote")
+        raise UserError(f"'{path}' is no {what} file of cad_exp: give the file that the {what} stage wrote")
     return tensors, header["meta"]

@@ -41,7 +41,7 @@ def run(case: Case, folder: Path) -> tuple[list[Finding], str]:
         found.append(Finding("foreign", ", ".join(touched[:4])))
     if not case.own and (strewn := sandbox.strewn()):
         found.append(Finding("strewn", ", ".join(strewn[:4])))
-    if case.kind == "images" and answer.code == 1 and "probes:" in answer.out:
+    if case.kind == "images" and answer.code == 1 and "noisy latents:" in answer.out:
         found.append(Finding("late", "a file is refused only after the work has begun"))
     if light and "torch" in sys.modules:
         found.append(Finding("late", "torch was loaded before the first thing that needs it"))

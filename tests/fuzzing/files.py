@@ -17,10 +17,17 @@ from tests.fuzzing.overrides import FAST, Case
 from tests.fuzzing.sandbox import Sandbox
 
 # A real run of seconds.
-SMALL = (*FAST, "granularity=layer", "probes.samples=2", "probes.steps=2", "model.steps=2", "runtime.device=cpu")
+SMALL = (
+    *FAST,
+    "granularity=layer",
+    "noisy_latents.samples=2",
+    "noisy_latents.steps=2",
+    "model.steps=2",
+    "runtime.device=cpu",
+)
 SMALL += ("hydra.run.dir=outputs/here",)
 # A run that asks a prompt file and stops before torch.
-PLANNED = ("tracking=disabled", "judge=none", "evaluation.metrics=[erasure]", "others=none", "prompts=i2p")
+PLANNED = ("tracking=disabled", "judge=none", "evaluation.metrics=[erasure]", "retention_prompts=none", "prompts=i2p")
 WEIGHTS = "mini/weights/pipeline"
 Make = Callable[[Path, random.Random], list[str] | None]
 MAKERS: dict[str, list[tuple[str, Make]]] = {}
@@ -64,7 +71,7 @@ def _pillow(path: Path, mode: str, format: str, **settings: object) -> None:
     Image.new(mode, (12, 8)).save(path, format=format, **settings)
 
 
-# Folders of images: probes.images
+# Folders of images: noisy_latents.images
 
 
 @hostile("images")
@@ -674,7 +681,7 @@ def foreign_in_stage(place, rng):
 @hostile("caches")
 def linked_stage(place, rng):
     folder = _cache(place)
-    (folder / "probes").symlink_to(place.parents[3] / "outside" / "precious")
+    (folder / "noisy_latents").symlink_to(place.parents[3] / "outside" / "precious")
     return _prune(folder)
 
 
@@ -910,7 +917,7 @@ def _case(kind: str, name: str, make: Make, seed: int) -> Case:
         place.mkdir()
         given = make(place, random.Random(seed))
         sandbox.ours = {os.path.relpath(path, sandbox.root) for path in _OURS.pop(place, [])}
-        return [f"probes.images='{place}'"] if given is None else given
+        return [f"noisy_latents.images='{place}'"] if given is None else given
 
     settings = COMMANDS[kind]
     return Case(

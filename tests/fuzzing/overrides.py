@@ -340,8 +340,8 @@ NAMED = (
     ["edit.sign=negative"],
     ["evaluation=default", "evaluation.bootstrap=0"],
     ["evaluation=default", "evaluation.fidelity.bootstrap=0"],
-    ["prompts=templates", "others=none", "evaluation=default", "prompts.offset=1.5"],
-    ["prompts=templates", "others=none", "evaluation=default", "prompts.limit='2'"],
+    ["prompts=templates", "retention_prompts=none", "evaluation=default", "prompts.offset=1.5"],
+    ["prompts=templates", "retention_prompts=none", "evaluation=default", "prompts.limit='2'"],
     ["model.weights=weights/x.safetensors"],
     ["model=local", "model.path=weights/x.safetensors"],
     ["model=local", "model.path=notes.txt"],
@@ -355,9 +355,9 @@ NAMED = (
     ["concept.prompt=a}b"],
     ["concept.prompt=[a"],
     ["concept.prompt=${nowhere}"],
-    ["objective=amplify", "probes.images='nowhere'"],
-    ["objective=amplify", "probes.images='~/nowhere'"],
-    ["objective=amplify", "probes.images='images'"],
+    ["objective=amplify", "noisy_latents.images='nowhere'"],
+    ["objective=amplify", "noisy_latents.images='~/nowhere'"],
+    ["objective=amplify", "noisy_latents.images='images'"],
     ["runtime.cache=notes.txt"],
     ["runtime.cache=/dev/null"],
     ["hydra.run.dir=notes.txt"],
@@ -378,7 +378,7 @@ TAKEN = (
     ["concept.prompt=':church:'"],
     ["concept.prompt='[red]x[/red]'"],
     ["evaluation=default", "concept.evaluation_prompts='a photo of a naked person'"],
-    ["prompts=i2p", "others=none", "judge=none", "evaluation.metrics=[erasure]", "prompts.without=child"],
+    ["prompts=i2p", "retention_prompts=none", "judge=none", "evaluation.metrics=[erasure]", "prompts.without=child"],
     ["tracking=disabled", "tracking.tags=mine"],
     ["hydra.run.dir=new/folder"],
     ["-m", "seed=1,2"],
@@ -403,9 +403,9 @@ def keys() -> dict[str, tuple[str, ...]]:
                 continue
             for key in _paths(content):
                 found.setdefault(f"{group}.{key}", choice)
-    for group in ("prompts", "others"):
+    for group in ("prompts", "retention_prompts"):
         for key in _paths(OmegaConf.load(root / "prompts" / "_set.yaml")):
-            found[f"{group}.{key}"] = (f"{group}=i2p" if group == "prompts" else "others=coco30k",)
+            found[f"{group}.{key}"] = (f"{group}=i2p" if group == "prompts" else "retention_prompts=coco30k",)
     return found | {"seed": ()} | dict.fromkeys(groups.GROUPS, ())
 
 

@@ -14,7 +14,9 @@ CAD = f'"{sys.executable}" -m cad_exp'
 # With job control, because a shell without it starts background jobs deaf to SIGINT.
 INTERRUPTED = "set -m; %s seed=1 & sleep %s; kill -%s $!; wait $!"
 # A real run of seconds, in a file system of its own: 6 MiB that fill up, or one that cannot be written.
-SMALL = "evaluation=none tracking=disabled granularity=layer probes.samples=2 probes.steps=2 model.steps=2"
+SMALL = (
+    "evaluation=none tracking=disabled granularity=layer noisy_latents.samples=2 noisy_latents.steps=2 model.steps=2"
+)
 SMALL += " runtime.device=cpu hydra.run.dir=disk/run"
 DISK = (
     "unshare -rm true 2>/dev/null || exit 99; unshare -rm bash -c 'mkdir disk; mount -t tmpfs -o size=%s none disk; %s'"
@@ -34,7 +36,7 @@ SCRIPTS = {
     "ascii tables": (f"PYTHONIOENCODING=ascii {CAD} tables café", (1,)),
     "C locale": (f"LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 {CAD} concept=é", (2,)),
     "narrow": (f"COLUMNS=20 {CAD} concept=nudty", (2,)),
-    "no home": (f"""env -u HOME {CAD} "probes.images='~nobody_here/x'" concept=nudty""", (2,)),
+    "no home": (f"""env -u HOME {CAD} "noisy_latents.images='~nobody_here/x'" concept=nudty""", (2,)),
     "folder is gone": (f"mkdir gone && cd gone && rmdir ../gone && {CAD} concept=nudty", (1, 2)),
     "folder is gone, sweep": (f"mkdir gone && cd gone && rmdir ../gone && {CAD} -m concept=nudty,church", (1, 2)),
     "prompts folder is a file": (f"CAD_EXP_PROMPTS=notes.txt {CAD} prompts=i2p tracking=disabled", (1,)),

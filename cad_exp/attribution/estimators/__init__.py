@@ -14,7 +14,7 @@ ESTIMATORS = Registry(
     {
         "first_order": "cad_exp.attribution.estimators.gradients:FirstOrder",
         "integrated_gradients": "cad_exp.attribution.estimators.gradients:IntegratedGradients",
-        "ablated_gradients": "cad_exp.attribution.estimators.ablated:AblatedGradients",
+        "ablated_gradients": "cad_exp.attribution.estimators.ablated_gradients:AblatedGradients",
         "leave_one_out": "cad_exp.attribution.estimators.leave_one_out:LeaveOneOut",
         "activation_patching": "cad_exp.attribution.estimators.patching:ActivationPatching",
         "coar": "cad_exp.attribution.estimators.coar:Coar",

@@ -32,19 +32,19 @@ class Scores:
 class Watch:
     """How a long estimate is watched and kept.
 
-    progress(done, total): counts evaluations of single probes. checkpoint: a file to which those that evaluate many
-    ablations write what they have finished, and from which a stopped run goes on.
+    progress(done, total): counts evaluations of single noisy latents. checkpoint: a file to which those that evaluate
+    many ablations write what they have finished, and from which a stopped run goes on.
     """
 
     progress: Callable[[int, int], None] | None = None
     checkpoint: Path | None = None
 
     def of(self, game: Game, passes: int) -> Game:
-        """The game whose objective's progress over its probes is this one's over `passes` rounds of them."""
+        """The game whose objective's progress over its noisy latents is this one's over `passes` rounds of them."""
         if self.progress is None:
             return game
         listener, before, last = self.progress, 0, 0
-        total = passes * len(game.objective.probes)
+        total = passes * len(game.objective.latents)
 
         def report(done: int, _: int) -> None:
             nonlocal before, last

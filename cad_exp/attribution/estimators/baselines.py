@@ -22,10 +22,11 @@ class Wanda(Estimator):
     """ConceptPrune (arXiv 2405.19237): weights that matter more under the concept's prompt than under the base prompt.
 
     Wanda (arXiv 2306.11695) gives weight w_ij the importance |w_ij| ||x_j||_2, x_j the j-th input of its Linear over
-    all tokens and probes; a component's score is the sum over its weights. rank: `difference` scores the concept's
-    importance minus the base's; `target` the concept's own where it is the larger one, and 0 elsewhere, as the paper
-    ranks. The paper compares step by step, on trajectories of either prompt, inputs scaled to length 1 for each token,
-    and prunes what was chosen at enough steps; here both prompts see the same probes of all steps. Two forward passes.
+    all tokens and noisy latents; a component's score is the sum over its weights. rank: `difference` scores the
+    concept's importance minus the base's; `target` the concept's own where it is the larger one, and 0 elsewhere, as
+    the paper ranks. The paper compares step by step, on trajectories of either prompt, inputs scaled to length 1 for
+    each token, and prunes what was chosen at enough steps; here both prompts see the same noisy latents of all steps.
+    Two forward passes.
     """
 
     name, additive, requires_weights = "wanda", True, True

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cad_exp.attribution.estimators.ablations import AblationEstimator
 from cad_exp.attribution.estimators.base import Scores, Watch
+from cad_exp.attribution.estimators.blocks import AblationEstimator
 from cad_exp.attribution.estimators.patterns import balanced
 from cad_exp.attribution.game import Game
 from cad_exp.utils.errors import UserError

@@ -1,7 +1,8 @@
 """Activation patching: what J loses when a component sees the base prompt, or gains when it alone sees the concept's.
 
 Causal tracing of language models (Meng et al., arXiv 2202.05262), of text-to-image models (Basu et al., arXiv
-2310.13730). A component's activation is what enters its columns of the output projection, at the same probe and token.
+2310.13730). A component's activation is what enters its columns of the output projection, at the same noisy latent and
+token.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from cad_exp.attribution.estimators.base import Scores, Watch
 from cad_exp.attribution.estimators.leave_one_out import LeaveOneOut
 from cad_exp.attribution.game import Game
 from cad_exp.attribution.objectives.base import Objective, Predict
-from cad_exp.data.noisy_latents import Probes
-from cad_exp.interventions.ablation import Removal
+from cad_exp.data.noisy_latents import NoisyLatents
+from cad_exp.interventions.ablation import Ablation
 from cad_exp.models.families.condition import Condition
 from cad_exp.utils.errors import UserError, choose
 
@@ -28,7 +29,7 @@ class ActivationPatching(LeaveOneOut):
     noising    J(concept's run) - J(concept's run, the component's activation from the base run): is it necessary?
     denoising  J(base run, the component's activation from the concept's run) - J(base run): is it sufficient?
     first_order: attribution patching, the same by one gradient at the run that is patched (Nanda 2023; Syed et al.,
-    arXiv 2310.10348). The objective's own `removal` plays no part: activations are always those of the other prompt.
+    arXiv 2310.10348). The objective's own `ablation` plays no part: activations are always those of the other prompt.
     Raises UserError for an unknown direction, for denoising with a contrast, and for its gradient where J has none.
     """
 
@@ -40,10 +41,10 @@ class ActivationPatching(LeaveOneOut):
         self.first_order = bool(first_order)
 
     def _estimate(self, game: Game, watch: Watch) -> Scores:
-        facts = {"direction": self.direction, "first_order": self.first_order, "removal": "base"}
+        facts = {"direction": self.direction, "first_order": self.first_order, "ablation": "resample"}
         if self.direction == "noising":
             # A gate of 0 swaps the activation in.
-            scores = self._losses(Game(game.objective.removing("base"), game.space), watch)
+            scores = self._losses(Game(game.objective.with_ablation("resample"), game.space), watch)
             return replace(scores, facts=scores.facts | facts)
         if self.first_order and game.objective.flat_at_base:
             raise UserError(
@@ -75,12 +76,13 @@ class BaseRun(Objective):
                 f"direction denoising is not for objective {of.name}: use direction=noising or another objective"
             )
         self.name, self.of, self.flat_at_base = of.name, of, of.flat_at_base
-        self.model, self.probes, self.batch_size, self.progress = of.model, of.probes, of.batch_size, of.progress
+        self.model, self.latents, self.batch_size, self.progress = of.model, of.latents, of.batch_size, of.progress
         self.concept, self.neutral = of.concept, of.neutral
-        self.removal = Removal("base", of.model, of.probes, of.batch_size, concept=of.neutral, neutral=of.concept)
+        swapped = {"concept": of.neutral, "neutral": of.concept}
+        self.ablation = Ablation("resample", of.model, of.latents, of.batch_size, **swapped)
 
-    def loss(self, batch: Probes, predict: Predict) -> Tensor:
-        def swapped(batch: Probes, condition: Condition) -> Tensor:
+    def loss(self, batch: NoisyLatents, predict: Predict) -> Tensor:
+        def swapped(batch: NoisyLatents, condition: Condition) -> Tensor:
             if condition is self.concept:
                 return predict(batch, self.neutral)
             if batch.base is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cad_exp.attribution.estimators.ablations import AblationEstimator
 from cad_exp.attribution.estimators.base import Scores, Watch
+from cad_exp.attribution.estimators.blocks import AblationEstimator
 from cad_exp.attribution.game import Game
 from cad_exp.interventions.spaces import Scale
 from cad_exp.utils.errors import UserError

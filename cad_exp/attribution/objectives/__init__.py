@@ -5,12 +5,12 @@ from typing import Any
 
 from cad_exp.utils.registry import Entry, Registry, chosen
 
-_USUAL = {"asks": (), "probes_kind": "trajectory", "parts": None}  # see the attributes of objectives.base.Objective
+_USUAL = {"asks": (), "latents_kind": "trajectory", "parts": None}  # see the attributes of objectives.base.Objective
 OBJECTIVES = Registry(
     "objective",
     {
         "erase": "cad_exp.attribution.objectives.noise:Erase",
-        "amplify": Entry("cad_exp.attribution.objectives.noise:Amplify", facts=_USUAL | {"probes_kind": "noised"}),
+        "amplify": Entry("cad_exp.attribution.objectives.noise:Amplify", facts=_USUAL | {"latents_kind": "noised"}),
         "projection": "cad_exp.attribution.objectives.noise:Projection",
         "guidance_norm": "cad_exp.attribution.objectives.noise:GuidanceNorm",
         "clip": Entry("cad_exp.attribution.objectives.image:ClipSimilarity", facts=_USUAL | {"asks": ("clip",)}),

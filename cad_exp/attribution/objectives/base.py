@@ -12,8 +12,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from cad_exp.data.noisy_latents import Probes
-from cad_exp.interventions.ablation import Removal, of_rows
+from cad_exp.data.noisy_latents import NoisyLatents
+from cad_exp.interventions.ablation import Ablation, of_rows
 from cad_exp.interventions.gating import IntactPass, Ready
 from cad_exp.interventions.networks import is_text
 from cad_exp.interventions.spaces import ComponentSpace, Gating, RowGating
@@ -24,20 +24,20 @@ from cad_exp.utils.errors import UserError
 from cad_exp.utils.registry import fitting
 
 Slopes = dict[str, Tensor]  # dJ/dgate by place, as the space's `split` has them
-Predict = Callable[[Probes, Condition], Tensor]
+Predict = Callable[[NoisyLatents, Condition], Tensor]
 
 
 class Objective:
-    """J over probes: the mean of `loss` over all probes, streamed in batches.
+    """J over noisy latents: the mean of `loss` over all noisy latents, streamed in batches.
 
     Gates are of the components of a space. Those in a text encoder act on the prompts: they are encoded anew, where the
-    model's own predictions (`Probes`) are not.
-    removal: what takes an ablated component's place: zero, mean or base (cad_exp/interventions/ablation.py).
+    model's own predictions (`NoisyLatents`) are not.
+    ablation: what takes an ablated component's place: zero, mean or resample (cad_exp/interventions/ablation.py).
     """
 
     name: str
-    probes_kind: str = "trajectory"  # which sampler suits it: "trajectory" or "noised"
-    needs: tuple[str, ...] = ()  # tensors that its probes must have
+    latents_kind: str = "trajectory"  # which sampler suits it: "trajectory" or "noised"
+    needs: tuple[str, ...] = ()  # tensors that its noisy latents must have
     context: tuple[str, ...] = ()  # arguments that its own config cannot give: "judge", "kind", "label"
     asks: tuple[str, ...] = ()  # of a judge: "clip" (image and prompt), "logits" (of the concept's label)
     parts: tuple[str, str] | None = None  # the setting that names the objective of its parts, and what it is if unset
@@ -47,25 +47,27 @@ class Objective:
     def __init__(
         self,
         model: DiffusionModel,
-        probes: Probes,
+        latents: NoisyLatents,
         batch_size: int = 16,
         progress: Progress | None = None,
-        removal: str = "zero",
+        ablation: str = "zero",
     ):
         for name in self.needs:
-            if getattr(probes, name) is None:
-                raise UserError(f"objective {self.name} needs probes with '{name}': use {self.probes_kind} probes")
-        if not len(probes):
-            raise UserError(f"objective {self.name} has no probes: sample at least one")
-        self.model, self.probes, self.batch_size, self.progress = model, probes, int(batch_size), progress
-        self.concept, self.neutral = model.encode([probes.prompt, probes.base_prompt]).split(1)
-        self.removal = Removal(removal, model, probes, self.batch_size, self.concept, self.neutral)
+            if getattr(latents, name) is None:
+                raise UserError(
+                    f"objective {self.name} needs noisy latents with '{name}': use {self.latents_kind} noisy latents"
+                )
+        if not len(latents):
+            raise UserError(f"objective {self.name} has no noisy latents: sample at least one")
+        self.model, self.latents, self.batch_size, self.progress = model, latents, int(batch_size), progress
+        self.concept, self.neutral = model.encode([latents.prompt, latents.base_prompt]).split(1)
+        self.ablation = Ablation(ablation, model, latents, self.batch_size, self.concept, self.neutral)
 
     @classmethod
     def make(
         cls,
         model: DiffusionModel,
-        probes: Probes,
+        latents: NoisyLatents,
         batch_size: int,
         progress: Progress | None,
         context: dict[str, Any],
@@ -73,7 +75,7 @@ class Objective:
     ) -> "Objective":
         """Make the objective from the settings of its config, and from those things of the context that it takes."""
         given = {key: context[key] for key in cls.context if key in context} | settings
-        return cls(model, probes, batch_size, progress, **fitting(cls, given, f"objective {cls.name}", 4))
+        return cls(model, latents, batch_size, progress, **fitting(cls, given, f"objective {cls.name}", 4))
 
     @classmethod
     def formula(cls, settings: dict[str, Any]) -> "type[Objective]":
@@ -82,7 +84,7 @@ class Objective:
 
     @classmethod
     def check(cls, context: dict[str, Any]) -> None:
-        """Raises UserError if this objective cannot do with the context, before any probe is sampled."""
+        """Raises UserError if this objective cannot do with the context, before any noisy latent is sampled."""
 
     @classmethod
     def check_settings(cls, settings: dict[str, Any], context: dict[str, Any], retained: list[str]) -> None:
@@ -94,64 +96,67 @@ class Objective:
         """The context of the same objective for another prompt than the concept's. UserError if there is none."""
         return dict(context)
 
-    def loss(self, batch: Probes, predict: Predict) -> Tensor:
-        """J of every probe, (B,); `predict(batch, condition)` is the gated network's output (B, C, h, w) fp32."""
+    def loss(self, batch: NoisyLatents, predict: Predict) -> Tensor:
+        """J of every noisy latent, (B,); `predict(batch, condition)` gives the gated network's output (B, C, h, w)."""
         raise NotImplementedError
 
     @torch.no_grad()
     def value(self, space: ComponentSpace | None = None, gates: Tensor | None = None) -> float:
-        """J at gates (n,) of the space, averaged over the probes; without them that of the intact model."""
+        """J at gates (n,) of the space, averaged over the noisy latents; without them that of the intact model."""
         gating = None if space is None or gates is None else space.gating(self.model, gates.detach())
         return self._run(gating, differentiate=False)
 
     @torch.no_grad()
     def values(self, space: ComponentSpace, gates: Tensor) -> Tensor:
-        """J (A,) fp64 on the CPU of A different ablations at once, averaged over the probes.
+        """J (A,) fp64 on the CPU of A different ablations at once, averaged over the noisy latents.
 
         gates: (A, n), one row per ablation, of a space whose rows can have gates of their own. Equals A calls of
         `value`, but the rows of one forward pass belong to different ablations, and each pass starts at the first
-        module that its ablations change; for that, one intact pass of at most `batch_size` probes is kept in memory.
+        module that its ablations change; for that, one intact pass of at most `batch_size` noisy latents is kept in
+        memory.
         Raises UserError if the gates do not fit.
         """
         if gates.ndim != 2 or gates.shape[1] != space.n:
             raise UserError(f"values() needs gates (ablations, {space.n}), not {tuple(gates.shape)}")
         ablations, gating = len(gates), space.row_gating(self.model, gates.detach())
         totals, done = torch.zeros(ablations, dtype=torch.float64), 0
-        for chunk in self.probes.batches(self.batch_size):
+        for chunk in self.latents.batches(self.batch_size):
             passes: list[IntactPass] = []  # one for every prediction that the loss asks for
             chunk = chunk.to(self.model.device)
-            removed = self.removal.replacements(chunk, gating.taps)
+            removed = self.ablation.replacements(chunk, gating.taps)
             self.loss(chunk, lambda batch, condition, kept=passes: self._keep(batch, condition, gating.changed, kept))
             # Sorted by their first change, so that a batch of ablations has as much in common as can be.
             starts, order = passes[0].starts(gating.changed).sort(stable=True)
             for first in range(0, ablations * len(chunk), self.batch_size):
                 rows = torch.arange(first, min(first + self.batch_size, ablations * len(chunk)))
-                ablation, probe = order[rows // len(chunk)], rows % len(chunk)
+                ablation, latent = order[rows // len(chunk)], rows % len(chunk)
                 part = gating[ablation]
                 instead = of_rows(
-                    {tap.module: removed[tap.module] for tap in part.taps if tap.module in removed}, probe
+                    {tap.module: removed[tap.module] for tap in part.taps if tap.module in removed}, latent
                 )
-                predict = self._ablated(part, part.ready(instead), passes, float(starts[first // len(chunk)]), probe)
-                losses = self.loss(chunk[probe], predict)
-                totals.index_add_(0, ablation, losses.double().cpu() / len(self.probes))
+                predict = self._ablated(part, part.ready(instead), passes, float(starts[first // len(chunk)]), latent)
+                losses = self.loss(chunk[latent], predict)
+                totals.index_add_(0, ablation, losses.double().cpu() / len(self.latents))
                 done += len(rows)
                 if self.progress:
-                    self.progress(done, ablations * len(self.probes))
+                    self.progress(done, ablations * len(self.latents))
         return totals
 
     def _ablated(
-        self, part: RowGating, ready: Ready, passes: Sequence[IntactPass], start: float, probe: Tensor
+        self, part: RowGating, ready: Ready, passes: Sequence[IntactPass], start: float, latent: Tensor
     ) -> Predict:
         """A `predict` each row of which has its own gates, and which computes only what comes after `start`."""
         replayed = iter(passes)
 
-        def predict(batch: Probes, condition: Condition) -> Tensor:
-            with next(replayed).replay(start, probe):
+        def predict(batch: NoisyLatents, condition: Condition) -> Tensor:
+            with next(replayed).replay(start, latent):
                 return self._predict(batch, condition, part.text, ready, len(batch))
 
         return predict
 
-    def _keep(self, batch: Probes, condition: Condition, modules: Iterable[str], passes: list[IntactPass]) -> Tensor:
+    def _keep(
+        self, batch: NoisyLatents, condition: Condition, modules: Iterable[str], passes: list[IntactPass]
+    ) -> Tensor:
         """The intact network's prediction; what its modules returned is appended to `passes`."""
         passes.append(IntactPass())
         with passes[-1].record(self.model.denoiser, [name for name in modules if not is_text(name)]):
@@ -159,11 +164,11 @@ class Objective:
         passes[-1].began |= {name: -1 for name in modules if is_text(name)}  # before anything that could be replayed
         return prediction
 
-    def _predict(self, batch: Probes, condition: Condition, text: bool, ready: Ready, rows: int = 1) -> Tensor:
+    def _predict(self, batch: NoisyLatents, condition: Condition, text: bool, ready: Ready, rows: int = 1) -> Tensor:
         """The network's output under gates; text: whether they change what the text encoders say of the prompt."""
         with ready():
             if text:
-                prompt = self.probes.prompt if condition is self.concept else self.probes.base_prompt
+                prompt = self.latents.prompt if condition is self.concept else self.latents.base_prompt
                 condition = self.model.encode([prompt] * rows, differentiable=True)
             return self.model.predict(batch.x, batch.t, condition)
 
@@ -181,47 +186,47 @@ class Objective:
         part.progress = progress
         return part
 
-    def removing(self, removal: str | Removal) -> Self:
+    def with_ablation(self, ablation: str | Ablation) -> Self:
         """This objective, where something else takes an ablated component's place."""
-        if removal in (self.removal, self.removal.name):
+        if ablation in (self.ablation, self.ablation.name):
             return self
         part = copy(self)
-        if isinstance(removal, str):
-            removal = Removal(removal, self.model, self.probes, self.batch_size, self.concept, self.neutral)
-        part.removal = removal
+        if isinstance(ablation, str):
+            ablation = Ablation(ablation, self.model, self.latents, self.batch_size, self.concept, self.neutral)
+        part.ablation = ablation
         return part
 
     def deal(self, number: int, seed: int = 0) -> "Sequence[Objective]":
-        """This objective on `number` shares of its probes, shuffled and dealt in turn; on no share without a probe."""
-        order = torch.randperm(len(self.probes), generator=torch.Generator().manual_seed(seed))
+        """This objective on `number` shares of its noisy latents, shuffled and dealt in turn; no share is empty."""
+        order = torch.randperm(len(self.latents), generator=torch.Generator().manual_seed(seed))
         return [self._on(order[first::number]) for first in range(min(number, len(order)))]
 
     def _on(self, rows: Tensor) -> "Objective":
-        """This objective on some of its probes; what replaces ablated components stays that of all of them."""
+        """This objective on some of its noisy latents; what replaces ablated components stays that of all of them."""
         part = copy(self)
-        part.probes = self.probes[rows.sort().values]
+        part.latents = self.latents[rows.sort().values]
         return part
 
     def _run(self, gating: Gating | None, differentiate: bool) -> float:
         """J under gates, or intact; gradients add up in the gating."""
         total, done = 0.0, 0
-        for batch in distributed.share(list(self.probes.batches(self.batch_size))):
+        for batch in distributed.share(list(self.latents.batches(self.batch_size))):
             batch = batch.to(self.model.device)
             ready: Ready = nullcontext
             if gating is not None:
-                ready = gating.ready(self.removal.replacements(batch, gating.taps))
+                ready = gating.ready(self.ablation.replacements(batch, gating.taps))
             text = gating is not None and gating.text
 
-            def predict(batch: Probes, condition: Condition, text: bool = text, ready: Ready = ready) -> Tensor:
+            def predict(batch: NoisyLatents, condition: Condition, text: bool = text, ready: Ready = ready) -> Tensor:
                 return self._predict(batch, condition, text, ready)
 
-            loss = self.loss(batch, predict).sum() / len(self.probes)
+            loss = self.loss(batch, predict).sum() / len(self.latents)
             if differentiate:
                 loss.backward()
             total += loss.item()
             done += len(batch)
             if self.progress:
-                self.progress(done * distributed.size(), len(self.probes))
+                self.progress(done * distributed.size(), len(self.latents))
         sums = torch.tensor([total], dtype=torch.float64, device=self.model.device)
         distributed.add_up([sums])
         return sums.item()

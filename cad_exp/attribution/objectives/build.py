@@ -4,7 +4,7 @@ from typing import Any
 
 from cad_exp.attribution.objectives import OBJECTIVES, retained_prompts
 from cad_exp.attribution.objectives.base import Objective
-from cad_exp.data.noisy_latents import Probes
+from cad_exp.data.noisy_latents import NoisyLatents
 from cad_exp.models.pipeline import DiffusionModel, Progress
 from cad_exp.utils.registry import RESERVED
 
@@ -14,7 +14,7 @@ __all__ = ["OBJECTIVES", "Objective", "check", "formula", "make_objective", "ret
 def make_objective(
     name: str,
     model: DiffusionModel,
-    probes: Probes,
+    latents: NoisyLatents,
     batch_size: int = 16,
     progress: Progress | None = None,
     context: dict[str, Any] | None = None,
@@ -23,24 +23,26 @@ def make_objective(
     """An objective by name (`erase`, `projection`, ...), or by `_target_`, with the settings of its config.
 
     context: what no config of an objective can hold: `judge` (of cad_exp.evaluation.judges) for clip and judge, `kind`
-    and `label` of the concept for judge, `retained` (a list of Probes, one for each prompt to retain) for contrast;
-    what it does not take is ignored. Raises UserError for an unknown name, unfit probes, a missing judge or label.
+    and `label` of the concept for judge, `retained` (a list of NoisyLatents, one for each prompt to retain) for
+    contrast; what it does not take is ignored. Raises UserError for an unknown name, unfit noisy latents, a missing
+    judge or label.
     """
     cls = OBJECTIVES.of({"name": name, **settings})
     own = {key: value for key, value in settings.items() if key not in RESERVED}
-    return cls.make(model, probes, batch_size, progress, context or {}, **own)
+    return cls.make(model, latents, batch_size, progress, context or {}, **own)
 
 
 def formula(settings: dict[str, Any]) -> type[Objective]:
     """The class of the group `objective` of a config; of a contrast that of its parts. UserError for unknown names.
 
-    `formula(...).probes_kind` says which probes are needed, `"judge" in formula(...).context` whether a judge is.
+    `formula(...).latents_kind` says which noisy latents are needed, `"judge" in formula(...).context` whether a judge
+    is.
     """
     return OBJECTIVES.of(settings).formula(settings)
 
 
 def check(settings: dict[str, Any], concept: dict[str, Any], judge: Any = None) -> None:
-    """Raises UserError if a config's objective cannot do with this concept and judge, before probes are sampled.
+    """Raises UserError if a config's objective cannot do with this concept and judge, before noisy latents are sampled.
 
     settings, concept: the groups `objective` and `concept` of a config.
     """

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from cad_exp.attribution.objectives import OBJECTIVES
 from cad_exp.attribution.objectives.base import Objective, Slopes
-from cad_exp.data.noisy_latents import Probes
-from cad_exp.interventions.ablation import Removal
+from cad_exp.data.noisy_latents import NoisyLatents
+from cad_exp.interventions.ablation import Ablation
 from cad_exp.interventions.spaces import ComponentSpace
 from cad_exp.models.pipeline import DiffusionModel, Progress
 from cad_exp.utils.errors import UserError, choose
@@ -21,12 +21,12 @@ NOTHING = "objective contrast needs something to keep: give objective.retain=[PR
 class Contrast(Objective):
     """J = J_concept - sum_i weight_i J_retained_i / n: one formula (`of`) for the concept and each of n others.
 
-    Each J is taken over the probes of its own prompt, along that prompt's own trajectories: the points that the model
-    comes by when it draws that thing. At the concept's points a retained prompt would be asked about half-drawn
+    Each J is taken over the noisy latents of its own prompt, along that prompt's own trajectories: the points that the
+    model comes by when it draws that thing. At the concept's points a retained prompt would be asked about half-drawn
     pictures of another thing, which says nothing of how it is drawn.
 
     concept, retained: objectives of one kind. weight: one for all, or one for each; UserError for another number.
-    An ablation is one change of the model: what replaces a component (`removal`) is the concept's everywhere.
+    An ablation is one change of the model: what replaces a component (`ablation`) is the concept's everywhere.
     """
 
     name, one_prompt, parts = "contrast", False, ("of", OF)
@@ -40,10 +40,10 @@ class Contrast(Objective):
                 f"objective.weight has {len(weights)} numbers for {len(retained)} prompts to retain: give one for "
                 "each, or one for all"
             )
-        self.parts = [concept, *(part.removing(concept.removal) for part in retained)]
+        self.parts = [concept, *(part.with_ablation(concept.ablation) for part in retained)]
         self.shares = [1.0, *(-float(number) / len(retained) for number in weights)]
-        self.model, self.probes, self.batch_size = concept.model, concept.probes, concept.batch_size
-        self.concept, self.neutral, self.removal = concept.concept, concept.neutral, concept.removal
+        self.model, self.latents, self.batch_size = concept.model, concept.latents, concept.batch_size
+        self.concept, self.neutral, self.ablation = concept.concept, concept.neutral, concept.ablation
         self.progress = concept.progress
 
     @classmethod
@@ -55,7 +55,7 @@ class Contrast(Objective):
     def make(
         cls,
         model: DiffusionModel,
-        probes: Probes,
+        latents: NoisyLatents,
         batch_size: int,
         progress: Progress | None,
         context: dict[str, Any],
@@ -65,12 +65,12 @@ class Contrast(Objective):
         base_prompt: str = "",
         **settings: Any,
     ) -> "Contrast":
-        """One objective `of` for the concept's probes and one for each of the retained probes (context["retained"]).
+        """One objective `of` for the concept's noisy latents, and one for each of context["retained"].
 
-        retain and base_prompt say which probes the stages sample; here the probes themselves count.
+        retain and base_prompt say which noisy latents the stages sample; here the noisy latents themselves count.
         """
         part = cls.formula({"of": of})
-        concept = part.make(model, probes, batch_size, progress, context, **settings)
+        concept = part.make(model, latents, batch_size, progress, context, **settings)
         others = [
             part.make(model, kept, batch_size, None, part.about(context, kept.prompt), **settings)
             for kept in context.get("retained") or ()
@@ -104,31 +104,31 @@ class Contrast(Objective):
                 total[name] = total[name].add_(slope, alpha=share) if name in total else share * slope
         return value, total
 
-    def removing(self, removal: str | Removal) -> Self:
+    def with_ablation(self, ablation: str | Ablation) -> Self:
         first, *retained = self.parts
-        first = first.removing(removal)
-        found = self._of([first, *(part.removing(first.removal) for part in retained)])
-        found.removal = first.removal
+        first = first.with_ablation(ablation)
+        found = self._of([first, *(part.with_ablation(first.ablation) for part in retained)])
+        found.ablation = first.ablation
         return found
 
     def deal(self, number: int, seed: int = 0) -> Sequence[Objective]:
-        number = min(number, *(len(part.probes) for part in self.parts))
+        number = min(number, *(len(part.latents) for part in self.parts))
         return [self._of(parts) for parts in zip(*(part.deal(number, seed) for part in self.parts), strict=True)]
 
     def _of(self, parts: Sequence[Objective]) -> Self:
         """The same contrast of other parts."""
         dealt = copy(self)
-        dealt.parts, dealt.probes = list(parts), parts[0].probes
+        dealt.parts, dealt.latents = list(parts), parts[0].latents
         return dealt
 
     def _ask(self, question: Callable[[Objective], Any]) -> list[Any]:
-        """Every part's answer; their progress, together, is told as progress over the concept's own probes."""
-        sizes, answers, told = [len(part.probes) for part in self.parts], [], 0
+        """Every part's answer; their progress, together, is told as progress over the concept's own noisy latents."""
+        sizes, answers, told = [len(part.latents) for part in self.parts], [], 0
         for number, part in enumerate(self.parts):
 
             def report(done: int, total: int, before: int = sum(sizes[:number]), size: int = sizes[number]) -> None:
                 nonlocal told
-                rounds = total // size  # `values` counts every probe once per ablation
+                rounds = total // size  # `values` counts every noisy latent once per ablation
                 now = (before * rounds + done) * sizes[0] // sum(sizes)
                 if now > told:  # a listener takes a number that does not grow for the next round's
                     told = now

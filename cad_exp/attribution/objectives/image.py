@@ -1,16 +1,17 @@
 """Objectives that look at the picture: what judges say of the image that a single prediction already implies.
 
-At a probe (x_t, t) the network's prediction implies clean latents x0; decoded, they are a picture that a CLIP or a
-classifier can judge. Everything is differentiable, so one backward pass reaches the gates through judge and VAE.
+At a noisy latent (x_t, t) the network's prediction implies clean latents x0; decoded, they are a picture that a CLIP or
+a classifier can judge. Everything is differentiable, so one backward pass reaches the gates through judge and VAE.
 
 Which prediction: the concept's own (guidance 1), or the guided one, eps(base) + s (eps(c) - eps(base)). Guided is where
-the sampler heads, but costs a second pass, and on noisy probes it leaves the VAE's range, where pixels are clipped and
+the sampler heads, but costs a second pass, and on very noisy ones it leaves the VAE's range, where pixels are
+clipped and
 give no gradient: at t = 999 of `mini`, church, s = 3 clips 10 % of the pixels and CLIP finds less of a church in them
 (0.41) than without guidance (0.46). So 1 is the default; the setting `guidance` says otherwise.
 
-Late probes of a concept's own trajectory show the concept already: there the base prompt's prediction gives the same
-picture (`mini`, church: from t = 624 on), and J tells only what damages it. Probes along the base prompt's trajectories
-(`probes.guidance=0`) have no such end.
+Late noisy latents of a concept's own trajectory show the concept already: there the base prompt's prediction gives the
+same picture (`mini`, church: from t = 624 on), and J tells only what damages it. Noisy latents along the base prompt's
+trajectories (`noisy_latents.guidance=0`) have no such end.
 """
 
 from typing import Any
@@ -19,13 +20,13 @@ import torch
 from torch import Tensor
 
 from cad_exp.attribution.objectives.base import Objective, Predict
-from cad_exp.data.noisy_latents import Probes
+from cad_exp.data.noisy_latents import NoisyLatents
 from cad_exp.models.pipeline import DiffusionModel, Progress
 from cad_exp.utils.errors import UserError
 
 
 class ImageObjective(Objective):
-    """J = E score(decode(x0)), x0 being the clean latents of the edited model's prediction at the probe.
+    """J = E score(decode(x0)), x0 being the clean latents of the edited model's prediction at the noisy latent.
 
     guidance: of the prediction, 1 is the concept's alone; both parts are the edited model's. judge: of
     cad_exp.evaluation.judges; kind, label: the concept's, as its config has them. UserError if unfit (`check`).
@@ -36,17 +37,17 @@ class ImageObjective(Objective):
     def __init__(
         self,
         model: DiffusionModel,
-        probes: Probes,
+        latents: NoisyLatents,
         batch_size: int = 16,
         progress: Progress | None = None,
-        removal: str = "zero",
+        ablation: str = "zero",
         guidance: float = 1.0,
         judge: Any = None,
         kind: str | None = None,
         label: str | None = None,
     ):
         self.check({"judge": judge, "kind": kind, "label": label})
-        super().__init__(model, probes, batch_size, progress, removal)
+        super().__init__(model, latents, batch_size, progress, ablation)
         self.judge, self.guidance = judge.on(model.device), float(guidance)
         self.kind, self.label = kind, label
 
@@ -57,7 +58,7 @@ class ImageObjective(Objective):
                 f"objective {cls.name} needs a judge and this model has none: choose judge=..., or objective=erase"
             )
 
-    def loss(self, batch: Probes, predict: Predict) -> Tensor:
+    def loss(self, batch: NoisyLatents, predict: Predict) -> Tensor:
         prediction = predict(batch, self.concept)
         if self.guidance != 1:
             base = predict(batch, self.neutral)
@@ -75,7 +76,7 @@ class ClipSimilarity(ImageObjective):
     name, asks = "clip", ("clip",)
 
     def score(self, images: Tensor) -> Tensor:
-        return self.judge.similarity(images, self.probes.prompt)
+        return self.judge.similarity(images, self.latents.prompt)
 
 
 class JudgeLogit(ImageObjective):

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from cad_exp.attribution.objectives.base import Objective, Predict
-from cad_exp.data.noisy_latents import Probes
+from cad_exp.data.noisy_latents import NoisyLatents
 
 
 class Erase(Objective):
@@ -11,31 +11,32 @@ class Erase(Objective):
 
     name, needs, flat_at_base = "erase", ("base",), True
 
-    def loss(self, batch: Probes, predict: Predict) -> Tensor:
+    def loss(self, batch: NoisyLatents, predict: Predict) -> Tensor:
         return (predict(batch, self.concept) - batch.base).square().flatten(1).mean(1)
 
 
 class Amplify(Objective):
     """CAD-Amplify: J = -E || target - eps(x_t, c, t; w) ||^2, the negative denoising loss on images of the concept."""
 
-    name, probes_kind, needs = "amplify", "noised", ("target",)
+    name, latents_kind, needs = "amplify", "noised", ("target",)
 
-    def loss(self, batch: Probes, predict: Predict) -> Tensor:
+    def loss(self, batch: NoisyLatents, predict: Predict) -> Tensor:
         return -(predict(batch, self.concept) - batch.target).square().flatten(1).mean(1)
 
 
 class Projection(Objective):
-    """J = E <eps(x, c; w) - eps(x, base; w), d> / |d|^2, d = the intact model's guidance direction at the probe.
+    """J = E <eps(x, c; w) - eps(x, base; w), d> / |d|^2, d = the intact model's guidance direction at the noisy latent.
 
     1 for the intact model, 0 when nothing of the concept's direction is left.
     """
 
     name, needs = "projection", ("base", "cond")
 
-    def loss(self, batch: Probes, predict: Predict) -> Tensor:
+    def loss(self, batch: NoisyLatents, predict: Predict) -> Tensor:
         direction = (batch.cond - batch.base).flatten(1)
         change = (predict(batch, self.concept) - predict(batch, self.neutral)).flatten(1)
-        # A probe where the prompts agree (d = 0) has no direction to lose; the floor makes it count 0 and not NaN.
+        # A noisy latent where the prompts agree (d = 0) has no direction to lose; the floor makes it count 0 and not
+        # NaN.
         return (change * direction).sum(1) / direction.square().sum(1).clamp_min(1e-12)
 
 
@@ -47,5 +48,5 @@ class GuidanceNorm(Objective):
 
     name, flat_at_base = "guidance_norm", True
 
-    def loss(self, batch: Probes, predict: Predict) -> Tensor:
+    def loss(self, batch: NoisyLatents, predict: Predict) -> Tensor:
         return (predict(batch, self.concept) - predict(batch, self.neutral)).square().flatten(1).mean(1)

@@ -11,7 +11,7 @@ from cad_exp.utils.errors import UserError
 
 Settings = dict[str, Any]
 OWN = ("concept", "objective", "edit", "evaluation")  # groups of a config whose texts are prompts
-SETS = ("prompts", "others")
+SETS = ("prompts", "retention_prompts")
 NO_PROMPTS = ("name", "path", "file", "hub", "revision", "encoding", "columns", "where", "without", "defaults")
 
 

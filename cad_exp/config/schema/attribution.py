@@ -1,4 +1,4 @@
-"""The groups `granularity`, `probes`, `objective` and `estimator`: how every component gets its score."""
+"""The groups `granularity`, `noisy_latents`, `objective` and `estimator`: how every component gets its score."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GRANULARITIES = ("head", "layer", "neuron", "weight")
 SCOPES = ("row", "layer", "global")
 KINDS: tuple[str, ...] = ("self-attention", "cross-attention", "joint-attention", "feed-forward", "feed-forward-in")
 KINDS += ("text-attention", "text-feed-forward")
-REMOVALS = ("zero", "mean", "base")
+ABLATIONS = ("zero", "mean", "resample")
 PLAIN = ("erase", "amplify", "projection", "guidance_norm", "auto")
 JUDGED = ("clip", "judge")
 OBJECTIVES = (*(name for name in PLAIN if name != "auto"), *JUDGED, "contrast")
@@ -64,7 +64,7 @@ class Granularity(Group):
     )
 
 
-class Probes(Group):
+class NoisyLatents(Group):
     """The noisy images at which the model is asked."""
 
     samples: Count = Field(description="Number of trajectories.")
@@ -81,7 +81,7 @@ class Objective(Group):
 
     title = ", ".join(PLAIN)
     name: Annotated[str, Choice(*PLAIN)] = Field(description="The formula; auto takes the one of the concept.")
-    removal: Annotated[str, Choice(*REMOVALS)] = Field(
+    ablation: Annotated[str, Choice(*ABLATIONS)] = Field(
         default="zero", description="What stands for an ablated component: nothing, its mean, or the base prompt's."
     )
 
@@ -121,7 +121,7 @@ class OwnObjective(Objective, Own):
 
     title = "an objective of your own"
     name: Annotated[str, OwnName(*OBJECTIVES)] = Field(description="The name of its class.")
-    removal: Annotated[str, Choice(*REMOVALS)] = Field(
+    ablation: Annotated[str, Choice(*ABLATIONS)] = Field(
         default="zero", description="What stands for an ablated component: nothing, its mean, or the base prompt's."
     )
 
@@ -138,7 +138,7 @@ class Ablated(Estimator):
 
     title = "ablated_gradients, auto"
     patterns: Count = Field(default=32, description="Random ablations.")
-    passes: Count = Field(default=1, description="Passes over the probes, at most one for each pattern.")
+    passes: Count = Field(default=1, description="Passes over the noisy latents, at most one for each pattern.")
     rates: Annotated[tuple[float, ...], Several(Number(above=0, below=1), least=1)] = Field(
         default=(0.05, 0.1), description="Shares of the components that are ablated, in turn."
     )

@@ -66,11 +66,11 @@ class Fidelity(Group):
     number: Ablations = Field(description="Ablations of each kind at each rate, 3 or more; 0 asks none.")
     rates: Rates = Field(description="Shares of the components that are ablated.")
     kinds: Kinds = Field(description="Among all components, among the top-scored, or one at a time.")
-    probes: Count = Field(description="Probes at which J is evaluated.")
+    noisy_latents: Count = Field(description="Noisy latents at which J is evaluated.")
     held_out: Bool = Field(description="Whether these are of other trajectories than the attribution's.")
-    stability: Bool = Field(description="Whether two halves of the probes are compared.")
+    stability: Bool = Field(description="Whether two halves of the noisy latents are compared.")
     growth: Annotated[tuple[int, ...], Several(Whole(1))] = Field(
-        description="Numbers of probes from which two estimates each are compared."
+        description="Numbers of noisy latents from which two estimates each are compared."
     )
     sanity: Annotated[tuple[str, ...], Several(Text())] = Field(
         description="Prompts; the scores must differ from those of the first that is not the concept."
@@ -78,7 +78,7 @@ class Fidelity(Group):
     fractions: Fractions = Field(description="Shares at which the ordered curves are looked at.")
     repeats: Repeats = Field(description="Random orders beside them.")
     negative: Share | None = Field(
-        description="Share of the most negative components whose removal should raise J; null does not ask."
+        description="Share of the most negative components whose ablation should raise J; null does not ask."
     )
     draws: Repeats = Field(description="Random sets beside them.")
     images: FidelityImages | None = Field(description="The same questions to a judge of images; null does not ask.")

@@ -63,7 +63,7 @@ class EsdHere(Group):
     lr: Annotated[float, Number(above=0, most=1)] = Field(description="Learning rate.")
 
 
-class Rivals(Group):
+class ErasureMethods(Group):
     """Settings of erasing methods on a model."""
 
     esd: EsdHere | None = Field(default=None, description="Those of `edit=esd`.")
@@ -90,7 +90,7 @@ class Model(Group):
     erased: Annotated[tuple[str, ...], Special(_erasing, "a list of overrides")] | None = Field(
         description="Overrides of the run that erases the model first, such as `['edit=uce']`."
     )
-    rivals: Rivals | None = Field(
+    erasure_methods: ErasureMethods | None = Field(
         default=None, description="Settings that erasing methods take on this model where theirs leave them open."
     )
 

@@ -1,4 +1,4 @@
-"""The groups `prompts` and `others`: a set from a file, a generated one, or one that is known by its name."""
+"""The groups `prompts` and `retention_prompts`: a set from a file, a generated one, or a known one."""
 
 from __future__ import annotations
 
@@ -122,4 +122,4 @@ def _by_content(named: type[Group]) -> ByName:
 
 
 AnyPrompts = Annotated[Group, _by_content(Named)]
-AnyOthers = Annotated[Group, _by_content(NamedOthers)]
+AnyRetentionPrompts = Annotated[Group, _by_content(NamedOthers)]

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cad_exp.config.schema.attribution import AnyEstimator, AnyObjective, Granularity, Probes
+from cad_exp.config.schema.attribution import AnyEstimator, AnyObjective, Granularity, NoisyLatents
 from cad_exp.config.schema.base import Group
 from cad_exp.config.schema.edit import AnyEdit
 from cad_exp.config.schema.evaluation import AnyJudge, Evaluation
 from cad_exp.config.schema.model import AnyConcept, Model
-from cad_exp.config.schema.prompts import AnyOthers, AnyPrompts
+from cad_exp.config.schema.prompts import AnyPrompts, AnyRetentionPrompts
 from cad_exp.config.schema.types import Batch, Bool, Choice, Device, Seed, Several, Str, Text, Whole
 
 
@@ -37,7 +37,7 @@ class Runtime(Group):
     precision: Annotated[str, Choice("auto", "fp32", "bf16", "fp16")] = Field(
         description="Precision of the model; auto is bf16 on CUDA, else fp32."
     )
-    batch_size: Batch = Field(description="Probes for each forward and backward pass.")
+    batch_size: Batch = Field(description="Noisy latents for each forward and backward pass.")
     cache: Str | None = Field(description="Folder of finished stages, shared by all runs; null: the run's own.")
     threads: Annotated[int, Whole(1, 4096)] | None = Field(description="CPU threads; null is PyTorch's choice.")
     score: Annotated[str, Choice("all", "chosen")] = Field(
@@ -56,12 +56,14 @@ class RunConfig(Group):
     model: Model = Field(description="The text-to-image model to look into.")
     concept: AnyConcept = Field(description="What to find in it.")
     granularity: Granularity = Field(description="The kind of component that gets a score.")
-    probes: Probes = Field(description="The noisy images at which the model is asked.")
+    noisy_latents: NoisyLatents = Field(description="The noisy images at which the model is asked.")
     objective: AnyObjective = Field(description="What counts as showing the concept.")
     estimator: AnyEstimator = Field(description="How a component's score is computed.")
     edit: AnyEdit = Field(description="What to do with the components found.")
     prompts: AnyPrompts = Field(description="The prompts of the images that show the concept.")
-    others: AnyOthers = Field(description="The prompts of the images that should stay as they are.")
+    retention_prompts: AnyRetentionPrompts = Field(
+        description="The prompts of the images that should stay as they are."
+    )
     evaluation: Evaluation = Field(description="What to measure afterwards.")
     judge: AnyJudge = Field(description="Who says what the images show.")
     tracking: Tracking = Field(description="Where the results are mirrored.")

@@ -1,4 +1,4 @@
-"""Prompt sets: from files and from templates, checked row by row, and the shots that a run makes of them. No torch."""
+"""Prompt sets: from files and from templates, checked row by row, and the image requests made of them. No torch."""
 
 from cad_exp.data.prompts.plan import plan
 from cad_exp.data.prompts.sets import load

@@ -13,7 +13,7 @@ from cad_exp.utils.paths import resolve
 FOLDER = "CAD_EXP_PROMPTS"  # environment variable: a folder with prompt files, so that configs need no paths
 SUFFIXES = (".csv", ".parquet", ".csv.gz", ".tsv")
 PATIENCE = 10  # seconds for the hub's answer
-GROUPS = ("prompts", "others")  # of the config, in which a prompt set may be chosen
+GROUPS = ("prompts", "retention_prompts")  # of the config, in which a prompt set may be chosen
 
 
 def files(config: dict[str, Any]) -> list[Path]:
@@ -24,7 +24,8 @@ def files(config: dict[str, Any]) -> list[Path]:
 def locate(settings: dict[str, Any], group: str = "prompts") -> Path:
     """Return the file of one prompt set; from the hub, it is downloaded unless the hub's own cache holds it.
 
-    settings: of an option of the config group `prompts` (or `others`, as `group` says). UserError if it is missing.
+    settings: of an option of the config group `prompts` (or `retention_prompts`, as `group` says). UserError if it is
+    missing.
     """
     for key in ("path", "file", "hub", "revision"):
         if isinstance(settings[key], (list, dict)):

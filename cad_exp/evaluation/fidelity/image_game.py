@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cad_exp.data.requests import Shot
+from cad_exp.data.requests import ImageRequest
 from cad_exp.evaluation.erasure import shows
 from cad_exp.interventions.spaces import ComponentSpace
 from cad_exp.models.pipeline import DiffusionModel
@@ -26,9 +26,9 @@ Remember = Callable[[Tensor, Callable[[], Tensor]], Tensor]  # (question, how to
 
 
 class ImageGame:
-    """Images of the concept's shots under every ablation, judged; gates (n,): 1 intact, 0 ablated, nothing between.
+    """Images of the concept's requests under every ablation, judged; gates (n,): 1 intact, 0 ablated, nothing between.
 
-    shots: prompts and seeds, the same for every ablation. remember: keeps answers; None asks anew each time.
+    requests: prompts and seeds, the same for every ablation. remember: keeps answers; None asks anew each time.
     Raises UserError without a label that the judge knows.
     """
 
@@ -36,14 +36,14 @@ class ImageGame:
         self,
         model: DiffusionModel,
         judge: Any,
-        shots: Sequence[Shot],
+        requests: Sequence[ImageRequest],
         space: ComponentSpace,
         remember: Remember | None = None,
         batch_size: int = 64,
     ):
-        if judge is None or not shots[0].label:
+        if judge is None or not requests[0].label:
             raise UserError("evaluation.fidelity.images needs a judge and a concept.label that it knows")
-        self.model, self.judge, self.shots = model, judge, list(shots)
+        self.model, self.judge, self.requests = model, judge, list(requests)
         self.space, self.n = space, space.n
         self.remember, self.batch_size = remember or (lambda _, answer: answer()), batch_size
 
@@ -66,14 +66,16 @@ class ImageGame:
 
     def _look(self, gates: Tensor) -> tuple[float, float]:
         removed = (gates == 0).nonzero()[:, 0]
-        edit, shot = self.space.intervention(removed), self.shots[0]
+        edit, request = self.space.intervention(removed), self.requests[0]
         with edit.apply(self.model):
-            prompts, seeds = [shot.prompt for shot in self.shots], [shot.seed for shot in self.shots]
+            prompts, seeds = [request.prompt for request in self.requests], [request.seed for request in self.requests]
             images = self.model.generate(prompts, seeds=seeds, batch_size=self.batch_size)
-        said = pd.concat([pd.DataFrame([vars(shot) for shot in self.shots]), self.judge.labels(images)[0]], axis=1)
+        said = pd.concat(
+            [pd.DataFrame([vars(request) for request in self.requests]), self.judge.labels(images)[0]], axis=1
+        )
         with torch.no_grad():
             pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
-            odds = self.judge.log_odds(pixels, shot.kind, shot.label)
+            odds = self.judge.log_odds(pixels, request.kind, request.label)
         return float(shows(said).mean()), float(odds.double().mean())
 
 

@@ -37,7 +37,7 @@ def fidelity_metrics(
 
     prefix, of: what the metrics' names begin with, and what the game's value is called.
 
-    settings: conf/evaluation's `fidelity`; whose `probes` the caller has already put into the game. facts: what else
+    settings: conf/evaluation's `fidelity`; whose `latents` the caller has already put into the game. facts: what else
     belongs to the definitions (estimator, concept). Several processes have to call it together.
     """
     base = describe(game, seed, facts)
@@ -67,12 +67,12 @@ def fidelity_metrics(
 
 
 def describe(game: Game, seed: int, more: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What every definition says: objective, number of probes, granularity, components, intact J, seed."""
+    """What every definition says: objective, number of noisy latents, granularity, components, intact J, seed."""
     facts: dict[str, Any] = {"components": game.n, "seed": seed, "intact": game.intact}
     objective, space = getattr(game, "objective", None), getattr(game, "space", None)
     if objective is not None:
-        removal = getattr(getattr(objective, "removal", None), "name", "zero")
-        facts |= {"objective": objective.name, "probes": len(objective.probes), "removal": removal}
+        ablation = getattr(getattr(objective, "ablation", None), "name", "zero")
+        facts |= {"objective": objective.name, "noisy_latents": len(objective.latents), "ablation": ablation}
     if space is not None:
         facts |= {"granularity": space.name, "kinds_of_site": list(space.kinds)}
     return facts | (more or {})
@@ -118,7 +118,7 @@ def _agreements(found: dict[str, Any], base: dict[str, Any], prefix: str, of: st
     """fidelity_pearson@0.05, fidelity_sign_top@0.05, fidelity_r2_single, ...; what images show is not predicted."""
     kind, rate = found["kind"], found["rate"]
     size = "one at a time" if kind == "single" else f"{rate:.3g} of them"
-    bootstrap = f"95 % percentile bootstrap over ablations, {base['bootstrap']} resamples; probes fixed"
+    bootstrap = f"95 % percentile bootstrap over ablations, {base['bootstrap']} resamples; noisy latents fixed"
     for name, (higher, what) in (_AGREEMENTS | (_RIGHT if of == "J" else {})).items():
         more = {"intercept": found["intercept"]} if name == "slope" else {}
         more |= {"relative": found["relative_bias"]} if name == "bias" else {}
@@ -130,7 +130,7 @@ def _agreements(found: dict[str, Any], base: dict[str, Any], prefix: str, of: st
             what=f"{what.format(of=of)}, over ablations of {_DRAWN[kind]}, {size}",
             kind=kind,
             rate=rate,
-            interval="95 %, Wilson; probes fixed" if name == "sign" else bootstrap,
+            interval="95 %, Wilson; noisy latents fixed" if name == "sign" else bootstrap,
             **more,
             **base,
         )
@@ -181,15 +181,18 @@ def agreement_metrics(
 ) -> list[dict[str, Any]]:
     """What `stability`, `growth` and `sanity` found as metrics; base: what their definitions say besides (`describe`).
 
-    stable: of `stability`, or several of `growth`, whose metrics end with the number of probes.
+    stable: of `stability`, or several of `growth`, whose metrics end with the number of noisy latents.
     """
     metrics = []
     for found in stable:
         facts, n = {"verdict": found["verdict"], **base}, found["pairs"]
         ending, between = "", base.get("between", "estimates of equal settings")
-        if "probes" in found:
-            ending, between = f"_{found['probes']}_probes", f"two estimates from {found['probes']} probes each"
-            facts["probes"] = found["probes"]
+        if "noisy_latents" in found:
+            ending, between = (
+                f"_{found['noisy_latents']}_noisy_latents",
+                f"two estimates from {found['noisy_latents']} noisy latents each",
+            )
+            facts["noisy_latents"] = found["noisy_latents"]
         rank = None if found["spearman"] is None else (found["spearman"], None, None)
         what = f"rank correlation between {between}"
         metrics.append(_metric(f"stability_spearman{ending}", rank, n, True, what=what, **facts))
@@ -220,7 +223,9 @@ def proxy_metrics(
             rows = own if rate is None else own[own["rate"] == rate]
             found = agreement(rows["true"], rows["true_seen"], resamples, seed)
             what = f"correlation of the true change of J with that of {of}, over ablations of {_DRAWN[kind]}"
-            interval = f"95 % percentile bootstrap over ablations, {resamples} resamples; probes and images fixed"
+            interval = (
+                f"95 % percentile bootstrap over ablations, {resamples} resamples; noisy latents and images fixed"
+            )
             facts = {"what": what, "kind": kind, "rate": rate, "spearman": found["spearman"], "interval": interval}
             metrics.append(
                 _metric(f"{prefix}_proxy{_ending(kind, rate)}", found["pearson"], found["n"], True, **facts, **base)
@@ -238,8 +243,8 @@ def check(settings: dict[str, Any] | None, concept: dict[str, Any] | None = None
     for kind in settings["kinds"]:
         choose(kind, KINDS, "kind of ablation")
     check_rates([*settings["rates"], *([settings["negative"]] if settings["negative"] else [])])
-    if settings["number"] and (settings["number"] < 3 or settings["probes"] < 1):
-        raise UserError("evaluation.fidelity needs number=3 or more (0: no ablations) and probes=1 or more")
+    if settings["number"] and (settings["number"] < 3 or settings["noisy_latents"] < 1):
+        raise UserError("evaluation.fidelity needs number=3 or more (0: no ablations) and noisy_latents=1 or more")
     asked = settings["images"]
     for kind in asked["kinds"] if asked else []:
         choose(kind, KINDS, "kind of ablation")

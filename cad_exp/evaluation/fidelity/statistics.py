@@ -1,4 +1,5 @@
-"""Agreement: of predictions with the truth, and of scores with those of another seed, other probes, or a control.
+"""Agreement: of predictions with the truth, and of scores with those of another seed, other noisy latents, or a
+control.
 
 Sources: sanity checks by randomised weights, Adebayo et al. (arXiv 1810.03292).
 """
@@ -127,7 +128,7 @@ _STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def stability(scores_by_seed: Sequence[Tensor], shares: Sequence[float] = SHARES) -> dict[str, Any]:
-    """How far score vectors (n,) of equal settings agree: of several seeds, or of the two halves of the probes.
+    """How far score vectors (n,) of equal settings agree: of several seeds, or of the two halves of the noisy latents.
 
     The mean over all pairs of spearman (None where scores do not vary) and, per share, of the overlap of their top
     components (highest scores), 0..1; two random rankings overlap by the share itself. `stable` and a `verdict` for a
@@ -135,7 +136,9 @@ def stability(scores_by_seed: Sequence[Tensor], shares: Sequence[float] = SHARES
     than two.
     """
     if len(scores_by_seed) < 2:
-        raise UserError("stability compares at least two score vectors: use another seed, or halves of the probes")
+        raise UserError(
+            "stability compares at least two score vectors: use another seed, or halves of the noisy latents"
+        )
     arrays = [scores.detach().double().cpu().numpy() for scores in scores_by_seed]
     every = {*shares, 0.05}
     ranks = [_ranks(scores) for scores in arrays]
@@ -147,7 +150,7 @@ def stability(scores_by_seed: Sequence[Tensor], shares: Sequence[float] = SHARES
     stable = spearman is not None and spearman >= STABLE_SPEARMAN and overlap[0.05] >= STABLE_OVERLAP
     rank = "undefined" if spearman is None else f"{spearman:.2f}"
     seen = f"rank correlation {rank}, top 5 % shared {overlap[0.05]:.0%}"
-    wanted = f"at least {STABLE_SPEARMAN} and {STABLE_OVERLAP:.0%} are needed: use more probes"
+    wanted = f"at least {STABLE_SPEARMAN} and {STABLE_OVERLAP:.0%} are needed: use more noisy latents"
     verdict = f"the ranking is stable ({seen})" if stable else f"the ranking is not yet stable ({seen}; {wanted})"
     overlap = {share: overlap[share] for share in shares}
     return {"pairs": len(pairs), "spearman": spearman, "overlap": overlap, "stable": stable, "verdict": verdict}
@@ -159,16 +162,16 @@ def _top(scores: np.ndarray, share: float) -> np.ndarray:
 
 
 def growth(estimate: Callable[[int], Sequence[Tensor]], numbers: Sequence[int]) -> list[dict[str, Any]]:
-    """`stability` for growing numbers of probes, each with its `probes`.
+    """`stability` for growing numbers of noisy latents, each with its `latents`.
 
-    estimate(number): score vectors, each from that many probes, with no probe in common (see `halves`).
+    estimate(number): score vectors, each from that many noisy latents, with no noisy latent in common (see `halves`).
     """
-    return [{"probes": int(number), **stability(estimate(int(number)))} for number in sorted(numbers)]
+    return [{"noisy_latents": int(number), **stability(estimate(int(number)))} for number in sorted(numbers)]
 
 
 def spread(total: int, number: int, seed: int = 0) -> Tensor:
-    """`number` of `total` probes, sorted and spread evenly: one from each stretch, at random, so that no timestep of a
-    trajectory is favoured. All where there are no more.
+    """`number` of `total` noisy latents, sorted and spread evenly: one from each stretch, at random, so that no
+    timestep of a trajectory is favoured. All where there are no more.
     """
     if number >= total:
         return torch.arange(total)
@@ -177,7 +180,8 @@ def spread(total: int, number: int, seed: int = 0) -> Tensor:
 
 
 def halves(total: int, number: int, steps: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Two sets of at most `number` probes without one in common, out of `total` that lie in trajectories of `steps`.
+    """Two sets of at most `number` noisy latents without one in common, out of `total` that lie in trajectories of
+    `steps`.
 
     No trajectory gives to both where there are at least two; of a single one, they take turns.
     """
@@ -191,8 +195,9 @@ def sanity(scores: Tensor, controls: dict[str, Tensor]) -> dict[str, dict[str, A
     """Correlation of scores (n,) with those of each control, in which what they should depend on has been destroyed.
 
     controls: name -> scores (n,), for example `random_weights` (estimated with `random_weights`) and `other_concept`
-    (estimated with another concept's probes). Per control: pearson and spearman (-1..1, None where scores do not vary),
-    overlap of the top 5 %, and `passed`: |spearman| of at most 0.5. An estimator that fails shows the network, not the
+    (estimated with another concept's noisy latents). Per control: pearson and spearman (-1..1, None where scores do not
+    vary), overlap of the top 5 %, and `passed`: |spearman| of at most 0.5. An estimator that fails shows the network,
+    not the
     concept: weight magnitude fails by construction.
     """
     found, real = {}, scores.detach().double().cpu().numpy()
@@ -215,7 +220,7 @@ def random_weights(network: nn.Module, seed: int = 0) -> Iterator[None]:
     """Meanwhile, every weight matrix and kernel of the network has its entries shuffled; afterwards it is as before.
 
     Shuffled and not drawn anew: the sizes of the weights stay, all that was learned about their places is gone. Sample
-    the probes inside the block too, for theirs are the intact network's predictions.
+    the noisy latents inside the block too, for theirs are the intact network's predictions.
     """
     generator, before = torch.Generator().manual_seed(seed), {}
     try:

@@ -1,7 +1,7 @@
 """From which number on a word is used: "stable", "gone", "kept". Conventions of this project, each with its reason."""
 
-# A ranking's halves have half of the probes each; beyond .9 their noise is a tenth of what they share, and an edit of
-# the top 5 % changes by at most a fifth when it is drawn again.
+# A ranking's halves have half of the noisy latents each; beyond .9 their noise is a tenth of what they share, and an
+# edit of the top 5 % changes by at most a fifth when it is drawn again.
 STABLE_SPEARMAN, STABLE_OVERLAP = 0.9, 0.8
 # A correlation with a control beyond which the control has not destroyed the scores.
 RELATED = 0.5

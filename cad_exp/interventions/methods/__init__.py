@@ -86,7 +86,7 @@ def make_edit(
     return edit
 
 
-def make_rival(
+def replace_weights(
     settings: dict[str, Any], model: DiffusionModel, draft: Path | None = None, progress: Progress | None = None
 ) -> Edit:
     """The edit that a method makes of a model without scores; `settings` is the group `edit` of a config.

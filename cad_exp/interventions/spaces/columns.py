@@ -186,12 +186,14 @@ class Columns(ComponentSpace):
         return torch.cat([torch.zeros(0, dtype=torch.long), *pieces])
 
     def narrow(self, kinds: Iterable[str] | None) -> tuple[ComponentSpace, Tensor]:
-        cut = self.granularity if kinds is None else type(self.granularity)(kinds)
-        absent = [kind for kind in cut.kinds if not self.granularity.covers(kind)]
+        chosen = self.granularity if kinds is None else type(self.granularity)(kinds)
+        absent = [kind for kind in chosen.kinds if not self.granularity.covers(kind)]
         if absent:
             raise UserError(f"the {self.name} attribution has no {absent[0]}: attribute it with kinds that hold it")
-        keep = [torch.full((parts,), cut.covers(site.kind)) for site, parts in zip(self.sites, self.parts, strict=True)]
-        return cut.on(self.all_sites), torch.cat([torch.zeros(0, dtype=torch.bool), *keep])
+        keep = [
+            torch.full((parts,), chosen.covers(site.kind)) for site, parts in zip(self.sites, self.parts, strict=True)
+        ]
+        return chosen.on(self.all_sites), torch.cat([torch.zeros(0, dtype=torch.bool), *keep])
 
     def singles(self) -> ComponentSpace:
         return self.granularity.singles().on(self.all_sites)

@@ -16,8 +16,8 @@ from cad_exp.models.families.stable_diffusion import latent_channels
 class Flux(Family):
     """FLUX.1-schnell, and FLUX.1-dev, whose network is told the model's own guidance (`model.guidance`) as a number.
 
-    Both are distilled: trajectories are unguided whatever `probes.guidance` says, but for 0, the base prompt's. The
-    network sees latents as a sequence of 2 x 2 patches; outside of this class they are (B, C, h, w).
+    Both are distilled: trajectories are unguided whatever `noisy_latents.guidance` says, but for 0, the base prompt's.
+    The network sees latents as a sequence of 2 x 2 patches; outside of this class they are (B, C, h, w).
     """
 
     title = "FLUX.1"

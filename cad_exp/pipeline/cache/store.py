@@ -156,7 +156,7 @@ class Cache(CacheFolder):
 
     @contextmanager
     def hold(self, place: Path) -> Iterator[None]:
-        """Nobody makes, covers or prunes this entry meanwhile. In a cache that cannot be written nobody does anyway."""
+        """Keep others from making, redacting or pruning this entry; a cache that cannot be written is safe anyway."""
         held: AbstractContextManager[Any] = nullcontext()
         try:
             held = FileLock(self.lock(place.name)).acquire()
@@ -166,26 +166,26 @@ class Cache(CacheFolder):
         with held:
             yield
 
-    def covered(self, place: Path) -> bool:
-        """Whether `cover` has changed an entry's files."""
-        return bool((read_json(place / ENTRY) or {}).get("covered"))
+    def redacted(self, place: Path) -> bool:
+        """Whether `redact` has changed an entry's files."""
+        return bool((read_json(place / ENTRY) or {}).get("redacted"))
 
-    def cover(self, place: Path, change: Make) -> None:
+    def redact(self, place: Path, change: Make) -> None:
         """Replace the files of an entry by what `change(folder)` makes of a copy; it stays the entry of its inputs.
 
-        For what must not be kept as it was made. The entry says so (`covered`), and is covered once only.
+        For what must not be kept as it was made. The entry says so (`redacted`), and is redacted once only.
         """
-        if self.covered(place):
+        if self.redacted(place):
             return
-        with self.writing(f"covered {place.parent.name}"), self.hold(place):
+        with self.writing(f"redacted {place.parent.name}"), self.hold(place):
             content = read_json(place / ENTRY)
-            if content is None or content.get("covered"):
+            if content is None or content.get("redacted"):
                 return
             with self.scratch() as draft:
                 shutil.copytree(place, draft, dirs_exist_ok=True)
                 change(draft)
                 files = {name: file_digest(draft / name) for name in content["files"]}
-                write_json(draft / ENTRY, content | {"files": files, "covered": True})
+                write_json(draft / ENTRY, content | {"files": files, "redacted": True})
                 self.take_away(place)
                 os.replace(draft, place)
 

@@ -9,11 +9,11 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cad_exp.data.requests import Shot
+from cad_exp.data.requests import ImageRequest
 from cad_exp.pipeline.stage import NO_KEY, Derived, Stage, Tick
 from cad_exp.pipeline.stages.judge import Judge
 from cad_exp.pipeline.stages.model import Model
-from cad_exp.pipeline.stages.noisy_latents import NoisyLatents
+from cad_exp.pipeline.stages.noisy_latents import PromptLatents
 from cad_exp.pipeline.stages.question import Question
 from cad_exp.utils.io import write_json
 
@@ -33,7 +33,7 @@ class GameOfJ(Derived):
     """
 
     question: Question
-    latents: tuple[NoisyLatents, ...]
+    latents: tuple[PromptLatents, ...]
     rows: tuple[int, ...]
     granularity: str
     kinds: tuple[str, ...]
@@ -60,7 +60,7 @@ class GameOfImages(Derived):
     model: Model
     judge: Judge
     thresholds: dict[str, Any]
-    requests: tuple[Shot, ...]
+    requests: tuple[ImageRequest, ...]
     steps: int
     granularity: str
     kinds: tuple[str, ...]

@@ -9,11 +9,11 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cad_exp.data.requests import Shot
+from cad_exp.data.requests import ImageRequest
 from cad_exp.pipeline.stage import Stage, Tick
 from cad_exp.pipeline.stages.ablations import GameOfImages, GameOfJ, Remembered
 from cad_exp.pipeline.stages.judge import Judge
-from cad_exp.pipeline.stages.noisy_latents import NoisyLatents, Trajectories
+from cad_exp.pipeline.stages.noisy_latents import PromptLatents, Trajectories
 from cad_exp.pipeline.stages.scores import SpaceScores
 from cad_exp.utils import console, distributed, progress
 from cad_exp.utils.io import write_json
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from cad_exp.data.noisy_latents import Probes
+    from cad_exp.data.noisy_latents import NoisyLatents
     from cad_exp.pipeline.runtime import Runtime
 
 Metrics = list[dict[str, Any]]
@@ -39,13 +39,13 @@ class Fidelity(Stage):
     folder: ClassVar[str] = "fidelity"
     shared: ClassVar[bool] = True
     scores: SpaceScores
-    held_out: NoisyLatents | None
+    held_out: PromptLatents | None
     settings: dict[str, Any]
     seed: int
     concept: dict[str, Any]
     judge: Judge | None = None
     thresholds: dict[str, Any] | None = None
-    requests: tuple[Shot, ...] = ()
+    requests: tuple[ImageRequest, ...] = ()
     batch_size: int = 64
 
     def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
@@ -79,11 +79,11 @@ class _Study:
         [(self.name, self.space)] = self.attribution.spaces.items()
         self.scores, self.scored = self.attribution.scores[self.name], runtime.get(self.whole.latents)
         latents = (self.whole.latents, *([stage.held_out] if stage.held_out else []))
-        rows = spread(len(runtime.get(latents[-1])), self.settings["probes"], self.seed)
+        rows = spread(len(runtime.get(latents[-1])), self.settings["noisy_latents"], self.seed)
         self.where = {"granularity": self.name, "kinds": tuple(self.space.kinds), "scores": stage.scores}
         self.node = GameOfJ(self.question, latents, tuple(rows.tolist()), **self.where)
         self.facts = {"estimator": self.whole.estimator.name, "concept": stage.concept["name"]}
-        self.facts["probes_of"] = "other trajectories" if stage.held_out else "the attribution"
+        self.facts["latents_of"] = "other trajectories" if stage.held_out else "the attribution"
 
     def of_objective(self) -> tuple[Metrics, pd.DataFrame]:
         """Predicted against true change of J."""
@@ -110,7 +110,7 @@ class _Study:
         how = {"steps": model.steps, **self.where, "batch_size": stage.batch_size}
         game = self.runtime.get(GameOfImages(model, stage.judge, stage.thresholds, stage.requests, **how))
         judge_is = self.runtime.get(stage.judge).definition
-        facts = self.base | judge_is | {"images": number, "removal_in_images": "zero"}
+        facts = self.base | judge_is | {"images": number, "ablation_in_images": "zero"}
         found, tables = [], []
         for measure, of in MEASURES.items():
             with progress.progress(asked["number"], f"images, {measure}") as tick:
@@ -132,7 +132,7 @@ class _Study:
         stable: list[dict[str, Any]] = []
         walked = self.whole.latents.parts[0]
         steps = walked.steps if isinstance(walked, Trajectories) else 1
-        base = self.base | {"between": "the halves of the probes", "probes": len(scored)}
+        base = self.base | {"between": "the halves of the noisy latents", "noisy_latents": len(scored)}
 
         @cache
         def pair(number: int) -> list[Tensor]:
@@ -164,7 +164,7 @@ class _Study:
             controls["random_weights"] = self._score(sample(self.scored.prompt))
         return controls
 
-    def _score(self, points: Probes, rows: Tensor | None = None) -> Tensor:
+    def _score(self, points: NoisyLatents, rows: Tensor | None = None) -> Tensor:
         """Scores at these points; rows: which of the run's they are, for what is to be retained has as many."""
         from cad_exp.attribution.attribute import attribute
         from cad_exp.attribution.estimators import make_estimator

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cad_exp.data.image_folder import check_and_tell, images_digest
-from cad_exp.data.requests import Shot, batches
+from cad_exp.data.requests import ImageRequest, batches
 from cad_exp.pipeline.stage import NO_KEY, Derived, Stage, Tick
 from cad_exp.pipeline.stages.model import Model
 
@@ -80,7 +80,13 @@ class Pictures(Derived):
 
     @classmethod
     def of(
-        cls, model: Model, edit: Derived | None, asked: Sequence[Shot], size: int, variant: str, redact: Any = None
+        cls,
+        model: Model,
+        edit: Derived | None,
+        asked: Sequence[ImageRequest],
+        size: int,
+        variant: str,
+        redact: Any = None,
     ) -> Pictures:
         """Return the images of these requests in batches of at most `size`; a request's own guidance and size count.
 
@@ -126,7 +132,7 @@ class GivenImages(Derived):
     """A folder of images; its content counts, not its name."""
 
     path: str
-    key_name: str = field(default="probes.images", metadata=NO_KEY)
+    key_name: str = field(default="noisy_latents.images", metadata=NO_KEY)
     least: int = field(default=1, metadata=NO_KEY)
     origin: ClassVar[str] = "given"
 

@@ -14,7 +14,7 @@ from cad_exp.utils.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from cad_exp.data.noisy_latents import Probes
+    from cad_exp.data.noisy_latents import NoisyLatents
     from cad_exp.models.pipeline import DiffusionModel
     from cad_exp.pipeline.runtime import Runtime
 
@@ -25,11 +25,11 @@ FILE = "noisy_latents.safetensors"
 class _Latents(Stage):
     """A stage whose file holds noisy latents."""
 
-    def load(self, runtime: Runtime, folder: Path) -> Probes:
+    def load(self, runtime: Runtime, folder: Path) -> NoisyLatents:
         """Read the noisy latents."""
-        from cad_exp.data.noisy_latents import Probes
+        from cad_exp.data.noisy_latents import NoisyLatents
 
-        return Probes.load(folder / FILE)
+        return NoisyLatents.load(folder / FILE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +74,12 @@ class Trajectories(_Latents):
 
     def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
         """Sample the trajectories. UserError where the model cannot tell the prompt from the base prompt."""
-        from cad_exp.data.noisy_latents import Probes, look, sample_trajectory
+        from cad_exp.data.noisy_latents import NoisyLatents, look, sample_trajectory
 
         model = runtime.get(self.model)
         tell_apart(model, self.prompt, self.base_prompt)
         if self.walk is not None:
-            walked = Probes.load(runtime.entry(self.walk, tick) / FILE)
+            walked = NoisyLatents.load(runtime.entry(self.walk, tick) / FILE)
             look(model, walked, self.prompt, 2 * self.batch_size).save(folder / FILE)
             return
         how = {"seeds": list(self.seeds), "steps": self.steps, "guidance": self.guidance, "batch_size": self.batch_size}
@@ -116,7 +116,7 @@ class Noised(_Latents):
 
 
 @dataclass(frozen=True, eq=False)
-class NoisyLatents(Derived):
+class PromptLatents(Derived):
     """All noisy latents of a prompt, made in parts.
 
     independent: keep one step of each trajectory only, spread evenly from the first step to the last.
@@ -130,14 +130,14 @@ class NoisyLatents(Derived):
         """The prompt, which all parts share."""
         return self.parts[0].prompt
 
-    def derive(self, runtime: Runtime) -> Probes:
+    def derive(self, runtime: Runtime) -> NoisyLatents:
         """Join the parts as if they had been sampled at once."""
-        from cad_exp.data.noisy_latents import Probes
+        from cad_exp.data.noisy_latents import NoisyLatents
 
         made = runtime.all(self.parts, "noisy latents")
         if isinstance(self.parts[0], Noised):
             return made[0]
-        whole = Probes.join(made)
+        whole = NoisyLatents.join(made)
         trajectories = sum(len(part.seeds) for part in self.parts)
         return whole[spread_steps(trajectories, self.parts[0].steps)] if self.independent else whole
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from cad_exp.pipeline.stage import Chosen, Derived
 from cad_exp.pipeline.stages.judge import Judge
 from cad_exp.pipeline.stages.model import Model
-from cad_exp.pipeline.stages.noisy_latents import NoisyLatents
+from cad_exp.pipeline.stages.noisy_latents import PromptLatents
 
 if TYPE_CHECKING:
     from cad_exp.attribution.objectives.build import Objective
-    from cad_exp.data.noisy_latents import Probes
+    from cad_exp.data.noisy_latents import NoisyLatents
     from cad_exp.pipeline.runtime import Runtime
 
 
@@ -28,7 +28,7 @@ class Question(Derived):
     chosen: Chosen
     model: Model
     batch_size: int
-    retained: tuple[NoisyLatents, ...] = ()
+    retained: tuple[PromptLatents, ...] = ()
     judge: Judge | None = None
     kind: str | None = None
     label: str | None = None
@@ -37,7 +37,7 @@ class Question(Derived):
         """Return what makes the objective at some noisy latents."""
         kept = [runtime.get(each) for each in self.retained]
 
-        def at(latents: Probes, retained: Sequence[Probes] | None = None) -> Objective:
+        def at(latents: NoisyLatents, retained: Sequence[NoisyLatents] | None = None) -> Objective:
             from cad_exp.attribution.objectives.build import make_objective
 
             context: dict[str, Any] = {"retained": kept if retained is None else list(retained)}
@@ -48,6 +48,6 @@ class Question(Derived):
 
         return at
 
-    def kept(self, runtime: Runtime, rows: Callable[[Probes], Probes]) -> list[Probes]:
+    def kept(self, runtime: Runtime, rows: Callable[[NoisyLatents], NoisyLatents]) -> list[NoisyLatents]:
         """Return the retained noisy latents, of each what `rows` selects."""
         return [rows(runtime.get(each)) for each in self.retained]

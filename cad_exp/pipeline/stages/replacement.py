@@ -59,11 +59,11 @@ class Replacement(Stage):
 
     def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
         """Run the method, and write both edits."""
-        from cad_exp.interventions.methods import make_rival
+        from cad_exp.interventions.methods import replace_weights
         from cad_exp.interventions.methods.control import perturbation
 
         model = runtime.get(self.model)
-        edit = make_rival(self.method.settings, model, runtime.unfinished(self), tick)
+        edit = replace_weights(self.method.settings, model, runtime.unfinished(self), tick)
         edit.save(folder / "edited.safetensors")
         perturbation(edit, model, self.seed).save(folder / "random.safetensors")
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cad_exp.pipeline.stage import NO_KEY, Chosen, Derived, Stage, Tick
-from cad_exp.pipeline.stages.noisy_latents import NoisyLatents
+from cad_exp.pipeline.stages.noisy_latents import PromptLatents
 from cad_exp.pipeline.stages.question import Question
 from cad_exp.utils import distributed
 
 if TYPE_CHECKING:
     from cad_exp.attribution.attribute import Attribution
     from cad_exp.attribution.objectives.build import Objective
-    from cad_exp.data.noisy_latents import Probes
+    from cad_exp.data.noisy_latents import NoisyLatents
     from cad_exp.interventions.spaces import Granularity
     from cad_exp.pipeline.runtime import Runtime
 
@@ -31,7 +31,7 @@ class Scores(Stage):
     folder: ClassVar[str] = "attribution"
     shared: ClassVar[bool] = True
     question: Question
-    latents: NoisyLatents
+    latents: PromptLatents
     estimator: Chosen
     facts: dict[str, Any]
     granularity: str = field(metadata=NO_KEY)  # `spaces` stands for these three
@@ -106,7 +106,7 @@ class Timesteps(Stage):
         whole, unfinished = self.scores.scores, runtime.unfinished(self)
         question, latents, scored = whole.question, runtime.get(whole.latents), runtime.get(self.scores)
 
-        def objective_of(own: Probes) -> Objective:
+        def objective_of(own: NoisyLatents) -> Objective:
             rows = partial(within, low=int(own.t.min()), high=int(own.t.max()))
             return runtime.get(question)(own, question.kept(runtime, rows))
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from cad_exp.config.runs import alone
+from cad_exp.config.expand import alone
 from cad_exp.data import prompts
-from cad_exp.data.requests import Shot
+from cad_exp.data.requests import ImageRequest
 from cad_exp.interventions.methods import needs_scores
 from cad_exp.pipeline.stage import Derived, Node
 from cad_exp.pipeline.stages.fidelity import Fidelity
@@ -20,7 +20,7 @@ from cad_exp.pipeline.stages.images import Pictures
 from cad_exp.pipeline.stages.judge import Judge
 from cad_exp.pipeline.stages.judgements import Judged
 from cad_exp.pipeline.stages.model import Model
-from cad_exp.pipeline.stages.noisy_latents import NoisyLatents
+from cad_exp.pipeline.stages.noisy_latents import PromptLatents
 from cad_exp.pipeline.stages.scores import SpaceScores, Timesteps
 from cad_exp.pipeline.tasks import nodes
 
@@ -34,12 +34,12 @@ class Attribute:
     model: Model
     judge: Judge | None
     erased: Attribute | None
-    latents: NoisyLatents | None = None
+    latents: PromptLatents | None = None
     scores: SpaceScores | None = None
     edits: dict[str, Derived] = field(default_factory=dict)
     fidelity: Fidelity | None = None
     timesteps: Timesteps | None = None
-    requests: list[Shot] = field(default_factory=list)
+    requests: list[ImageRequest] = field(default_factory=list)
     pictures: dict[str, Pictures] = field(default_factory=dict)
     judged: dict[str, Judged] = field(default_factory=dict)
 

@@ -9,7 +9,7 @@ from typing import Any
 from cad_exp.attribution.estimators import ESTIMATORS
 from cad_exp.attribution.objectives import OBJECTIVES, formula_name, retained_prompts
 from cad_exp.data import requests as image_requests
-from cad_exp.data.requests import Shot
+from cad_exp.data.requests import ImageRequest
 from cad_exp.evaluation import redaction
 from cad_exp.evaluation.judges import JUDGES, judge_class
 from cad_exp.interventions.methods import METHODS
@@ -19,7 +19,7 @@ from cad_exp.pipeline.stages.fidelity import Fidelity
 from cad_exp.pipeline.stages.images import GivenImages, Pictures
 from cad_exp.pipeline.stages.judge import Judge
 from cad_exp.pipeline.stages.model import Model
-from cad_exp.pipeline.stages.noisy_latents import Noised, NoisyLatents, Trajectories, Walk
+from cad_exp.pipeline.stages.noisy_latents import Noised, PromptLatents, Trajectories, Walk
 from cad_exp.pipeline.stages.question import Question
 from cad_exp.pipeline.stages.replacement import VARIANTS, GivenFile, ReplacedWeights, Replacement
 from cad_exp.pipeline.stages.scores import Scores, SpaceScores, Timesteps
@@ -34,16 +34,16 @@ def judge(config: Config) -> Judge | None:
     return None if judge_class(settings) is None else Judge(Chosen.of(JUDGES, settings), config)
 
 
-def noisy_latents(config: Config, model: Model) -> NoisyLatents:
+def noisy_latents(config: Config, model: Model) -> PromptLatents:
     """Return the noisy latents of the concept's prompt, as the objective needs them."""
     concept = config["concept"]
-    return _latents(config, model, concept["prompt"], concept["base_prompt"], config["probes"]["images"])
+    return _latents(config, model, concept["prompt"], concept["base_prompt"], config["noisy_latents"]["images"])
 
 
-def held_out(config: Config, model: Model) -> NoisyLatents:
+def held_out(config: Config, model: Model) -> PromptLatents:
     """Return noisy latents of other trajectories than the config's, as many as the fidelity study asks for."""
-    concept, walked = config["concept"], config["probes"]
-    number = -(-config["evaluation"]["fidelity"]["probes"] // walked["steps"])
+    concept, walked = config["concept"], config["noisy_latents"]
+    number = -(-config["evaluation"]["fidelity"]["noisy_latents"] // walked["steps"])
     return _trajectories(config, model, concept["prompt"], concept["base_prompt"], walked["samples"], number)
 
 
@@ -58,7 +58,7 @@ def question(config: Config, model: Model, judge: Judge | None) -> Question:
     return Question(chosen, model, config["runtime"]["batch_size"], kept, *asked)
 
 
-def scores(config: Config, latents: NoisyLatents, question: Question) -> SpaceScores:
+def scores(config: Config, latents: PromptLatents, question: Question) -> SpaceScores:
     """Return the scores of the config's granularity; runtime.score=chosen asks for no others on the way."""
     name, kinds = config["granularity"]["name"], config["granularity"]["kinds"]
     facts = {"concept": config["concept"]["name"], "seed": config["seed"]}
@@ -85,7 +85,7 @@ def fidelity(config: Config, scores: SpaceScores, judge: Judge | None) -> Fideli
     if not settings["images"] or judge is None:
         return study()
     shown = image_requests.plan(concept, settings["images"]["samples"], 0, evaluation["seed"])
-    requests = tuple(shot for shot in shown if shot.purpose == "concept")
+    requests = tuple(request for request in shown if request.purpose == "concept")
     return study(judge, judge.chosen.settings.get("nudenet") or {}, requests, evaluation["batch_size"])
 
 
@@ -106,34 +106,38 @@ def replaced_weights(config: Config, model: Model) -> dict[str, Derived]:
     return {variant: ReplacedWeights(made, variant) for variant in VARIANTS}
 
 
-def pictures(config: Config, model: Model, edit: Derived | None, requests: Sequence[Shot], variant: str) -> Pictures:
+def pictures(
+    config: Config, model: Model, edit: Derived | None, requests: Sequence[ImageRequest], variant: str
+) -> Pictures:
     """Return the images of these requests under an edit; what becomes of explicit ones is a property of each."""
     return Pictures.of(model, edit, requests, config["evaluation"]["batch_size"], variant, partial(_redacted, config))
 
 
-def _redacted(config: Config, request: Shot) -> str:
+def _redacted(config: Config, request: ImageRequest) -> str:
     """What becomes of a request's image once it was judged: kept, blurred or dropped."""
     return redaction.mode(config) if redaction.is_explicit(request, config["concept"]) else "kept"
 
 
-def _latents(config: Config, model: Model, prompt: str, base_prompt: str, folder: str | None) -> NoisyLatents:
+def _latents(config: Config, model: Model, prompt: str, base_prompt: str, folder: str | None) -> PromptLatents:
     """Trajectories or noised images of a prompt; folder: images to noise, None: the model's own."""
-    if OBJECTIVES.fact(formula_name(config["objective"]), "probes_kind") != "noised":
-        return _trajectories(config, model, prompt, base_prompt, 0, config["probes"]["samples"])
-    settings = config["probes"]
+    if OBJECTIVES.fact(formula_name(config["objective"]), "latents_kind") != "noised":
+        return _trajectories(config, model, prompt, base_prompt, 0, config["noisy_latents"]["samples"])
+    settings = config["noisy_latents"]
     n, first, batch = settings["samples"] * settings["steps"], _first_seed(config), config["runtime"]["batch_size"]
     images: GivenImages | Pictures
     if folder:
         images = GivenImages(folder)
     else:
-        asked = [Shot("probe", prompt, first + number, "", "") for number in range(n)]
+        asked = [ImageRequest("noisy_latents", prompt, first + number, "", "") for number in range(n)]
         images = pictures(config, model, None, asked, "noisy latents")
-    return NoisyLatents((Noised(model, prompt, base_prompt, n, first, batch, images),))
+    return PromptLatents((Noised(model, prompt, base_prompt, n, first, batch, images),))
 
 
-def _trajectories(config: Config, model: Model, prompt: str, base_prompt: str, first: int, number: int) -> NoisyLatents:
+def _trajectories(
+    config: Config, model: Model, prompt: str, base_prompt: str, first: int, number: int
+) -> PromptLatents:
     """The `number` trajectories from the `first` on, in parts that are walked at once."""
-    settings, size = config["probes"], config["probes"]["batch_size"]
+    settings, size = config["noisy_latents"], config["noisy_latents"]["batch_size"]
     start = _first_seed(config) + first
     seeds, parts = tuple(range(start, start + number)), []
     for batch in (seeds[i : i + size] for i in range(0, number, size)):
@@ -141,8 +145,8 @@ def _trajectories(config: Config, model: Model, prompt: str, base_prompt: str, f
         walk = Walk(model, base_prompt, batch, settings["steps"]) if settings["guidance"] == 0 else None
         how = (batch, settings["steps"], settings["guidance"], size, walk)
         parts.append(Trajectories(model, prompt, base_prompt, *how))
-    return NoisyLatents(tuple(parts), settings["independent"])
+    return PromptLatents(tuple(parts), settings["independent"])
 
 
 def _first_seed(config: Config) -> int:
-    return 1_000_000 * config["probes"]["seed"]
+    return 1_000_000 * config["noisy_latents"]["seed"]

@@ -20,7 +20,7 @@ def timestep_map(table: pd.DataFrame, path: Path | str, title: str = "") -> Path
     """Draw when in the denoising, and in which layer, the concept is made; returns `path` (PNG).
 
     table: of `timesteps.by_timestep`. A cell is the sum of a layer's scores in a bin of timesteps, as a share of all
-    absolute scores; a bin counts as much as it has probes. The line below is the sum of each column.
+    absolute scores; a bin counts as much as it has noisy latents. The line below is the sum of each column.
     """
     table = table.assign(share=_shares(table))
     layers, cells, names = _cells(table)
@@ -49,8 +49,8 @@ def timestep_map(table: pd.DataFrame, path: Path | str, title: str = "") -> Path
 
 
 def _shares(table: pd.DataFrame) -> pd.Series:
-    """Every row's score as a percentage of all absolute scores, weighted by the probes of its bin."""
-    weighted = table["score"] * table["n_probes"]
+    """Every row's score as a percentage of all absolute scores, weighted by the noisy latents of its bin."""
+    weighted = table["score"] * table["n_latents"]
     return 100 * weighted / (weighted.abs().sum() or 1.0)
 
 

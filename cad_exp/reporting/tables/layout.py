@@ -16,7 +16,7 @@ from cad_exp.reporting.tables.study import Metric
 from cad_exp.reporting.tables.table import MISSING, NOTHING, Column, Entry, Row, Table
 
 UNEDITED = "unedited"
-UNEDITED_DEPENDS_ON = ("model", "concept", "prompts", "others", "evaluation", "seed")  # groups of the config
+UNEDITED_DEPENDS_ON = ("model", "concept", "prompts", "retention_prompts", "evaluation", "seed")  # groups of the config
 Grid = dict[tuple[Place, Place], list[Entry]]
 
 

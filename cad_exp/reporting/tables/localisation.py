@@ -16,7 +16,7 @@ from cad_exp.reporting.tables.plan import Plan, lookup
 from cad_exp.reporting.tables.table import MISSING, NOTHING, Column, Entry, Row, Table
 from cad_exp.utils.errors import UserError
 
-COLUMNS = ["concept", "concept_kind", "module", "part", "block", "layer", "kind", "t_high", "t_low", "n_probes"]
+COLUMNS = ["concept", "concept_kind", "module", "part", "block", "layer", "kind", "t_high", "t_low", "n_latents"]
 CONCEPT_KINDS = {"object": "objects", "style": "styles", "nudity": "nudity"}
 DEPTHS = ("early", "middle", "late")  # the parts of a network without down, mid and up
 NOTES = (
@@ -64,9 +64,9 @@ def read(plan: Plan, found: Found) -> pd.DataFrame:
 
     Columns: COLUMNS and `effect`. part: down, mid, up (of a network without them early, middle, late); block: "down 1",
     "mid", "block 7"; layer: the transformer in it. effect: the score of all components of the layer, times the bin's
-    share of the run's probes, so that the bins add up to the score at all timesteps. Objects come first, then styles,
-    nudity and others; layers are in network order. UserError for several runs of one concept, whose effects may not
-    compare, and for runs without scores per timestep.
+    share of the run's noisy latents, so that the bins add up to the score at all timesteps. Objects come first, then
+    styles, nudity and others; layers are in network order. UserError for several runs of one concept, whose effects may
+    not compare, and for runs without scores per timestep.
     """
     names = [lookup(job.config, "concept.name") for job in plan.jobs]
     if len(set(names)) < len(names):
@@ -94,9 +94,9 @@ def _scores(run: Run) -> pd.DataFrame:
 
 def _effects(run: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
     """Return the part of `read`'s table of one run; table: its timesteps.parquet."""
-    keys = ["module", "block", "kind", "t_high", "t_low", "n_probes"]
+    keys = ["module", "block", "kind", "t_high", "t_low", "n_latents"]
     table = table.groupby(keys, sort=False, as_index=False)[["score"]].sum()
-    table["effect"] = table["score"].astype(float) * table["n_probes"] / _probes(table).sum()
+    table["effect"] = table["score"].astype(float) * table["n_latents"] / _latents(table).sum()
     modules = zip(table["module"], table["block"], strict=True)
     table["layer"] = [short_name(module, block) for module, block in modules]
     table["block"] = table["block"].map(stage)
@@ -105,9 +105,9 @@ def _effects(run: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
     return table[[*COLUMNS, "effect"]]
 
 
-def _probes(table: pd.DataFrame) -> pd.Series:
-    """Return the number of probes of each bin, by its t_high."""
-    return table.groupby("t_high", sort=False)["n_probes"].first()
+def _latents(table: pd.DataFrame) -> pd.Series:
+    """Return the number of noisy latents of each bin, by its t_high."""
+    return table.groupby("t_high", sort=False)["n_latents"].first()
 
 
 def stage(block: str) -> str:
@@ -189,9 +189,9 @@ def layer_of(own: pd.DataFrame, module: Any) -> pd.Series:
 
 def _alike(table: pd.DataFrame) -> str:
     """Return what the shares would be if all layers counted alike, as a sentence."""
-    layers, probes = table.drop_duplicates("module"), _probes(table)
+    layers, latents = table.drop_duplicates("module"), _latents(table)
     said = [f"{name} {number / len(layers):.2f}" for key in ("kind", "part") for name, number in _sizes(layers[key])]
-    even = " or ".join(f"{share:.2f}" for share in (probes / probes.sum()).round(2).unique())
+    even = " or ".join(f"{share:.2f}" for share in (latents / latents.sum()).round(2).unique())
     return f"If all {len(layers)} layers counted alike: {', '.join(said)}, each timestep column {even}."
 
 

@@ -26,8 +26,8 @@ def draw(plan: Plan, found: Found, path: Path) -> Path | None:
     table = read(plan, found)
     if table.empty:
         return None
-    probes = table.groupby(["concept", "module"])["n_probes"].transform("sum")
-    table = table.assign(cell=table["effect"] * probes / table["n_probes"], when=whens(table))
+    latents = table.groupby(["concept", "module"])["n_latents"].transform("sum")
+    table = table.assign(cell=table["effect"] * latents / table["n_latents"], when=whens(table))
     panels = [own for _, own in table.groupby("concept", sort=False)]
     lines = [panels[start : start + ACROSS] for start in range(0, len(panels), ACROSS)]
     body = 0.19 * max(table["module"].nunique(), 5)
@@ -102,9 +102,9 @@ def takeaway(own: pd.DataFrame) -> str:
     first, share = layer_of(own, module), positive[own["module"] == module].sum()
     lines = [f"{kinds.idxmax()}: {percent(100 * kinds.max())}"]
     lines += [f"{first['layer']},", f"{first['kind']}: {percent(100 * share)}"]
-    probes = own.groupby(whens(own), sort=False)["n_probes"].first()
+    latents = own.groupby(whens(own), sort=False)["n_latents"].first()
     when = str(parts.idxmax())
-    if parts.max() >= OUTSTANDING * probes[when] / probes.sum():
+    if parts.max() >= OUTSTANDING * latents[when] / latents.sum():
         lines.append(f"t = {when}: {percent(100 * parts.max())}")
     return "\n".join(lines)
 

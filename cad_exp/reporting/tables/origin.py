@@ -25,9 +25,9 @@ def origin(plan: Plan, runs: Sequence[Run], metrics: Sequence[Metric]) -> list[s
     models = _all(f"{run.run.get('model')} (weights {run.run.get('weights')})" for run in runs)
     lines.append(f"Model: {models}.")
     lines.append(f"Seed: {_all(run.run.get('seed') for run in runs)}.")
-    asked = [[lookup(run.run["config"], f"probes.{key}") for key in ("samples", "steps")] for run in runs]
-    probes = _all(f"{samples} samples x {steps} steps" for samples, steps in asked)
-    lines.append(f"Probes: {probes}.")
+    asked = [[lookup(run.run["config"], f"noisy_latents.{key}") for key in ("samples", "steps")] for run in runs]
+    latents = _all(f"{samples} samples x {steps} steps" for samples, steps in asked)
+    lines.append(f"Noisy latents: {latents}.")
     lines.append(f"Code: git {_all(run.run.get('git') or 'unknown' for run in runs)}.")
     return lines + _differences(runs)
 

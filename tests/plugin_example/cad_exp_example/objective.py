@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from cad_exp.attribution.objectives.base import Objective, Predict
-from cad_exp.data.noisy_latents import Probes
+from cad_exp.data.noisy_latents import NoisyLatents
 
 
 class Cosine(Objective):
@@ -12,6 +12,6 @@ class Cosine(Objective):
 
     name, needs = "cosine", ("base", "cond")
 
-    def loss(self, batch: Probes, predict: Predict) -> Tensor:
+    def loss(self, batch: NoisyLatents, predict: Predict) -> Tensor:
         now = (predict(batch, self.concept) - predict(batch, self.neutral)).flatten(1)
         return torch.cosine_similarity(now, (batch.cond - batch.base).flatten(1))

@@ -22,10 +22,11 @@ class AblatedGradients(Estimator):
     Patterns are stratified, so each component is ablated patterns * rate times, give or take one; one that never was
     falls back on the patterns that keep it. errors: from the variance over patterns, both halves taken as independent.
 
-    passes: how often the probes are gone through. In each pass they are shuffled and dealt to `patterns / passes` of
-    the patterns (rounded up to a multiple of the passes), so with passes=1 all patterns together cost what one gradient
-    at the intact model does. Then what a component does while it is ablated rests on the probes of the few patterns
-    that ablate it. None: every pattern sees all probes. With fewer probes than patterns, there are fewer patterns.
+    passes: how often the noisy latents are gone through. In each pass they are shuffled and dealt to `patterns /
+    passes` of the patterns (rounded up to a multiple of the passes), so with passes=1 all patterns together cost what
+    one gradient at the intact model does. Then what a component does while it is ablated rests on the noisy latents of
+    the few patterns that ablate it. None: every pattern sees all noisy latents. With fewer noisy latents than patterns,
+    there are fewer patterns.
     """
 
     name = "ablated_gradients"
@@ -72,7 +73,7 @@ class AblatedGradients(Estimator):
         return Scores((low + high) / 2, variance.sqrt(), facts)
 
     def _games(self, game: Game) -> list[Game]:
-        """The game that each pattern is played in: on all probes, or on its share of them."""
+        """The game that each pattern is played in: on all noisy latents, or on its share of them."""
         share = -(-self.patterns // self.passes)
         if share == 1:
             return [game] * self.patterns

@@ -13,9 +13,14 @@ from typing import Any
 from cad_exp.utils.errors import UserError, choose
 
 Config = dict[str, Any]
-FREE = ("granularity", "probes", "objective", "estimator", "edit")  # groups that the overrides may change
+FREE = ("granularity", "noisy_latents", "objective", "estimator", "edit")  # groups that the overrides may change
 SHARED = ("concept", "model", "judge", "seed", "runtime")  # the erasing run's are those of the run itself
-UNUSED = ("prompts", "others", "evaluation", "tracking")  # it makes no images, so that these would say nothing
+UNUSED = (
+    "prompts",
+    "retention_prompts",
+    "evaluation",
+    "tracking",
+)  # it makes no images, so that these would say nothing
 
 
 def composed(config: Config, folders: Sequence[Path] = ()) -> Config:

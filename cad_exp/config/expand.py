@@ -1,6 +1,6 @@
 """The runs that one resolved config stands for: with `model.erased` there are two.
 
-Apart from `erasing`, because a run's identity needs this, and stored results must not depend on how configs are made.
+Apart from `erased_run`: a run's identity needs this, and stored results must not depend on how configs are made.
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ class AblationEstimator(Estimator):
 
         settings: all that decides the rows. UserError if the checkpoint belongs to other ones or to another game.
         """
-        # The intact value stands for model, objective and probes; six digits, for threads and batches move the last.
+        # The intact value stands for model, objective and noisy latents; six digits, for threads and batches move the
+        # last.
         intact, kinds = float(f"{game.intact:.6g}"), list(game.space.kinds)
         identity = {"estimator": self.name, "granularity": game.space.name, "kinds": kinds, "n": game.n}
         identity |= {"number": number, "intact": intact, **settings}

@@ -1,4 +1,4 @@
-"""Rival methods: each against a computation of its own, resumed to the same bytes, and each as a run."""
+"""Erasure methods: each against a computation of its own, resumed to the same bytes, and each as a run."""
 
 import copy
 import json
@@ -17,9 +17,9 @@ from cad_exp.attribution.game import Game
 from cad_exp.attribution.objectives.build import make_objective
 from cad_exp.config.options import options
 from cad_exp.config.resolve import resolve
-from cad_exp.data.noisy_latents import Probes
+from cad_exp.data.noisy_latents import NoisyLatents
 from cad_exp.interventions.edit import Edit
-from cad_exp.interventions.methods import make_rival
+from cad_exp.interventions.methods import replace_weights
 from cad_exp.interventions.methods.control import perturbation
 from cad_exp.interventions.methods.esd import AHEAD, latents, trained
 from cad_exp.interventions.spaces import FF, FF_IN, find_sites, make_granularity
@@ -78,7 +78,7 @@ def kept_vectors(model) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("tokens", ["subject", "last", "all"])
 def test_uce_is_the_papers_formula(tokens: str, tiny_model):
-    edit = make_rival({"name": "uce", "tokens": tokens, **CLOSED}, tiny_model)
+    edit = replace_weights({"name": "uce", "tokens": tokens, **CLOSED}, tiny_model)
     expected = keys_and_values(tiny_model)
     assert edit.replaced.keys() == expected.keys() and edit.indices == {}
     for name, weight in expected.items():
@@ -90,7 +90,7 @@ def test_uce_is_the_papers_formula(tokens: str, tiny_model):
 def test_uce_takes_the_concept_to_the_guide(tiny_model):
     """With little weight on the old matrices and one word, the new keys and values are just the guide's."""
     settings = {"name": "uce", "tokens": "last", "lamb": 1e-6, **CLOSED, "preserve": []}
-    edit = make_rival(settings, tiny_model)
+    edit = replace_weights(settings, tiny_model)
     [(old, new)] = erased_pairs(tiny_model, "last")
     for name, weight in keys_and_values(tiny_model).items():
         torch.testing.assert_close(edit.replaced[name].double() @ old, weight @ new, rtol=1e-3, atol=1e-4)
@@ -98,7 +98,7 @@ def test_uce_takes_the_concept_to_the_guide(tiny_model):
 
 def test_rece_is_uce_and_then_the_same_for_what_regenerates(tiny_model):
     """Matrix by matrix; the regenerating vectors by least squares on all matrices in one stack."""
-    edit = make_rival({"name": "rece", "epochs": 2, "preserve_scale": 0.5, **CLOSED}, tiny_model)
+    edit = replace_weights({"name": "rece", "epochs": 2, "preserve_scale": 0.5, **CLOSED}, tiny_model)
     old = keys_and_values(tiny_model)
     now = {name: by_hand(w, erased_pairs(tiny_model, "all"), kept_vectors(tiny_model)) for name, w in old.items()}
     concept, neutral = (states(tiny_model, CLOSED[key])[0] for key in ("prompt", "guide"))
@@ -116,13 +116,13 @@ def test_rece_is_uce_and_then_the_same_for_what_regenerates(tiny_model):
 
 def test_closed_forms_refuse_what_they_cannot_do(tiny_model):
     with pytest.raises(UserError, match="holds 'red church', which is to be erased"):
-        make_rival({"name": "uce", **CLOSED, "preserve": ["red church"]}, tiny_model)
+        replace_weights({"name": "uce", **CLOSED, "preserve": ["red church"]}, tiny_model)
     with pytest.raises(UserError, match="did you mean 'subject'"):
-        make_rival({"name": "uce", **CLOSED, "tokens": "subjekt"}, tiny_model)
+        replace_weights({"name": "uce", **CLOSED, "tokens": "subjekt"}, tiny_model)
     with pytest.raises(UserError, match="lamb=0 is out of range"):
-        make_rival({"name": "rece", **CLOSED, "lamb": 0}, tiny_model)
+        replace_weights({"name": "rece", **CLOSED, "lamb": 0}, tiny_model)
     with pytest.raises(UserError, match="does not take these settings"):
-        make_rival({"name": "uce", **CLOSED, "epochs": 2}, tiny_model)
+        replace_weights({"name": "uce", **CLOSED, "epochs": 2}, tiny_model)
 
 
 @pytest.fixture(scope="module", params=["sdxl", "pixart", "sd3", "flux_schnell"])
@@ -138,9 +138,9 @@ def test_other_families(other):
     if other.name in ("sd3", "flux_schnell"):
         for name, more in (("uce", {}), ("rece", {}), ("esd", {"method": "esd-x", "steps": 1})):
             with pytest.raises(UserError, match="has no cross-attention.*edit=esd edit.method=esd-u"):
-                make_rival({"name": name, "prompt": "church", **more}, other)
+                replace_weights({"name": name, "prompt": "church", **more}, other)
     else:
-        edit, text = make_rival(settings, other), other.encode(["church", "a dog", ""]).text
+        edit, text = replace_weights(settings, other), other.encode(["church", "a dog", ""]).text
         if other.name == "pixart":
             text = other.denoiser.caption_projection(text)
         old, new, kept = text.double().detach()
@@ -151,7 +151,7 @@ def test_other_families(other):
             expected = by_hand(weight, list(zip(old, new, strict=True)), kept, preserve_scale=1.0)
             torch.testing.assert_close(matrix.double(), expected, rtol=1e-4, atol=1e-5)
     steps = {"name": "esd", "prompt": "church", "method": "esd-u", "steps": 2, "sampling_steps": 2, "lr": 1e-4}
-    edit = make_rival(steps, other)
+    edit = replace_weights(steps, other)
     assert edit.meta["changed"] > 0 and all(torch.isfinite(value).all() for value in edit.replaced.values())
     with edit.apply(other):
         assert other.fingerprint() != before
@@ -184,7 +184,7 @@ def test_one_step_of_esd_by_hand(tiny_model, monkeypatch):
 
     monkeypatch.setattr(type(tiny_model), "predict", spy)
     settings = {**ESD, "steps": 1, "batch_size": 2, "negative_guidance": 1.5, "method": "esd-x-strict"}
-    edit = make_rival(settings, tiny_model)
+    edit = replace_weights(settings, tiny_model)
     [(x, t)] = seen
     assert x.shape[0] == 2
     text = {prompt: states(tiny_model, prompt)[0].float().expand(2, -1, -1) for prompt in ("church", "")}
@@ -205,7 +205,7 @@ def test_one_step_of_esd_by_hand(tiny_model, monkeypatch):
 
 def test_esd_leads_away_from_the_concept(tiny_model):
     """After some steps the prediction is nearer to its target, at latents that the training did not see."""
-    edit = make_rival({**ESD, "steps": 24, "lr": 1e-4, "batch_size": 4, "method": "esd-all"}, tiny_model)
+    edit = replace_weights({**ESD, "steps": 24, "lr": 1e-4, "batch_size": 4, "method": "esd-all"}, tiny_model)
     points = list(tiny_model.trajectory("church", "", [77], 4, 3.0))
     condition, before = tiny_model.encode(["church"]), tiny_model.fingerprint()
 
@@ -231,18 +231,18 @@ def test_esd_that_was_killed_goes_on_to_the_same_bytes(tiny_model, tmp_path: Pat
             raise Killed
 
     settings = {**ESD, "steps": 30, "checkpoint_every": 10, "method": "esd-x"}
-    expected, draft = make_rival(settings, tiny_model), tmp_path / "draft.safetensors"
+    expected, draft = replace_weights(settings, tiny_model), tmp_path / "draft.safetensors"
     with pytest.raises(Killed):
-        make_rival(settings, tiny_model, draft, die)
+        replace_weights(settings, tiny_model, draft, die)
     told = []
-    again = make_rival(settings, tiny_model, draft, lambda done, total: told.append(done))
+    again = replace_weights(settings, tiny_model, draft, lambda done, total: told.append(done))
     assert told == [24, 30], "the file was written after step 16, the first past a multiple of 10"
     again.save(tmp_path / "again.safetensors")
     expected.save(tmp_path / "expected.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "expected.safetensors").read_bytes()
     draft.write_bytes(draft.read_bytes()[:100])
-    assert make_rival(settings, tiny_model, draft).digest() == expected.digest(), "a damaged file is no file"
-    assert make_rival({**settings, "seed": 4}, tiny_model).digest() != expected.digest()
+    assert replace_weights(settings, tiny_model, draft).digest() == expected.digest(), "a damaged file is no file"
+    assert replace_weights({**settings, "seed": 4}, tiny_model).digest() != expected.digest()
 
 
 def test_esd_samples_each_step_by_its_number(tiny_model):
@@ -257,10 +257,10 @@ def test_esd_samples_each_step_by_its_number(tiny_model):
         torch.testing.assert_close(tiny_model.predict(x, t, condition), prediction, rtol=1e-4, atol=1e-5)
 
 
-def test_conceptprune_ranks_by_the_concept_where_it_exceeds_the_base(tiny_model, tiny_probes):
+def test_conceptprune_ranks_by_the_concept_where_it_exceeds_the_base(tiny_model, tiny_latents):
     """|w| ||x|| under both prompts, by hooks of our own on diffusers' second feed-forward layer."""
     space = make_granularity("weight", [FF]).on(find_sites(tiny_model.denoiser))
-    game = Game(make_objective("erase", tiny_model, tiny_probes), space)
+    game = Game(make_objective("erase", tiny_model, tiny_latents), space)
     found = space.split(make_estimator("wanda", rank="target").estimate(game).values)
     names = [name for name, _ in tiny_model.denoiser.named_modules() if name.endswith("ff.net.2")]
     assert set(found) == set(names)
@@ -272,10 +272,10 @@ def test_conceptprune_ranks_by_the_concept_where_it_exceeds_the_base(tiny_model,
             hooks.append(module.register_forward_hook(lambda _, args, out, kept=kept: kept.append(args[0])))
         text = states(tiny_model, prompt)[0].float()
         with torch.no_grad():
-            tiny_model.denoiser(tiny_probes.x, tiny_probes.t, text.expand(len(tiny_probes), -1, -1))
+            tiny_model.denoiser(tiny_latents.x, tiny_latents.t, text.expand(len(tiny_latents), -1, -1))
         [hook.remove() for hook in hooks]
         norms[prompt] = {
-            name: torch.cat(x).flatten(0, 1).norm(dim=0) / len(tiny_probes) ** 0.5 for name, x in inputs.items()
+            name: torch.cat(x).flatten(0, 1).norm(dim=0) / len(tiny_latents) ** 0.5 for name, x in inputs.items()
         }
     for name in names:
         weight = tiny_model.denoiser.get_submodule(name).weight.abs()
@@ -286,20 +286,20 @@ def test_conceptprune_ranks_by_the_concept_where_it_exceeds_the_base(tiny_model,
 
 
 @pytest.mark.parametrize("granularity", ["weight", "neuron"])
-def test_salun_is_the_gradients_size(granularity: str, tiny_model, tiny_probes):
+def test_salun_is_the_gradients_size(granularity: str, tiny_model, tiny_latents):
     """|dJ/dw| by autograd on the parameters themselves; a component's is the sum over its weights."""
     sites, cut = find_sites(tiny_model.denoiser), make_granularity(granularity)
-    found = make_estimator("saliency").estimate(Game(make_objective("erase", tiny_model, tiny_probes), cut.on(sites)))
+    found = make_estimator("saliency").estimate(Game(make_objective("erase", tiny_model, tiny_latents), cut.on(sites)))
     network = copy.deepcopy(tiny_model.denoiser).requires_grad_()
-    text = states(tiny_model, "church")[0].float().expand(len(tiny_probes), -1, -1)
-    output = network(tiny_probes.x, tiny_probes.t, text, return_dict=False)[0]
-    (output - tiny_probes.base).square().mean().backward()
+    text = states(tiny_model, "church")[0].float().expand(len(tiny_latents), -1, -1)
+    output = network(tiny_latents.x, tiny_latents.t, text, return_dict=False)[0]
+    (output - tiny_latents.base).square().mean().backward()
     slopes = {site.module: network.get_submodule(site.module).weight.grad.abs() for site in sites}
     torch.testing.assert_close(found.values, cut.on(sites).join(slopes), rtol=1e-3, atol=1e-7)
 
 
 def test_a_perturbation_is_as_large_as_the_edit(tiny_model):
-    edit = make_rival({"name": "uce", **CLOSED}, tiny_model)
+    edit = replace_weights({"name": "uce", **CLOSED}, tiny_model)
     noise, other = perturbation(edit, tiny_model, 1), perturbation(edit, tiny_model, 2)
     assert noise.replaced.keys() == edit.replaced.keys() and noise.digest() != other.digest() != edit.digest()
     assert noise.digest() == perturbation(edit, tiny_model, 1).digest()
@@ -313,11 +313,11 @@ def test_a_checkpoint_becomes_an_edit_of_what_it_changes(tiny_model, tmp_path: P
     weights = {name: tensor.clone() for name, tensor in tiny_model.denoiser.state_dict().items()}
     save_file(weights, tmp_path / "same.safetensors")
     with pytest.raises(UserError, match="the model already has"):
-        make_rival({"name": "checkpoint", "path": str(tmp_path / "same.safetensors")}, tiny_model)
+        replace_weights({"name": "checkpoint", "path": str(tmp_path / "same.safetensors")}, tiny_model)
     name = sorted(keys_and_values(tiny_model))[0]
     weights[name][0, :3] += 1
     save_file(weights, tmp_path / "erased.safetensors")
-    edit = make_rival({"name": "checkpoint", "path": str(tmp_path / "erased.safetensors")}, tiny_model)
+    edit = replace_weights({"name": "checkpoint", "path": str(tmp_path / "erased.safetensors")}, tiny_model)
     assert list(edit.replaced) == [name] and torch.equal(edit.replaced[name], weights[name])
     assert edit.meta["changed"] == 3 and edit.meta["weights"] == weights[name].numel()
 
@@ -330,11 +330,11 @@ def test_one_step_of_each_trajectory(trajectories: int, steps: int, chosen: list
     assert spread_steps(trajectories, steps).tolist() == expected
 
 
-def test_independent_probes_are_one_step_of_each_trajectory(tmp_path: Path):
-    few = ["probes.samples=4", "granularity=layer", "evaluation=none", "estimator=magnitude"]
+def test_independent_noisy_latents_are_one_step_of_each_trajectory(tmp_path: Path):
+    few = ["noisy_latents.samples=4", "granularity=layer", "evaluation=none", "estimator=magnitude"]
     fast(tmp_path / "whole", *few)
-    fast(tmp_path / "one", *few, "probes.independent=true")
-    whole, one = (Probes.load(tmp_path / name / "probes.safetensors") for name in ("whole", "one"))
+    fast(tmp_path / "one", *few, "noisy_latents.independent=true")
+    whole, one = (NoisyLatents.load(tmp_path / name / "noisy_latents.safetensors") for name in ("whole", "one"))
     assert len(one) == 4 and one.t.tolist() == whole.t[:4].tolist() and len(set(one.t.tolist())) == 4
     assert torch.equal(one.x, whole.x[[0, 5, 10, 15]]) and torch.equal(one.cond, whole.cond[[0, 5, 10, 15]])
 
@@ -346,17 +346,21 @@ def test_the_public_codes_settings():
     edit = {"ratio": 0.001, "rounding": "floor", "scope": "row", "factor": 0.0, "sign": "positive"}
     assert edit.items() <= config["edit"].items()
     assert (config["objective"]["name"], config["estimator"]["name"]) == ("erase", "first_order")
-    probes = {"samples": 50, "steps": 50, "guidance": 3.0, "independent": True}
-    assert probes.items() <= config["probes"].items()
-    other = resolve(composed("edit=cad_public", "concept=church", "edit.ratio=0.01", "probes.samples=2"))
-    assert (other["edit"]["ratio"], other["probes"]["samples"], other["concept"]["prompt"]) == (0.01, 2, "church")
+    latents = {"samples": 50, "steps": 50, "guidance": 3.0, "independent": True}
+    assert latents.items() <= config["noisy_latents"].items()
+    other = resolve(composed("edit=cad_public", "concept=church", "edit.ratio=0.01", "noisy_latents.samples=2"))
+    assert (other["edit"]["ratio"], other["noisy_latents"]["samples"], other["concept"]["prompt"]) == (
+        0.01,
+        2,
+        "church",
+    )
     assert resolve(composed("concept=nudity"))["concept"]["prompt"] == "naked person"
 
 
 @pytest.mark.parametrize(
     "edit, own", [("magnitude", "magnitude"), ("conceptprune", "wanda"), ("salun_mask", "saliency")]
 )
-def test_rivals_with_scores_of_their_own(edit: str, own: str):
+def test_methods_with_scores_of_their_own(edit: str, own: str):
     config = resolve(composed(f"edit={edit}", "granularity=neuron", "edit.count=7"))
     assert config["estimator"]["name"] == own and config["granularity"]["name"] == "neuron"
     assert (config["edit"]["count"], config["edit"]["ratio"]) == (7, None)
@@ -374,12 +378,12 @@ def test_no_result_claims_scores_that_were_not_used(edit: str):
         resolve(composed(f"edit={edit}", "edit.ratio=0.1"))
 
 
-def test_what_a_rival_leaves_open_is_the_models():
+def test_what_a_method_leaves_open_is_the_models():
     """The embedded model is trained in seconds, others with ESD's own settings; both can be changed."""
 
     def settings(*given: str) -> tuple[int, float]:
         config = resolve(composed("edit=esd", *given))
-        assert "rivals" not in config["model"], "a default is no setting of the run"
+        assert "erasure_methods" not in config["model"], "a default is no setting of the run"
         return config["edit"]["steps"], config["edit"]["lr"]
 
     assert settings("model=sd14") == (1000, 1e-5) == settings("model=local", "model.path=x")
@@ -391,7 +395,7 @@ CHOOSING = {"erase", "random", "conceptprune", "magnitude", "salun_mask"}
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_the_tables_hold_every_rival_at_one_budget(name: str):
+def test_the_tables_hold_every_method_at_one_budget(name: str):
     found = plan([f"experiment={name}"])
     concepts = {job.config["concept"]["name"] for job in found.jobs}
     methods = {(job.config["edit"]["name"], job.config["edit"].get("tokens")) for job in found.jobs}
@@ -420,7 +424,7 @@ RUNS = {
     "magnitude": ["granularity=head"],
     "conceptprune": ["granularity=neuron"],
     "salun_mask": ["granularity=weight"],
-    "cad_public": ["probes.samples=2", "probes.steps=2", "edit.ratio=0.05"],
+    "cad_public": ["noisy_latents.samples=2", "noisy_latents.steps=2", "edit.ratio=0.05"],
     "uce": [],
     "uce_all": [],
     "rece": ["edit.epochs=1"],
@@ -433,7 +437,7 @@ def test_every_option_is_run_somewhere():
 
 
 @pytest.mark.parametrize("edit", RUNS)
-def test_every_rival_runs(edit: str, tmp_path: Path):
+def test_every_method_runs(edit: str, tmp_path: Path):
     results = fast(tmp_path, f"edit={edit}", *SMALL, *RUNS[edit])
     assert {metric["variant"] for metric in results["metrics"]} == {"unedited", "edited", "random"}
     edit = edit.removesuffix("_all")  # a preset
@@ -464,7 +468,7 @@ def test_a_published_checkpoint_runs_as_an_edit(tmp_path: Path, capsys):
     assert "weights of" in capsys.readouterr().out
 
 
-def test_a_rival_comes_out_of_the_cache(tmp_path: Path, capsys):
+def test_a_method_comes_out_of_the_cache(tmp_path: Path, capsys):
     given = ["edit=esd", "edit.steps=2", "evaluation=none", "concept=church", f"runtime.cache={tmp_path / 'cache'}"]
     first = fast(tmp_path / "a", *given)
     capsys.readouterr()

@@ -6,42 +6,42 @@ import pytest
 import torch
 
 from cad_exp.attribution.objectives.build import make_objective
-from cad_exp.data.noisy_latents import Probes
+from cad_exp.data.noisy_latents import NoisyLatents
 from cad_exp.interventions.spaces import find_sites
 from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.utils.errors import UserError
 from tests.placed import placed, rows_placed
 from tests.test_objectives import ToyModel, ablations, leftovers
 
-REMOVED = ("mean", "base")
+REMOVED = ("mean", "resample")
 
 
-def inputs_under(model, probes, prompt, modules):
-    """Inputs (N, ..., in) of the modules at all probes, by hooks of the test's own."""
-    seen, states = {}, model.encode([prompt]).expand(len(probes))
+def inputs_under(model, latents, prompt, modules):
+    """Inputs (N, ..., in) of the modules at all noisy latents, by hooks of the test's own."""
+    seen, states = {}, model.encode([prompt]).expand(len(latents))
     with ExitStack() as hooks:
         for name in modules:
             module = model.denoiser.get_submodule(name)
             note = lambda _, args, name=name: seen.update({name: args[0].clone()})  # noqa: E731
             hooks.callback(module.register_forward_pre_hook(note).remove)
         with torch.no_grad():
-            model.predict(probes.x, probes.t, states)
+            model.predict(latents.x, latents.t, states)
     return seen
 
 
-def replacements(removal, model, probes, modules):
-    found = inputs_under(model, probes, probes.base_prompt if removal == "base" else probes.prompt, modules)
-    return found if removal == "base" else {m: x.flatten(0, -2).double().mean(0).float() for m, x in found.items()}
+def replacements(ablation, model, latents, modules):
+    found = inputs_under(model, latents, latents.base_prompt if ablation == "resample" else latents.prompt, modules)
+    return found if ablation == "resample" else {m: x.flatten(0, -2).double().mean(0).float() for m, x in found.items()}
 
 
-@pytest.mark.parametrize("removal", REMOVED)
-def test_an_ablated_site_sees_its_replacement(removal, tiny_model, tiny_probes):
-    """All gates of one site 0: its input is what the removal says, for the first site, a middle one and the last."""
+@pytest.mark.parametrize("ablation", REMOVED)
+def test_an_ablated_site_sees_its_replacement(ablation, tiny_model, tiny_latents):
+    """All gates of one site 0: its input is what the ablation says, for the first site, a middle one and the last."""
     sites = find_sites(tiny_model.denoiser)
-    zero = make_objective("guidance_norm", tiny_model, tiny_probes, len(tiny_probes))
-    objective = make_objective("guidance_norm", tiny_model, tiny_probes, 4, removal=removal)
+    zero = make_objective("guidance_norm", tiny_model, tiny_latents, len(tiny_latents))
+    objective = make_objective("guidance_norm", tiny_model, tiny_latents, 4, ablation=ablation)
     for site in (sites[0], sites[7], sites[-1]):
-        (replacement,) = replacements(removal, tiny_model, tiny_probes, [site.module]).values()
+        (replacement,) = replacements(ablation, tiny_model, tiny_latents, [site.module]).values()
         module = tiny_model.denoiser.get_submodule(site.module)
         put = lambda _, args, replacement=replacement: (replacement.expand_as(args[0]),)  # noqa: E731
         hook = module.register_forward_pre_hook(put)
@@ -58,30 +58,30 @@ def test_an_ablated_site_sees_its_replacement(removal, tiny_model, tiny_probes):
 
 
 @pytest.mark.parametrize("unit", ["column", "entry"])
-@pytest.mark.parametrize("removal", REMOVED)
-def test_gates_of_one_change_nothing(removal, unit, tiny_model, tiny_probes):
+@pytest.mark.parametrize("ablation", REMOVED)
+def test_gates_of_one_change_nothing(ablation, unit, tiny_model, tiny_latents):
     """Bit for bit."""
     sites = find_sites(tiny_model.denoiser)
     gates = {site.module: torch.ones(site.shape if unit == "entry" else site.shape[1]) for site in sites}
-    objective = make_objective("erase", tiny_model, tiny_probes, 5, removal=removal)
+    objective = make_objective("erase", tiny_model, tiny_latents, 5, ablation=ablation)
     assert objective.value(*placed(gates)) == objective.value()
     assert objective.value_and_gradient(*placed(gates))[0] == objective.value()
 
 
-@pytest.mark.parametrize("removal", REMOVED)
-def test_values_equal_single_ablations(removal, tiny_model, tiny_probes):
+@pytest.mark.parametrize("ablation", REMOVED)
+def test_values_equal_single_ablations(ablation, tiny_model, tiny_latents):
     gates = ablations(tiny_model.denoiser)
-    objective = make_objective("projection", tiny_model, tiny_probes, 3, removal=removal)
+    objective = make_objective("projection", tiny_model, tiny_latents, 3, ablation=ablation)
     singly = [objective.value(*placed({module: gate[i] for module, gate in gates.items()})) for i in range(7)]
     assert objective.values(*rows_placed(gates)).tolist() == pytest.approx(singly, rel=1e-5)
     assert leftovers(tiny_model.denoiser) == 0
 
 
-@pytest.mark.parametrize("removal", REMOVED)
-def test_gradient_against_finite_differences(removal, tiny_model, tiny_probes):
+@pytest.mark.parametrize("ablation", REMOVED)
+def test_gradient_against_finite_differences(ablation, tiny_model, tiny_latents):
     """At half-open gates, columns and weights of one site; a four-point stencil, for fp32 has few digits."""
     site = find_sites(tiny_model.denoiser)[-1]
-    objective = make_objective("projection", tiny_model, tiny_probes[:4], 4, removal=removal)
+    objective = make_objective("projection", tiny_model, tiny_latents[:4], 4, ablation=ablation)
     gate = torch.linspace(0.2, 1, site.shape[1])
     _, gradient = objective.value_and_gradient(*placed({site.module: gate}))
     _, entries = objective.value_and_gradient(*placed({site.module: gate.expand(site.shape).contiguous()}))
@@ -101,17 +101,17 @@ def test_toy_by_hand():
     x0 is 1 and 3: y = 2 - 12 = -10 and 6: J = (100 + 36) / 2. dJ/dgate at 1 is the mean of 2 y w (x - r).
     """
     x, t = torch.tensor([[1.0, 4.0], [3.0, 0.0]]), torch.zeros(2, dtype=torch.long)
-    probes = Probes(x, t, torch.zeros(2, 1), None, None, "c", "")
+    latents = NoisyLatents(x, t, torch.zeros(2, 1), None, None, "c", "")
     gates, intact = {"0": torch.tensor([0.0, 1.0])}, (64 + 64) / 2
-    for removal, value, slope in (("mean", 36, [32.0, 96.0]), ("base", 68, [0.0, 0.0])):
-        objective = make_objective("erase", ToyModel(), probes, 1, removal=removal)
+    for ablation, value, slope in (("mean", 36, [32.0, 96.0]), ("resample", 68, [0.0, 0.0])):
+        objective = make_objective("erase", ToyModel(), latents, 1, ablation=ablation)
         assert (
             objective.value(*placed(gates)) == value
             and objective.values(*rows_placed({"0": gates["0"][None]})).item() == value
         )
         found = objective.value_and_gradient(*placed({"0": torch.ones(2)}))
         assert found[0] == intact and found[1]["0"].tolist() == slope
-    assert make_objective("erase", ToyModel(), probes, 1).value(*placed(gates)) == (144 + 0) / 2
+    assert make_objective("erase", ToyModel(), latents, 1).value(*placed(gates)) == (144 + 0) / 2
 
 
 def test_module_called_twice():
@@ -122,10 +122,12 @@ def test_module_called_twice():
             first = super().predict(x, t, states, weights)
             return super().predict(torch.cat([first, x[:, 1:]], 1), t, states, weights)
 
-    probes = Probes(torch.tensor([[1.0, 4.0], [2.0, 1.0]]), torch.zeros(2), torch.zeros(2, 1), None, None, "c", "")
+    latents = NoisyLatents(
+        torch.tensor([[1.0, 4.0], [2.0, 1.0]]), torch.zeros(2), torch.zeros(2, 1), None, None, "c", ""
+    )
     model, gates = Twice(), torch.tensor([[1.0, 1], [0, 1], [0.5, -1]])
-    for removal in REMOVED:
-        objective = make_objective("erase", model, probes, 3, removal=removal)
+    for ablation in REMOVED:
+        objective = make_objective("erase", model, latents, 3, ablation=ablation)
         singly = [objective.value(*placed({"0": gate})) for gate in gates]
         assert objective.values(*rows_placed({"0": gates})).tolist() == pytest.approx(singly)
     # Under the base prompt the first call sees (1, 4) and gives -10, the second (-10, 4): y = -20 - 12, then -2 and 1.
@@ -133,18 +135,18 @@ def test_module_called_twice():
     assert first == pytest.approx((32**2 + (2 * 1 - 3) ** 2) / 2)
 
 
-def test_v_prediction_and_low_precision(tiny_v_model, tiny_folder, tiny_probes):
+def test_v_prediction_and_low_precision(tiny_v_model, tiny_folder, tiny_latents):
     site = find_sites(tiny_v_model.denoiser)[3]
     low = DiffusionModel.load(tiny_folder, device="cpu", precision="bf16")
     for model in (tiny_v_model, low):
         gates = torch.stack([torch.zeros(site.shape[1]), torch.ones(site.shape[1])])
-        for removal in REMOVED:
-            objective = make_objective("guidance_norm", model, tiny_probes[:3], 2, removal=removal)
+        for ablation in REMOVED:
+            objective = make_objective("guidance_norm", model, tiny_latents[:3], 2, ablation=ablation)
             singly = [objective.value(*placed({site.module: gate})) for gate in gates]
             assert objective.values(*rows_placed({site.module: gates})).tolist() == pytest.approx(singly, rel=0.05)
             assert singly[1] == objective.value()
 
 
-def test_unknown_removal(tiny_model, tiny_probes):
-    with pytest.raises(UserError, match="unknown removal 'man': did you mean 'mean'.*zero, mean, base"):
-        make_objective("erase", tiny_model, tiny_probes, removal="man")
+def test_unknown_ablation(tiny_model, tiny_latents):
+    with pytest.raises(UserError, match="unknown ablation 'man': did you mean 'mean'.*zero, mean, resample"):
+        make_objective("erase", tiny_model, tiny_latents, ablation="man")
