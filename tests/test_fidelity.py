@@ -467,8 +467,8 @@ def test_agreement_as_metrics():
     assert all(tuple(metric) == FIELDS for metric in found) and "halves" in found[0]["definition"]["what"]
     grown = agreement_metrics(describe(game, 0), growth(lambda _: [game.effect, game.effect], [50, 25]))
     assert [metric["name"] for metric in grown[::4]] == [
-        "stability_spearman_25_latents",
-        "stability_spearman_50_latents",
+        "stability_spearman_25_noisy_latents",
+        "stability_spearman_50_noisy_latents",
     ]
 
 
