@@ -29,14 +29,16 @@ _addresses: dict[str, str] = {}
 def hasten() -> None:
     """Read the package's configs once, and compose them once for a command: Hydra does both again and again.
 
-    It composes for the first time only to know hydra.mode, which no config of the package sets.
+    It composes for the first time only to know hydra.mode, which no config of the package sets. For every option it
+    collects what ${...} in a list of defaults may name, also where there is none.
     """
     import yaml
+    from hydra._internal import defaults_list
     from hydra._internal.hydra import Hydra
 
     from cad_exp.config.options import conf_folder
 
-    read, mode, known = yaml.load, Hydra.get_mode, {}
+    read, mode, collect, known = yaml.load, Hydra.get_mode, defaults_list._create_interpolation_map, {}
 
     def load(stream: Any, Loader: Any) -> Any:
         name = str(getattr(stream, "name", ""))
@@ -49,7 +51,11 @@ def hasten() -> None:
     def get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
         return mode(self, config_name, overrides) if any("hydra" in item for item in overrides) else None
 
-    yaml.load, Hydra.get_mode = load, get_mode
+    def choices(overrides: Any, items: list[Any], self_added: bool) -> Any:
+        named = any(getattr(item, "value", None) and "${" in str(item.value) for item in items)
+        return collect(overrides, items, self_added) if named else None
+
+    yaml.load, Hydra.get_mode, defaults_list._create_interpolation_map = load, get_mode, choices
 
 
 def start(arguments: list[str], libraries: str = "light", code: str | None = None, **settings: Any):

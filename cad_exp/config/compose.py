@@ -54,6 +54,7 @@ class Composer:
         self._loader = cast(Any, GlobalHydra.instance().config_loader())
         _, self._repository = self._loader._parse_overrides_and_create_caching_repo(NAME, [])
         self._fresh = _Fresh(self._repository)
+        self._parts: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     def sweep(self, arguments: list[str]) -> tuple[list[list[str]], Any]:
         """The overrides of every job that `-m` with these arguments would run, and the config's section `study`."""
@@ -78,7 +79,10 @@ class Composer:
         defaults = create_defaults_list(
             repo=self._repository, config_name=NAME, overrides_list=parsed, prepend_hydra=False, skip_missing=False
         )
-        config = self._loader._compose_config_from_defaults_list(defaults=defaults.defaults, repo=self._fresh)
+        merged: dict[str, Any] = {}
+        for default in defaults.defaults:
+            merge(merged, self._part(default))
+        config = cast(Any, OmegaConf.create(merged))
         OmegaConf.set_struct(config, True)  # so that a misspelt key is an error, as in a run
         self._loader._apply_overrides_to_config(defaults.config_overrides, config)
         OmegaConf.set_struct(config, False)
@@ -86,6 +90,27 @@ class Composer:
         for group, content in (given or {}).items():
             config[group] = content
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+
+    def _part(self, default: Any) -> dict[str, Any]:
+        """What one option adds to the config: its content in its package, without its own list of defaults."""
+        key = default.config_path, default.package, default.primary
+        if key not in self._parts:
+            alone = self._loader._compose_config_from_defaults_list(defaults=[default], repo=self._fresh)
+            self._parts[key] = cast(dict[str, Any], OmegaConf.to_container(alone, resolve=False))
+        return self._parts[key]
+
+
+def merge(into: dict[str, Any], content: dict[str, Any]) -> None:
+    """Lay plain content over a config, as OmegaConf merges what has no types: mappings by key, all else as a whole.
+
+    A value that is still missing (???) takes the place of nothing.
+    """
+    for key, value in content.items():
+        old = into.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            merge(old, value)
+        elif key not in into or value != "???":
+            into[key] = copy.deepcopy(value)
 
 
 class _Fresh(CachingConfigRepository):
