@@ -29,6 +29,10 @@ _HOME = {
     "make_edit": "interventions.methods",
     "select": "interventions.selection",
     "random_edit": "interventions.selection",
+    "compose": "config.compose",
+    "run": "pipeline.run",
+    "Records": "evaluation.records",
+    "evaluate": "evaluation.erasure",
     "UserError": "utils.errors",
 }
 __all__ = sorted(_HOME)

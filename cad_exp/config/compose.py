@@ -7,7 +7,7 @@ fifth. The steps are those of Hydra's ConfigLoaderImpl (1.3); a test holds the r
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cad_exp.config import hydra_errors, search_path
+from cad_exp.config import grammar, hydra_errors, options, search_path
 from cad_exp.utils.errors import UserError
 
 NAME = "config"
@@ -45,6 +45,23 @@ def hydra(folders: list[Path]) -> Iterator[Composer]:
         raise UserError(hydra_errors.explain(error, folders)) from error
     finally:
         GlobalHydra.instance().hydra = around
+
+
+def compose(overrides: Sequence[str] = (), folders: Sequence[Path] = ()) -> dict[str, Any]:
+    """Return the config of a run as plain dicts, as `python -m cad_exp OVERRIDES` composes it; for `cad_exp.run`.
+
+    Args:
+        overrides: as on the command line, e.g. ["concept=church", "granularity=head"].
+        folders: further ones with options, as `--config-dir` takes them.
+
+    Raises:
+        UserError: an option, a key or a folder that is not there, or a text that Hydra cannot read.
+    """
+    places = [options.conf_folder(), *folders]
+    options.exist(places)
+    grammar.parse(list(overrides), places)
+    with hydra(places) as composer:
+        return composer.job(list(overrides))
 
 
 class Composer:
