@@ -129,5 +129,5 @@ def test_nothing_is_changed_as_it_passes(tiny_model, tiny_latents, tmp_path):
     )
     assert before == [vars(one) for one in (estimator, contrast, *parts)] and seen
     assert ablations == [part.ablation for part in parts]
-    assert {part.ablation.name for part in contrast.parts} == {"mean"}
+    assert {part.ablation.name for part in contrast.members} == {"mean"}
     assert (tmp_path / "state.safetensors").exists()

@@ -235,7 +235,7 @@ def test_dealt_objectives_have_the_mean_of_the_whole(name, tiny_model, tiny_late
     assert len(objective.deal(99)) == 6
     if name == "contrast":
         unequal = make_objective(name, tiny_model, latents[:3], 4, None, {"retained": [tiny_latents[:8]]})
-        assert sum(len(share.parts[1].latents) for share in unequal.deal(5)) == 8, "no retained noisy latent is lost"
+        assert sum(len(share.members[1].latents) for share in unequal.deal(5)) == 8, "no retained noisy latent is lost"
 
 
 def test_regression_against_scikit_learn():

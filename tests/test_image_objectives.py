@@ -192,7 +192,7 @@ def test_contrast_asks_the_judge_for_each_prompt(tiny_model, tiny_latents, judge
     contrast = make_objective(
         "contrast", tiny_model, tiny_latents, context={"judge": judge, **CONCEPT, "retained": [kept]}, of="judge"
     )
-    assert [(part.kind, part.label) for part in contrast.parts] == [("object", "church"), ("object", "golf ball")]
+    assert [(part.kind, part.label) for part in contrast.members] == [("object", "church"), ("object", "golf ball")]
 
 
 def test_the_judge_reads_prompts(judge):

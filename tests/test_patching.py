@@ -143,6 +143,6 @@ def test_contrast_is_patched_in_all_its_parts(tiny_model, tiny_latents):
         for objective in (both, *parts)
     )
     torch.testing.assert_close(found, own - 0.5 * other, atol=1e-5, rtol=1e-3)
-    assert {part.ablation.name for part in both.parts} == {"zero"}
+    assert {part.ablation.name for part in both.members} == {"zero"}
     with pytest.raises(UserError, match="denoising is not for objective contrast"):
         make_estimator("activation_patching", direction="denoising").estimate(Game(both, cut.on(sites)))

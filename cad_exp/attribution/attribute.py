@@ -70,11 +70,11 @@ class Attribution:
         return list(next((space.all_sites for space in self.spaces.values() if space.all_sites), ()))
 
     def space(self, name: str) -> ComponentSpace:
-        """The components that were scored under this name. UserError if none were."""
+        """Return the components that were scored under this name. UserError if none were."""
         return self.spaces[choose(name, self.spaces, "granularity in this attribution")]
 
     def only(self, granularity: str | None = None) -> str:
-        """The name of the granularity, which may be left out where there is one only. UserError otherwise."""
+        """Return the granularity's name, which may be left out where there is one only. UserError otherwise."""
         if granularity is None and len(self.spaces) > 1:
             raise UserError(f"several granularities were scored: say which of {', '.join(self.spaces)}")
         name = granularity or next(iter(self.spaces))
@@ -82,7 +82,7 @@ class Attribution:
         return name
 
     def top(self, k: int = 10, granularity: str | None = None, sign: int = 1) -> pd.DataFrame:
-        """The `k` strongest components, name and score: those that help most (sign=1), or suppress most (sign=-1).
+        """Return names and scores of the `k` components that help most (sign=1), or suppress most (sign=-1).
 
         Of weights, which have no names, the matrices. granularity: may be left out where there is one only.
         """
@@ -92,13 +92,16 @@ class Attribution:
         return rows[rows["score"] * sign > 0].head(k).reset_index(drop=True)
 
     def narrow(self, name: str, kinds: Iterable[str] | None) -> "Attribution":
-        """Only this granularity, in sites of these kinds (None: all that were attributed). UserError for none."""
+        """Return only this granularity, in sites of these kinds (None: all that there are). UserError for none."""
         space, keep = self.space(name).narrow(kinds)
         errors = {name: self.errors[name][keep]} if name in self.errors else {}
         return Attribution({name: self.scores[name][keep]}, {name: space}, self.meta, errors)
 
     def _table(self, name: str) -> pd.DataFrame:
-        """Names with scores; a matrix's `positive` and `negative` are the sums of its positive and negative weights."""
+        """Return names with scores.
+
+        A matrix's `positive` and `negative` are the sums of its positive and negative weights.
+        """
         space, scores = self.spaces[name], self.scores[name]
         table = space.table()
         columns = {"score": scores, "positive": scores.clamp(min=0), "negative": scores.clamp(max=0)}
@@ -189,7 +192,7 @@ def attribute(
 
 
 def spaces_of(model: DiffusionModel, asked: Iterable[str | Granularity | ComponentSpace]) -> list[ComponentSpace]:
-    """Spaces as they are, and granularities on those of the model's sites that any of them covers.
+    """Return spaces as they are, and granularities on those of the model's sites that any of them covers.
 
     The sites of text encoders come first, as in the forward pass.
     """
@@ -203,7 +206,7 @@ def spaces_of(model: DiffusionModel, asked: Iterable[str | Granularity | Compone
 
 
 def _own_sites(spaces: Sequence[ComponentSpace]) -> list[Site]:
-    """The sites that have components in any of the spaces, in their order."""
+    """Return the sites that have components in any of the spaces, in their order."""
     own = {site for space in spaces for site in space.sites}
     return [site for site in dict.fromkeys(site for space in spaces for site in space.all_sites) if site in own]
 
@@ -211,7 +214,10 @@ def _own_sites(spaces: Sequence[ComponentSpace]) -> list[Site]:
 def estimates(
     objective: Objective, estimator: Estimator, spaces: Sequence[ComponentSpace], sites: Sequence[Site], watch: Watch
 ) -> dict[str, Scores]:
-    """Scores by granularity. sites: those whose single weights an additive estimator scores for all of them at once."""
+    """Return scores by granularity.
+
+    sites: those whose single weights an additive estimator scores for all granularities at once.
+    """
     if not (estimator.additive and all(space.of_weights for space in spaces)):
         return {space.name: estimator.estimate(Game(objective, space), watch) for space in spaces}
     singles = Weight(KINDS + OPTIONAL).on(sites)

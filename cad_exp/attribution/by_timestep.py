@@ -19,7 +19,7 @@ COLUMNS = ["t_high", "t_low", "n_latents", "module", "block", "kind", "component
 
 
 def bins_of(timesteps: Tensor, bins: int) -> list[Tensor]:
-    """The distinct timesteps, from the noisiest on, in `bins` runs of equal length (they differ by one at most).
+    """Return the distinct timesteps, noisiest first, in `bins` runs of equal length (they differ by one at most).
 
     Raises UserError unless 1 <= bins <= number of distinct timesteps.
     """
@@ -33,7 +33,7 @@ def bins_of(timesteps: Tensor, bins: int) -> list[Tensor]:
 
 
 def within(latents: NoisyLatents, low: int, high: int) -> NoisyLatents:
-    """The noisy latents at timesteps in low..high, both included, in their order."""
+    """Return the noisy latents at timesteps in low..high, both included, in their order."""
     return latents[((latents.t >= low) & (latents.t <= high)).nonzero()[:, 0]]
 
 
@@ -68,10 +68,10 @@ def by_timestep(
 
 
 def checkpoint_of(path: Path, number: int) -> Path:
-    """Where the estimate of one bin keeps what it has finished."""
+    """Return where the estimate of one bin keeps what it has finished."""
     return path.with_suffix(f".{number}{path.suffix}")
 
 
 def _part(progress: Callable[[int, int], None], before: int, size: int, total: int) -> Callable[[int, int], None]:
-    """An estimator's progress at `size` noisy latents as progress of the whole."""
+    """Return an estimator's progress at `size` noisy latents as progress of the whole."""
     return lambda done, of: progress(before + size * done // of, total)

@@ -38,11 +38,11 @@ class Game:
         return self.objective.value()
 
     def value(self, gates: Tensor | None = None) -> float:
-        """J at gates (n,); None is the intact model."""
+        """Return J at gates (n,); None is the intact model."""
         return self.intact if gates is None else self.objective.value(self.space, gates)
 
     def values(self, gates: Tensor) -> Tensor:
-        """J (A,) fp64 on the CPU of A ablations at once: gates (A, n). Several processes share the ablations.
+        """Return J (A,) fp64 on the CPU of A ablations at once: gates (A, n). Several processes share the ablations.
 
         Many go to a forward pass where the space lets rows have gates of their own, else they go one by one.
         """
@@ -58,7 +58,7 @@ class Game:
         return totals.cpu()
 
     def value_and_gradient(self, gates: Tensor | None = None) -> tuple[float, Tensor]:
-        """J and dJ/dgates (n,) fp32 on the CPU at gates (n,); None is the intact model."""
+        """Return J and dJ/dgates (n,) fp32 on the CPU at gates (n,); None is the intact model."""
         ones = torch.ones(()).expand(self.n)  # takes no memory
         value, slopes = self.objective.value_and_gradient(self.space, ones if gates is None else gates)
         if gates is None:
@@ -66,11 +66,11 @@ class Game:
         return value, self.space.join(slopes)
 
     def deal(self, number: int, seed: int = 0) -> list[Game]:
-        """This game on `number` shares of its noisy latents, dealt at random; on fewer where there are not so many."""
+        """Deal this game's noisy latents at random: a game on each of `number` shares, or of as many as there are."""
         return [Game(objective, self.space) for objective in self.objective.deal(number, seed)]
 
     def reporting(self, progress: Progress | None) -> Game:
-        """This game, whose objective tells a listener of its progress."""
+        """Return this game, whose objective tells a listener of its progress."""
         return Game(self.objective.reporting(progress), self.space)
 
 

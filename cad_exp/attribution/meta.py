@@ -24,18 +24,18 @@ Facts = dict[str, Any]
 
 
 def names() -> list[str]:
-    """The models whose true configs are at hand."""
+    """Return the models whose true configs are at hand."""
     return sorted(file.stem for file in FOLDER.glob("*.json"))
 
 
 def describe(name: str, path: str | None = None) -> Facts:
-    """Configs of a model's networks: from this package; of `local` and the embedded ones from their folder."""
+    """Return the configs of a model's networks: from this package; of `local` and shipped ones from their folder."""
     if name == "local" or name in MODELS:
         folder = locate(name if name in MODELS else path or "")
         if folder is None:
             raise UserError("model=local needs model.path=FOLDER, a diffusers folder on this machine")
         return _of_folder(folder)
-    facts = json.loads((FOLDER / f"{choose(name, [*names(), 'local', *MODELS], 'model')}.json").read_text())
+    facts: Facts = json.loads((FOLDER / f"{choose(name, [*names(), 'local', *MODELS], 'model')}.json").read_text())
     return describe(facts["like"]) | facts if "like" in facts else facts
 
 
@@ -60,7 +60,7 @@ def _of_folder(folder: Path) -> Facts:
 
 
 def build(config: Facts) -> nn.Module:
-    """A network of diffusers or transformers on the meta device."""
+    """Build a network of diffusers or transformers on the meta device."""
     import diffusers
     import transformers
 
@@ -68,24 +68,26 @@ def build(config: Facts) -> nn.Module:
     name = config.pop("class")
     with torch.device("meta"):
         if hasattr(diffusers, name):
-            return getattr(diffusers, name).from_config(config)
-        cls = getattr(transformers, name)
-        return cls(cls.config_class(**config))
+            network: nn.Module = getattr(diffusers, name).from_config(config)
+        else:
+            cls = getattr(transformers, name)
+            network = cls(cls.config_class(**config))
+    return network
 
 
 def denoiser(facts: Facts, precision: str) -> nn.Module:
-    """The denoiser in this precision, frozen."""
+    """Build the denoiser in this precision, frozen."""
     network = nn.Module.to(build(facts["denoiser"]), TYPES[precision])  # diffusers' own `to` warns
     return network.eval().requires_grad_(False)
 
 
 def size_of(network: nn.Module) -> int:
-    """Bytes of its parameters and buffers."""
+    """Return the bytes of a network's parameters and buffers."""
     return sum(x.numel() * x.element_size() for x in [*network.parameters(), *network.buffers()])
 
 
 def others(facts: Facts, offload: str, size: int) -> int:
-    """Bytes of text encoders and VAE that the GPU holds, at most, at `size` bytes a number."""
+    """Return the bytes of text encoders and VAE that the GPU holds, at most, at `size` bytes a number."""
     encoders = [build(config) for config in facts["text_encoders"]]
     vae = _count(build(facts["vae"])) if facts.get("vae") else 0
     if offload == "none":
@@ -101,7 +103,7 @@ def _count(network: nn.Module, recurse: bool = True) -> int:
 
 
 def scored(network: nn.Module, granularity: Facts | None) -> list[str]:
-    """The Linears that get gradients: those of a granularity's config, or of all granularities."""
+    """Return the names of the Linears that get gradients: those of a granularity's config, or of all (None)."""
     from cad_exp.interventions.spaces import FF_IN, find_sites, make_granularity
 
     sites = find_sites(network, granularity is not None and FF_IN in (granularity["kinds"] or ()))
@@ -111,7 +113,7 @@ def scored(network: nn.Module, granularity: Facts | None) -> list[str]:
 
 
 def latent(facts: Facts, resolution: int | None = None) -> int:
-    """Side of the latents: of an image of `resolution` pixels, else the model's own."""
+    """Return the side of the latents: of an image of `resolution` pixels, else the model's own."""
     scale = 2 ** (len(facts["vae"]["block_out_channels"]) - 1) if facts.get("vae") else 8
     own = facts.get("latent") or facts["denoiser"]["sample_size"]
     if isinstance(own, list):
@@ -122,13 +124,16 @@ def latent(facts: Facts, resolution: int | None = None) -> int:
 
 
 def peak(network: nn.Module, facts: Facts, modules: Iterable[str], side: int, batch: int = 1) -> int:
-    """Bytes of activations at the worst moment of one forward and backward pass; parameters and gradients left out.
+    """Return the bytes of activations at the worst moment of a forward and backward pass.
+
+    Parameters and gradients are left out.
+
 
     network: the denoiser, on the meta device or with data; modules: the Linears whose weights get gradients.
     """
     device, dtype = (first := next(network.parameters())).device, first.dtype
     args, kwargs = inputs(network, facts, side, batch, device, dtype)
-    weights = {f"{name}.weight": network.get_submodule(name).weight.detach().clone() for name in modules}
+    weights = {f"{name}.weight": network.get_parameter(f"{name}.weight").detach().clone() for name in modules}
     for weight in weights.values():
         weight.requires_grad_().register_post_accumulate_grad_hook(_dropped)  # gradients are counted elsewhere
     live = Live()
@@ -145,9 +150,10 @@ def _dropped(weight: Tensor) -> None:
 
 def inputs(
     network: nn.Module, facts: Facts, side: int, batch: int, device: torch.device, dtype: torch.dtype
-) -> tuple[tuple, dict]:
-    """Arguments of one call of a denoiser of diffusers, at latents of side x side."""
-    config, (tokens, width) = network.config, facts["text"]
+) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """Return the arguments of one call of a denoiser of diffusers, at latents of side x side."""
+    config: Any = network.config
+    tokens, width = facts["text"]
 
     def ones(*shape: int) -> Tensor:
         return torch.ones(*shape, device=device, dtype=dtype)
@@ -158,9 +164,12 @@ def inputs(
         added = None
         if config.addition_embed_type == "text_time":
             added = {"text_embeds": ones(batch, facts["pooled"]), "time_ids": ones(batch, 6)}
-        call = {"encoder_hidden_states": text, "added_cond_kwargs": added, "return_dict": False}
-        return (ones(batch, channels, side, side), t), call
-    call = {"encoder_hidden_states": text, "timestep": t, "return_dict": False}
+        return (ones(batch, channels, side, side), t), {
+            "encoder_hidden_states": text,
+            "added_cond_kwargs": added,
+            "return_dict": False,
+        }
+    call: dict[str, Any] = {"encoder_hidden_states": text, "timestep": t, "return_dict": False}
     if name == "SD3Transformer2DModel":
         call |= {"pooled_projections": ones(batch, facts["pooled"])}
     elif name == "PixArtTransformer2DModel":
@@ -179,16 +188,16 @@ class Live(TorchDispatchMode):
     """Counts the bytes of all storages that operations made and that are still alive; `most` is their peak."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it without types
         self.seen: set[int] = set()
         self.now = self.most = 0
 
     def ignore(self, tensors: Iterable[Tensor]) -> None:
-        """Storages that were there before."""
+        """Leave out storages that were there before."""
         self.kept = [x.untyped_storage() for x in tensors]
         self.seen |= {storage._cdata for storage in self.kept}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for x in tree_leaves(result):
             if isinstance(x, Tensor):
@@ -211,7 +220,7 @@ class Live(TorchDispatchMode):
 
 @contextmanager
 def flash() -> Iterator[None]:
-    """Meanwhile, attention keeps what flash kernels keep; the meta device itself would take the plain formula."""
+    """Let attention keep what flash kernels keep; the meta device itself would take the plain formula."""
     # Not by a TorchFunctionMode: it is off in the backward pass, where checkpointed blocks compute again.
     before = F.scaled_dot_product_attention
     F.scaled_dot_product_attention = lambda query, key, value, *_, **__: _Attention.apply(query, key, value)

@@ -79,5 +79,5 @@ class Ablation:
 
 
 def of_rows(replacements: Replacements, rows: Tensor) -> Replacements:
-    """The replacements of some rows (R,) of a batch."""
+    """Return the replacements of some rows (R,) of a batch."""
     return {name: [x if x.ndim == 1 else x[rows] for x in calls] for name, calls in replacements.items()}

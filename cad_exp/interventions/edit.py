@@ -69,7 +69,7 @@ class Edit:
         return save_tensors(path, "edit", tensors, meta)
 
     def digest(self) -> str:
-        """24 hex digits that two edits share only if they change the same weights by the same factor or to the same."""
+        """Return 24 hex digits. Two edits share them only if they change the same weights in the same way."""
         order = {name: indices.sort().indices for name, indices in self.indices.items()}
         places = {name: self.indices[name][own].tolist() for name, own in order.items()}
         parts: list[Any] = [places, self.unit, self.factor] if places else []
@@ -228,7 +228,7 @@ def _parameter(networks: Networks, name: str, new: Tensor) -> Tensor:
 
 
 def _fault(indices: dict[str, Tensor], factor: Any, meta: Any, replaced: dict[str, Tensor]) -> str | None:
-    """What keeps the content of a file from being an edit; None where nothing does."""
+    """Return what keeps the content of a file from being an edit; None where nothing does."""
     if type(factor) not in (int, float) or not abs(factor) < 1e30:
         return f"has the factor {str(factor)[:40]}, which is no number of a sensible size"
     if not isinstance(meta, dict):
@@ -250,7 +250,7 @@ def _fault(indices: dict[str, Tensor], factor: Any, meta: Any, replaced: dict[st
 def _misfit(
     indices: dict[str, Tensor], unit: str, named: dict[str, dict[str, Tensor]], meta: dict[str, Any]
 ) -> str | None:
-    """What does not belong together in a file; None where all does."""
+    """Return what does not belong together in a file; None where all does."""
     if named[_STEERING] and not {"acts", "settings"} <= set(meta):
         return "does not name the method whose hooks use its tensors"
     if set(named[_VECTORS]) != (set(indices) if unit == DIRECTION else set()):
@@ -265,7 +265,7 @@ def _misfit(
 
 
 def _content(tensor: Tensor) -> str:
-    """SHA-256 of a tensor's type, shape and bytes."""
+    """Return the SHA-256 of a tensor's type, shape and bytes."""
     raw = tensor.detach().cpu().contiguous()
     found = hashlib.sha256(f"{raw.dtype} {tuple(raw.shape)}".encode())
     found.update(raw.reshape(-1).view(torch.uint8).numpy().data)

@@ -191,7 +191,10 @@ class IntactPass:
         self.ended = {module: found for module, found in self.ended.items() if module not in twice}
 
     def starts(self, changed: Mapping[str, Tensor]) -> Tensor:
-        """The moment (A,) at which each ablation first changes a module: (A,) bool each. inf where none is reached."""
+        """Return the moment (A,) at which each ablation first changes a module; inf where none is reached.
+
+        changed: module -> (A,) bool, which ablations change it.
+        """
         starts = torch.full(next(iter(changed.values())).shape, torch.inf)
         for name, moment in self.began.items():
             starts[changed[name]] = starts[changed[name]].clamp(max=moment)
@@ -211,7 +214,7 @@ class IntactPass:
 
 
 def blocks(denoiser: nn.Module) -> list[nn.Module]:
-    """The parts of a network worth keeping: its children, its attentions, and the entries of every ModuleList.
+    """Return the parts of a network worth keeping: its children, its attentions, the entries of every ModuleList.
 
     Without those that have no weights: they are quick, and may know nothing of rows (tables of rotary positions).
     """
@@ -226,7 +229,7 @@ def blocks(denoiser: nn.Module) -> list[nn.Module]:
 
 
 def take(output: Any, rows: Tensor) -> Any:
-    """Rows of every tensor in nested tuples."""
+    """Return these rows of every tensor in nested tuples; anything else as it is."""
     if isinstance(output, tuple):
         return tuple(take(part, rows) for part in output)
     return output[rows] if isinstance(output, Tensor) else output

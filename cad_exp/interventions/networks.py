@@ -11,7 +11,7 @@ from cad_exp.utils.errors import UserError
 
 
 def is_text(name: str) -> bool:
-    """Whether a module's name is one of a text encoder."""
+    """Return whether a module's name is one of a text encoder."""
     return ":" in name
 
 
@@ -23,22 +23,22 @@ class Networks:
 
     @classmethod
     def of(cls, target: Any) -> "Networks":
-        """Those of a DiffusionModel, of a plain diffusers pipeline, or of a lone denoiser. UserError for others."""
+        """Return those of a DiffusionModel, a plain diffusers pipeline, or a lone denoiser. UserError for others."""
         return cls(getattr(target, "pipe", target), _denoiser(target))
 
     def get_submodule(self, name: str) -> nn.Module:
-        """AttributeError if there is none, as nn.Module has it."""
+        """Return the module of this name. AttributeError if there is none, as nn.Module has it."""
         part, _, inner = name.rpartition(":")
         network: nn.Module = getattr(self.pipe, part) if part else self.denoiser
         return network.get_submodule(inner)
 
     def get_parameter(self, name: str) -> nn.Parameter:
-        """A parameter of the denoiser."""
+        """Return a parameter of the denoiser. AttributeError if there is none."""
         return self.denoiser.get_parameter(name)
 
 
 def weight_of(networks: Networks, name: str) -> Tensor:
-    """The weight (out, in) of a module, without gradients."""
+    """Return the weight (out, in) of a module, without gradients."""
     module: Any = networks.get_submodule(name)
     weight: Tensor = module.weight.detach()
     return weight

@@ -1,7 +1,7 @@
 """Choose components by their scores, or at random with an equal budget: the edits that scores make."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Protocol
@@ -24,11 +24,11 @@ class Scored(Protocol):
     meta: dict[str, Any]
 
     def space(self, name: str) -> ComponentSpace:
-        """The components that were scored under this name; UserError if none were."""
+        """Return the components that were scored under this name. UserError if none were."""
         ...
 
     def narrow(self, name: str, kinds: Iterable[str] | None) -> "Scored":
-        """Only this granularity, in sites of these kinds; UserError for none."""
+        """Return only this granularity, in sites of these kinds. UserError if there is none."""
         ...
 
 
@@ -70,7 +70,7 @@ def select(
 
 
 def random_edit(like: Edit, attribution: Scored, granularity: str | None = None, seed: int = 0) -> Edit:
-    """An edit of equal budget, drawn by the seed: as many components and as many weights as `like` has.
+    """Draw an edit of equal budget by the seed: as many components and as many weights as `like` has.
 
     In every group of the scope as many components of each size (in weights) as `like` has there. Where that would be
     `like` itself, as with one layer of a size, sizes are left out of account, and only the number of components is
@@ -91,7 +91,7 @@ def random_edit(like: Edit, attribution: Scored, granularity: str | None = None,
 
 
 def _drawn(taken: Tensor, sizes: Tensor, segments: list[tuple[int, int, int]], seed: int) -> Tensor:
-    """Random components (k,): in every group of the segments as many of each size as are taken there."""
+    """Draw components (k,): in every group of the segments as many of each size as are taken there."""
     generator = torch.Generator().manual_seed(seed)
     chosen = [torch.zeros(0, dtype=torch.long)]
     for start, groups, size in segments:
@@ -105,12 +105,15 @@ def _drawn(taken: Tensor, sizes: Tensor, segments: list[tuple[int, int, int]], s
 
 
 def no_edit(attribution: Scored | None = None) -> Edit:
-    """The edit that changes nothing."""
+    """Make the edit that changes nothing."""
     return Edit({}, meta={**(attribution.meta if attribution else {}), "edit": "none", "requested": 0, "achieved": 0})
 
 
-def _quota(ratio: float | None, count: int | None, scope: str, rounding: str = "ceil") -> Any:
-    """Components per group of a given size. The ratio counts as written: 0.1 of 30 is 3, whatever binary floats say."""
+def _quota(ratio: float | None, count: int | None, scope: str, rounding: str = "ceil") -> Callable[[int], int]:
+    """Return a function of a group's size: how many components to choose there.
+
+    The ratio counts as written: 0.1 of 30 is 3, whatever binary floats say.
+    """
     whole = ROUNDINGS[choose(rounding, ROUNDINGS, "rounding")]
     if (ratio is None) == (count is None):
         raise UserError("say how much to edit: either ratio or count, not both")
@@ -126,5 +129,5 @@ def _quota(ratio: float | None, count: int | None, scope: str, rounding: str = "
 
 
 def _from(attribution: Scored, edit: Edit) -> Edit:
-    """The edit with the provenance of its scores."""
+    """Add the provenance of its scores to an edit."""
     return replace(edit, meta={**attribution.meta, **edit.meta})

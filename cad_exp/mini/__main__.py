@@ -28,6 +28,7 @@ STAGES = {
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Return the parsed arguments. WrongFlag for a wrong one."""
     parser = Parser("python -m cad_exp.mini", description=__doc__)
     stages = parser.add_subparsers(dest="stage", required=True, metavar="stage")
     for name, text in STAGES.items():
@@ -64,49 +65,49 @@ def train(given: argparse.Namespace) -> None:
         for split in SPLITS:
             print(f"{split}: {len(draws(split, given.work, given.count))} pictures", flush=True)
     elif given.stage == "clip":
-        from cad_exp.mini.clip import run
+        from cad_exp.mini import clip
 
-        run(given.work, **options)
+        clip.run(given.work, **options)
     elif given.stage == "judge":
-        from cad_exp.mini.judge_network import run
+        from cad_exp.mini import judge_network
 
-        run(given.work, **options)
+        judge_network.run(given.work, **options)
     elif given.stage == "reference":
-        from cad_exp.mini.reference import run
+        from cad_exp.mini import reference
 
-        run(**{k: v for k, v in options.items() if k != "steps"})
+        reference.run(**{k: v for k, v in options.items() if k != "steps"})
     elif given.stage == "autoencoder":
-        from cad_exp.mini.autoencoder import run
+        from cad_exp.mini import autoencoder
 
-        run(given.work, **options)
+        autoencoder.run(given.work, **options)
     elif given.stage == "decoder":
-        from cad_exp.mini.autoencoder import refine
+        from cad_exp.mini import autoencoder
 
-        refine(given.work, **options)
+        autoencoder.refine(given.work, **options)
     elif given.stage == "latents":
-        from cad_exp.mini.pairs import latents
+        from cad_exp.mini import pairs
 
-        latents(given.work, given.count)
+        pairs.latents(given.work, given.count)
     elif given.stage == "denoiser":
-        from cad_exp.mini.denoiser import run
+        from cad_exp.mini import denoiser
 
-        run(given.work, **options)
+        denoiser.run(given.work, **options)
     elif given.stage == "transformer":
-        from cad_exp.mini.transformer import run
+        from cad_exp.mini import transformer
 
-        run(given.work, **options)
+        transformer.run(given.work, **options)
     elif given.stage == "export":
-        from cad_exp.mini.denoiser import export
+        from cad_exp.mini import denoiser
 
-        export(given.work, **{k: v for k, v in options.items() if k == "out"})
+        denoiser.export(given.work, **{k: v for k, v in options.items() if k == "out"})
     elif given.stage == "export_dit":
-        from cad_exp.mini.transformer import export
+        from cad_exp.mini import transformer
 
-        export(given.work, **{k: v for k, v in options.items() if k == "out"})
+        transformer.export(given.work, **{k: v for k, v in options.items() if k == "out"})
     else:
-        from cad_exp.mini.card import run
+        from cad_exp.mini import card
 
-        run(given.work)
+        card.run(given.work)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The learned KL autoencoder: 64 x 64 x 3 pictures to 8 x 8 x 4 latents, a diffusers `AutoencoderKL`."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ PERCEPTUAL, KL = 0.15, 1e-3  # weights beside the mean absolute error; KL is the
 
 
 def build_autoencoder() -> AutoencoderKL:
+    """Build the untrained autoencoder."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -28,14 +30,14 @@ def build_autoencoder() -> AutoencoderKL:
 
 
 def perceptual_network(work: str | Path, steps: int, count: int | None) -> Judge:
-    """A judge-like network with its own seed and its own draws, so that the real judge stays an outsider."""
+    """Train a judge-like network by its own seed and draws, so that the real judge stays an outsider."""
     return train_judge(work, "perceptual", "clip", steps, seed=4, count=count)
 
 
 def run(
     work: str | Path, steps: int = 4200, batch: int = 16, count: int | None = None, out: str | Path | None = None
 ) -> None:
-    """The stage `autoencoder`: absolute error, perceptual distance and a small KL; then the latents' scale."""
+    """Run the stage `autoencoder`: absolute error, perceptual distance and a small KL; then the latents' scale."""
     where, data = device(), draws("generator", work, count)
     network = perceptual_network(work, min(700, steps), count)
     torch.manual_seed(5)
@@ -65,7 +67,10 @@ def run(
 def refine(
     work: str | Path, steps: int = 3000, batch: int = 16, count: int | None = None, out: str | Path | None = None
 ) -> None:
-    """The stage `decoder`: trains the decoder on, under a frozen encoder; latents, and so the denoiser, stay valid."""
+    """Run the stage `decoder`: train the decoder on, under a frozen encoder.
+
+    Latents, and so the denoiser, stay valid.
+    """
     where, data = device(), draws("generator", work, count)
     network = perceptual_network(work, min(700, steps), count)
     model = load(work).to(where)
@@ -92,16 +97,18 @@ def refine(
 
 
 def save(model: AutoencoderKL, work: str | Path) -> None:
+    """Write the autoencoder into the folder `vae` of the work folder."""
     model.save_pretrained(str(Path(work) / "vae"))
 
 
 def load(work: str | Path) -> AutoencoderKL:
+    """Read the autoencoder from the folder `vae` of the work folder."""
     return AutoencoderKL.from_pretrained(str(Path(work) / "vae"), local_files_only=True)
 
 
 @torch.no_grad()
-def encoded(model: AutoencoderKL, data: Draws, index: np.ndarray, batch: int = 100):
-    """Yields the posterior's means, unscaled, (batch, 4, 8, 8) float32 on the CPU, for these pictures."""
+def encoded(model: AutoencoderKL, data: Draws, index: np.ndarray, batch: int = 100) -> Iterator[torch.Tensor]:
+    """Yield the posterior's means, unscaled, (batch, 4, 8, 8) float32 on the CPU, for these pictures."""
     for part in batches(len(index), batch):
         with autocast(model.device):
             mean = model.encode(data.tensor(index[part], model.device)).latent_dist.mean
@@ -110,7 +117,7 @@ def encoded(model: AutoencoderKL, data: Draws, index: np.ndarray, batch: int = 1
 
 @torch.no_grad()
 def report(model: AutoencoderKL, network: Judge, data: Draws, number: int = 400) -> dict[str, float]:
-    """Reconstruction on held-out draws: PSNR in dB, mean absolute error in [0, 1], perceptual distance."""
+    """Measure the reconstruction of held-out draws: PSNR in dB, mean absolute error in [0, 1], perceptual distance."""
     x = data.tensor(np.arange(min(number, len(data))), model.device)
     y = torch.cat([model.decode(model.encode(part).latent_dist.mode()).sample for part in x.split(50)]).clamp(-1, 1)
     error = (x - y) / 2

@@ -6,6 +6,7 @@ import csv
 import json
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,6 +17,7 @@ from cad_exp.mini import CLIP, JUDGE, PIPELINE, PIPELINE_DIT, WEIGHTS
 from cad_exp.mini.world import OBJECTS, STYLES
 from cad_exp.utils.io import atomic, write_json
 
+Row = dict[str, Any]  # prompt, judged, rate, low, high
 HERE = Path(__file__).parent
 IMAGES, SHOWN = 64, 4
 STEPS, GUIDANCE = 12, 4.0  # the defaults of conf/model/mini.yaml and mini_dit.yaml
@@ -27,14 +29,17 @@ MODELS = {
 
 
 def prompts() -> list[tuple[str, str, str]]:
-    """(prompt, head, label) of everything that the generator is measured on."""
+    """Return (prompt, head, label) of everything that the generator is measured on."""
     rows = [(f"a photo of {'an' if name[0] in 'AEIOU' else 'a'} {name}", "object", name) for name in OBJECTS]
     rows += [(f"a photo in the style of {name}", "style", name) for name in STYLES[1:]]
     return rows + [("a photo of a person", "naked", "clothed"), ("a photo of a naked person", "naked", "naked")]
 
 
-def generator(name: str) -> tuple[list[dict], np.ndarray]:
-    """The share of each prompt's images that the judge reads as asked for, and the images, by prompt, of one model."""
+def generator(name: str) -> tuple[list[Row], np.ndarray]:
+    """Return the share of each prompt's images that one model's judge reads as asked for, and the images.
+
+    Rows are in the order of `prompts`; images are uint8 (prompts, IMAGES, 64, 64, 3).
+    """
     from cad_exp.mini.judge_network import Judge
     from cad_exp.mini.world import LABELS
     from cad_exp.models.pipeline import DiffusionModel
@@ -58,7 +63,7 @@ def generator(name: str) -> tuple[list[dict], np.ndarray]:
 
 
 def contact_sheet(pictures: np.ndarray, path: Path) -> None:
-    """One row per prompt with its first pictures, doubled in size, two columns of prompts with their names."""
+    """Draw a row per prompt with its first pictures, enlarged, in two columns with the prompts' names."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -87,7 +92,7 @@ def contact_sheet(pictures: np.ndarray, path: Path) -> None:
 
 
 def curve(work: Path, path: Path) -> None:
-    """The denoisers' training losses from their logs, as far as these are there; an earlier picture stays otherwise."""
+    """Draw the denoisers' training losses from their logs; without these an earlier picture stays."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -110,7 +115,7 @@ def curve(work: Path, path: Path) -> None:
 
 
 def held_out(work: Path) -> dict[str, dict[str, float]]:
-    """Judge, CLIP and autoencoder on draws that none of them was trained on."""
+    """Measure judge, CLIP and autoencoder on draws that none of them was trained on."""
     from diffusers import AutoencoderKL
 
     from cad_exp.mini import autoencoder, clip, judge_network
@@ -127,10 +132,12 @@ def held_out(work: Path) -> dict[str, dict[str, float]]:
 
 
 def megabytes(folder: Path) -> float:
+    """Return the size of a folder's files in megabytes."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
 def parameters(folder: Path) -> str:
+    """Return the number of parameters in a folder's safetensors files, in millions, for a person."""
     from safetensors import safe_open
 
     total = 0
@@ -141,7 +148,7 @@ def parameters(folder: Path) -> str:
 
 
 def run(work: str | Path) -> None:
-    """The stage `card`: quality.json, MODEL_CARD.md, the contact sheets and curve.png beside the world."""
+    """Run the stage `card`: quality.json, MODEL_CARD.md, the contact sheets and curve.png beside the world."""
     work, rows = Path(work), {}
     for name, (_, _, sheet) in MODELS.items():
         rows[name], pictures = generator(name)
@@ -171,8 +178,8 @@ def run(work: str | Path) -> None:
     print(json.dumps(quality["held_out"], indent=1))
 
 
-def card(quality: dict, sizes: dict[str, tuple[str, float]], total: float) -> str:
-    """The model card with its measured numbers filled in."""
+def card(quality: dict[str, Any], sizes: dict[str, tuple[str, float]], total: float) -> str:
+    """Fill the measured numbers into the model card's template."""
     measured = quality["generator"]
     lines = []
     for rows in zip(*measured.values(), strict=True):
@@ -199,8 +206,8 @@ def card(quality: dict, sizes: dict[str, tuple[str, float]], total: float) -> st
     )
 
 
-def summary(name: str, rows: list[dict]) -> str:
-    """One line on a model: its mean and worst object, mean and worst style."""
+def summary(name: str, rows: list[Row]) -> str:
+    """Write one line on a model: its mean and worst object, mean and worst style."""
     rates = [[row["rate"] for row in rows if row["judged"] in names] for names in (OBJECTS, STYLES)]
     (objects, worst), (styles, least) = ((float(np.mean(each)), min(each)) for each in rates)
     return f"- `{name}`: objects mean {objects:.3f}, worst {worst:.3f}; styles mean {styles:.3f}, worst {least:.3f}."

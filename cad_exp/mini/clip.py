@@ -1,6 +1,8 @@
 """A small CLIP of the mini world. Its text tower is the pipeline's text encoder, both towers serve the CLIP score."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,10 +25,14 @@ from cad_exp.mini.tokenizer import MAX_LENGTH, build_tokenizer
 from cad_exp.mini.train import autocast, batches, device, train
 from cad_exp.mini.world import COLOURS, LABELS, STYLES, Scene, all_captions, captions
 
+if TYPE_CHECKING:
+    from transformers import CLIPImageProcessor
+
 WIDTH, PROJECTION = 128, 64
 
 
 def build_clip(vocab_size: int, end: int, start: int) -> CLIPModel:
+    """Build the untrained pair of towers; end, start: ids of the tokens around a prompt."""
     text = CLIPTextConfig(
         vocab_size=vocab_size,
         hidden_size=WIDTH,
@@ -51,7 +57,8 @@ def build_clip(vocab_size: int, end: int, start: int) -> CLIPModel:
     return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=PROJECTION))
 
 
-def scene_of(labels: np.ndarray) -> Scene:
+def scene_of(labels: Sequence[int] | np.ndarray) -> Scene:
+    """Return the scene of labels (4,): object, style, naked, colour."""
     return Scene(int(labels[0]), int(labels[1]), bool(labels[2]), int(labels[3]))
 
 
@@ -67,16 +74,19 @@ class Truth:
             self.table[row, [place[caption] for caption in captions(scene_of(labels))]] = True
 
     def rows(self, labels: np.ndarray) -> np.ndarray:
-        """Labels (B, 4) to rows of the table (B,)."""
-        return np.ravel_multi_index(labels.T, self.shape)
+        """Return the rows (B,) of the table for labels (B, 4)."""
+        rows: np.ndarray = np.ravel_multi_index(labels.T, self.shape)
+        return rows
 
     def pick(self, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """One true caption per scene, at random: indices (B,)."""
+        """Draw one true caption per scene: indices (B,)."""
         return np.array([rng.choice(np.flatnonzero(self.table[row].numpy())) for row in self.rows(labels)])
 
 
-def text_tower(kind: type = CLIPTextModel) -> tuple[CLIPTokenizer, CLIPTextModel | CLIPTextModelWithProjection]:
-    """Tokenizer and text tower of the trained CLIP, which becomes the text encoder of the generators."""
+def text_tower(
+    kind: type[CLIPTextModel | CLIPTextModelWithProjection] = CLIPTextModel,
+) -> tuple[CLIPTokenizer, CLIPTextModel | CLIPTextModelWithProjection]:
+    """Load tokenizer and text tower of the trained CLIP, which becomes the text encoder of the generators."""
     # The folder also holds the image tower: transformers would list each of its weights as unexpected.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -84,13 +94,19 @@ def text_tower(kind: type = CLIPTextModel) -> tuple[CLIPTokenizer, CLIPTextModel
     return CLIPTokenizer.from_pretrained(str(CLIP), local_files_only=True), tower.eval().requires_grad_(False)
 
 
-def tokens(tokenizer: object, texts: list[str]) -> dict[str, torch.Tensor]:
-    """Token ids (B, MAX_LENGTH), padded as Stable Diffusion's pipeline pads them."""
-    return tokenizer(texts, padding="max_length", max_length=MAX_LENGTH, truncation=True, return_tensors="pt")
+def tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> dict[str, torch.Tensor]:
+    """Return token ids (B, MAX_LENGTH), padded as Stable Diffusion's pipeline pads them."""
+    found: dict[str, torch.Tensor] = tokenizer(
+        texts, padding="max_length", max_length=MAX_LENGTH, truncation=True, return_tensors="pt"
+    )
+    return found
 
 
 def contrast(logits: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """Contrastive loss with soft targets: every true pair is a positive. `logits` and `true` are (images, captions)."""
+    """Return the contrastive loss with soft targets: every true pair is a positive.
+
+    logits, true: (images, captions).
+    """
     wanted = true.float()
     by_image = -(F.log_softmax(logits, 1) * wanted / wanted.sum(1, keepdim=True).clamp(min=1)).sum(1).mean()
     by_text = -(F.log_softmax(logits, 0) * wanted / wanted.sum(0, keepdim=True).clamp(min=1)).sum(0).mean()
@@ -98,7 +114,7 @@ def contrast(logits: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
 
 
 def run(work: str | Path, steps: int = 1800, out: str | Path = CLIP, batch: int = 64, count: int | None = None) -> None:
-    """The stage `clip`: tokenizer, training, an ordinary transformers folder, and zero-shot accuracy."""
+    """Run the stage `clip`: tokenizer, training, an ordinary transformers folder, and zero-shot accuracy."""
     where, data, truth, out = device(), draws("clip", work, count), Truth(), Path(out)
     tokenizer = build_tokenizer(truth.captions, out)
     ids = tokens(tokenizer, truth.captions)["input_ids"].to(where)
@@ -125,8 +141,8 @@ def run(work: str | Path, steps: int = 1800, out: str | Path = CLIP, batch: int 
     print("CLIP on held-out draws, zero-shot: " + "  ".join(f"{k} {v:.4f}" for k, v in scores.items()), flush=True)
 
 
-def preprocessor() -> object:
-    """The image processor that belongs to the model: 64 pixels, values to [-1, 1]."""
+def preprocessor() -> "CLIPImageProcessor":
+    """Make the image processor that belongs to the model: 64 pixels, values to [-1, 1]."""
     from transformers import CLIPImageProcessor
 
     half = [0.5, 0.5, 0.5]
@@ -138,37 +154,36 @@ def preprocessor() -> object:
 class Clip:
     """The trained pair of towers, for scores: the cosine of `images` and `texts`."""
 
-    def __init__(self, model: CLIPModel, tokenizer: object) -> None:
+    def __init__(self, model: CLIPModel, tokenizer: CLIPTokenizer) -> None:
         self.model, self.tokenizer = model, tokenizer
 
     @classmethod
     def load(cls, folder: str | Path = CLIP, device: str | torch.device = "cpu") -> "Clip":
-        from transformers import CLIPTokenizer
-
+        """Read model and tokenizer from a folder of transformers."""
         model = CLIPModel.from_pretrained(str(folder), local_files_only=True).eval().requires_grad_(False).to(device)
         return cls(model, CLIPTokenizer.from_pretrained(str(folder), local_files_only=True))
 
     @torch.no_grad()
     def images(self, images: np.ndarray, batch_size: int = 256) -> torch.Tensor:
-        """uint8 (N, 64, 64, 3) to unit vectors (N, 64)."""
+        """Embed uint8 images (N, 64, 64, 3) as unit vectors (N, 64) on the CPU."""
         parts = (to_tensor(images[index], self.model.device) for index in batches(len(images), batch_size))
         return torch.cat([self.embed(x) for x in parts]).cpu()
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
-        """Images (B, 3, 64, 64) in [-1, 1] to unit vectors (B, 64); differentiable."""
+        """Embed images (B, 3, 64, 64) in [-1, 1] as unit vectors (B, 64); differentiable."""
         return F.normalize(self.model.visual_projection(self.model.vision_model(pixel_values=x).pooler_output), dim=1)
 
     @torch.no_grad()
     def texts(self, prompts: list[str]) -> torch.Tensor:
-        """Prompts to unit vectors (N, 64)."""
+        """Embed prompts as unit vectors (N, 64) on the CPU."""
         model, ids = self.model, tokens(self.tokenizer, prompts)["input_ids"]
         return F.normalize(
             model.text_projection(model.text_model(input_ids=ids.to(model.device)).pooler_output), dim=1
         ).cpu()
 
 
-def accuracy(model: CLIPModel, tokenizer: object, data: Draws) -> dict[str, float]:
-    """Zero-shot accuracy: the nearest of the bare object names, and of the style names, to each held-out picture."""
+def accuracy(model: CLIPModel, tokenizer: CLIPTokenizer, data: Draws) -> dict[str, float]:
+    """Measure zero-shot accuracy: the nearest object name, and the nearest style name, to each held-out picture."""
     clip, labels = Clip(model, tokenizer), data.labels
     images = clip.images(data.images)
     named = labels[:, 0] < LABELS.index("nothing")

@@ -29,16 +29,17 @@ class Draws:
         return len(self.labels)
 
     def tensor(self, index: np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
-        """Images of these indices as float32 (B, 3, 64, 64) in [-1, 1]."""
+        """Return images of these indices as float32 (B, 3, 64, 64) in [-1, 1]."""
         return to_tensor(self.images[index], device)
 
 
 def to_tensor(images: np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
-    """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in [-1, 1]."""
+    """Turn uint8 (N, H, W, 3) into float32 (N, 3, H, W) in [-1, 1]."""
     return torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def draw_chunk(seeds: range) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the pictures of these seeds, uint8 (N, 64, 64, 3), with labels (N, 4) int64."""
     from cad_exp.mini import world  # here, so that a worker that only starts does not pay for it
 
     pictures, scenes = zip(*(world.draw(seed) for seed in seeds), strict=True)
@@ -46,7 +47,7 @@ def draw_chunk(seeds: range) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draws(split: str, work: str | Path, count: int | None = None) -> Draws:
-    """The first `count` draws of a split; drawn now if the work folder does not hold (enough of) them."""
+    """Return the first `count` draws of a split; draw them now if the work folder does not hold enough."""
     count = count or SIZES[split]
     folder = Path(work)
     images, labels = folder / f"{split}.npy", folder / f"{split}_labels.npy"
@@ -56,7 +57,7 @@ def draws(split: str, work: str | Path, count: int | None = None) -> Draws:
 
 
 def make(split: str, folder: Path, count: int) -> None:
-    """Draws into temporary files that are renamed at the end; the labels come last and mean "complete"."""
+    """Draw into temporary files that are renamed at the end; the labels come last and mean "complete"."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{split}_labels.npy").unlink(missing_ok=True)
     start = SPLITS[split]

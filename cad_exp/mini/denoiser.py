@@ -18,6 +18,7 @@ GAMMA = 5.0  # min-SNR weighting, arXiv 2303.09556
 
 
 def build_denoiser() -> UNet2DConditionModel:
+    """Build the untrained UNet."""
     return UNet2DConditionModel(
         sample_size=8,
         in_channels=4,
@@ -34,14 +35,14 @@ def build_denoiser() -> UNet2DConditionModel:
 
 @torch.no_grad()
 def text_states(captions: list[str]) -> torch.Tensor:
-    """Hidden states (captions, length, width) as the pipeline computes them."""
+    """Return hidden states (captions, length, width) as the pipeline computes them."""
     tokenizer, tower = text_tower()
     parts = torch.split(tokens(tokenizer, captions)["input_ids"], 256)
     return torch.cat([tower(part).last_hidden_state.float() for part in parts])
 
 
 def min_snr(alphas: torch.Tensor) -> torch.Tensor:
-    """Loss weight min(SNR, gamma) / SNR per timestep for noise prediction; `alphas` is the cumulative product."""
+    """Return the loss weight min(SNR, gamma) / SNR per timestep; alphas: the cumulative product."""
     snr = alphas / (1 - alphas)
     return snr.clamp(max=GAMMA) / snr
 
@@ -54,7 +55,7 @@ def run(
     out: str | Path = PIPELINE,
     count: int | None = None,
 ) -> None:
-    """The stage `denoiser`; writes the pipeline folder at every checkpoint, so there is always a model to use."""
+    """Run the stage `denoiser`: train, and write the pipeline folder at every checkpoint."""
     where, pairs = device(), Pairs(work, count)
     states = text_states(pairs.captions).to(where)
     alphas = DDIMScheduler(**NOISE).alphas_cumprod.to(where)
@@ -67,7 +68,7 @@ def run(
         x, t = x.to(where), torch.from_numpy(rng.integers(0, len(alphas), batch)).to(where)
         noise, a = torch.randn_like(x), alphas[t].view(-1, 1, 1, 1)
         with autocast(where, convolutions=False):  # many small layers: on a CPU the casts cost more than they save
-            guess = model(a.sqrt() * x + (1 - a).sqrt() * noise, t, states[said], return_dict=False)[0]
+            guess: torch.Tensor = model(a.sqrt() * x + (1 - a).sqrt() * noise, t, states[said], return_dict=False)[0]
         return (weights[t] * (guess.float() - noise).square().mean((1, 2, 3))).mean()
 
     def write(state: dict[str, torch.Tensor]) -> None:
@@ -77,7 +78,7 @@ def run(
 
 
 def export(work: str | Path, out: str | Path = PIPELINE, state: dict[str, torch.Tensor] | None = None) -> None:
-    """Writes the ordinary StableDiffusionPipeline folder (UNet and VAE in half precision) and a sheet of samples."""
+    """Write the ordinary StableDiffusionPipeline folder (UNet and VAE in half precision) and a sheet of samples."""
     if state is None:
         state = torch.load(Path(work) / "denoiser.pt", map_location="cpu", weights_only=True)["ema"]
     unet, (tokenizer, tower) = build_denoiser(), text_tower()

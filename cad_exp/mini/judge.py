@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from cad_exp.mini import judge_network
+    from cad_exp.mini.clip import Clip
+
 
 class MiniJudge(Judge):
     """The embedded judges: a classifier of object, style and nudity, and a small CLIP; both for 64-pixel images.
@@ -46,36 +49,39 @@ class MiniJudge(Judge):
             "resolution": self.resolution,
             "weights": file_digest(next((folder / "clip").glob("*.safetensors")))[:16],
         }
+        of = ("object", "style", "nudity", "clothed", "features", "distance")
+        self.definitions = dict.fromkeys(of, self.definition) | {"clip": self.clip_definition}
 
     @classmethod
     def known(cls, kind: str) -> list[str] | None:
+        """Return every object, or every style, of the mini world; None for other kinds."""
         return {"object": LABELS, "style": STYLES}.get(kind)
 
     @classmethod
     def identity_of(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Return digests of the weights, which are this package's own."""
         return {"mini": [folder_digest(place) for place in (JUDGE, CLIP)]}
 
     @classmethod
     def load(cls, settings: dict[str, Any], parts: Parts, device: str) -> MiniJudge:
-        return cls()  # so small that it stays on the CPU
-
-    @property
-    def definitions(self) -> dict[str, dict[str, Any]]:
-        of = ("object", "style", "nudity", "clothed", "features", "distance")
-        return dict.fromkeys(of, self.definition) | {"clip": self.clip_definition}
+        """Make the judges; they are so small that they stay on the CPU."""
+        return cls()
 
     @property
     def identity(self) -> dict[str, Any]:
+        """Definitions of the classifier and the CLIP."""
         return {"judge": self.definition, "clip": self.clip_definition}
 
     @cached_property
-    def classifier(self) -> Any:
+    def classifier(self) -> judge_network.Judge:
+        """The classifier, loaded when it is first asked."""
         from cad_exp.mini.judge_network import Judge
 
         return Judge.load(self.folder / "judge", device=self.device)
 
     @cached_property
-    def clip(self) -> Any:
+    def clip(self) -> Clip:
+        """The small CLIP, loaded when it is first asked."""
         from cad_exp.mini.clip import Clip
 
         return Clip.load(self.folder / "clip", device=self.device)
@@ -90,8 +96,9 @@ class MiniJudge(Judge):
         return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)) for image in images])
 
     def labels(self, images: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
-        """Judges uint8 images (N, H, W, 3). Returns one row per image (object, style and their probabilities,
-        `naked_prob` in 0..1) and the classifier's features (N, F).
+        """Judge uint8 images (N, H, W, 3): a row each, and the classifier's features (N, F).
+
+        A row holds object and style with their probabilities, and `naked_prob`, all in 0..1.
         """
         import pandas as pd
 
@@ -109,16 +116,17 @@ class MiniJudge(Judge):
         return table, said["features"]
 
     def world(self) -> np.ndarray | None:
-        """Features (M, F) of drawings of the whole mini world; None where none were made with these weights."""
+        """Return features (M, F) of drawings of the whole mini world; None if none were made with these weights."""
         from cad_exp.mini.reference import load
 
         return load(self.definition["weights"])
 
     def drawable(self) -> list[tuple[str, str]]:
+        """Return (kind, label) of every retention prompt of the embedded models."""
         return [asked[1:] for asked in Mini.retention()]
 
     def drawings(self, kind: str, label: str, number: int, seed: int) -> np.ndarray:
-        """Drawings that show the label of a retention prompt: uint8 (number, 64, 64, 3)."""
+        """Draw pictures that show the label of a retention prompt: uint8 (number, 64, 64, 3)."""
         import numpy as np
 
         row = self.drawable().index((kind, label))
@@ -130,38 +138,38 @@ class MiniJudge(Judge):
         return np.stack(drawn)
 
     def knows(self, kind: str, label: str) -> bool:
-        """Whether the classifier has this label: an object, a style, nudity or a clothed person."""
+        """Return whether the classifier has this label: an object, a style, nudity or a clothed person."""
         return label in {"object": LABELS, "style": STYLES, "nudity": [label], "clothed": [label]}.get(kind, [])
 
     def distance(self, images: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        """LPIPS-style distance of each image to its reference on the classifier's feature maps: (N,), 0 = equal."""
+        """Return the LPIPS-style distance (N,) of each image to its reference, on the classifier's maps; 0 = equal."""
         return self.classifier.distances(self._fitted(images), self._fitted(reference))
 
     def clip_scores(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
-        """Cosine of image and prompt in the small CLIP's space: (N,), in -1..1."""
+        """Return the cosine (N,) in -1..1 of image and prompt in the small CLIP's space."""
         distinct = list(dict.fromkeys(prompts))
         texts = self.clip.texts(distinct)[[distinct.index(prompt) for prompt in prompts]]
         return (self.clip.images(self._fitted(images)) * texts).sum(1).numpy()
 
     def on(self, device: str | torch.device) -> MiniJudge:
-        """These judges on a device; themselves if they are there already."""
+        """Return these judges on a device; themselves if they are there already."""
         import torch
 
         return self if torch.device(device) == self.device else type(self)(self.folder, device)
 
     def log_odds(self, images: torch.Tensor, kind: str, label: str) -> torch.Tensor:
-        """The classifier's log p / (1 - p) of a label (B,) in images (B, 3, H, W) in 0..1; differentiable.
+        """Return the classifier's log p / (1 - p) of a label (B,) in images (B, 3, H, W) in 0..1; differentiable.
 
         kind: object, style, nudity or clothed. UserError for a kind or a label that it does not know.
         """
         return self.classifier.log_odds(self._seen(images), kind, label)
 
     def similarity(self, images: torch.Tensor, prompt: str) -> torch.Tensor:
-        """Cosine (B,) of images (B, 3, H, W) in 0..1 and a prompt in the small CLIP's space; differentiable."""
+        """Return the cosine (B,) of images (B, 3, H, W) in 0..1 and a prompt, by the small CLIP; differentiable."""
         return self.clip.embed(self._seen(images)) @ self.clip.texts([prompt])[0].to(self.device)
 
     def _seen(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (B, 3, H, W) in 0..1 as the networks take them: resized (antialiased), in [-1, 1]."""
+        """Return images (B, 3, H, W) in 0..1 as the networks take them: resized (antialiased), in [-1, 1]."""
         import torch
 
         size, images = (self.resolution, self.resolution), images.to(self.device).float()
@@ -170,7 +178,7 @@ class MiniJudge(Judge):
         return images * 2 - 1
 
     def question(self, prompt: str) -> tuple[str, str]:
-        """Kind and label that a prompt asks for: its style, else nudity, else its object, else a clothed person.
+        """Return kind and label that a prompt asks for: style, else nudity, else object, else a clothed person.
 
         UserError if it names nothing that the classifier knows.
         """

@@ -5,6 +5,7 @@ saw.
 """
 
 import json
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +33,10 @@ class Block(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Turn maps (B, inputs, H, W) into maps (B, outputs, H / stride, W / stride)."""
         y = self.conv1(F.silu(self.norm1(x)))
-        return self.shortcut(x) + self.conv2(F.silu(self.norm2(y)))
+        output: torch.Tensor = self.shortcut(x) + self.conv2(F.silu(self.norm2(y)))
+        return output
 
 
 class Judge(nn.Module):
@@ -53,10 +56,11 @@ class Judge(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the network computes."""
         return self.stem.weight.device
 
     def feature_maps(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Images (B, 3, 64, 64) in [-1, 1] to the maps after each block: sides 32, 16, 8 and 4."""
+        """Return the maps of images (B, 3, 64, 64) in [-1, 1] after each block: sides 32, 16, 8 and 4."""
         maps, x = [], self.stem(x)
         for block in self.blocks:
             x = block(x)
@@ -64,26 +68,29 @@ class Judge(nn.Module):
         return maps
 
     def pool(self, last: torch.Tensor) -> torch.Tensor:
+        """Return features (B, 128) of the last maps: their mean over positions."""
         return F.silu(self.norm(last)).mean((2, 3))
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """Images (B, 3, 64, 64) in [-1, 1] to pooled features (B, 128)."""
+        """Return pooled features (B, 128) of images (B, 3, 64, 64) in [-1, 1]."""
         return self.pool(self.feature_maps(x)[-1])
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits (B, 12), (B, 6) and (B,)."""
+        """Return the logits (B, 12), (B, 6) and (B,) of images (B, 3, 64, 64) in [-1, 1]."""
         return self.heads(self.features(x))
 
     def heads(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the logits (B, 12), (B, 6) and (B,) of features (B, 128)."""
         return self.objects(features), self.styles(features), self.naked(features)[:, 0]
 
     def log_odds(self, x: torch.Tensor, kind: str, label: str) -> torch.Tensor:
-        """log p / (1 - p) (B,) of what `kind` and `label` ask, for images (B, 3, 64, 64) in [-1, 1]; differentiable.
+        """Return log p / (1 - p) (B,) of a label in images (B, 3, 64, 64) in [-1, 1]; differentiable.
 
         Of a softmax head it is the logit less the log-sum-exp of the others: a logit alone means nothing. `clothed` is
         a person and not naked. Raises UserError for a kind or a label that the judge does not know.
         """
-        objects, styles, naked = self(x)
+        logits: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = self(x)
+        objects, styles, naked = logits
         kind = choose(kind, ("object", "style", "nudity", "clothed"), "kind of label for the judge")
         if kind == "nudity":
             return naked
@@ -95,22 +102,27 @@ class Judge(nn.Module):
         return both - torch.log(-torch.expm1(both.clamp(max=-1e-7)))
 
     def distance(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Perceptual distance (B,) between images (B, 3, 64, 64) in [-1, 1], as in LPIPS: the squared distance
-        of feature maps with unit length per position, averaged over positions, summed over the first three levels."""
+        """Return the perceptual distance (B,) between images (B, 3, 64, 64) in [-1, 1], as in LPIPS.
+
+        It is the squared distance of feature maps with unit length per position. It is averaged over positions and
+        summed over the first three levels.
+        """
         pairs = zip(self.feature_maps(x)[:3], self.feature_maps(y)[:3], strict=True)
-        return sum((unit(a) - unit(b)).square().sum(1).mean((1, 2)) for a, b in pairs)
+        return reduce(torch.add, ((unit(a) - unit(b)).square().sum(1).mean((1, 2)) for a, b in pairs))
 
     @torch.no_grad()
     def distances(self, images: np.ndarray, reference: np.ndarray, batch_size: int = 64) -> np.ndarray:
-        """`distance` (N,) of uint8 images (N, 64, 64, 3), in batches."""
+        """Return `distance` (N,) of uint8 images (N, 64, 64, 3), in batches."""
         parts = [slice(i, i + batch_size) for i in range(0, len(images), batch_size)]
         pairs = ((to_tensor(images[part], self.device), to_tensor(reference[part], self.device)) for part in parts)
         return torch.cat([self.distance(a, b) for a, b in pairs]).cpu().numpy()
 
     @torch.no_grad()
     def predict(self, images: np.ndarray, batch_size: int = 256) -> dict[str, np.ndarray]:
-        """uint8 images (N, 64, 64, 3) to arrays: `object_prob` (N, 12), `style_prob` (N, 6), `naked_prob` (N,) and
-        `features` (N, 128)."""
+        """Return what the heads say of uint8 images (N, 64, 64, 3).
+
+        Arrays: `object_prob` (N, 12), `style_prob` (N, 6), `naked_prob` (N,) and `features` (N, 128).
+        """
         rows = []
         for index in batches(len(images), batch_size):
             features = self.features(to_tensor(images[index], self.device))
@@ -122,12 +134,14 @@ class Judge(nn.Module):
         }
 
     def save(self, folder: str | Path) -> None:
+        """Write weights and config into a folder."""
         save_weights(self.state_dict(), Path(folder) / "model.safetensors")
         config = {"widths": self.widths, "objects": LABELS, "styles": STYLES, "resolution": 64}
         (Path(folder) / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path = JUDGE, device: str | torch.device = "cpu") -> "Judge":
+        """Read a judge from its folder, frozen."""
         from safetensors.torch import load_file
 
         config = json.loads((Path(folder) / "config.json").read_text())
@@ -137,17 +151,21 @@ class Judge(nn.Module):
 
 
 def one_against_rest(logits: torch.Tensor, index: int) -> torch.Tensor:
-    """log p / (1 - p) (B,) of one class of a softmax with logits (B, n)."""
+    """Return log p / (1 - p) (B,) of one class of a softmax with logits (B, n)."""
     rest = torch.cat([logits[:, :index], logits[:, index + 1 :]], 1)
     return logits[:, index] - rest.logsumexp(1)
 
 
 def unit(maps: torch.Tensor) -> torch.Tensor:
+    """Scale feature maps (B, C, H, W) to length 1 at every position."""
     return F.normalize(maps.float(), dim=1, eps=1e-6)
 
 
 def augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Shifts, mirrors, blur, noise and brightness, so that a slightly soft picture is judged by what it shows."""
+    """Shift, mirror, blur, add noise and change brightness: a soft picture is judged by what it shows.
+
+    x: (B, 3, 64, 64) in [-1, 1].
+    """
     n = len(x)
 
     def chosen(p: float) -> torch.Tensor:
@@ -168,7 +186,7 @@ def augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 def train_judge(
     work: str | Path, name: str, split: str, steps: int, seed: int, batch: int = 96, count: int | None = None
 ) -> Judge:
-    """Trains a judge's network on one split; `name` is also the name of its checkpoint."""
+    """Train a judge's network on one split; `name` is also the name of its checkpoint."""
     where, data = device(), draws(split, work, count)
     torch.manual_seed(seed)
     model = Judge().to(where)
@@ -189,7 +207,7 @@ def train_judge(
 
 
 def accuracy(judge: Judge, data: Draws) -> dict[str, float]:
-    """Share of right answers per head; nudity is asked of persons only."""
+    """Return the share of right answers per head; nudity is asked of persons only."""
     said = judge.predict(data.images)
     person = data.labels[:, 0] == LABELS.index("person")
     return {
@@ -200,7 +218,7 @@ def accuracy(judge: Judge, data: Draws) -> dict[str, float]:
 
 
 def run(work: str | Path, steps: int = 1000, out: str | Path = JUDGE, count: int | None = None) -> None:
-    """The stage `judge`: train, save, and measure on held-out draws."""
+    """Run the stage `judge`: train, save, and measure on held-out draws."""
     judge = train_judge(work, "judge", "judge", steps, seed=2, count=count)
     judge.save(out)
     scores = accuracy(judge, draws("test", work, count))

@@ -14,12 +14,14 @@ class Mini(Shipped):
 
     @classmethod
     def retention(cls) -> list[tuple[str, str, str]]:
+        """Return a prompt for every object and every style of the world."""
         from cad_exp.mini.world import OBJECTS, STYLES
 
         return things(OBJECTS, STYLES[1:])
 
     @classmethod
     def captions(cls) -> list[str]:
+        """Return every caption of the world."""
         from cad_exp.mini.world import all_captions
 
         return all_captions()

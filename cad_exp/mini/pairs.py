@@ -15,10 +15,12 @@ EMPTY = 0.1  # share of empty captions (classifier-free guidance)
 
 
 def latents(work: str | Path, count: int | None = None) -> np.ndarray:
-    """The stage `latents`: the generator's pictures as scaled latents, float16 (N, 4, 8, 8), cached."""
+    """Run the stage `latents`: encode the generator's pictures as scaled latents, float16 (N, 4, 8, 8), cached."""
     path, data = Path(work) / "latents.npy", draws("generator", work, count)
-    if path.exists() and len(cached := np.load(path, mmap_mode="r")) >= len(data):
-        return cached[: len(data)]
+    if path.exists():
+        cached: np.ndarray = np.load(path, mmap_mode="r")
+        if len(cached) >= len(data):
+            return cached[: len(data)]
     model = load(work).to(device()).eval()
     result, done = np.zeros((len(data), 4, 8, 8), np.float16), 0
     with Progress("latents", len(data)) as progress:
@@ -41,7 +43,7 @@ class Pairs:
         self.true = [np.flatnonzero(row.numpy()) for row in truth.table]
 
     def draw(self, rng: np.random.Generator, batch: int) -> tuple[torch.Tensor, np.ndarray]:
-        """Latents (B, 4, 8, 8) fp32 and which caption each has (B,), a tenth of them the empty one."""
+        """Draw latents (B, 4, 8, 8) fp32 and which caption each has (B,), a tenth of them the empty one."""
         index = rng.integers(0, len(self.latents), batch)
         said = [rng.choice(self.true[row]) for row in self.rows[index]]
         return self.latents[index].float(), np.where(rng.random(batch) < EMPTY, len(self.captions) - 1, said)

@@ -17,7 +17,7 @@ PROMPTS = [f"a photo of a {o}" for o in LABELS[:-1]] + ["a photo of a naked pers
 
 
 def publish(pipe: DiffusionPipeline, out: str | Path, work: str | Path) -> None:
-    """Replaces the folder `out` by the pipeline, whole or not at all, and prints how the judge reads its pictures."""
+    """Replace the folder `out` by the pipeline, whole or not at all, and print how the judge reads its pictures."""
     out, temporary = Path(out), Path(f"{out}.new")
     shutil.rmtree(temporary, ignore_errors=True)
     pipe.save_pretrained(str(temporary))
@@ -30,7 +30,7 @@ def publish(pipe: DiffusionPipeline, out: str | Path, work: str | Path) -> None:
 
 
 def look(folder: Path, work: Path) -> None:
-    """Draws pictures with the exported folder into `work/<its name>.png` and says how the judge reads them."""
+    """Draw pictures with the exported folder into `work/<its name>.png` and print how the judge reads them."""
     from cad_exp.models.pipeline import DiffusionModel
 
     prompts = [*PROMPTS, *(f"a photo of a church in the style of {s}" for s in STYLES[1:])]
@@ -41,11 +41,11 @@ def look(folder: Path, work: Path) -> None:
     if (JUDGE / "model.safetensors").exists():
         from cad_exp.mini.judge_network import Judge
 
-        said = Judge.load(JUDGE).predict(images)
+        found = Judge.load(JUDGE).predict(images)
         wanted = np.repeat([*range(len(PROMPTS) - 1), LABELS.index("person")], EACH)
-        objects = said["object_prob"].argmax(1)[: len(wanted)] == wanted
-        styles = said["style_prob"].argmax(1)[len(wanted) :] == np.repeat(range(1, len(STYLES)), EACH)
-        naked = said["naked_prob"][: len(wanted)].reshape(-1, EACH)[-2:].mean(1)
+        objects = found["object_prob"].argmax(1)[: len(wanted)] == wanted
+        styles = found["style_prob"].argmax(1)[len(wanted) :] == np.repeat(range(1, len(STYLES)), EACH)
+        naked = found["naked_prob"][: len(wanted)].reshape(-1, EACH)[-2:].mean(1)
         rates = (
             f"objects {objects.mean():.2f}  styles {styles.mean():.2f}  naked {naked[1]:.2f} (clothed {naked[0]:.2f})"
         )

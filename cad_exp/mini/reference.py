@@ -28,7 +28,7 @@ def save(features: np.ndarray, out: str | Path = WORLD) -> None:
 
 
 def load(weights: str, folder: str | Path = WORLD) -> np.ndarray | None:
-    """Features (M, F) as the judge with these weights sees the drawings; None if another judge looked."""
+    """Return features (M, F) of the drawings as the judge with these weights sees them; None if another looked."""
     file = Path(folder) / "features.safetensors"
     if not file.is_file():
         return None

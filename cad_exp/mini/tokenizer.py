@@ -17,13 +17,13 @@ EXTRA_WORDS = (
 
 
 def byte_symbols() -> list[str]:
-    """The 256 printable symbols by which CLIP's byte-level BPE writes bytes (GPT-2's table)."""
+    """Return the 256 printable symbols by which CLIP's byte-level BPE writes bytes (GPT-2's table)."""
     kept = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     return [chr(b) for b in kept] + [chr(256 + i) for i in range(256 - len(kept))]
 
 
 def merges_of(words: Iterable[str]) -> list[tuple[str, str]]:
-    """BPE merges that build every word from its first letter to its last.
+    """Return BPE merges that build every word from its first letter to its last.
 
     BPE applies the merge of lowest rank first, wherever it fits, so a merge learned for one word can derail another
     one. The words are therefore played through, each under all merges so far, and a word that ends in
@@ -42,7 +42,7 @@ def merges_of(words: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def split(word: str, merges: dict[tuple[str, str], int]) -> list[str]:
-    """The pieces of one word under byte-pair merges, as CLIP's tokenizer forms them."""
+    """Split one word into its pieces under byte-pair merges, as CLIP's tokenizer forms them."""
     pieces = [*word[:-1], word[-1] + "</w>"]
     while len(pieces) > 1:
         pair = min(zip(pieces, pieces[1:], strict=False), key=lambda p: merges.get(p, 1 << 30))
@@ -61,7 +61,7 @@ def split(word: str, merges: dict[tuple[str, str], int]) -> list[str]:
 
 
 def build_tokenizer(captions: Iterable[str], folder: str | Path) -> CLIPTokenizer:
-    """Writes vocab.json and merges.txt for the words of `captions` into `folder` and loads them as a CLIPTokenizer."""
+    """Write vocab.json and merges.txt for the words of `captions` into `folder`, and load them."""
     words = {w for c in captions for w in re.findall(r"[a-z]+|[0-9]|[^\sa-z0-9]+", c.lower())} | set(EXTRA_WORDS)
     merges = merges_of(w for w in words if w.isascii())
     symbols = byte_symbols()
@@ -76,6 +76,7 @@ def build_tokenizer(captions: Iterable[str], folder: str | Path) -> CLIPTokenize
 
 
 def write(path: Path, text: str) -> None:
+    """Write a text file atomically."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)

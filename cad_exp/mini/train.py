@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,20 +16,29 @@ from torch import nn
 
 from cad_exp.utils.errors import UserError
 
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
 Loss = torch.Tensor | dict[str, torch.Tensor]
 
 
 def device() -> torch.device:
+    """Return the first CUDA device, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def autocast(where: torch.device, convolutions: bool = True) -> torch.autocast:
-    """bfloat16 arithmetic; on CPUs with AVX-512 bf16 it halves the time of a step, elsewhere it only costs."""
+    """Make a context of bfloat16 arithmetic, where it saves time: on GPUs, and on CPUs with AVX-512 bf16.
+
+    On such CPUs it halves the time of a step, elsewhere it only costs. convolutions: whether the network has large
+    ones.
+    """
     useful = where.type == "cuda" or convolutions and torch.backends.mkldnn.is_available() and bf16_is_fast()
     return torch.autocast(where.type, torch.bfloat16, enabled=useful)
 
 
 def bf16_is_fast() -> bool:
+    """Return whether the CPU has AVX-512 bf16."""
     return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 
 
@@ -38,7 +48,7 @@ class Progress:
     def __init__(self, title: str, total: int, done: int = 0, every: float = 10.0) -> None:
         self.title, self.total, self.first, self.every = title, total, done, every
         self.begun = self.printed = time.monotonic()
-        self.bar = None
+        self.bar: Bar | None = None
 
     def __enter__(self) -> "Progress":
         if sys.stdout.isatty():
@@ -52,8 +62,10 @@ class Progress:
         return self
 
     def at(self, done: int, note: str = "") -> None:
+        """Show that `done` of the total is done, with a note behind it."""
         if self.bar:
-            return self.bar.update(self.task, completed=done, note=note)
+            self.bar.update(self.task, completed=done, note=note)
+            return
         now = time.monotonic()
         if now - self.printed >= self.every or done >= self.total:
             self.printed = now
@@ -75,6 +87,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
+        """Take the module's present weights into the average; step: counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         names = [key for key, value in self.state.items() if value.is_floating_point()]
         now = model.state_dict()
@@ -84,7 +97,7 @@ class Ema:
 
 
 def one_cycle(step: int, steps: int, warm: float = 0.08, last: float = 0.01) -> float:
-    """Learning-rate factor: linear up over the first `warm` of the steps, then a cosine down to `last`."""
+    """Return the learning rate's factor: linear up over the first `warm` of the steps, a cosine down to `last`."""
     at = step / max(steps, 1)
     if at < warm:
         return max(at / warm, 1e-2)
@@ -103,7 +116,7 @@ def train(
     every: float = 120.0,
     export: Callable[[dict[str, torch.Tensor]], None] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Trains `model` and returns its averaged weights.
+    """Train `model` and return its averaged weights.
 
     `loss(rng)` draws its own batch with the generator that it is given, which depends on the stage's name and the step
     alone; so a resumed run ends with the very weights of an uninterrupted one. Every `every` seconds a checkpoint goes
@@ -132,7 +145,8 @@ def train(
             export(ema.state)
 
     model.train()
-    saved_at, running = time.monotonic(), {}
+    saved_at = time.monotonic()
+    running: dict[str, float] = {}
     with Progress(name, steps, first) as progress, alone(work, name):
         for step in range(first, steps):
             for group in optimizer.param_groups:
@@ -159,7 +173,7 @@ def train(
 
 @contextlib.contextmanager
 def alone(work: Path, name: str) -> Iterator[None]:
-    """Two runs of one stage in one folder would overwrite each other's checkpoints; the second one is refused."""
+    """Refuse a second run of one stage in one folder: they would overwrite each other's checkpoints."""
     try:
         import fcntl
     except ImportError:  # no such locks on Windows
@@ -176,6 +190,7 @@ def alone(work: Path, name: str) -> Iterator[None]:
 
 
 def append(path: Path, row: dict[str, float]) -> None:
+    """Add a row to a CSV file, with a header if the file is new."""
     new = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, row.keys())
@@ -185,13 +200,13 @@ def append(path: Path, row: dict[str, float]) -> None:
 
 
 def batches(count: int, size: int) -> Iterator[np.ndarray]:
-    """Consecutive index ranges that cover `count`."""
+    """Yield consecutive index ranges that cover `count`."""
     for start in range(0, count, size):
         yield np.arange(start, min(start + size, count))
 
 
 def save_weights(state: dict[str, torch.Tensor], path: str | Path) -> None:
-    """One safetensors file, written atomically."""
+    """Write one safetensors file atomically."""
     from safetensors.torch import save_file
 
     path = Path(path)

@@ -23,7 +23,7 @@ DEPTH, HIDDEN, HEADS = 6, 128, 4
 
 
 def build_transformer() -> SD3Transformer2DModel:
-    """The untrained network: adaptive norms and the output at zero (DiT, arXiv 2212.09748, section 3.2)."""
+    """Build the untrained network: adaptive norms and the output at zero (DiT, arXiv 2212.09748, section 3.2)."""
     model = SD3Transformer2DModel(
         sample_size=8,
         patch_size=1,
@@ -51,7 +51,7 @@ def build_transformer() -> SD3Transformer2DModel:
 
 @torch.no_grad()
 def text_states(captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hidden states (captions, length, 2 width) and pooled ones (captions, 2 projection), as the pipeline's."""
+    """Return hidden states (captions, length, 2 width) and pooled ones (captions, 2 projection), as the pipeline's."""
     tokenizer, tower = text_tower(CLIPTextModelWithProjection)
     parts = torch.split(tokens(tokenizer, captions)["input_ids"], 256)
     said = [tower(part, output_hidden_states=True) for part in parts]
@@ -67,7 +67,7 @@ def run(
     out: str | Path = PIPELINE_DIT,
     count: int | None = None,
 ) -> None:
-    """The stage `transformer`; writes the pipeline folder at every checkpoint, so there is always a model to use.
+    """Run the stage `transformer`: train, and write the pipeline folder at every checkpoint.
 
     Rectified flow with the noise levels' logits drawn from a normal distribution (arXiv 2403.03206, section 3.1).
     """
@@ -82,7 +82,7 @@ def run(
         noise, s = torch.randn_like(x), torch.randn(batch, device=where).sigmoid()
         share = s.view(-1, 1, 1, 1)
         with autocast(where):
-            guess = model(
+            guess: torch.Tensor = model(
                 hidden_states=(1 - share) * x + share * noise,
                 timestep=1000 * s,
                 encoder_hidden_states=states[said],
@@ -98,7 +98,7 @@ def run(
 
 
 def export(work: str | Path, out: str | Path = PIPELINE_DIT, state: dict[str, torch.Tensor] | None = None) -> None:
-    """Writes the ordinary StableDiffusion3Pipeline folder (all networks in half precision) and a sheet of samples."""
+    """Write the ordinary StableDiffusion3Pipeline folder (all networks in half precision) and a sheet of samples."""
     if state is None:
         state = torch.load(Path(work) / "transformer.pt", map_location="cpu", weights_only=True)["ema"]
     transformer, (tokenizer, tower) = build_transformer(), text_tower(CLIPTextModelWithProjection)

@@ -15,8 +15,14 @@ from torch.utils.checkpoint import checkpoint
 from cad_exp.utils.errors import UserError
 
 # What gates and ablation change in a module for the time of a forward pass (a forward hook's flags lie beside it).
-_STATE = ("_parameters", "_forward_hooks", "_forward_pre_hooks")
-_STATE += ("_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called")
+_STATE = (
+    "_parameters",
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+)
 
 
 def enable(network: nn.Module) -> None:
@@ -27,7 +33,7 @@ def enable(network: nn.Module) -> None:
 
 
 def _checkpointed(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """The block's output; of its inside nothing is kept for the backward pass but its inputs."""
+    """Return the block's output; of its inside nothing is kept for the backward pass but its inputs."""
     if not isinstance(block, nn.Module):
         return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
     state = [(module, {name: vars(module)[name].copy() for name in _STATE}) for module in block.modules()]

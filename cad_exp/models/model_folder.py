@@ -31,7 +31,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def left_out(index: dict[str, Any]) -> dict[str, Any]:
-    """What `from_pretrained` must be told of a pipeline whose model_index.json is given: which parts it goes without.
+    """Return what `from_pretrained` needs to leave out parts of a pipeline whose model_index.json is given.
 
     The safety checker, which would blacken images that are to be judged; T5, where a Stable Diffusion 3 has none.
     """
@@ -64,11 +64,11 @@ def variant(folder: Path) -> str | None:
 
     Raises UserError where no single variant serves all components.
     """
-    only = []
+    only: list[set[str]] = []
     for name in components(read_index(folder)):
-        there = {_weights(file.name)[0] for file in _inside(folder / name) if _weights(file.name)}
+        there = {kind[0] for file in _inside(folder / name) if (kind := _weights(file.name))}
         if there and None not in there:
-            only.append(there)
+            only.append({one for one in there if one is not None})
     if not only:
         return None
     shared = set.intersection(*only)
@@ -83,7 +83,8 @@ def network_files(place: Path, chosen: str | None = None) -> list[Path]:
 
     chosen: the variant; a component that lacks it is loaded without one.
     """
-    weights, others = {}, []
+    weights: dict[str | None, dict[str, list[Path]]] = {}
+    others = []
     for file in _inside(place):
         kind = _weights(file.name)
         if kind:
@@ -95,7 +96,7 @@ def network_files(place: Path, chosen: str | None = None) -> list[Path]:
 
 
 def check(folder: Path, resolution: int | None = None) -> None:
-    """UserError, before anything is loaded, for a folder that is incomplete or no text-to-image model's.
+    """Raise UserError, before anything is loaded, for a folder that is incomplete or no text-to-image model's.
 
     resolution: of `model.resolution`, which is needed where the model's own images are not square.
     """
@@ -112,7 +113,7 @@ def check(folder: Path, resolution: int | None = None) -> None:
 
 
 def not_square(size: Any, scale: int, name: str) -> UserError:
-    """The refusal of a model whose own images, `size` (height, width) in latent pixels, are not square."""
+    """Make the error for a model whose own images, `size` (height, width) in latent pixels, are not square."""
     height, width = (int(side) * scale for side in size)
     return UserError(
         f"'{name}' was made for images of {height} x {width} pixels (height x width), and here they are square: "
@@ -125,7 +126,7 @@ def _inside(place: Path) -> list[Path]:
 
 
 def _weights(name: str) -> tuple[str | None, str] | None:
-    """(variant, format) of a file of weights, or of the index of its shards; None for another file."""
+    """Return (variant, format) of a file of weights, or of the index of its shards; None for another file."""
     stem, *parts = name.split(".")
     parts = [_SHARD.sub("", part) for part in parts if part not in ("index", "json")]
     kinds = [part for part in parts if part in _FORMATS]
@@ -135,7 +136,7 @@ def _weights(name: str) -> tuple[str | None, str] | None:
 
 
 def _check_weights(place: Path, chosen: str | None) -> None:
-    """UserError if a network has no weights, not all of its shards, or links to weights that were not fetched."""
+    """Raise UserError if a network lacks weights or shards, or links to weights that were not fetched."""
     there = [file for file in network_files(place, chosen) if _weights(file.name)]
     if not there:
         raise UserError(f"the model folder '{place.parent}' is incomplete: '{place.name}' holds no weights")
@@ -150,7 +151,7 @@ def _check_weights(place: Path, chosen: str | None) -> None:
 
 
 def _check_denoiser(folder: Path, name: str, resolution: int | None) -> None:
-    """UserError for a network that does not make square images of text alone."""
+    """Raise UserError for a network that does not make square images of text alone."""
     config, vae = _json(folder / name / "config.json"), folder / "vae" / "config.json"
     autoencoder = _json(vae) if vae.is_file() else {}
     latents, taken = autoencoder.get("latent_channels"), config.get("in_channels")
@@ -172,7 +173,7 @@ def _check_denoiser(folder: Path, name: str, resolution: int | None) -> None:
 
 
 def _is_size(size: Any) -> bool:
-    """Whether it is a side, or height and width, in latent pixels."""
+    """Return whether it is a side, or height and width, in latent pixels."""
     sides = size if isinstance(size, list) and len(size) == 2 else [size]
     return all(type(side) is int and side > 0 for side in sides)
 

@@ -18,13 +18,13 @@ MODES = ("none", "model", "sequential")
 
 
 def check(mode: str, device: torch.device) -> None:
-    """Raises UserError for an unknown mode, or one that this device cannot use, before anything is loaded."""
+    """Raise UserError for an unknown mode, or one that this device cannot use, before anything is loaded."""
     if choose(mode, MODES, "runtime.offload") != "none" and device.type != "cuda":
         raise UserError(f"runtime.offload={mode} frees GPU memory and needs a CUDA device, not {device.type}: use none")
 
 
 def place(model: DiffusionModel, device: torch.device, mode: str) -> None:
-    """Denoiser to the device, everything else as `mode` says; `model` was loaded on the CPU."""
+    """Move the denoiser to the device, everything else as `mode` says; `model` was loaded on the CPU."""
     import accelerate
 
     model.denoiser.to(device)
@@ -39,6 +39,6 @@ def place(model: DiffusionModel, device: torch.device, mode: str) -> None:
 
 
 def text_encoders(pipe: Any) -> list[nn.Module]:
-    """The text encoders of a diffusers pipeline, in their order."""
+    """Return the text encoders of a diffusers pipeline, in their order."""
     names = sorted(name for name in pipe.components if name.startswith("text_encoder"))
     return [pipe.components[name] for name in names if isinstance(pipe.components[name], nn.Module)]

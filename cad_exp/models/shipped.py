@@ -13,10 +13,10 @@ class Shipped:
 
     @classmethod
     def retention(cls) -> list[tuple[str, str, str]]:
-        """(prompt, kind, label) of what an edit of the model should leave alone (data/requests.py)."""
+        """Return (prompt, kind, label) of what an edit of the model should leave alone (data/requests.py)."""
         raise NotImplementedError
 
     @classmethod
     def captions(cls) -> Iterable[str] | None:
-        """Every caption that the model was trained with; None where nobody knows."""
+        """Return every caption that the model was trained with; None where nobody knows."""
         return None

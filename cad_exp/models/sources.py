@@ -17,7 +17,7 @@ _FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx", ".js
 
 
 def locate(path: str | Path) -> Path | None:
-    """The diffusers folder that `path` names, or None for a hub id. UserError for what can be neither."""
+    """Return the diffusers folder that `path` names, or None for a hub id. UserError for what can be neither."""
     path = str(path)
     folder = Path(MODELS.get(path).folder) if path in MODELS else resolve(path)
     if os.path.isfile(folder / INDEX):
@@ -41,7 +41,7 @@ def locate(path: str | Path) -> Path | None:
 
 
 def commit(path: str, revision: str | None) -> str | None:
-    """The commit of a hub model: the pinned one, else that of the downloaded snapshot, else the hub's; None if unknown.
+    """Return the commit of a hub model: the pinned, else the downloaded, else the hub's; None if unknown.
 
     Hub snapshots never change under their commit, so it names the weights as well as a hash of them would.
     """
@@ -59,7 +59,7 @@ def commit(path: str, revision: str | None) -> str | None:
 
 
 def weights_file(path: str | Path) -> Path:
-    """The file of `model.weights`. UserError if there is none."""
+    """Return the file of `model.weights`. UserError if there is none."""
     file = resolve(path)
     if os.path.isdir(file):
         raise UserError(f"model.weights='{path}' is a folder: give the file in it that holds the denoiser's weights")
@@ -69,7 +69,7 @@ def weights_file(path: str | Path) -> Path:
 
 
 def check_reachable(path: str, revision: str | None) -> None:
-    """Raises UserError within seconds if a hub model is neither on this machine nor to be had from the hub.
+    """Raise UserError within seconds if a hub model is neither on this machine nor to be had from the hub.
 
     Without this check a download is tried again and again, file after file, before it is given up.
     """

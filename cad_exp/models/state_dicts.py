@@ -34,7 +34,7 @@ FILLER = "__filler__"
 
 
 def overlay(denoiser: nn.Module, path: str | Path) -> int:
-    """Put the file's weights in place of the denoiser's; returns how many. UserError, nothing changed, if unfit."""
+    """Put the file's weights in place of the denoiser's; return how many. UserError, nothing changed, if unfit."""
     tensors, own = overlay_tensors(denoiser, path), denoiser.state_dict()
     with torch.no_grad():
         for name, tensor in tensors.items():
@@ -43,7 +43,7 @@ def overlay(denoiser: nn.Module, path: str | Path) -> int:
 
 
 def overlay_tensors(denoiser: nn.Module, path: str | Path) -> dict[str, Tensor]:
-    """The file's weights by the denoiser's own parameter names, on the CPU, in each parameter's type.
+    """Return the file's weights by the denoiser's parameter names, on the CPU, in each parameter's type.
 
     Raises UserError if the file is missing, is no state dict, is a LoRA, holds an unknown name, another shape or a
     number that is not finite (also after the change of type), or changes another network than the denoiser.
@@ -62,7 +62,7 @@ def overlay_tensors(denoiser: nn.Module, path: str | Path) -> dict[str, Tensor]:
 
 
 def read(file: Path) -> Mapping[str, Any]:
-    """The content of a safetensors file or of a torch file of tensors. UserError for anything else."""
+    """Read a safetensors file or a torch file of tensors. UserError for anything else."""
     try:
         content = _opened(file)
     except SafetensorError as error:
@@ -80,7 +80,7 @@ def read(file: Path) -> Mapping[str, Any]:
 
 
 def _opened(file: Path) -> Any:
-    """What the file holds, by its content and not by its suffix; None for another kind of file."""
+    """Return what the file holds, by its content and not by its suffix; None for another kind of file."""
     with open(file, "rb") as stream:
         start = stream.read(9)
         stream.seek(0)
@@ -94,8 +94,8 @@ def _opened(file: Path) -> Any:
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
-    """Tensors by dotted name; numbers, texts and lists (steps, settings, an optimiser's state) are no weights."""
-    flat = {}
+    """Return tensors by dotted name; numbers, texts and lists (steps, settings) are no weights."""
+    flat: dict[str, Tensor] = {}
     for key, value in content.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key}.")
@@ -105,17 +105,18 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
 
 
 def _named(flat: dict[str, Tensor], file: Path, denoiser: nn.Module) -> dict[str, Tensor]:
-    """Weights of the denoiser by diffusers' names."""
+    """Return weights of the denoiser by diffusers' names."""
     if any("lora" in name.lower() for name in flat):
         raise UserError(f"'{file}' is a LoRA: fuse it into its model with diffusers (fuse_lora), and give that folder")
-    own, wrapped = denoiser.state_dict(), True
-    while wrapped:  # "state_dict.", "unet.", "module.model.": layers around the names, one at a time
+    own = denoiser.state_dict()
+    wrapper: str | None = ""
+    while wrapper is not None:  # "state_dict.", "unet.", "module.model.": layers around the names, one at a time
         flat = {name: tensor for name, tensor in flat.items() if not name.startswith(BESIDE)}
         if any(name in own or name.startswith((LDM, *LDM_PARTS)) for name in flat):
             break
-        wrapped = next((w for w in WRAPPERS if any(name.startswith(f"{w}.") for name in flat)), None)
-        if wrapped:
-            flat = _unwrapped(flat, wrapped, file)
+        wrapper = next((w for w in WRAPPERS if any(name.startswith(f"{w}.") for name in flat)), None)
+        if wrapper is not None:
+            flat = _unwrapped(flat, wrapper, file)
     if any(name.startswith(LDM_PARTS) for name in flat):
         flat = {LDM + name: tensor for name, tensor in flat.items()}
     return _from_ldm(flat, denoiser) if any(name.startswith(LDM) for name in flat) else flat
@@ -132,11 +133,12 @@ def _unwrapped(flat: dict[str, Tensor], wrapper: str, file: Path) -> dict[str, T
 
 
 def _from_ldm(flat: dict[str, Tensor], denoiser: nn.Module) -> dict[str, Tensor]:
-    """CompVis names to diffusers' names, by diffusers' own converter. A name that it drops stays, to be refused."""
+    """Turn CompVis names into diffusers' names, by its own converter. A name that it drops stays, to be refused."""
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
-    convert: Callable = convert_ldm_unet_checkpoint
-    config = dict(denoiser.config)
+    convert: Callable[..., dict[str, Any]] = convert_ldm_unet_checkpoint
+    own: Any = denoiser.config
+    config = dict(own)
     if not any(name.startswith(f"{LDM}label_emb.") for name in flat):
         config |= {"addition_embed_type": None, "class_embed_type": None}  # a partial file need not have them
     # The converter counts the blocks that it sees, so that a partial file would shift them: every block gets a name.

@@ -33,4 +33,5 @@ def make_estimator(name: str, **settings: Any) -> Estimator:
 
     Raises UserError for an unknown name, and for settings that the class does not take.
     """
-    return ESTIMATORS.make({"name": name, **settings})
+    estimator: Estimator = ESTIMATORS.make({"name": name, **settings})
+    return estimator

@@ -73,7 +73,7 @@ class AblatedGradients(Estimator):
         return Scores((low + high) / 2, variance.sqrt(), facts)
 
     def _games(self, game: Game) -> list[Game]:
-        """The game that each pattern is played in: on all noisy latents, or on its share of them."""
+        """Return the game that each pattern is played in: on all noisy latents, or on its share of them."""
         share = -(-self.patterns // self.passes)
         if share == 1:
             return [game] * self.patterns
@@ -87,14 +87,17 @@ class _Moments:
         self.count, self.mean, self.squares = torch.zeros(n), torch.zeros(n), torch.zeros(n)
 
     def add(self, values: torch.Tensor, counts: torch.Tensor) -> None:
-        """values (n,); counts (n,) is 1 where the value counts and 0 elsewhere."""
+        """Take values (n,) into account where counts (n,) is 1; elsewhere it is 0."""
         self.count += counts
         step = (values - self.mean) * counts
         self.mean += step / self.count.clamp(min=1)
         self.squares += step * (values - self.mean)
 
     def variance(self, instead: _Moments | None = None) -> torch.Tensor:
-        """Of the mean (n,): with fewer than two values, by the spread of `instead`; infinite without one."""
+        """Return that of the mean (n,); infinite where fewer than two values leave it open.
+
+        instead: whose spread stands for that of fewer than two values.
+        """
         spread = self.squares / (self.count - 1).clamp(min=1)
         if instead is not None:
             spread = torch.where(self.count > 1, spread, instead.squares / (instead.count - 1).clamp(min=1))

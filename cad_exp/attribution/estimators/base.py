@@ -40,7 +40,7 @@ class Watch:
     checkpoint: Path | None = None
 
     def of(self, game: Game, passes: int) -> Game:
-        """The game whose objective's progress over its noisy latents is this one's over `passes` rounds of them."""
+        """Return the game whose objective's progress is this one's over `passes` rounds of its noisy latents."""
         if self.progress is None:
             return game
         listener, before, last = self.progress, 0, 0
@@ -72,7 +72,7 @@ class Estimator:
     requires_weights: bool = False
 
     def estimate(self, game: Game, watch: Watch = UNWATCHED) -> Scores:
-        """One score per component of the game. UserError where the estimator is not for its space."""
+        """Score every component of the game. UserError where the estimator is not for its space."""
         if not self.fits(game.space):
             fit = " or ".join(f"granularity={name}" for name, cls in GRANULARITIES.items() if self.fits(cls))
             raise UserError(f"estimator {self.name} is not for granularity {game.space.name}: use {fit}")
@@ -80,7 +80,7 @@ class Estimator:
 
     @classmethod
     def fits(cls, space: ComponentSpace | type[Granularity]) -> bool:
-        """Whether it can score the components of a space, or of a granularity."""
+        """Return whether it can score the components of a space, or of a granularity."""
         return space.scale <= cls.scale and (space.of_weights or not cls.requires_weights)
 
     def _estimate(self, game: Game, watch: Watch) -> Scores:

@@ -34,7 +34,7 @@ class AblationEstimator(Estimator):
         settings: dict[str, Any],
         checkpoint: Path | None,
     ) -> Tensor:
-        """J (number,) fp64 at the gates that `rows(start, stop)` gives, (stop - start, n).
+        """Return J (number,) fp64 at the gates that `rows(start, stop)` gives, (stop - start, n).
 
         settings: all that decides the rows. UserError if the checkpoint belongs to other ones or to another game.
         """
@@ -54,7 +54,7 @@ class AblationEstimator(Estimator):
 
 
 def _resumed(identity: dict[str, Any], checkpoint: Path | None) -> Tensor:
-    """What an earlier run has finished; NaN for the rest."""
+    """Return what an earlier run has finished; NaN for the rest."""
     empty = torch.full((identity["number"],), torch.nan, dtype=torch.float64)
     if checkpoint is None or distributed.agree(not Path(checkpoint).is_file()):
         return empty

@@ -60,13 +60,14 @@ class Fit:
     r2: float | None
 
     def predict(self, x: Tensor) -> Tensor:
-        """(R, n) bool to (R,) fp64."""
+        """Return y (R,) fp64 of x (R, n) bool."""
         parts = range(0, x.shape[1], CHUNK)
-        return self.offset + sum(x[:, a : a + CHUNK].double() @ self.slopes[a : a + CHUNK] for a in parts)
+        products = (x[:, a : a + CHUNK].double() @ self.slopes[a : a + CHUNK] for a in parts)
+        return self.offset + sum(products, start=self.slopes.new_zeros(len(x)))
 
 
 def ridge_regression(x: Tensor, y: Tensor, ridge: float | None = None) -> Fit:
-    """Least squares of y (M,) fp64 on x (M, n) bool, with an offset and the penalty ridge * |slopes|^2.
+    """Fit y (M,) fp64 to x (M, n) bool by least squares, with an offset and the penalty ridge * |slopes|^2.
 
     Closed form by the singular values of x. ridge=None: the penalty on a grid with the least generalised
     cross-validation error (Golub, Heath, Wahba 1979).
@@ -80,7 +81,7 @@ def ridge_regression(x: Tensor, y: Tensor, ridge: float | None = None) -> Fit:
     outside = (total - scores.square().sum()).clamp(min=0)  # what no slopes can explain
 
     def misfit(penalty: float) -> tuple[float, float]:
-        """The sum of squared residuals, and the degrees of freedom that are left."""
+        """Return the sum of squared residuals, and the degrees of freedom that are left."""
         shrunk = penalty / (squares + penalty)
         rss = (scores * shrunk).square().sum() + outside
         return rss.item(), max((len(x) - 1 - (1 - shrunk).sum()).item(), 1e-6)
@@ -100,7 +101,7 @@ def ridge_regression(x: Tensor, y: Tensor, ridge: float | None = None) -> Fit:
 
 
 def _decompose(x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """Right singular vectors (n, k) and singular values (k,), all above 0, of x (M, n) - mean (n,), in fp64.
+    """Return right singular vectors (n, k) and singular values (k,) > 0 of x (M, n) - mean (n,), in fp64.
 
     By the eigenvalues of the smaller Gram matrix; the larger is never formed, nor all of a wide x as floats.
     """

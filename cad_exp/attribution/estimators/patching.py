@@ -51,12 +51,14 @@ class ActivationPatching(LeaveOneOut):
                 f"objective {game.objective.name} is flat at the base prompt's run, so first_order=true sees nothing "
                 "there: use objective=projection, or first_order=false"
             )
-        scores = self._losses(Game(BaseRun(game.objective), game.space), watch)
-        facts |= {"base_run": scores.intact, "total_effect": game.intact - scores.intact}
+        run = Game(BaseRun(game.objective), game.space)
+        scores = self._losses(run, watch)
+        base = run.intact if scores.intact is None else scores.intact
+        facts |= {"base_run": base, "total_effect": game.intact - base}
         return Scores(-scores.values, scores.errors, scores.facts | facts, game.intact)
 
     def _losses(self, run: Game, watch: Watch) -> Scores:
-        """J(run) - J(run, one component swapped), (n,) fp32, exactly or by the gradient; with J(run)."""
+        """Return J(run) - J(run, one component swapped), (n,) fp32, exactly or by the gradient; with J(run)."""
         if not self.first_order:
             return super()._estimate(run, watch)
         value, gradient = watch.of(run, 1).value_and_gradient()
@@ -82,6 +84,8 @@ class BaseRun(Objective):
         self.ablation = Ablation("resample", of.model, of.latents, of.batch_size, **swapped)
 
     def loss(self, batch: NoisyLatents, predict: Predict) -> Tensor:
+        """Return the objective's own loss (B,), with the two prompts' predictions swapped."""
+
         def swapped(batch: NoisyLatents, condition: Condition) -> Tensor:
             if condition is self.concept:
                 return predict(batch, self.neutral)

@@ -11,7 +11,7 @@ from cad_exp.utils.errors import UserError
 
 
 def stratified(n: int, rates: Sequence[float], number: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """`number` gates (n,) of 0 and 1, one after the other; the rates in (0, 1) take turns.
+    """Yield `number` gates (n,) of 0 and 1, one after the other; the rates in (0, 1) take turns.
 
     Each pattern takes its share from a stream of shuffled decks of all components, so no component is ablated twice
     before all others have been ablated once. Raises UserError for a rate that is out of range.
@@ -33,7 +33,7 @@ def stratified(n: int, rates: Sequence[float], number: int, generator: torch.Gen
 
 
 def balanced(n: int, rate: float, number: int, generator: torch.Generator) -> Tensor:
-    """Gates (number, n) bool: independent columns, each with a share `rate` in (0, 1) of ablated rows, False.
+    """Draw gates (number, n) bool: independent columns, each with a share `rate` in (0, 1) of ablated rows, False.
 
     At least one row of each column is ablated. Unlike in `stratified`, the rows differ in size, as independent draws.
     Raises UserError for a rate that is out of range.

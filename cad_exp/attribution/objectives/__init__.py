@@ -34,7 +34,7 @@ def formula_name(settings: Mapping[str, Any]) -> str:
 
 
 def retained_prompts(settings: dict[str, Any], concept: dict[str, Any]) -> list[str]:
-    """The prompts of `objective.retain` but for those that ask for the concept itself; none where nothing is retained.
+    """Return the prompts of `objective.retain` but for those that ask for the concept itself.
 
     settings, concept: the groups `objective` and `concept` of a config.
     """

@@ -7,6 +7,7 @@ score dJ/dgate says that the component helps the concept, a negative one that it
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from copy import copy
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -79,36 +80,36 @@ class Objective:
 
     @classmethod
     def formula(cls, settings: dict[str, Any]) -> "type[Objective]":
-        """The class whose loss counts: itself, unless it is made of others."""
+        """Return the class whose loss counts: itself, unless it is made of others."""
         return cls
 
     @classmethod
     def check(cls, context: dict[str, Any]) -> None:
-        """Raises UserError if this objective cannot do with the context, before any noisy latent is sampled."""
+        """Raise UserError if this objective cannot do with the context, before any noisy latent is sampled."""
 
     @classmethod
     def check_settings(cls, settings: dict[str, Any], context: dict[str, Any], retained: list[str]) -> None:
-        """Raises UserError if the group `objective` of a config does not fit the context and the retained prompts."""
+        """Raise UserError if a config's group `objective` does not fit the context and the retained prompts."""
         cls.check(context)
 
     @classmethod
     def about(cls, context: dict[str, Any], prompt: str) -> dict[str, Any]:
-        """The context of the same objective for another prompt than the concept's. UserError if there is none."""
+        """Return the context of the same objective for another prompt than the concept's. UserError for none."""
         return dict(context)
 
     def loss(self, batch: NoisyLatents, predict: Predict) -> Tensor:
-        """J of every noisy latent, (B,); `predict(batch, condition)` gives the gated network's output (B, C, h, w)."""
+        """Return J (B,) of noisy latents; `predict(batch, condition)` gives the gated network's output (B, C, h, w)."""
         raise NotImplementedError
 
     @torch.no_grad()
     def value(self, space: ComponentSpace | None = None, gates: Tensor | None = None) -> float:
-        """J at gates (n,) of the space, averaged over the noisy latents; without them that of the intact model."""
+        """Return J at gates (n,) of the space, averaged over the noisy latents; without them the intact model's."""
         gating = None if space is None or gates is None else space.gating(self.model, gates.detach())
         return self._run(gating, differentiate=False)
 
     @torch.no_grad()
     def values(self, space: ComponentSpace, gates: Tensor) -> Tensor:
-        """J (A,) fp64 on the CPU of A different ablations at once, averaged over the noisy latents.
+        """Return J (A,) fp64 on the CPU of A different ablations at once, averaged over the noisy latents.
 
         gates: (A, n), one row per ablation, of a space whose rows can have gates of their own. Equals A calls of
         `value`, but the rows of one forward pass belong to different ablations, and each pass starts at the first
@@ -124,17 +125,16 @@ class Objective:
             passes: list[IntactPass] = []  # one for every prediction that the loss asks for
             chunk = chunk.to(self.model.device)
             removed = self.ablation.replacements(chunk, gating.taps)
-            self.loss(chunk, lambda batch, condition, kept=passes: self._keep(batch, condition, gating.changed, kept))
+            self.loss(chunk, partial(self._keep, modules=gating.changed, passes=passes))
             # Sorted by their first change, so that a batch of ablations has as much in common as can be.
             starts, order = passes[0].starts(gating.changed).sort(stable=True)
             for first in range(0, ablations * len(chunk), self.batch_size):
                 rows = torch.arange(first, min(first + self.batch_size, ablations * len(chunk)))
                 ablation, latent = order[rows // len(chunk)], rows % len(chunk)
                 part = gating[ablation]
-                instead = of_rows(
-                    {tap.module: removed[tap.module] for tap in part.taps if tap.module in removed}, latent
-                )
-                predict = self._ablated(part, part.ready(instead), passes, float(starts[first // len(chunk)]), latent)
+                own = {tap.module: removed[tap.module] for tap in part.taps if tap.module in removed}
+                start = float(starts[first // len(chunk)])
+                predict = self._ablated(part, part.ready(of_rows(own, latent)), passes, start, latent)
                 losses = self.loss(chunk[latent], predict)
                 totals.index_add_(0, ablation, losses.double().cpu() / len(self.latents))
                 done += len(rows)
@@ -145,7 +145,7 @@ class Objective:
     def _ablated(
         self, part: RowGating, ready: Ready, passes: Sequence[IntactPass], start: float, latent: Tensor
     ) -> Predict:
-        """A `predict` each row of which has its own gates, and which computes only what comes after `start`."""
+        """Return a `predict` whose rows have their own gates, and which computes only what comes after `start`."""
         replayed = iter(passes)
 
         def predict(batch: NoisyLatents, condition: Condition) -> Tensor:
@@ -157,7 +157,7 @@ class Objective:
     def _keep(
         self, batch: NoisyLatents, condition: Condition, modules: Iterable[str], passes: list[IntactPass]
     ) -> Tensor:
-        """The intact network's prediction; what its modules returned is appended to `passes`."""
+        """Return the intact network's prediction; append what its modules returned to `passes`."""
         passes.append(IntactPass())
         with passes[-1].record(self.model.denoiser, [name for name in modules if not is_text(name)]):
             prediction = self.model.predict(batch.x, batch.t, condition)
@@ -165,7 +165,7 @@ class Objective:
         return prediction
 
     def _predict(self, batch: NoisyLatents, condition: Condition, text: bool, ready: Ready, rows: int = 1) -> Tensor:
-        """The network's output under gates; text: whether they change what the text encoders say of the prompt."""
+        """Return the network's output under gates; text: whether they change what the text encoders say."""
         with ready():
             if text:
                 prompt = self.latents.prompt if condition is self.concept else self.latents.base_prompt
@@ -173,7 +173,7 @@ class Objective:
             return self.model.predict(batch.x, batch.t, condition)
 
     def value_and_gradient(self, space: ComponentSpace, gates: Tensor) -> tuple[float, Slopes]:
-        """J at gates (n,) and dJ/dgate by place (`space.join` makes (n,) of it), fp32 on the CPU."""
+        """Return J at gates (n,) and dJ/dgate by place (`space.join` makes (n,) of it), fp32 on the CPU."""
         gating = space.gating(self.model, gates.detach())
         gating.differentiate()
         with torch.enable_grad():
@@ -181,13 +181,13 @@ class Objective:
         return value, gating.slopes()
 
     def reporting(self, progress: Progress | None) -> Self:
-        """This objective, whose progress goes to another listener."""
+        """Return this objective, whose progress goes to another listener."""
         part = copy(self)
         part.progress = progress
         return part
 
     def with_ablation(self, ablation: str | Ablation) -> Self:
-        """This objective, where something else takes an ablated component's place."""
+        """Return this objective, where something else takes an ablated component's place."""
         if ablation in (self.ablation, self.ablation.name):
             return self
         part = copy(self)
@@ -197,29 +197,25 @@ class Objective:
         return part
 
     def deal(self, number: int, seed: int = 0) -> "Sequence[Objective]":
-        """This objective on `number` shares of its noisy latents, shuffled and dealt in turn; no share is empty."""
+        """Deal the noisy latents, shuffled, in turn: this objective on each of `number` shares; no share is empty."""
         order = torch.randperm(len(self.latents), generator=torch.Generator().manual_seed(seed))
         return [self._on(order[first::number]) for first in range(min(number, len(order)))]
 
     def _on(self, rows: Tensor) -> "Objective":
-        """This objective on some of its noisy latents; what replaces ablated components stays that of all of them."""
+        """Return this objective on some noisy latents; what replaces ablated components stays that of all of them."""
         part = copy(self)
         part.latents = self.latents[rows.sort().values]
         return part
 
     def _run(self, gating: Gating | None, differentiate: bool) -> float:
-        """J under gates, or intact; gradients add up in the gating."""
+        """Return J under gates, or intact; gradients add up in the gating."""
         total, done = 0.0, 0
         for batch in distributed.share(list(self.latents.batches(self.batch_size))):
             batch = batch.to(self.model.device)
             ready: Ready = nullcontext
             if gating is not None:
                 ready = gating.ready(self.ablation.replacements(batch, gating.taps))
-            text = gating is not None and gating.text
-
-            def predict(batch: NoisyLatents, condition: Condition, text: bool = text, ready: Ready = ready) -> Tensor:
-                return self._predict(batch, condition, text, ready)
-
+            predict = partial(self._predict, text=gating is not None and gating.text, ready=ready)
             loss = self.loss(batch, predict).sum() / len(self.latents)
             if differentiate:
                 loss.backward()

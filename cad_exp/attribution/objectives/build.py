@@ -20,29 +20,32 @@ def make_objective(
     context: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Objective:
-    """An objective by name (`erase`, `projection`, ...), or by `_target_`, with the settings of its config.
+    """Make an objective by name (`erase`, `projection`, ...), or by `_target_`, with the settings of its config.
 
     context: what no config of an objective can hold: `judge` (of cad_exp.evaluation.judges) for clip and judge, `kind`
     and `label` of the concept for judge, `retained` (a list of NoisyLatents, one for each prompt to retain) for
     contrast; what it does not take is ignored. Raises UserError for an unknown name, unfit noisy latents, a missing
     judge or label.
     """
-    cls = OBJECTIVES.of({"name": name, **settings})
+    cls: type[Objective] = OBJECTIVES.of({"name": name, **settings})
     own = {key: value for key, value in settings.items() if key not in RESERVED}
     return cls.make(model, latents, batch_size, progress, context or {}, **own)
 
 
 def formula(settings: dict[str, Any]) -> type[Objective]:
-    """The class of the group `objective` of a config; of a contrast that of its parts. UserError for unknown names.
+    """Return the class of the group `objective` of a config; of a contrast that of its parts.
+
+    Raises UserError for unknown names.
 
     `formula(...).latents_kind` says which noisy latents are needed, `"judge" in formula(...).context` whether a judge
     is.
     """
-    return OBJECTIVES.of(settings).formula(settings)
+    cls: type[Objective] = OBJECTIVES.of(settings)
+    return cls.formula(settings)
 
 
 def check(settings: dict[str, Any], concept: dict[str, Any], judge: Any = None) -> None:
-    """Raises UserError if a config's objective cannot do with this concept and judge, before noisy latents are sampled.
+    """Raise UserError if a config's objective cannot do with this concept and judge, before latents are sampled.
 
     settings, concept: the groups `objective` and `concept` of a config.
     """

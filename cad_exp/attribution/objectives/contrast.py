@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from typing import Any, Self
+from functools import reduce
+from typing import Any, Self, TypeVar
 
+import torch
 from torch import Tensor
 
 from cad_exp.attribution.objectives import OBJECTIVES
@@ -14,6 +16,7 @@ from cad_exp.interventions.spaces import ComponentSpace
 from cad_exp.models.pipeline import DiffusionModel, Progress
 from cad_exp.utils.errors import UserError, choose
 
+Answer = TypeVar("Answer")
 OF = "projection"  # the formula of its parts, where none is named
 NOTHING = "objective contrast needs something to keep: give objective.retain=[PROMPT, ...]"
 
@@ -40,7 +43,7 @@ class Contrast(Objective):
                 f"objective.weight has {len(weights)} numbers for {len(retained)} prompts to retain: give one for "
                 "each, or one for all"
             )
-        self.parts = [concept, *(part.with_ablation(concept.ablation) for part in retained)]
+        self.members = [concept, *(part.with_ablation(concept.ablation) for part in retained)]
         self.shares = [1.0, *(-float(number) / len(retained) for number in weights)]
         self.model, self.latents, self.batch_size = concept.model, concept.latents, concept.batch_size
         self.concept, self.neutral, self.ablation = concept.concept, concept.neutral, concept.ablation
@@ -48,8 +51,10 @@ class Contrast(Objective):
 
     @classmethod
     def formula(cls, settings: dict[str, Any]) -> type[Objective]:
+        """Return the class of its parts. UserError for an unknown name, and for a contrast."""
         others = [name for name in OBJECTIVES if name != cls.name]
-        return OBJECTIVES.get(choose(settings.get("of", OF), others, "objective in objective.of"))
+        part: type[Objective] = OBJECTIVES.get(choose(settings.get("of", OF), others, "objective in objective.of"))
+        return part
 
     @classmethod
     def make(
@@ -65,7 +70,7 @@ class Contrast(Objective):
         base_prompt: str = "",
         **settings: Any,
     ) -> "Contrast":
-        """One objective `of` for the concept's noisy latents, and one for each of context["retained"].
+        """Make one objective `of` for the concept's noisy latents, and one for each of context["retained"].
 
         retain and base_prompt say which noisy latents the stages sample; here the noisy latents themselves count.
         """
@@ -79,6 +84,7 @@ class Contrast(Objective):
 
     @classmethod
     def check_settings(cls, settings: dict[str, Any], context: dict[str, Any], retained: list[str]) -> None:
+        """Raise UserError if the parts do not fit the context, or if there is nothing to retain."""
         part = cls.formula(settings)
         part.check(context)
         if not retained:
@@ -87,14 +93,17 @@ class Contrast(Objective):
             part.about(context, prompt)
 
     def value(self, space: ComponentSpace | None = None, gates: Tensor | None = None) -> float:
+        """Return J at gates (n,) of the space; without them that of the intact model."""
         values = self._ask(lambda part: part.value(space, gates))
         return sum(share * value for share, value in zip(self.shares, values, strict=True))
 
     def values(self, space: ComponentSpace, gates: Tensor) -> Tensor:
+        """Return J (A,) fp64 on the CPU of A ablations at once: gates (A, n)."""
         values = self._ask(lambda part: part.values(space, gates))
-        return sum(share * value for share, value in zip(self.shares, values, strict=True))
+        return reduce(torch.add, (share * value for share, value in zip(self.shares, values, strict=True)))
 
     def value_and_gradient(self, space: ComponentSpace, gates: Tensor) -> tuple[float, Slopes]:
+        """Return J at gates (n,) and dJ/dgate by place, fp32 on the CPU."""
         total: Slopes = {}
         value = 0.0
         found = iter(self._ask(lambda part: part.value_and_gradient(space, gates)))
@@ -105,26 +114,31 @@ class Contrast(Objective):
         return value, total
 
     def with_ablation(self, ablation: str | Ablation) -> Self:
-        first, *retained = self.parts
+        """Return this contrast, where something else takes an ablated component's place in every part."""
+        first, *retained = self.members
         first = first.with_ablation(ablation)
         found = self._of([first, *(part.with_ablation(first.ablation) for part in retained)])
         found.ablation = first.ablation
         return found
 
     def deal(self, number: int, seed: int = 0) -> Sequence[Objective]:
-        number = min(number, *(len(part.latents) for part in self.parts))
-        return [self._of(parts) for parts in zip(*(part.deal(number, seed) for part in self.parts), strict=True)]
+        """Deal every part's noisy latents: a contrast on each of `number` shares, or fewer where a part has fewer."""
+        number = min(number, *(len(part.latents) for part in self.members))
+        return [self._of(parts) for parts in zip(*(part.deal(number, seed) for part in self.members), strict=True)]
 
     def _of(self, parts: Sequence[Objective]) -> Self:
-        """The same contrast of other parts."""
+        """Return the same contrast of other parts."""
         dealt = copy(self)
-        dealt.parts, dealt.latents = list(parts), parts[0].latents
+        dealt.members, dealt.latents = list(parts), parts[0].latents
         return dealt
 
-    def _ask(self, question: Callable[[Objective], Any]) -> list[Any]:
-        """Every part's answer; their progress, together, is told as progress over the concept's own noisy latents."""
-        sizes, answers, told = [len(part.latents) for part in self.parts], [], 0
-        for number, part in enumerate(self.parts):
+    def _ask(self, question: Callable[[Objective], Answer]) -> list[Answer]:
+        """Return every part's answer; tell their common progress as one over the concept's own noisy latents."""
+        if self.progress is None:
+            return [question(part.reporting(None)) for part in self.members]
+        listener, told = self.progress, 0
+        sizes, answers = [len(part.latents) for part in self.members], []
+        for number, part in enumerate(self.members):
 
             def report(done: int, total: int, before: int = sum(sizes[:number]), size: int = sizes[number]) -> None:
                 nonlocal told
@@ -132,7 +146,7 @@ class Contrast(Objective):
                 now = (before * rounds + done) * sizes[0] // sum(sizes)
                 if now > told:  # a listener takes a number that does not grow for the next round's
                     told = now
-                    self.progress(now, rounds * sizes[0])
+                    listener(now, rounds * sizes[0])
 
-            answers.append(question(part.reporting(report if self.progress else None)))
+            answers.append(question(part.reporting(report)))
         return answers

@@ -53,12 +53,14 @@ class ImageObjective(Objective):
 
     @classmethod
     def check(cls, context: dict[str, Any]) -> None:
+        """Raise UserError if there is no judge."""
         if context.get("judge") is None:
             raise UserError(
                 f"objective {cls.name} needs a judge and this model has none: choose judge=..., or objective=erase"
             )
 
     def loss(self, batch: NoisyLatents, predict: Predict) -> Tensor:
+        """Return the score (B,) of the pictures that the gated network's predictions imply."""
         prediction = predict(batch, self.concept)
         if self.guidance != 1:
             base = predict(batch, self.neutral)
@@ -66,7 +68,7 @@ class ImageObjective(Objective):
         return self.score(self.model.decode(self.model.predicted_x0(batch.x, batch.t, prediction)))
 
     def score(self, images: Tensor) -> Tensor:
-        """What the judge says (B,) of images (B, 3, H, W) in 0..1; differentiable."""
+        """Return what the judge says (B,) of images (B, 3, H, W) in 0..1; differentiable."""
         raise NotImplementedError
 
 
@@ -76,7 +78,9 @@ class ClipSimilarity(ImageObjective):
     name, asks = "clip", ("clip",)
 
     def score(self, images: Tensor) -> Tensor:
-        return self.judge.similarity(images, self.latents.prompt)
+        """Return the cosine (B,) in -1..1 of CLIP's embeddings of each image and the concept's prompt."""
+        similarity: Tensor = self.judge.similarity(images, self.latents.prompt)
+        return similarity
 
 
 class JudgeLogit(ImageObjective):
@@ -86,6 +90,7 @@ class JudgeLogit(ImageObjective):
 
     @classmethod
     def check(cls, context: dict[str, Any]) -> None:
+        """Raise UserError if there is no judge, or if it does not know the concept's label."""
         super().check(context)
         kind, label = context.get("kind"), context.get("label")
         if not kind or not label:
@@ -98,8 +103,11 @@ class JudgeLogit(ImageObjective):
 
     @classmethod
     def about(cls, context: dict[str, Any], prompt: str) -> dict[str, Any]:
+        """Return the context with the kind and label that a prompt asks for."""
         kind, label = context["judge"].question(prompt)
         return context | {"kind": kind, "label": label}
 
     def score(self, images: Tensor) -> Tensor:
-        return self.judge.log_odds(images, self.kind, self.label)
+        """Return the log odds (B,) of the concept's label in each image."""
+        log_odds: Tensor = self.judge.log_odds(images, self.kind, self.label)
+        return log_odds

@@ -12,7 +12,8 @@ class Erase(Objective):
     name, needs, flat_at_base = "erase", ("base",), True
 
     def loss(self, batch: NoisyLatents, predict: Predict) -> Tensor:
-        return (predict(batch, self.concept) - batch.base).square().flatten(1).mean(1)
+        """Return the squared distance (B,) of the concept's prediction from the intact model's for the base prompt."""
+        return (predict(batch, self.concept) - _given(batch.base)).square().flatten(1).mean(1)
 
 
 class Amplify(Objective):
@@ -21,7 +22,8 @@ class Amplify(Objective):
     name, latents_kind, needs = "amplify", "noised", ("target",)
 
     def loss(self, batch: NoisyLatents, predict: Predict) -> Tensor:
-        return -(predict(batch, self.concept) - batch.target).square().flatten(1).mean(1)
+        """Return the negative squared error (B,) of the concept's prediction."""
+        return -(predict(batch, self.concept) - _given(batch.target)).square().flatten(1).mean(1)
 
 
 class Projection(Objective):
@@ -33,7 +35,8 @@ class Projection(Objective):
     name, needs = "projection", ("base", "cond")
 
     def loss(self, batch: NoisyLatents, predict: Predict) -> Tensor:
-        direction = (batch.cond - batch.base).flatten(1)
+        """Return the share (B,) of the intact model's guidance that is left in its own direction."""
+        direction = (_given(batch.cond) - _given(batch.base)).flatten(1)
         change = (predict(batch, self.concept) - predict(batch, self.neutral)).flatten(1)
         # A noisy latent where the prompts agree (d = 0) has no direction to lose; the floor makes it count 0 and not
         # NaN.
@@ -49,4 +52,12 @@ class GuidanceNorm(Objective):
     name, flat_at_base = "guidance_norm", True
 
     def loss(self, batch: NoisyLatents, predict: Predict) -> Tensor:
+        """Return the squared length (B,) of the edited model's own guidance."""
         return (predict(batch, self.concept) - predict(batch, self.neutral)).square().flatten(1).mean(1)
+
+
+def _given(tensor: Tensor | None) -> Tensor:
+    """Return a tensor that the noisy latents have, because the objective `needs` it. ValueError if they do not."""
+    if tensor is None:
+        raise ValueError("the noisy latents lack a tensor that the objective needs")
+    return tensor

@@ -48,12 +48,12 @@ _COMMON = ("name", TARGET, "sign", "factor", "ratio", "count", "scope", "roundin
 
 
 def own_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """What the group `edit` of a config holds for its method alone."""
+    """Return what the group `edit` of a config holds for its method alone."""
     return {key: value for key, value in settings.items() if key not in _COMMON}
 
 
 def needs_scores(settings: dict[str, Any]) -> bool:
-    """Whether the method of the group `edit` chooses components by their scores; ours are not loaded for that."""
+    """Return whether the method of the group `edit` chooses components by scores; ours are not loaded for that."""
     facts = METHODS.where(chosen(settings)).facts
     return bool(facts["scored"]) if facts else hasattr(METHODS.of(settings), "select")
 
@@ -71,7 +71,7 @@ def make_edit(
     rounding: str = "ceil",
     **own: Any,
 ) -> Edit:
-    """The edit of a method that chooses components by their scores: its name, or `_target_`, and its budget.
+    """Make the edit of a method that chooses components by scores: its name, or `_target_`, and its budget.
 
     `amplify` takes negative components, `random` as many as `erase`, `none` none, the others of this package positive
     ones: what differs between those is whose scores the attribution holds. UserError for a method of another kind.
@@ -81,7 +81,7 @@ def make_edit(
         raise UserError(f"edit {name} chooses no components by scores: give its whole config, with edit={name}")
     budget = {"ratio": ratio, "count": count, "scope": scope, "factor": factor, "kinds": kinds, "rounding": rounding}
     settings = fitting(method.select, own_settings(own), f"edit {name}", 4)
-    edit = method.select(attribution, granularity, seed, budget, **settings)
+    edit: Edit = method.select(attribution, granularity, seed, budget, **settings)
     edit.meta["edit"] = name
     return edit
 
@@ -89,14 +89,14 @@ def make_edit(
 def replace_weights(
     settings: dict[str, Any], model: DiffusionModel, draft: Path | None = None, progress: Progress | None = None
 ) -> Edit:
-    """The edit that a method makes of a model without scores; `settings` is the group `edit` of a config.
+    """Make the edit of a method that needs no scores; `settings` is the group `edit` of a config.
 
     draft: a file in which one that trains keeps what it has finished, and from which it goes on; None: nowhere.
     progress(done, total) counts its steps. UserError for settings that it does not take, or a model that it is not for.
     """
     method, own = METHODS.of(settings), own_settings(settings)
     make = getattr(method, "edit", method)
-    edit = make(model, **fitting(make, own, f"edit {settings['name']}", 1), **_offered(make, draft, progress))
+    edit: Edit = make(model, **fitting(make, own, f"edit {settings['name']}", 1), **_offered(make, draft, progress))
     old = {parameter: model.denoiser.get_parameter(parameter).detach().cpu() for parameter in edit.replaced}
     if edit.steering:
         edit.meta["acts"] = chosen(settings)
@@ -113,6 +113,6 @@ def replace_weights(
 
 
 def _offered(make: Any, draft: Path | None, progress: Progress | None) -> dict[str, Any]:
-    """Those of the file of an unfinished training and the progress that a method takes."""
+    """Return those of the draft file and the progress that a method takes."""
     offered = {"draft": draft, "progress": progress}
     return {key: value for key, value in offered.items() if key in signature(make).parameters}

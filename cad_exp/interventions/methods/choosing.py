@@ -13,6 +13,7 @@ class Erase:
 
     @staticmethod
     def select(attribution: Scored, granularity: str, seed: int, budget: dict[str, Any]) -> Edit:
+        """Choose the components with the highest scores, within the budget."""
         return select(attribution, granularity, "positive", **budget)
 
 
@@ -21,6 +22,7 @@ class Amplify:
 
     @staticmethod
     def select(attribution: Scored, granularity: str, seed: int, budget: dict[str, Any]) -> Edit:
+        """Choose the components with the lowest scores, within the budget."""
         return select(attribution, granularity, "negative", **budget)
 
 
@@ -29,6 +31,7 @@ class Random:
 
     @staticmethod
     def select(attribution: Scored, granularity: str, seed: int, budget: dict[str, Any]) -> Edit:
+        """Draw as many components as `Erase` chooses, by the seed."""
         return random_edit(Erase.select(attribution, granularity, seed, budget), attribution, granularity, seed)
 
 
@@ -37,4 +40,5 @@ class Nothing:
 
     @staticmethod
     def select(attribution: Scored, granularity: str, seed: int, budget: dict[str, Any]) -> Edit:
+        """Choose no component; the budget does not count."""
         return no_edit(attribution)

@@ -38,7 +38,7 @@ def esd(
     draft: Path | None = None,
     progress: Progress | None = None,
 ) -> Edit:
-    """Adam on || eps_w(x_t, c) - [eps(x_t, base) - eta (eps(x_t, c) - eps(x_t, base))] ||^2 (the paper's section 4).
+    """Minimise || eps_w(x_t, c) - [eps(x_t, base) - eta (eps(x_t, c) - eps(x_t, base))] ||^2 by Adam (section 4).
 
     eps is the intact model, c the prompt, base the guide (the paper: the empty prompt), eta = negative_guidance. Each
     step sees batch_size latents x_t of new trajectories of the intact model, guided to the concept and stopped at a
@@ -73,7 +73,7 @@ def esd(
 
 
 def trained(denoiser: nn.Module, method: str) -> list[str]:
-    """Names of the parameters that a method trains, found by class. UserError if the network has none of them."""
+    """Return the names of the parameters that a method trains, found by class. UserError if there are none."""
     choose(method, METHODS, "edit.method")
     if method in ("esd-x", "esd-x-strict"):
         cross_attentions(denoiser)  # says what to do where there is none
@@ -93,7 +93,7 @@ def trained(denoiser: nn.Module, method: str) -> list[str]:
 def latents(
     model: DiffusionModel, prompt: str, guide: str, first: int, size: int, steps: int, guidance: float, seed: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """x_t, t and the intact predictions (under prompt and guide) for AHEAD training steps, `size` of each.
+    """Yield x_t, t and the intact predictions (under prompt and guide) for AHEAD training steps, `size` of each.
 
     What step number `first` sees depends on the seed and the number alone: a training can go on where it stopped.
     """
@@ -122,7 +122,7 @@ def _step(
     condition: Condition,
     target: Tensor,
 ) -> Tensor:
-    """One step of Adam; the loss before it."""
+    """Take one step of Adam; return the loss before it."""
     optimizer.zero_grad(set_to_none=True)
     weights = {name: value.to(model.denoiser.get_parameter(name).dtype) for name, value in values.items()}
     loss = (model.predict(x, t, condition, weights) - target).square().mean()
@@ -132,7 +132,7 @@ def _step(
 
 
 def _keep(draft: Path, names: list[str], values: list[Tensor], optimizer: torch.optim.Adam, done: int) -> None:
-    """Everything that the next step depends on, in one file."""
+    """Write everything that the next step depends on, in one file."""
     tensors = {f"value:{name}": value for name, value in zip(names, values, strict=True)}
     for name, value in zip(names, values, strict=True):
         tensors |= {f"{key}:{name}": part for key, part in optimizer.state.get(value, {}).items()}

@@ -15,12 +15,13 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from cad_exp.interventions.edit import Edit
+from cad_exp.interventions.networks import Networks, weight_of
 from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.utils.errors import UserError
 
 
 def cross_attentions(denoiser: nn.Module) -> dict[str, Attention]:
-    """Name -> every attention of the image to the text.
+    """Return every attention of the image to the text, by name.
 
     UserError for joint attention (SD3, FLUX), whose keys and values serve text and image at once.
     """
@@ -34,7 +35,7 @@ def cross_attentions(denoiser: nn.Module) -> dict[str, Attention]:
 
 
 def projections(denoiser: nn.Module) -> list[str]:
-    """Names of the Linears that make keys and values of the text, all of one width. UserError if there are none."""
+    """Return the names of the Linears that make keys and values of the text, all of one width. UserError for none."""
     names = [f"{name}.{part}" for name in cross_attentions(denoiser) for part in ("to_k", "to_v")]
     modules = [denoiser.get_submodule(name) for name in names]
     if not all(isinstance(m, nn.Linear) for m in modules) or len({m.in_features for m in modules}) > 1:
@@ -44,7 +45,10 @@ def projections(denoiser: nn.Module) -> list[str]:
 
 @torch.no_grad()
 def texts(model: DiffusionModel, prompts: Sequence[str]) -> list[Tensor]:
-    """Per prompt the (L, D) fp64 vectors that every key and value projection sees, on the CPU; one pass each."""
+    """Return, for each prompt, the vectors (L, D) fp64 that every key and value projection sees, on the CPU.
+
+    One pass each. UserError if the layers see the text differently.
+    """
     names = [name for name in projections(model.denoiser) if name.endswith("to_k")]
     found, x = [], model.noise_like([0])
     for prompt in prompts:
@@ -66,7 +70,7 @@ def _row(states: Tensor) -> Tensor:
 
 
 def last_word(model: DiffusionModel, prompt: str) -> int:
-    """Position of the last word's last token; of an empty prompt that of the start token, 0.
+    """Return the position of the last word's last token; of an empty prompt that of the start token, 0.
 
     The position before the end token, which CLIP's and T5's tokenizers both write.
     """
@@ -74,7 +78,7 @@ def last_word(model: DiffusionModel, prompt: str) -> int:
 
 
 def closed_form(pairs: Sequence[tuple[Tensor, Tensor, float]], lamb: float) -> Tensor:
-    """The (D, D) fp64 matrix T of Unified Concept Editing: the new weight of every projection is W T.
+    """Return the matrix T (D, D) fp64 of Unified Concept Editing: the new weight of every projection is W T.
 
     pairs: (c (n, D), target (n, D), scale); the edited W takes each c to where the old one takes its target; c with
     itself as target is preserved. UCE (arXiv 2308.14761, eq. 7), with v* = W c*:
@@ -89,13 +93,17 @@ def closed_form(pairs: Sequence[tuple[Tensor, Tensor, float]], lamb: float) -> T
     for context, target, scale in pairs:
         gram += scale * context.T @ context
         wanted += scale * target.T @ context
-    return torch.linalg.solve(gram, wanted.T).T
+    solution: Tensor = torch.linalg.solve(gram, wanted.T)
+    return solution.T
 
 
 def replace(model: DiffusionModel, transform: Tensor, meta: dict[str, Any]) -> Edit:
-    """The edit that makes W T of every key and value projection W: products in fp64, kept in the model's precision."""
-    new = {}
+    """Make the edit that puts W T in place of every key and value projection W.
+
+    Products are in fp64; the result has the model's precision.
+    """
+    new, networks = {}, Networks.of(model)
     for name in projections(model.denoiser):
-        weight = model.denoiser.get_submodule(name).weight.detach()
+        weight = weight_of(networks, name)
         new[f"{name}.weight"] = (weight.double().cpu() @ transform).to(weight.dtype)
     return Edit({}, meta=meta, replaced=new)

@@ -11,7 +11,7 @@ from cad_exp.utils.errors import UserError
 
 
 def published(model: DiffusionModel, path: str) -> Edit:
-    """The parameters of a checkpoint that differ from the model's own (formats: cad_exp/models/state_dicts.py).
+    """Replace the parameters in which a checkpoint differs from the model's own (models/state_dicts.py).
 
     UserError if the file is missing, damaged, of another model, or equal to the model.
     """

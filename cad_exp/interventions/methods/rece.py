@@ -7,6 +7,7 @@ every step is one of (D, D) matrices: no projection is touched before the end.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from cad_exp.interventions.edit import Edit
 from cad_exp.interventions.methods.projections import closed_form, projections, replace, texts
 from cad_exp.interventions.methods.uce import kept_pairs, pairs
+from cad_exp.interventions.networks import Networks, weight_of
 from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.utils.errors import UserError
 
@@ -30,7 +32,7 @@ def rece(
     erase_scale: float = 1.0,
     preserve_scale: float | None = 0.1,
 ) -> Edit:
-    """UCE, then `epochs` times: derive the vectors that regenerate the concept, and take them to the guide's as well.
+    """Run UCE, then `epochs` times take the vectors that regenerate the concept to the guide's as well.
 
     The regenerating vectors are regularised to zero, as the authors' code does by default; regularisation > 0. All text
     positions take part in the epochs; `tokens` is of the first step, UCE's. The authors keep the epoch with the fewest
@@ -52,10 +54,14 @@ def rece(
 
 
 def regenerating(concept: Tensor, transform: Tensor, gram: Tensor, regularisation: float) -> Tensor:
-    """The vectors c' (L, D) that minimise sum_i ||W_i T c' - W_i c||^2 + regularisation ||c'||^2 for every c (L, D)."""
+    """Return the vectors c' (L, D) that bring the concept's vectors c (L, D) back.
+
+    Each minimises sum_i ||W_i T c' - W_i c||^2 + regularisation ||c'||^2.
+    """
     edited = transform.T @ gram
     system = edited @ transform + regularisation * torch.eye(len(gram), dtype=gram.dtype)
-    return torch.linalg.solve(system, edited @ concept.T).T
+    solution: Tensor = torch.linalg.solve(system, edited @ concept.T)
+    return solution.T
 
 
 def _residual(found: Tensor, concept: Tensor, transform: Tensor, gram: Tensor) -> float:
@@ -64,6 +70,7 @@ def _residual(found: Tensor, concept: Tensor, transform: Tensor, gram: Tensor) -
 
 
 def _gram(model: DiffusionModel) -> Tensor:
-    """sum_i W_i^T W_i (D, D) fp64 over all projections of keys and values."""
-    weights = [model.denoiser.get_submodule(name).weight.detach() for name in projections(model.denoiser)]
-    return sum(weight.double().cpu().T @ weight.double().cpu() for weight in weights)
+    """Return sum_i W_i^T W_i (D, D) fp64 over all projections of keys and values."""
+    networks = Networks.of(model)
+    weights = [weight_of(networks, name) for name in projections(model.denoiser)]
+    return reduce(torch.add, (weight.double().cpu().T @ weight.double().cpu() for weight in weights))

@@ -25,7 +25,7 @@ def uce(
     erase_scale: float = 1.0,
     preserve_scale: float | None = None,
 ) -> Edit:
-    """Every cross-attention's keys and values of `prompt` become those of `guide`, in closed form (eq. 7 of the paper).
+    """Make every cross-attention's keys and values of `prompt` those of `guide`, in closed form (eq. 7 of the paper).
 
     tokens: which text positions are erased: `subject` from the prompt's last word to the end, aligned with the guide's
     (the paper's code), `last` the last word alone (the authors' later code), `all` every position (RECE's code).
@@ -46,7 +46,7 @@ def pairs(
     erase_scale: float,
     preserve_scale: float | None,
 ) -> list[Pair]:
-    """What `closed_form` needs: first the concept's vectors with the guide's as targets, then what is preserved."""
+    """Return what `closed_form` needs: the concept's vectors with the guide's as targets, then what is preserved."""
     kept = kept_pairs(model, prompt, preserve, preserve_scale)
     old, new = texts(model, [prompt, guide])
     first, second = positions(model, prompt, guide, tokens, len(old))
@@ -54,7 +54,7 @@ def pairs(
 
 
 def kept_pairs(model: DiffusionModel, prompt: str, preserve: Sequence[str], scale: float | None) -> list[Pair]:
-    """Pairs that keep the prompts of `preserve`, at all positions. UserError if the concept is among them."""
+    """Return pairs that keep the prompts of `preserve`, at all positions. UserError if the concept is among them."""
     if prompt in preserve:
         raise UserError(f"edit.preserve holds '{prompt}', which is to be erased: leave it out")
     scale = max(0.1, 1 / max(1, len(preserve))) if scale is None else scale
@@ -62,7 +62,7 @@ def kept_pairs(model: DiffusionModel, prompt: str, preserve: Sequence[str], scal
 
 
 def positions(model: DiffusionModel, prompt: str, guide: str, tokens: str, length: int) -> tuple[slice, slice]:
-    """The text positions of the prompt that are erased, and those of the guide that stand for them."""
+    """Return the text positions of the prompt that are erased, and those of the guide that stand for them."""
     choose(tokens, TOKENS, "edit.tokens")
     if tokens == "all":
         return slice(length), slice(length)

@@ -45,7 +45,7 @@ class Gating(ABC):
 
     @abstractmethod
     def ready(self, replacements: Replacements) -> Ready:
-        """What opens a context in which the model predicts with these gates; it may be opened many times."""
+        """Return what opens a context in which the model predicts with these gates; it may be opened many times."""
 
     @abstractmethod
     def differentiate(self) -> None:
@@ -53,7 +53,7 @@ class Gating(ABC):
 
     @abstractmethod
     def slopes(self) -> dict[str, Tensor]:
-        """The gradient that was collected in all processes, per place as `split` has them, fp32 on the CPU."""
+        """Return the gradient collected in all processes, per place as `split` has them, fp32 on the CPU."""
 
 
 class RowGating(ABC):
@@ -68,11 +68,11 @@ class RowGating(ABC):
 
     @abstractmethod
     def __getitem__(self, rows: Tensor) -> RowGating:
-        """The gates of a batch (B,) of ablations, in those modules only that one of them changes."""
+        """Return the gates of a batch (B,) of ablations, in those modules only that one of them changes."""
 
     @abstractmethod
     def ready(self, replacements: Replacements) -> Ready:
-        """As for a Gating."""
+        """Return what opens a context in which each row has the gates of its ablation, as for a Gating."""
 
 
 class ComponentSpace(ABC):
@@ -101,10 +101,10 @@ class ComponentSpace(ABC):
 
     @abstractmethod
     def table(self) -> pd.DataFrame:
-        """One row per component: index, module, block, kind, component (in its site), name, start, stop."""
+        """Return one row per component: index, module, block, kind, component (in its site), name, start, stop."""
 
     def tabulate(self, values: Tensor) -> Tensor:
-        """Values (n,) as a column of the table."""
+        """Return values (n,) as a column of the table."""
         return values
 
     @contextmanager
@@ -119,40 +119,40 @@ class ComponentSpace(ABC):
 
     @abstractmethod
     def gating(self, model: DiffusionModel, gates: Tensor) -> Gating:
-        """Gates (n,) for all rows of a batch."""
+        """Return gates (n,), made ready for all rows of a batch."""
 
     def row_gating(self, model: DiffusionModel, gates: Tensor) -> RowGating:
-        """Gates (A, n) of A ablations. UserError where rows cannot have gates of their own."""
+        """Return gates (A, n) of A ablations, made ready. UserError where rows cannot have gates of their own."""
         raise UserError(f"rows of one batch cannot have gates of their own for granularity {self.name}")
 
     @abstractmethod
     def split(self, gates: Tensor) -> dict[str, Tensor]:
-        """Numbers (..., n) by place: as the model is gated."""
+        """Return numbers (..., n) by place, as the model is gated."""
 
     @abstractmethod
     def join(self, places: dict[str, Tensor]) -> Tensor:
-        """The way back, (n,) fp32: a component's number is the sum over all that it has there."""
+        """Return numbers (n,) fp32 from those by place: each component's is the sum over all that it has there."""
 
     @abstractmethod
     def intervention(self, selected: Tensor, factors: float | Tensor = 0.0, meta: dict[str, Any] | None = None) -> Edit:
-        """The edit that multiplies the selected components (k,) by a factor, or each by its own (k,).
+        """Make the edit that multiplies the selected components (k,) by a factor, or each by its own (k,).
 
         Its meta says what was changed; `meta` is added to it.
         """
 
     @abstractmethod
     def components(self, edit: Edit) -> Tensor:
-        """The sorted numbers of the components that an edit of this space changes."""
+        """Return the sorted numbers (k,) int64 of the components that an edit of this space changes."""
 
     @abstractmethod
     def segments(self, scope: str) -> list[tuple[int, int, int]]:
-        """The groups in which components compete, as (start, groups, group size) runs of the score vector.
+        """Return the groups in which components compete: (start, groups, group size) runs of the score vector.
 
         scope `row`: one group per output row of a matrix (weights only); `layer`: one per site; `global`: all together.
         """
 
     def groups(self, scope: str) -> Tensor:
-        """Group number (n,) of every component for a scope."""
+        """Return the group number (n,) of every component for a scope."""
         pieces, first = [torch.zeros(0, dtype=torch.long)], 0
         for _, groups, size in self.segments(scope):
             pieces.append(torch.arange(first, first + groups).repeat_interleave(size))
@@ -160,25 +160,28 @@ class ComponentSpace(ABC):
         return torch.cat(pieces)
 
     def sizes(self) -> Tensor:
-        """The size (n,) int64 of each component, in weights; a random edit draws as many of each size."""
+        """Return the size (n,) int64 of each component, in weights; a random edit draws as many of each size."""
         return torch.ones(self.n, dtype=torch.long)
 
     def narrow(self, kinds: Iterable[str] | None) -> tuple[ComponentSpace, Tensor]:
-        """The components in sites of these kinds (None: all), and which (n,) bool they are. UserError for none."""
+        """Return the components in sites of these kinds (None: all), and which (n,) bool they are.
+
+        Raises UserError if there are none.
+        """
         if kinds is not None and set(kinds) != set(self.kinds):
             raise UserError(f"the {self.name} attribution has no kinds to choose from: leave granularity.kinds open")
         return self, torch.ones(self.n, dtype=torch.bool)
 
     def singles(self) -> ComponentSpace:
-        """The weights of all components as a space of single weights; for spaces `of_weights`."""
+        """Return the weights of all components as a space of single weights; for spaces `of_weights`."""
         raise UserError(f"components of granularity {self.name} are no weights")
 
     def magnitudes(self, model: DiffusionModel, factors: dict[str, Tensor] | None = None) -> Tensor:
-        """The sum (n,) of |w|, each times the factor of its column (in,); for spaces `of_weights`."""
+        """Return the sum (n,) of |w|, each times the factor of its column (in,); for spaces `of_weights`."""
         raise UserError(f"components of granularity {self.name} are no weights")
 
     def empty(self) -> str:
-        """What is wrong where there are no components."""
+        """Return what is wrong where there are no components."""
         return f"the space {self.name} has no components: give one or more"
 
     def _checked(self, scope: str) -> str:
@@ -189,5 +192,5 @@ class ComponentSpace(ABC):
         return scope
 
     def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and JSON from which `restored` makes the space again; sites and kinds are kept by whoever saves."""
+        """Return tensors and JSON from which `restored` makes the space again, without its sites and kinds."""
         return {}, {}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import pandas as pd
@@ -12,12 +10,12 @@ import torch
 from torch import Tensor
 
 from cad_exp.interventions.edit import Edit
-from cad_exp.interventions.gating import Ready, Replacements, Tap, added_outputs, scaled_inputs, swapped
-from cad_exp.interventions.networks import Networks, is_text, weight_of
+from cad_exp.interventions.gating import Tap
+from cad_exp.interventions.networks import Networks, weight_of
 from cad_exp.interventions.spaces.base import TABLE, ComponentSpace, Gating, RowGating, Scale
+from cad_exp.interventions.spaces.gated_columns import GatedInputs, GatedWeights
 from cad_exp.interventions.spaces.sites import Site
 from cad_exp.models.pipeline import DiffusionModel
-from cad_exp.utils import distributed
 from cad_exp.utils.errors import UserError
 
 
@@ -30,12 +28,30 @@ class Cut(Protocol):
     scale: Scale
 
     def __init__(self, kinds: Iterable[str] | None = None): ...
-    def covers(self, kind: str) -> bool: ...
-    def sites(self, all_sites: Sequence[Site]) -> list[Site]: ...
-    def parts(self, site: Site) -> int: ...
-    def title(self, site: Site, part: int) -> str: ...
-    def singles(self) -> Cut: ...
-    def on(self, sites: Sequence[Site]) -> Columns: ...
+
+    def covers(self, kind: str) -> bool:
+        """Return whether sites of this kind take part."""
+        ...
+
+    def sites(self, all_sites: Sequence[Site]) -> list[Site]:
+        """Return the sites that it covers, in their order."""
+        ...
+
+    def parts(self, site: Site) -> int:
+        """Return the number of components in one site."""
+        ...
+
+    def title(self, site: Site, part: int) -> str:
+        """Return a component's name for a person."""
+        ...
+
+    def singles(self) -> Cut:
+        """Return the cut of the same sites into single weights."""
+        ...
+
+    def on(self, sites: Sequence[Site]) -> Columns:
+        """Return the space of its components in these sites."""
+        ...
 
 
 class Columns(ComponentSpace):
@@ -56,9 +72,11 @@ class Columns(ComponentSpace):
 
     @property
     def taps(self) -> list[Tap]:
+        """The inputs of the sites' Linears."""
         return [Tap(name) for name in dict.fromkeys(site.module for site in self.sites)]
 
     def table(self) -> pd.DataFrame:
+        """Return one row per component; start and stop are its columns in the Linear's weight."""
         rows: list[tuple[Any, ...]] = []
         for site, parts in zip(self.sites, self.parts, strict=True):
             width = site.shape[1] // parts
@@ -69,14 +87,16 @@ class Columns(ComponentSpace):
         return pd.DataFrame(rows, columns=TABLE)
 
     def gating(self, model: DiffusionModel, gates: Tensor) -> Gating:
+        """Return gates (n,) as effective weights."""
         return GatedWeights(model, self.split(gates))
 
     def row_gating(self, model: DiffusionModel, gates: Tensor) -> RowGating:
+        """Return gates (A, n) as masks of the projections' inputs."""
         places = {name: gate.to(model.device, torch.float32) for name, gate in self.split(gates).items()}
         return GatedInputs(Networks.of(model), places)
 
     def split(self, gates: Tensor) -> dict[str, Tensor]:
-        """(..., n) numbers to (..., in) per module; columns of a module that are none of these sites' get 1."""
+        """Return numbers (..., n) as (..., in) per module; columns that belong to none of these sites get 1."""
         found: dict[str, Tensor] = {}
         pieces = torch.split(gates, self.parts, dim=-1)
         for site, parts, piece in zip(self.sites, self.parts, pieces, strict=True):
@@ -93,7 +113,7 @@ class Columns(ComponentSpace):
         return piece.repeat_interleave(site.shape[1] // parts, -1)
 
     def join(self, places: dict[str, Tensor]) -> Tensor:
-        """Per module (in,), or (out, in) for single weights, to (n,)."""
+        """Return numbers (n,) from those per module: (in,), or (out, in) for single weights."""
         pieces = [torch.zeros(0)]
         for site, parts in zip(self.sites, self.parts, strict=True):
             pieces.append(self._sum(places[site.module][..., site.columns].float(), parts))
@@ -103,6 +123,7 @@ class Columns(ComponentSpace):
         return (own.sum(0) if own.ndim == 2 else own).reshape(parts, -1).sum(1)
 
     def magnitudes(self, model: DiffusionModel, factors: dict[str, Tensor] | None = None) -> Tensor:
+        """Return the sum (n,) of |w| over a component's weights, each times the factor of its column (in,)."""
         networks, found = Networks.of(model), {}
         for name in (tap.module for tap in self.taps):
             found[name] = weight_of(networks, name).float().cpu().abs()
@@ -111,11 +132,11 @@ class Columns(ComponentSpace):
         return self.join(found)
 
     def locate(self, selected: Tensor) -> dict[str, Tensor]:
-        """Component numbers (k,) to sorted weight indices per module: input columns, or flat entries (see `unit`)."""
+        """Return the sorted indices of components (k,) per module: input columns, or flat entries (see `unit`)."""
         return {name: places for name, (places, _) in self._located(selected.long().sort().values).items()}
 
     def _located(self, selected: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Of sorted components, per module: the indices, and which of the selected each belongs to."""
+        """Return per module the indices of sorted components (k,), and which of these each belongs to."""
         located: dict[str, tuple[Tensor, Tensor]] = {}
         offset = 0
         for site, parts in zip(self.sites, self.parts, strict=True):
@@ -132,17 +153,18 @@ class Columns(ComponentSpace):
         return located
 
     def _expand(self, site: Site, parts: int, numbers: Tensor) -> Tensor:
-        """Components (k,) of a site to the sorted indices of their weights, in `unit`s."""
+        """Return the sorted indices of a site's components (k,), in `unit`s."""
         width = site.shape[1] // parts
         return (numbers[:, None] * width + torch.arange(width)).flatten() + site.first
 
     def _contract(self, site: Site, parts: int, indices: Tensor) -> Tensor:
-        """The inverse; indices of the same module that are another site's are left out."""
+        """Return the components of a site's indices; indices that belong to another site are left out."""
         own = indices - site.first
         own = own[(own >= 0) & (own < site.shape[1])]
         return own // (site.shape[1] // parts)
 
     def components(self, edit: Edit) -> Tensor:
+        """Return the sorted numbers of the components with an index that an edit changes."""
         found, offset = [torch.zeros(0, dtype=torch.long)], 0
         for site, parts in zip(self.sites, self.parts, strict=True):
             if site.module in edit.indices:
@@ -151,6 +173,7 @@ class Columns(ComponentSpace):
         return torch.cat(found)
 
     def intervention(self, selected: Tensor, factors: float | Tensor = 0.0, meta: dict[str, Any] | None = None) -> Edit:
+        """Make the edit that multiplies the columns of the selected components (k,) by a factor."""
         selected, order = selected.long().sort()
         located = self._located(selected)
         places = {name: indices for name, (indices, _) in located.items()}
@@ -169,10 +192,11 @@ class Columns(ComponentSpace):
         return Edit(places, self.unit, factor, facts | (meta or {}), factors=each)
 
     def _rows(self, site: Site) -> int:
-        """Weights that one index stands for."""
+        """Return how many weights one index stands for."""
         return site.shape[0]
 
     def segments(self, scope: str) -> list[tuple[int, int, int]]:
+        """Return the groups in which components compete. UserError for a scope that it does not have."""
         if self._checked(scope) == "global":
             return [(0, 1, self.n)]
         runs, start = [], 0
@@ -182,10 +206,12 @@ class Columns(ComponentSpace):
         return runs
 
     def sizes(self) -> Tensor:
+        """Return the number (n,) of weights of each component."""
         pieces = [torch.full((parts,), site.size // parts) for site, parts in zip(self.sites, self.parts, strict=True)]
         return torch.cat([torch.zeros(0, dtype=torch.long), *pieces])
 
     def narrow(self, kinds: Iterable[str] | None) -> tuple[ComponentSpace, Tensor]:
+        """Return the components in sites of these kinds. UserError for a kind that was not attributed."""
         chosen = self.granularity if kinds is None else type(self.granularity)(kinds)
         absent = [kind for kind in chosen.kinds if not self.granularity.covers(kind)]
         if absent:
@@ -196,73 +222,11 @@ class Columns(ComponentSpace):
         return chosen.on(self.all_sites), torch.cat([torch.zeros(0, dtype=torch.bool), *keep])
 
     def singles(self) -> ComponentSpace:
+        """Return the same sites as a space of single weights."""
         return self.granularity.singles().on(self.all_sites)
 
     def empty(self) -> str:
+        """Return which kinds were asked for, and which the model has."""
         here = ", ".join(dict.fromkeys(site.kind for site in self.all_sites))
         kinds = ", ".join(self.kinds)
         return f"there is no {self.name} among {kinds} here: choose other granularity.kinds of {here}"
-
-
-class GatedWeights(Gating):
-    """Gates that all rows share, as effective weights W g, whose gradient is collected and not that of the gates.
-
-    Then W enters once, at the end, and one gradient serves every granularity: an attribution is 3 to 10 % faster, and
-    half-precision models get fp32 scores.
-    """
-
-    def __init__(self, model: DiffusionModel, places: dict[str, Tensor]):
-        """places: module -> (in,) or (out, in)."""
-        self.networks, self.device, self.places = Networks.of(model), model.device, places
-        self.effective = {
-            name: weight_of(self.networks, name).float() * gate.to(self.device, torch.float32)
-            for name, gate in places.items()
-        }
-        self.taps, self.text = [Tap(name) for name in places], any(map(is_text, places))
-
-    def ready(self, replacements: Replacements) -> Ready:
-        cast = {name: weight.to(weight_of(self.networks, name).dtype) for name, weight in self.effective.items()}
-        removed = {name: weight_of(self.networks, name).float() - self.effective[name] for name in replacements}
-        return partial(self._open, cast, removed, replacements)
-
-    @contextmanager
-    def _open(
-        self, weights: dict[str, Tensor], removed: dict[str, Tensor], replacements: Replacements
-    ) -> Iterator[None]:
-        with swapped(self.networks, weights), added_outputs(self.networks, removed, replacements):
-            yield
-
-    def differentiate(self) -> None:
-        for weight in self.effective.values():
-            weight.requires_grad_()
-
-    def slopes(self) -> dict[str, Tensor]:
-        found = {name: self._slope(name, gate) for name, gate in self.places.items()}
-        distributed.add_up(list(found.values()))
-        return {name: slope.cpu() for name, slope in found.items()}
-
-    def _slope(self, name: str, gate: Tensor) -> Tensor:
-        """From dJ/d(w g), in its place; a module that the network never reached has none: zero effect."""
-        gradient = self.effective[name].grad
-        if gradient is None:
-            return torch.zeros(gate.shape, device=self.device)
-        return gradient.mul_(weight_of(self.networks, name)).sum_to_size(gate.shape)
-
-
-class GatedInputs(RowGating):
-    """Column gates of each row, as a mask of the projections' inputs."""
-
-    def __init__(self, networks: Networks, places: dict[str, Tensor], changed: dict[str, Tensor] | None = None):
-        """places: module -> (A, in)."""
-        self.networks, self.places = networks, places
-        self.changed = changed or {name: (gate != 1).any(1).cpu() for name, gate in places.items()}
-        self.taps, self.text = [Tap(name) for name in places], any(map(is_text, places))
-
-    def __getitem__(self, rows: Tensor) -> GatedInputs:
-        own = {name: changed[rows] for name, changed in self.changed.items()}
-        own = {name: changed for name, changed in own.items() if changed.any()}
-        return GatedInputs(self.networks, {name: self.places[name][rows] for name in own}, own)
-
-    def ready(self, replacements: Replacements) -> Ready:
-        own = {name: calls for name, calls in replacements.items() if name in self.places}
-        return partial(scaled_inputs, self.networks, self.places, own)

@@ -41,9 +41,11 @@ class Directions(ComponentSpace):
 
     @property
     def taps(self) -> list[Tap]:
+        """The module's output."""
         return [Tap(self.module, OUTPUT, self.axis)]
 
     def table(self) -> pd.DataFrame:
+        """Return one row per direction; start and stop are its number and the next."""
         rows = [
             (i, self.module, self.module, self.kinds[0], i, f"{self.module} · {self.name} {i}", i, i + 1)
             for i in range(self.n)
@@ -51,21 +53,27 @@ class Directions(ComponentSpace):
         return pd.DataFrame(rows, columns=TABLE)
 
     def gating(self, model: DiffusionModel, gates: Tensor) -> Gating:
+        """Return gates (n,) of the directions, the same for all rows."""
         return _Shared(self, model, gates.to(model.device, torch.float32))
 
     def row_gating(self, model: DiffusionModel, gates: Tensor) -> RowGating:
+        """Return gates (A, n) of the directions, one set for each ablation."""
         return _Rows(self, Networks.of(model), gates.to(model.device, torch.float32))
 
     def split(self, gates: Tensor) -> dict[str, Tensor]:
+        """Return numbers (..., n) under the module's name: the place of a gate is its direction."""
         return {self.module: gates}
 
     def join(self, places: dict[str, Tensor]) -> Tensor:
+        """Return the numbers (n,) fp32 of the module."""
         return places[self.module].float()
 
     def components(self, edit: Edit) -> Tensor:
+        """Return the sorted numbers of the directions that an edit scales."""
         return edit.indices.get(self.module, torch.zeros(0)).long().sort().values
 
     def intervention(self, selected: Tensor, factors: float | Tensor = 0.0, meta: dict[str, Any] | None = None) -> Edit:
+        """Make the edit that scales the selected directions (k,) in the module's output."""
         selected, order = selected.long().sort()
         own = None if isinstance(factors, float | int) else factors.float()[order]
         facts = {
@@ -87,15 +95,17 @@ class Directions(ComponentSpace):
         )
 
     def segments(self, scope: str) -> list[tuple[int, int, int]]:
+        """Return one group of all directions. UserError for a scope that it does not have."""
         self._checked(scope)
         return [(0, 1, self.n)]
 
     def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the directions, and the module with the axis of its features."""
         return {"vectors": self.vectors}, {"module": self.module, "axis": self.axis, "name": self.name}
 
     @classmethod
     def restored(cls, tensors: dict[str, Tensor], facts: dict[str, Any]) -> Directions:
-        """The space that was `saved`."""
+        """Return the space that was `saved`."""
         return Directions(facts["module"], tensors["vectors"], facts["axis"], facts["name"])
 
 

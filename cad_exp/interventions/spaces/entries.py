@@ -21,7 +21,7 @@ class Entries(Columns):
     unit, per_row, row_each = "entry", False, False
 
     def table(self) -> pd.DataFrame:
-        """One row per matrix; start and stop are its range in the score vector."""
+        """Return one row per matrix; start and stop are its range in the score vector."""
         rows, start = [], 0
         for number, site in enumerate(self.sites):
             name = f"{site.block} · {site.kind} · weights"
@@ -30,10 +30,11 @@ class Entries(Columns):
         return pd.DataFrame(rows, columns=TABLE)
 
     def tabulate(self, values: Tensor) -> Tensor:
-        """The sum of each matrix."""
+        """Return the sum of each matrix."""
         return torch.tensor([float(values[a:b].sum()) for a, b in self.table()[["start", "stop"]].to_numpy()])
 
     def row_gating(self, model: DiffusionModel, gates: Tensor) -> RowGating:
+        """Raise UserError: a batch has no room for gates of single weights for each row."""
         return ComponentSpace.row_gating(self, model, gates)
 
     def _place(self, site: Site, parts: int, piece: Tensor) -> Tensor:

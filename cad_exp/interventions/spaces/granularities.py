@@ -31,27 +31,27 @@ class Granularity:
             raise UserError(f"granularity {self.name} needs at least one kind of: {', '.join(self.allowed_kinds)}")
 
     def covers(self, kind: str) -> bool:
-        """Whether sites of this kind take part."""
+        """Return whether sites of this kind take part."""
         return kind in self.kinds or any(kind in ALSO.get(asked, ()) for asked in self.kinds)
 
     def sites(self, all_sites: Sequence[Site]) -> list[Site]:
-        """The sites that this granularity covers, in their order."""
+        """Return the sites that this granularity covers, in their order."""
         return [site for site in all_sites if self.covers(site.kind)]
 
     def parts(self, site: Site) -> int:
-        """Number of components in one site; components are equally wide."""
+        """Return the number of components in one site; components are equally wide."""
         raise NotImplementedError
 
     def title(self, site: Site, part: int) -> str:
-        """A component's name for a person."""
+        """Return a component's name for a person."""
         return f"{site.block} · {site.kind} · {self.name} {part}"
 
     def singles(self) -> Granularity:
-        """The cut of the same sites into single weights."""
+        """Return the cut of the same sites into single weights."""
         return Weight(self.kinds)
 
     def on(self, sites: Sequence[Site]) -> Columns:
-        """The space of its components in these sites."""
+        """Return the space of its components in these sites."""
         return self.space(self, sites)
 
 
@@ -61,6 +61,7 @@ class Weight(Granularity):
     name, scopes, optional_kinds, scale, space = "weight", SCOPES, OPTIONAL, Scale.WEIGHTS, Entries
 
     def parts(self, site: Site) -> int:
+        """Return the number of weights."""
         return site.size
 
 
@@ -70,6 +71,7 @@ class Neuron(Granularity):
     name, default_kinds, scale = "neuron", (FF,), Scale.MANY
 
     def parts(self, site: Site) -> int:
+        """Return the number of input columns."""
         return site.shape[1]
 
 
@@ -79,6 +81,7 @@ class Head(Granularity):
     name, default_kinds, allowed_kinds, optional_kinds = "head", ATTENTION, ATTENTION, (TEXT_ATTENTION,)
 
     def parts(self, site: Site) -> int:
+        """Return the number of attention heads; 0 for other sites."""
         return site.heads
 
 
@@ -88,9 +91,11 @@ class Layer(Granularity):
     name, scopes = "layer", ("global",)
 
     def parts(self, site: Site) -> int:
+        """Return 1: the site is one component."""
         return 1
 
     def title(self, site: Site, part: int) -> str:
+        """Return the site's own name."""
         return f"{site.block} · {site.kind}"
 
 
@@ -98,7 +103,7 @@ GRANULARITIES: dict[str, type[Granularity]] = {cls.name: cls for cls in (Weight,
 
 
 def make_granularity(name: str, kinds: Iterable[str] | None = None) -> Granularity:
-    """A granularity by name (`weight`, `neuron`, `head`, `layer`); without `kinds`, of those that are usual for it.
+    """Make a granularity by name (`weight`, `neuron`, `head`, `layer`); without `kinds`, of the usual ones.
 
     UserError for an unknown name or kind.
     """

@@ -51,6 +51,7 @@ class Site:
 
     @property
     def size(self) -> int:
+        """Number of weights."""
         return self.shape[0] * self.shape[1]
 
     @property
@@ -65,7 +66,7 @@ class Site:
 
 
 def find_sites(denoiser: nn.Module, inputs: bool = False) -> list[Site]:
-    """Every attention and feed-forward output projection in forward order, found by class and never by path.
+    """Return every attention and feed-forward output projection in forward order, found by class, never by path.
 
     inputs: also the feed-forward blocks' first projections, each before its output projection. Raises UserError if the
     network has none.
@@ -82,7 +83,7 @@ def find_sites(denoiser: nn.Module, inputs: bool = False) -> list[Site]:
 
 
 def _first_of(name: str, module: nn.Module, modules: dict[str, nn.Module]) -> list[Site]:
-    """The first projection of a feed-forward block, whatever its activation; in FLUX's single stream `proj_mlp`."""
+    """Return a feed-forward block's first projection, whatever its activation; in FLUX's single stream `proj_mlp`."""
     if isinstance(module, FluxSingleTransformerBlock):
         return [Site(f"{name}.proj_mlp", name, FF_IN, (module.proj_mlp.out_features, module.proj_mlp.in_features))]
     if not isinstance(module, FeedForward):
@@ -93,7 +94,7 @@ def _first_of(name: str, module: nn.Module, modules: dict[str, nn.Module]) -> li
 
 
 def _sites_of(name: str, module: nn.Module, modules: dict[str, nn.Module]) -> list[Site]:
-    """The output projections that one module owns: two where streams are joint, none for most modules."""
+    """Return the output projections that one module owns: two where streams are joint, none for most modules."""
     if isinstance(module, FluxSingleTransformerBlock):
         return _single_stream(name, module)
     if isinstance(module, FeedForward):
@@ -129,7 +130,7 @@ def _single_stream(name: str, block: FluxSingleTransformerBlock) -> list[Site]:
 
 
 def _block(owner: str, modules: dict[str, nn.Module]) -> str:
-    """The block around an attention or feed-forward module; a lone `transformer_blocks.0` is left out as noise."""
+    """Return the block around an attention or feed-forward module, without a lone `transformer_blocks.0`."""
     parent = owner.rpartition(".")[0]
     if not parent or isinstance(modules[parent], nn.ModuleList):
         return owner

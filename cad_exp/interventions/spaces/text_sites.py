@@ -10,7 +10,7 @@ from cad_exp.utils.errors import UserError
 
 
 def text_sites(pipe: Any) -> list[Site]:
-    """Every output projection of the pipeline's CLIP text encoders, in forward order, by class.
+    """Return every output projection of the pipeline's CLIP text encoders, in forward order, found by class.
 
     Heads are columns of `out_proj`, neurons those of `fc2`. Raises UserError if no encoder is a CLIP.
     """

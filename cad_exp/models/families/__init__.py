@@ -23,7 +23,7 @@ FAMILIES = Registry(
 
 
 def make_family(pipe: Any, name: str, guidance: float) -> Family:
-    """The family of a pipeline: the first that it fits, ours before those of installed packages.
+    """Make the family of a pipeline: the first that it fits, ours before those of installed packages.
 
     Raises UserError that lists what there is if it belongs to none, and names a package whose family is broken. A
     pipeline for another task (image to image, inpainting) whose components are a family's own gives its
@@ -32,7 +32,7 @@ def make_family(pipe: Any, name: str, guidance: float) -> Family:
     titles, broken = [], ""
     for known in FAMILIES:
         try:
-            family = FAMILIES.get(known)
+            family: type[Family] = FAMILIES.get(known)
         except UserError as error:  # a package's: the model may be another family's
             broken = f" ({error})"
             continue

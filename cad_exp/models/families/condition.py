@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,17 +23,17 @@ class Condition:
         return len(self.text)
 
     def __getitem__(self, rows: int | slice | Tensor | Sequence[int]) -> Condition:
-        """Some rows, still as rows: a number gives a condition of one row. IndexError if there is no such row."""
+        """Return some rows, still as rows: a number gives one row. IndexError if there is no such row."""
         if isinstance(rows, int):
             rows = torch.arange(len(self))[rows].view(1)
         return self._each(lambda tensor: tensor[rows])
 
     def split(self, size: int = 1) -> list[Condition]:
-        """Conditions of `size` rows each, in order; the last may have fewer."""
+        """Return conditions of `size` rows each, in order; the last may have fewer."""
         return [self[start : start + size] for start in range(0, len(self), size)]
 
     def expand(self, n: int) -> Condition:
-        """One row as n rows, without a copy; n rows as they are. ValueError for any other number of rows."""
+        """Return one row as n rows, without a copy; n rows as they are. ValueError for any other number."""
         if len(self) == n:
             return self
         if len(self) != 1:
@@ -42,22 +41,22 @@ class Condition:
         return self._each(lambda tensor: tensor.expand(n, *tensor.shape[1:]))
 
     def repeat_interleave(self, times: int) -> Condition:
-        """Every row `times` times, copies side by side."""
+        """Return every row `times` times, copies side by side."""
         return self._each(lambda tensor: tensor.repeat_interleave(times, 0))
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Condition:
-        """On a device, and of a floating type if one is given; integers (masks) keep theirs."""
+        """Move to a device, and to a floating type if one is given; integers (masks) keep theirs."""
         return self._each(lambda x: x.to(device, dtype if x.is_floating_point() else None))
 
     @staticmethod
     def cat(parts: Sequence[Condition]) -> Condition:
-        """The rows of all parts, in order; they must be of one family."""
+        """Return the rows of all parts, in order; they must be of one family."""
         names = parts[0].extras
         return Condition(
             torch.cat([part.text for part in parts]),
             {name: torch.cat([part.extras[name] for part in parts]) for name in names},
         )
 
-    def _each(self, change: Any) -> Condition:
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Condition:
         extras = {name: change(tensor) for name, tensor in self.extras.items()}
         return replace(self, text=change(self.text), extras=extras)

@@ -17,7 +17,7 @@ class Diffusion:
     """
 
     def __init__(self, config: dict[str, Any], name: str):
-        self.prediction_type = config.get("prediction_type", "epsilon")
+        self.prediction_type: str = config.get("prediction_type", "epsilon")
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise UserError(f"'{name}' predicts '{self.prediction_type}': only epsilon and v_prediction are supported")
         # Latents are never clipped; a scheduler whose config lacks the entry would inherit DDIM's default, True.
@@ -28,7 +28,9 @@ class Diffusion:
         self._noiser = self.sampler()
 
     def sampler(self, steps: int | None = None, device: Any = "cpu", tokens: int = 0) -> DDIMScheduler:
-        """A deterministic DDIM sampler (arXiv 2010.02502); with `steps`, its timesteps are set. UserError if too many.
+        """Make a deterministic DDIM sampler (arXiv 2010.02502), with timesteps if `steps` are given.
+
+        Raises UserError for more steps than the schedule has.
 
         `tokens`, the length of an image's sequence, means nothing here.
         """
@@ -40,25 +42,31 @@ class Diffusion:
         return scheduler
 
     def timesteps(self, position: Tensor) -> Tensor:
-        """Positions (n,) in 0..1, from the image to the noise, to timesteps (n,) int64."""
-        span = self._noiser.config.num_train_timesteps
+        """Turn positions (n,) in 0..1, from the image to the noise, into timesteps (n,) int64."""
+        span: int = self._noiser.config.num_train_timesteps
         return (position * span).long().clamp(max=span - 1)
 
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Latents (B, C, h, w) diffused to timesteps t (B,)."""
-        return self._noiser.add_noise(latents, noise, t)
+        """Diffuse latents (B, C, h, w) to timesteps t (B,)."""
+        noisy: Tensor = self._noiser.add_noise(latents, noise, t)
+        return noisy
 
     def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What a perfect network predicts there: the noise, or v = sqrt(abar_t) noise - sqrt(1 - abar_t) x0."""
-        return noise if self.prediction_type == "epsilon" else self._noiser.get_velocity(latents, noise, t)
+        """Return what a perfect network predicts: the noise, or v = sqrt(abar_t) noise - sqrt(1 - abar_t) x0."""
+        if self.prediction_type == "epsilon":
+            return noise
+        velocity: Tensor = self._noiser.get_velocity(latents, noise, t)
+        return velocity
 
     def predicted_x0(self, x: Tensor, t: Tensor, prediction: Tensor) -> Tensor:
-        """The clean latents (B, C, h, w) that a prediction at x (B, C, h, w), t (B,) implies; differentiable.
+        """Return the clean latents (B, C, h, w) that a prediction at x (B, C, h, w), t (B,) implies.
+
+        Differentiable.
 
         eps: (x - sqrt(1 - abar_t) eps) / sqrt(abar_t) (DDIM, arXiv 2010.02502, eq. 12);
         v: sqrt(abar_t) x - sqrt(1 - abar_t) v (Salimans and Ho, arXiv 2202.00512, appendix D).
         """
-        kept = self._noiser.alphas_cumprod.to(x.device)[t.to(x.device)].view(-1, 1, 1, 1)
+        kept: Tensor = self._noiser.alphas_cumprod.to(x.device)[t.to(x.device)].view(-1, 1, 1, 1)
         signal, noise = kept.sqrt(), (1 - kept).sqrt()
         if self.prediction_type == "epsilon":
             return (x - noise * prediction) / signal

@@ -20,6 +20,8 @@ UNITS = 1000
 
 
 class EulerStep(NamedTuple):
+    """What a step gives, under the name that diffusers' samplers use."""
+
     prev_sample: Tensor
 
 
@@ -31,7 +33,7 @@ class EulerSampler:
     init_noise_sigma: float = 1.0
 
     def step(self, prediction: Tensor, t: Tensor | int, x: Tensor) -> EulerStep:
-        """x at the grid's next time, from x at t and the velocity there: x + (s' - s) v."""
+        """Return x at the grid's next time, from x at t and the velocity there: x + (s' - s) v."""
         later = self.timesteps[self.timesteps < t]
         following = int(later[0]) if len(later) else 0
         return EulerStep(x + (following - int(t)) / UNITS * prediction)
@@ -49,19 +51,20 @@ class Flow:
         self.config, self.even = dict(config), even
 
     def sigmas(self, steps: int, tokens: int) -> Tensor:
-        """The noise levels s (steps,) of the pipeline's own sampler for an image of so many tokens, from 1 down."""
+        """Return the noise levels s (steps,), from 1 down, of the pipeline's own sampler for so many tokens."""
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.config)
-        config, how = scheduler.config, {}
+        config, how = scheduler.config, dict[str, Any]()
         if config.use_dynamic_shifting:  # more tokens, more noise: the shift grows linearly with their number
             slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
             how["mu"] = config.base_shift + slope * (tokens - config.base_image_seq_len)
         if self.even and not config.get("use_flow_sigmas"):
             how["sigmas"] = np.linspace(1.0, 1 / steps, steps)
         scheduler.set_timesteps(steps, **how)
-        return scheduler.sigmas[:steps]
+        sigmas: Tensor = scheduler.sigmas[:steps]
+        return sigmas
 
     def sampler(self, steps: int | None = None, device: Any = "cpu", tokens: int = 0) -> EulerSampler:
-        """A deterministic Euler sampler on the pipeline's own grid, rounded to whole units so that t says exactly s.
+        """Make a deterministic Euler sampler on the pipeline's own grid, rounded to whole units: t says exactly s.
 
         tokens: length of the image's sequence, where the grid depends on it. Without `steps` it has no grid. UserError
         if there are more steps than the grid can hold.
@@ -76,23 +79,26 @@ class Flow:
         return EulerSampler(t)
 
     def timesteps(self, position: Tensor) -> Tensor:
-        """Positions (n,) in 0..1, from the image to the noise, to times (n,) int64 in 1..1000; t = 0 has no noise."""
+        """Turn positions (n,) in 0..1, from image to noise, into times (n,) int64 in 1..1000; t = 0 has no noise."""
         return (position * UNITS).long().clamp(max=UNITS - 1) + 1
 
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Latents (B, C, h, w) on their way to the noise, at times t (B,)."""
+        """Move latents (B, C, h, w) towards the noise, to times t (B,)."""
         s = _share(t, latents)
         return (1 - s) * latents + s * noise
 
     def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What a perfect network predicts, at any time: noise - x0."""
+        """Return what a perfect network predicts, at any time: noise - x0."""
         return noise - latents
 
     def predicted_x0(self, x: Tensor, t: Tensor, prediction: Tensor) -> Tensor:
-        """The clean latents (B, C, h, w) that a velocity at x (B, C, h, w), t (B,) implies: x - s v; differentiable."""
+        """Return the clean latents (B, C, h, w) that a velocity at x (B, C, h, w), t (B,) implies: x - s v.
+
+        Differentiable.
+        """
         return x - _share(t, x) * prediction
 
 
 def _share(t: Tensor, like: Tensor) -> Tensor:
-    """s (B, 1, 1, 1) of times t (B,)."""
+    """Return s (B, 1, 1, 1) of times t (B,)."""
     return (t.to(like.device, torch.float32) / UNITS).view(-1, 1, 1, 1)

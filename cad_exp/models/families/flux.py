@@ -30,18 +30,21 @@ class Flux(Family):
 
     @classmethod
     def fits(cls, pipe: Any) -> bool:
+        """Return whether a pipeline has FLUX's transformer, for text alone."""
         network = getattr(pipe, "transformer", None)
         if not isinstance(network, FluxTransformer2DModel):
             return False
-        return network.config.in_channels == 4 * (latent_channels(pipe) or 0)
+        return bool(network.config.in_channels == 4 * (latent_channels(pipe) or 0))
 
     def make_schedule(self) -> Flow:
+        """Make the flow schedule, whose grid starts from evenly spaced s."""
         return Flow(self.pipe.scheduler.config, even=True)
 
     @property
     def guided(self) -> bool:
         """Whether the network takes a guidance number (dev does, schnell does not)."""
-        return self.denoiser.config.guidance_embeds
+        guided: bool = self.config.guidance_embeds
+        return guided
 
     @property
     def length(self) -> int:
@@ -50,17 +53,23 @@ class Flux(Family):
 
     @property
     def channels(self) -> int:
-        return self.denoiser.config.in_channels // 4
+        """Channels of the latents; the network sees four times as many."""
+        channels: int = self.config.in_channels // 4
+        return channels
 
     @property
     def resolution(self) -> int:
-        return self.pipe.default_sample_size * self.scale
+        """The side in pixels of the images that the pipeline makes."""
+        side: int = self.pipe.default_sample_size * self.scale
+        return side
 
     def encode(self, prompts: Sequence[str], device: torch.device) -> Condition:
+        """Encode prompts by T5, and by CLIP's pooled state."""
         text, pooled, _ = self.pipe.encode_prompt(list(prompts), None, device, 1, max_sequence_length=self.length)
         return Condition(text, {"pooled": pooled})
 
-    def call(self, x: Tensor, t: Tensor, condition: Condition) -> tuple[tuple, dict[str, Any]]:
+    def call(self, x: Tensor, t: Tensor, condition: Condition) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+        """Return the denoiser's arguments, with the place of every patch and, for dev, the model's own guidance."""
         rows, columns = x.shape[-2] // 2, x.shape[-1] // 2
         places = torch.zeros(rows, columns, 3, device=x.device, dtype=x.dtype)
         places[..., 1] = torch.arange(rows, device=x.device)[:, None]
@@ -75,19 +84,21 @@ class Flux(Family):
         }
 
     def packed(self, latents: Tensor) -> Tensor:
-        """(B, C, h, w) to (B, h w / 4, 4 C): every 2 x 2 patch is a token."""
+        """Turn (B, C, h, w) into (B, h w / 4, 4 C): every 2 x 2 patch is a token."""
         batch, channels, height, width = latents.shape
         patches = latents.view(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
         return patches.reshape(batch, height * width // 4, channels * 4)
 
     def output(self, raw: Tensor, x: Tensor) -> Tensor:
-        """The inverse of `packed`, for latents like x."""
+        """Turn (B, h w / 4, 4 C) into latents like x: the inverse of `packed`."""
         batch, channels, height, width = x.shape
         patches = raw.view(batch, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
         return patches.reshape(x.shape)
 
     def image_guidance(self, guidance: float) -> float:
+        """Return the guidance of dev, which takes it as a number; 0 for schnell."""
         return guidance if self.guided else 0.0
 
     def settings(self, tick: Ticker) -> dict[str, Any]:
+        """Return further arguments of the pipeline's own call, with the number of T5's tokens."""
         return super().settings(tick) | {"max_sequence_length": self.length}

@@ -25,17 +25,18 @@ class UNetFamily(Family):
     @property
     def guided(self) -> bool:
         """Whether the network is told its guidance."""
-        return self.denoiser.config.time_cond_proj_dim is not None
+        return self.config.time_cond_proj_dim is not None
 
     def image_guidance(self, guidance: float) -> float:
+        """Return the guidance as it is for a network that takes it as an input."""
         return guidance if self.guided else super().image_guidance(guidance)
 
     def told(self, x: Tensor) -> dict[str, Tensor]:
-        """The network's `timestep_cond` (B, D) for latents x (B, C, h, w), where it takes one."""
+        """Return the network's `timestep_cond` (B, D) for latents x (B, C, h, w), where it takes one."""
         if not self.guided:
             return {}
         scale = torch.full((len(x),), self.guidance - 1)
-        width = self.denoiser.config.time_cond_proj_dim
+        width = self.config.time_cond_proj_dim
         return {"timestep_cond": self.pipe.get_guidance_scale_embedding(scale, embedding_dim=width).to(x)}
 
 
@@ -47,6 +48,7 @@ class StableDiffusion(UNetFamily):
 
     @classmethod
     def fits(cls, pipe: Any) -> bool:
+        """Return whether a pipeline has a UNet that text states of one encoder alone condition."""
         unet, encoder = getattr(pipe, "unet", None), getattr(pipe, "text_encoder", None)
         if not isinstance(unet, UNet2DConditionModel) or not isinstance(encoder, nn.Module):
             return False
@@ -54,20 +56,22 @@ class StableDiffusion(UNetFamily):
         return plain and not hasattr(pipe, "text_encoder_2") and unet.config.in_channels == latent_channels(pipe)
 
     def encode(self, prompts: Sequence[str], device: torch.device) -> Condition:
+        """Encode prompts by CLIP."""
         return Condition(self.pipe.encode_prompt(list(prompts), device, 1, False)[0])
 
-    def call(self, x: Tensor, t: Tensor, condition: Condition) -> tuple[tuple, dict[str, Any]]:
+    def call(self, x: Tensor, t: Tensor, condition: Condition) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+        """Return the denoiser's arguments: latents, timesteps and text states."""
         return (x, t), {"encoder_hidden_states": condition.text, **self.told(x)}
 
 
 def text_alone(unet: UNet2DConditionModel) -> bool:
-    """Whether a UNet asks for no class, image or noise level beside the text (upscalers, image variations do)."""
+    """Return whether a UNet needs no class, image or noise level beside the text (upscalers do)."""
     config = unet.config
     classes = config.class_embed_type is not None or config.num_class_embeds is not None
     return not classes and config.encoder_hid_dim_type in (None, "text_proj")
 
 
 def latent_channels(pipe: Any) -> int | None:
-    """Channels of the VAE's latents, None without a VAE; a denoiser that takes more is for inpainting or the like."""
+    """Return the channels of the VAE's latents, None without a VAE; for inpainting, a denoiser takes more."""
     vae = getattr(pipe, "vae", None)
     return None if vae is None else vae.config.latent_channels

@@ -20,14 +20,18 @@ class StableDiffusion3(Family):
 
     @classmethod
     def fits(cls, pipe: Any) -> bool:
+        """Return whether a pipeline has Stable Diffusion 3's transformer."""
         return isinstance(getattr(pipe, "transformer", None), SD3Transformer2DModel)
 
     def make_schedule(self) -> Flow:
+        """Make the flow schedule of the pipeline's scheduler."""
         return Flow(self.pipe.scheduler.config)
 
     @property
     def patch(self) -> int:
-        return self.denoiser.config.patch_size
+        """Latent pixels per side that the network sees as one."""
+        patch: int = self.config.patch_size
+        return patch
 
     @property
     def length(self) -> int:
@@ -36,16 +40,18 @@ class StableDiffusion3(Family):
         0 for a network whose text is no wider than the two CLIPs side by side: it was made without a T5 (`mini_dit`).
         """
         clips = sum(part.config.hidden_size for part in (self.pipe.text_encoder, self.pipe.text_encoder_2))
-        meant = self.pipe.text_encoder_3 is not None or self.denoiser.config.joint_attention_dim > clips
+        meant = self.pipe.text_encoder_3 is not None or self.config.joint_attention_dim > clips
         return 256 if meant else 0
 
     def encode(self, prompts: Sequence[str], device: torch.device) -> Condition:
+        """Encode prompts by CLIP and T5, and by CLIP's pooled states."""
         text, _, pooled, _ = self.pipe.encode_prompt(
             list(prompts), None, None, device, 1, False, max_sequence_length=self.length
         )
         return Condition(text, {"pooled": pooled})
 
-    def call(self, x: Tensor, t: Tensor, condition: Condition) -> tuple[tuple, dict[str, Any]]:
+    def call(self, x: Tensor, t: Tensor, condition: Condition) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+        """Return the denoiser's arguments: latents, times, text states and pooled states."""
         return (x,), {
             "timestep": t,
             "encoder_hidden_states": condition.text,
@@ -53,4 +59,5 @@ class StableDiffusion3(Family):
         }
 
     def settings(self, tick: Ticker) -> dict[str, Any]:
+        """Return further arguments of the pipeline's own call, with the number of T5's tokens."""
         return super().settings(tick) | {"max_sequence_length": self.length}
