@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cad_exp.attribution.game import Game
+from cad_exp.evaluation.fidelity.playable import Playable
 from cad_exp.evaluation.fidelity.statistics import agreement, stream
 from cad_exp.evaluation.intervals.estimate import estimated
 from cad_exp.evaluation.intervals.images import Mean
@@ -47,7 +47,7 @@ class Ablation(NamedTuple):
 
 
 def effects(
-    game: Game, scores: Tensor, ablations: Iterable[Ablation], total: int, progress: Progress | None = None
+    game: Playable, scores: Tensor, ablations: Iterable[Ablation], total: int, progress: Progress | None = None
 ) -> pd.DataFrame:
     """One row per ablation: study, kind, rate, draw, size, predicted and true change of J.
 
@@ -87,7 +87,7 @@ def check_rates(rates: Sequence[float]) -> None:
 
 
 def ablation_fidelity(
-    game: Game,
+    game: Playable,
     scores: Tensor,
     rates: Sequence[float] = RATES,
     number: int = 40,
@@ -161,7 +161,7 @@ def _subsets(pool: np.ndarray | None, size: int, n: int, number: int, rng: np.ra
 
 
 def ordered_curves(
-    game: Game,
+    game: Playable,
     scores: Tensor,
     fractions: Sequence[float] = tuple(i / 10 for i in range(11)),
     orders: Sequence[str] = ORDERS,
@@ -216,7 +216,12 @@ def _area(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def negative_check(
-    game: Game, scores: Tensor, ratio: float = 0.05, draws: int = 20, seed: int = 0, progress: Progress | None = None
+    game: Playable,
+    scores: Tensor,
+    ratio: float = 0.05,
+    draws: int = 20,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Change of J on removing the most negative components, round(ratio n) of them: is it an increase, and whose?
 

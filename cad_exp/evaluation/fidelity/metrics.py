@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cad_exp.attribution.game import Game
 from cad_exp.evaluation.fidelity.ablations import (
     KINDS,
     Progress,
@@ -19,12 +18,13 @@ from cad_exp.evaluation.fidelity.ablations import (
     negative_check,
     ordered_curves,
 )
+from cad_exp.evaluation.fidelity.playable import Playable
 from cad_exp.evaluation.fidelity.statistics import Bounded, agreement
 from cad_exp.utils.errors import UserError, choose
 
 
 def fidelity_metrics(
-    game: Game,
+    game: Playable,
     scores: Tensor,
     settings: dict[str, Any],
     seed: int = 0,
@@ -66,7 +66,7 @@ def fidelity_metrics(
     return metrics, pd.concat(records, ignore_index=True) if records else effects(game, scores, (), 0)
 
 
-def describe(game: Game, seed: int, more: dict[str, Any] | None = None) -> dict[str, Any]:
+def describe(game: Playable, seed: int, more: dict[str, Any] | None = None) -> dict[str, Any]:
     """What every definition says: objective, number of noisy latents, granularity, components, intact J, seed."""
     facts: dict[str, Any] = {"components": game.n, "seed": seed, "intact": game.intact}
     objective, space = getattr(game, "objective", None), getattr(game, "space", None)
