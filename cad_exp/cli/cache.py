@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _opened(folder: Path) -> CacheFolder:
-    """The cache of the command, which makes none. UserError unless there is one."""
+    """Open the cache of the command, which makes none. UserError unless there is one."""
     if os.path.lexists(folder / TAG):
         return CacheFolder(folder)
     what = f"'{folder}' is no cache of cad_exp (there is no {TAG} in it)" if os.path.exists(folder) else None

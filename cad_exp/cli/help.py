@@ -40,7 +40,7 @@ Other flags:
 
 
 def help_text(folders: list[Path]) -> str:
-    """The whole answer to --help."""
+    """Return the whole answer to --help."""
     defaults = dict(
         re.findall(r"^  - (\w+): (\w+)$", (folders[0] / "config.yaml").read_text(encoding="utf-8"), re.MULTILINE)
     )

@@ -13,12 +13,15 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cad_exp.config import commands, hydra_errors, options, search_path
+from cad_exp.config.as_dict import as_dict
 from cad_exp.config.resolve import resolve
 from cad_exp.pipeline import preflight
 from cad_exp.pipeline.identity import run_identity
@@ -36,14 +39,17 @@ codes: list[int] = []  # of the jobs that failed in this process
 
 
 def job(config: DictConfig) -> None:
-    """One run in Hydra's output folder. An error is shown, kept in error.json, and lets other jobs of a sweep go on."""
+    """Run one job in Hydra's output folder.
+
+    An error is shown, kept in error.json, and lets other jobs of a sweep go on.
+    """
     process.begin()
     runtime = HydraConfig.get()
     if Path(runtime.runtime.cwd).is_dir():  # a cluster's worker may have started elsewhere
         os.chdir(runtime.runtime.cwd)
     folder, command = Path(runtime.runtime.output_dir), _again(runtime)
-    if runtime.mode.name == "MULTIRUN":
-        changed = OmegaConf.to_container(runtime.job, resolve=False)["override_dirname"]
+    if runtime.mode == RunMode.MULTIRUN:
+        changed = as_dict(runtime.job, resolve=False)["override_dirname"]
         console.say(f"\njob {runtime.job.num + 1}: {changed or 'defaults'}", style="bold")
 
     def fail(message: str, code: int, noted: bool = True) -> None:
@@ -60,7 +66,7 @@ def job(config: DictConfig) -> None:
     try:
         if distributed.main():
             run_folder.check(folder, ignored=runtime.output_subdir)
-        perform(OmegaConf.to_container(config, resolve=True, throw_on_missing=True), folder, config, command)
+        perform(as_dict(config, complete=True), folder, config, command)
     except KeyboardInterrupt as error:
         code = process.code_of(error)
         if distributed.main():
@@ -72,7 +78,7 @@ def job(config: DictConfig) -> None:
     except UserError as error:
         fail(str(error), FAILED, noted=not isinstance(error, run_folder.Refused))
     except Exception as error:
-        advice = out_of_memory(error, OmegaConf.to_container(config, resolve=True)) or unwritten(error, folder)
+        advice = out_of_memory(error, as_dict(config)) or unwritten(error, folder)
         if advice is None:
             # a fault of ours or of a library: the trace goes to the log, the sweep goes on
             with open(folder / "run.log", "a", encoding="utf-8") as log:
@@ -87,10 +93,10 @@ def start() -> None:
     Sweep.folder = None
 
 
-def _again(runtime: Any) -> str:
-    """What to type to run this job alone, in its folder."""
+def _again(runtime: HydraConf) -> str:
+    """Return what to type to run this job alone, in its folder."""
     # as they were written: ${...} in them is not for Hydra's own config to resolve
-    written = OmegaConf.to_container(runtime.overrides.task, resolve=False)
+    written: Any = OmegaConf.to_container(runtime.overrides.task, resolve=False)
     overrides = [*written, commands.override("hydra.run.dir", runtime.runtime.output_dir)]
     return commands.shell("cad_exp", overrides, search_path.of(runtime.runtime.config_sources))
 
@@ -99,7 +105,7 @@ def perform(config: dict[str, Any], folder: Path, composed: DictConfig, command:
     """Run, unless this folder holds the finished run of just these settings, code, weights and versions."""
     folders = search_path.of(HydraConfig.get().runtime.config_sources)
     config = resolve(config, folders)
-    if HydraConfig.get().mode.name == "MULTIRUN" and config.get("tracking"):
+    if HydraConfig.get().mode == RunMode.MULTIRUN and config.get("tracking"):
         config["tracking"]["sweep"] = Path(HydraConfig.get().sweep.dir).name  # the group of its runs
     if shown(config, folder):  # without the folder's lock: a folder that cannot be written can be shown
         return
@@ -135,12 +141,15 @@ def _note(folder: Path, message: str, code: int, command: str) -> None:
 
 
 def shown(config: dict[str, Any], folder: Path, aloud: bool = False) -> bool:
-    """Whether the folder holds this very run, finished: it is shown then. aloud: else say what makes it run again.
+    """Show the run that the folder holds, if it is this very run, finished; return whether it is.
 
-    Refused for a finished run of other settings. All processes of a run get one answer.
+    aloud: else say what makes it run again. All processes of a run get one answer.
+    Raises run_folder.Refused for a finished run of other settings.
     """
     with distributed.together(config["runtime"]["device"]):
-        done, why = distributed.agree(earlier(config, folder) if distributed.main() else None)
+        answer = distributed.agree(earlier(config, folder) if distributed.main() else None)
+    assert answer is not None  # the first process has one
+    done, why = answer
     if done:
         console.say("  finished before, nothing to do (delete the folder to run it again)")
         with console.harmless("the table"):
@@ -152,9 +161,10 @@ def shown(config: dict[str, Any], folder: Path, aloud: bool = False) -> bool:
 
 
 def earlier(config: dict[str, Any], folder: Path) -> tuple[dict[str, Any] | None, str | None]:
-    """(the finished run of just these settings, code, weights and versions that the folder holds, or None; why not).
+    """Return the finished run that the folder holds, or None, and why not.
 
-    Refused if it holds a finished run of other settings.
+    It is one of just these settings, code, weights and versions. Raises run_folder.Refused for a finished run of other
+    settings.
     """
     if not run_folder.remains(folder):  # then nothing has to be hashed or asked of the hub
         return None, None
@@ -172,7 +182,7 @@ def earlier(config: dict[str, Any], folder: Path) -> tuple[dict[str, Any] | None
 
 
 def unwritten(error: Exception, folder: Path) -> str | None:
-    """What to do about an error of the operating system on writing; None for another error."""
+    """Return what to do about an error of the operating system on writing; None for another error."""
     found = system_error(error)
     if found is None or found.errno not in (*FULL, *CLOSED):
         return None
@@ -182,7 +192,7 @@ def unwritten(error: Exception, folder: Path) -> str | None:
 
 
 def unmade(error: Exception) -> str | None:
-    """One line where Hydra could not make the folder of a run or of a sweep; None for another error."""
+    """Explain in one line why Hydra could not make the folder of a run or of a sweep; None for another error."""
     if not isinstance(error, OSError) or error.filename is None:
         return None
     name = str(error.filename)
@@ -198,6 +208,7 @@ class Sweep(Callback):
     folder: Path | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Note the folder, and refuse one whose multirun.yaml is another program's."""
         process.begin()
         Sweep.folder = Path(config.hydra.sweep.dir)
         file = Sweep.folder / "multirun.yaml"  # Hydra is about to write it
@@ -232,7 +243,7 @@ def report_failures() -> None:
 
 
 def _failure(path: Path) -> dict[str, Any]:
-    """What error.json says: error, code and command; of one that cannot be read, that it cannot."""
+    """Read error, code and command from error.json; one that cannot be read gives an error that says so."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {"error": str(content["error"]), "code": int(content["code"]), "command": str(content["command"])}

@@ -57,18 +57,19 @@ class Need:
 
     @property
     def total(self) -> int:
+        """All of it, in bytes."""
         working = self.gradients + self.per_latent * self.batch
         return self.denoiser + (max(self.others, working) if self.offloaded else self.others + working)
 
     def fits(self, gib: float) -> int:
-        """The largest batch that a card of so many GiB holds; 0: not even one noisy latent."""
+        """Return the largest batch that a card of so many GiB holds; 0: not even one noisy latent."""
         beside = self.denoiser + self.gradients + (0 if self.offloaded else self.others)
         enough = self.denoiser + self.others <= gib * GIB
         return max(0, int((gib * GIB - beside) // self.per_latent)) if enough else 0
 
 
 def need(name: str, config: dict[str, Any]) -> Need:
-    """What the model of this name needs under the settings of a composed config. UserError for unknown names."""
+    """Return what the model of this name needs under a composed config. UserError for unknown names."""
     runtime, model = config["runtime"], config["model"]
     choose(runtime["offload"], OFFLOADS, "runtime.offload")
     facts = meta.describe(name, model.get("path"))
@@ -80,7 +81,7 @@ def need(name: str, config: dict[str, Any]) -> Need:
         activation_checkpointing.enable(denoiser)
     chosen = config["granularity"] if runtime["score"] == "chosen" else None
     scored = meta.scored(denoiser, chosen)
-    weights = sum(denoiser.get_submodule(module).weight.numel() for module in scored)
+    weights = sum(denoiser.get_parameter(f"{module}.weight").numel() for module in scored)
     gradients = weights * (8 if precision == "fp32" else 8 + size)
     peak = meta.peak(denoiser, facts, scored, meta.latent(facts, model.get("resolution")))
     predictions = PREDICTIONS.get(config["objective"]["name"], 1)
@@ -90,7 +91,7 @@ def need(name: str, config: dict[str, Any]) -> Need:
 
 
 def show(needs: list[Need]) -> None:
-    """The table on the terminal, in GiB."""
+    """Print the table on the terminal, in GiB."""
     from rich.table import Table
 
     table = Table(title="GPU memory for attribution, GiB")
@@ -115,12 +116,12 @@ def show(needs: list[Need]) -> None:
 
 
 def _values(asked: "Override") -> list[str]:
-    """What `model=mini` or `model=sd14,sd15` names."""
+    """Return what `model=mini` or `model=sd14,sd15` names."""
     return list(asked.sweep_string_iterator()) if asked.is_sweep_override() else [str(asked.value())]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line: 0, or 2 when the command is wrong."""
+    """Run the command line; the exit code is 0, or 2 when the command is wrong."""
     from cad_exp.config import grammar, options
     from cad_exp.config.arguments import without_flags
     from cad_exp.pipeline.search.plan import composed

@@ -33,7 +33,7 @@ Row = tuple[str, str, str]  # kind, where it comes from, names
 
 
 def classes(registry: Registry) -> Iterator[Row]:
-    """The names of one kind, by the package that they come from."""
+    """Yield the names of one kind, by the package that they come from."""
     origins = dict.fromkeys(registry.where(name).origin for name in registry)
     for origin in origins:
         names = [name for name in registry if registry.where(name).origin == origin]
@@ -41,14 +41,14 @@ def classes(registry: Registry) -> Iterator[Row]:
 
 
 def files(folders: list[Path]) -> Iterator[Row]:
-    """The options of every config group, by the folder that they come from."""
+    """Yield the options of every config group, by the folder that they come from."""
     for folder in folders:
         for group in options.groups(folder):
             yield f"{group}=", options.origin(folder), ", ".join(options.options(group, [folder]))
 
 
 def faults(registries: tuple[Registry, ...] = REGISTRIES) -> Iterator[str]:
-    """One sentence for each name of another package that cannot be used."""
+    """Yield one sentence for each name of another package that cannot be used."""
     for registry in registries:
         for name in registry:
             entry = registry.where(name)
@@ -77,7 +77,7 @@ def show(folders: list[Path]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line: 0, or 2 for a wrong flag."""
+    """Run the command line; the exit code is 0, or 2 for a wrong flag."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(arguments):
         print(HELP)

@@ -54,13 +54,13 @@ def main(given: list[str]) -> int:
 
 
 def _no_command(overrides: tuple[str, ...]) -> None:
-    """UserError for a misspelt command, where `tables` and others stand."""
+    """Raise UserError for a misspelt command, where `tables` and others stand."""
     if overrides and (close := difflib.get_close_matches(overrides[0], COMMANDS, n=1, cutoff=0.75)):
         raise UserError(f"'{overrides[0]}' is no command: did you mean '{close[0]}'? There are: {', '.join(COMMANDS)}")
 
 
 def version() -> str:
-    """`cad_exp 0.1.0 (git 4fed71b)`."""
+    """Return name, version and commit: `cad_exp 0.1.0 (git 4fed71b)`."""
     from cad_exp.reporting.results import git_revision
 
     return f"cad_exp {__version__} ({f'git {revision}' if (revision := git_revision()) else 'installed without git'})"
@@ -108,7 +108,7 @@ def _hydra(asked: Arguments, folders: list[Path]) -> int:
 
 
 def _told(error: SystemExit, said: str) -> int:
-    """The exit code of a flag of Hydra's own. UserError where Hydra refused it, with what it said."""
+    """Return the exit code of a flag of Hydra's own. UserError where Hydra refused it, with what it said."""
     from cad_exp.cli import job
 
     if error.code and not job.codes and job.Sweep.folder is None:
@@ -118,7 +118,7 @@ def _told(error: SystemExit, said: str) -> int:
 
 
 def _implied(parsed: list[Override], sweep: bool) -> list[str]:
-    """Overrides of Hydra's own settings that follow from the command."""
+    """Return overrides of Hydra's own settings that follow from the command."""
     from cad_exp.config import commands
     from cad_exp.pipeline.identity import sweep_name
 
@@ -129,8 +129,8 @@ def _implied(parsed: list[Override], sweep: bool) -> list[str]:
         fixed = [item.key_or_group for item in own if not item.is_sweep_override()]
         implied.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(commands.text, fixed))}]")
         if not any(item.key_or_group == "hydra.sweep.dir" for item in parsed):
-            swept = [item.input_line for item in own if item.is_sweep_override()]
-            name = sweep_name([item.input_line for item in own], swept)
+            swept = [str(item.input_line) for item in own if item.is_sweep_override()]
+            name = sweep_name([str(item.input_line) for item in own], swept)
             # absolute, because a cluster's workers may start in another folder
             implied.append(commands.override("hydra.sweep.dir", Path.cwd() / "outputs" / "multirun" / name))
     return implied

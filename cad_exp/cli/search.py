@@ -45,7 +45,7 @@ Of a run, as in python -m cad_exp --help; a value that is given here is not sear
 
 
 def report(plan: Plan, study: Study) -> None:
-    """The front as table, picture and CSV, search.json, and what to type next."""
+    """Show the front as table, picture and CSV, write search.json, and say what to type next."""
     from cad_exp.reporting import pareto_front
 
     rows = [
@@ -96,7 +96,7 @@ def report(plan: Plan, study: Study) -> None:
 
 
 def verdict(plan: Plan, best: dict[str, Any] | None, closest: dict[str, Any] | None, count: int) -> str:
-    """One sentence: which trial is best under the constraint, or that none meets it and which comes closest."""
+    """Say in one sentence which trial is best under the constraint, or that none meets it and which comes closest."""
     row = best or closest or {}
     rate, kept = summary.number(row["concept_rate"]), summary.number(row["retention"])
     if best:
@@ -124,7 +124,9 @@ def main(arguments: list[str] | None = None, run: Run | None = None) -> int:
         plan, code = read(arguments), FAILED
         if run is None:
             preflight.check(plan.config)
-            from cad_exp.pipeline.run import run
+            from cad_exp.pipeline.run import run as ordinary
+
+            run = ordinary
         report(plan, search(plan, run))
     except UserError as error:
         console.error(str(error))

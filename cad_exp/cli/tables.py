@@ -34,6 +34,7 @@ NAMED = 5  # of the files that are left out
 
 
 def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
     made = Parser("python -m cad_exp tables", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("what", nargs="*", help="experiment=NAME and overrides, or one folder")
     made.add_argument(
@@ -104,7 +105,7 @@ def study(
     folder = write.folder(to or OUTPUTS / "tables" / made.name, made.name)
     # Before anything is saved: an axis that no run has is an error.
     picture = _drawn(made, found, folder / f"{made.name}.png")
-    places = {"table": write.save(page, folder / f"{made.name}.md")}
+    places: dict[str, Path | str] = {"table": write.save(page, folder / f"{made.name}.md")}
     places["LaTeX"] = write.save(write.latex(made, table, facts), folder / f"{made.name}.tex")
     places["numbers"] = write.save(numbers, folder / f"{made.name}.csv")
     places |= {"picture": picture} if picture else {}
@@ -122,7 +123,7 @@ def _nothing(made: Plan) -> int:
 
 
 def _laid_out(made: Plan, found: Found) -> tuple[Table, str]:
-    """The table of a study, and every number behind it as CSV."""
+    """Return the table of a study, and every number behind it as CSV."""
     from cad_exp.reporting.tables import layout, write
     from cad_exp.reporting.tables.study import OWN
 
@@ -135,7 +136,7 @@ def _laid_out(made: Plan, found: Found) -> tuple[Table, str]:
 
 
 def _drawn(made: Plan, found: Found, path: Path) -> Path | None:
-    """The picture of a study, where it has one and there is something to show; matplotlib only then."""
+    """Draw the picture of a study, where it has one and there is something to show; matplotlib only then."""
     if made.study.picture == "pareto":
         from cad_exp.reporting.tables.pareto import draw
     elif made.study.picture:
@@ -148,7 +149,7 @@ def _drawn(made: Plan, found: Found, path: Path) -> Path | None:
 
 
 def _tell_skipped(skipped: dict[Path, str]) -> None:
-    """One line that names what was left out, and why."""
+    """Print one line that names what was left out, and why."""
     if skipped:
         more = f"; and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
         console.say(f"left out: {'; '.join(map(line, list(skipped.values())[:NAMED]))}{more}", stderr=True)

@@ -9,10 +9,13 @@ import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from cad_exp.config import options
 from cad_exp.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 REFUSED = {
@@ -30,10 +33,11 @@ class WrongFlag(UserError):
 class Parser(argparse.ArgumentParser):
     """argparse whose complaints are UserErrors (WrongFlag) of one sentence."""
 
-    def _print_message(self, message: str, file: Any = None) -> None:
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         (file or sys.stderr).write(message)  # argparse would hide that the disk behind the output is full
 
     def error(self, message: str) -> NoReturn:
+        """Raise WrongFlag with one sentence, and the flag that may be meant."""
         wrong = message.removeprefix("unrecognized arguments: ")
         if wrong != message:
             refused = {f"--{name.replace('_', '-')}" for name in REFUSED}
@@ -95,8 +99,8 @@ def _parser() -> Parser:
     return made
 
 
-def _together(given: Any) -> None:
-    """UserError for flags that do not go together."""
+def _together(given: argparse.Namespace) -> None:
+    """Raise UserError for flags that do not go together."""
     one = {"--cfg": given.cfg, "-m": given.multirun, "--info": given.info, "--run": given.run}
     asked = [name for name, value in one.items() if value]
     if given.plan and (other := [name for name in asked if name != "-m"]):
@@ -109,8 +113,8 @@ def _together(given: Any) -> None:
             raise UserError(f"--{name} belongs to --cfg, which shows the configuration: --cfg job --{name}")
 
 
-def _flags(given: Any) -> list[str]:
-    """The flags as Hydra takes them."""
+def _flags(given: argparse.Namespace) -> list[str]:
+    """Return the flags as Hydra takes them."""
     flags = [
         f"--{name.replace('_', '-')}" for name in ("hydra_help", "resolve", "run", "multirun") if vars(given)[name]
     ]
@@ -121,7 +125,10 @@ def _flags(given: Any) -> list[str]:
 
 
 def without_flags(arguments: list[str], program: str) -> tuple[list[Path], list[str]]:
-    """The folders with further options, and all other arguments of a command without flags of its own. UserError."""
+    """Split the arguments of a command without flags of its own into config folders and all others.
+
+    Raises UserError for a flag that is not known, or a folder that is not there.
+    """
     made = Parser(program, add_help=False)
     made.add_argument("overrides", nargs="*")
     made.add_argument("--config-dir", "-cd", type=Path, action="append", default=[])

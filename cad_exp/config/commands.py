@@ -9,7 +9,6 @@ import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from cad_exp.config import options
 
@@ -18,8 +17,8 @@ _PLAIN = re.compile(r"[A-Za-z_/][\w/@%.-]*", re.ASCII)
 _WORDS = {"null", "true", "false", "nan", "inf"}
 
 
-def text(value: Any) -> str:
-    """A text, number, truth value, None or list as a value in Hydra's override grammar."""
+def text(value: object) -> str:
+    """Write a text, number, truth value, None or list as a value in Hydra's override grammar."""
     if value is None or isinstance(value, bool):
         return str(value).lower().replace("none", "null")
     if isinstance(value, (list, tuple)):
@@ -33,24 +32,24 @@ def text(value: Any) -> str:
 
 
 def literal(content: str) -> str:
-    """A text in which OmegaConf takes no ${ for a reference: a backslash stands before it."""
+    """Escape a text so that OmegaConf takes no ${ for a reference: a backslash stands before it."""
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", content)
 
 
 def quoted(content: str) -> str:
-    """A text in quotes of Hydra's grammar, as it stands: references with ${ are left in force."""
+    """Quote a text in Hydra's grammar, as it stands: references with ${ are left in force."""
     mark = "'" if '"' in content else '"'
     # a backslash counts as itself, but for those before a quotation mark, also before the closing one
     inner = re.sub(rf"(\\*){mark}", rf"\1\1\\{mark}", content)
     return mark + re.sub(r"(\\+)$", r"\1\1", inner) + mark
 
 
-def override(key: str, value: Any) -> str:
-    """`key=value` so that Hydra reads exactly this value."""
+def override(key: str, value: object) -> str:
+    """Write `key=value` so that Hydra reads exactly this value."""
     return f"{key}={text(value)}"
 
 
 def shell(command: str, arguments: Iterable[str], folders: Iterable[Path] = ()) -> str:
-    """What to type to run "cad_exp" or "cad_exp tables" with these arguments, and with these --config-dir."""
+    """Write the command line that runs "cad_exp" or "cad_exp tables" with these arguments and --config-dir folders."""
     own = [f"--config-dir={folder}" for folder in folders if folder not in options.installed()]
     return shlex.join(["python", "-m", *command.split(), *own, *arguments])

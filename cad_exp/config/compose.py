@@ -11,20 +11,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.defaults_list import create_defaults_list
+from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cad_exp.config import grammar, hydra_errors, options, search_path
+from cad_exp.config.as_dict import as_dict
 from cad_exp.utils.errors import UserError
 
 NAME = "config"
@@ -32,7 +36,7 @@ NAME = "config"
 
 @contextmanager
 def hydra(folders: list[Path]) -> Iterator[Composer]:
-    """One initialised Hydra on the config folders (the first: the package's). Its errors become UserErrors.
+    """Initialise one Hydra on the config folders (the first: the package's). Its errors become UserErrors.
 
     Another one around it, the command line's for example, is there again afterwards.
     """
@@ -68,19 +72,21 @@ class Composer:
     """Composes sweeps and jobs."""
 
     def __init__(self) -> None:
-        self._loader = cast(Any, GlobalHydra.instance().config_loader())
+        loader = GlobalHydra.instance().config_loader()
+        assert isinstance(loader, ConfigLoaderImpl)
+        self._loader = loader
         _, self._repository = self._loader._parse_overrides_and_create_caching_repo(NAME, [])
         self._fresh = _Fresh(self._repository)
         self._parts: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     def sweep(self, arguments: list[str]) -> tuple[list[list[str]], Any]:
-        """The overrides of every job that `-m` with these arguments would run, and the config's section `study`."""
+        """Return the overrides of every job that `-m` with these arguments would run, and the section `study`."""
         state = GlobalHydra.instance().hydra
         assert state is not None
         config = state.compose_config(
             NAME, list(arguments), run_mode=RunMode.MULTIRUN, from_shell=False, with_log_configuration=False
         )
-        params = OmegaConf.to_container(config.hydra.sweeper, resolve=True).get("params") or {}  # type: ignore[union-attr]
+        params = as_dict(config.hydra.sweeper).get("params") or {}
         asked = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
         parsed = OverridesParser.create(config_loader=self._loader).parse_overrides(asked)
         [jobs] = BasicSweeper.split_arguments(parsed, None)
@@ -88,7 +94,7 @@ class Composer:
         return jobs, OmegaConf.to_container(study, resolve=True) if OmegaConf.is_config(study) else study
 
     def job(self, overrides: list[str], given: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The resolved config of one job, without Hydra's own settings.
+        """Return the resolved config of one job, without Hydra's own settings.
 
         given: whole groups that take the place of the composed ones, before anything refers to them.
         """
@@ -99,21 +105,21 @@ class Composer:
         merged: dict[str, Any] = {}
         for default in defaults.defaults:
             merge(merged, self._part(default))
-        config = cast(Any, OmegaConf.create(merged))
+        config = OmegaConf.create(merged)
         OmegaConf.set_struct(config, True)  # so that a misspelt key is an error, as in a run
         self._loader._apply_overrides_to_config(defaults.config_overrides, config)
         OmegaConf.set_struct(config, False)
         config.pop("hydra", None)
         for group, content in (given or {}).items():
             config[group] = content
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+        return as_dict(config, complete=True)
 
-    def _part(self, default: Any) -> dict[str, Any]:
-        """What one option adds to the config: its content in its package, without its own list of defaults."""
+    def _part(self, default: ResultDefault) -> dict[str, Any]:
+        """Return what one option adds to the config: its content in its package, without its own list of defaults."""
         key = default.config_path, default.package, default.primary
         if key not in self._parts:
             alone = self._loader._compose_config_from_defaults_list(defaults=[default], repo=self._fresh)
-            self._parts[key] = cast(dict[str, Any], OmegaConf.to_container(alone, resolve=False))
+            self._parts[key] = as_dict(alone, resolve=False)
         return self._parts[key]
 
 
@@ -136,9 +142,9 @@ class _Fresh(CachingConfigRepository):
     def __init__(self, source: CachingConfigRepository):
         self.source = source
 
-    def load_config(self, config_path: str) -> Any:
+    def load_config(self, config_path: str) -> ConfigResult | None:
         found = self.source.load_config(config_path)
         return found and replace(found, config=copy.deepcopy(found.config))
 
-    def get_schema_source(self) -> Any:
+    def get_schema_source(self) -> ConfigSource:
         return self.source.get_schema_source()

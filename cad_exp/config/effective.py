@@ -10,7 +10,7 @@ _NO_EFFECT = {"tracking": None, "runtime": ("cache", "checkpointing", "offload")
 
 
 def effective(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a config that can change a number."""
+    """Return the part of a config that can change a number."""
     kept = {}
     for group, value in config.items():
         ignored = _NO_EFFECT.get(group, ())
@@ -20,8 +20,8 @@ def effective(config: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def differences(old: Any, new: Any, key: str = "", common: bool = False) -> list[tuple[str, str, str]]:
-    """(dotted key, old value, new value) of what differs, as JSON. common: only of keys that both have."""
+def differences(old: object, new: object, key: str = "", common: bool = False) -> list[tuple[str, str, str]]:
+    """Return (dotted key, old value, new value) of what differs, as JSON. common: only of keys that both have."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return [] if old == new else [(key, json.dumps(old), json.dumps(new))]
     names = [name for name in dict.fromkeys([*old, *new]) if not common or (name in old and name in new)]
@@ -41,7 +41,7 @@ def asked(config: dict[str, Any]) -> str:
 
 
 def _whole(value: Any) -> Any:
-    """Numbers as they count: -1.0 asks for what -1 asks for."""
+    """Return numbers as they count: -1.0 becomes -1."""
     if isinstance(value, dict):
         return {key: _whole(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -50,7 +50,7 @@ def _whole(value: Any) -> Any:
 
 
 def changes_numbers(override: str) -> bool:
-    """Whether what an override changes can change a number."""
+    """Return whether what an override changes can change a number."""
     group, _, key = override.partition("=")[0].lstrip("+~").partition(".")
     ignored = _NO_EFFECT.get(group, ())
     return ignored is not None and key not in ignored

@@ -24,9 +24,9 @@ UNUSED = (
 
 
 def composed(config: Config, folders: Sequence[Path] = ()) -> Config:
-    """The composed config, not resolved yet, of the run that erases the model of `config`; that one is as composed too.
+    """Compose the config, not resolved yet, of the run that erases the model of `config`, itself not resolved either.
 
-    folders: further ones with configs. UserError that names model.erased for whatever is wrong with the overrides.
+    folders: further ones with configs. Raises UserError that names model.erased for wrong overrides.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -58,7 +58,7 @@ def composed(config: Config, folders: Sequence[Path] = ()) -> Config:
 
 
 def _check(override: str) -> None:
-    """UserError for an override that an erasing run does not take, with the reason."""
+    """Raise UserError, with the reason, for an override that an erasing run does not take."""
     key = override.partition("=")[0].lstrip("+~")
     group = key.partition(".")[0]
     if key == "model.erased":

@@ -11,12 +11,12 @@ Config = dict[str, Any]
 
 
 def runs(config: Config) -> list[Config]:
-    """The resolved config, and that of the run that erases its model first, if one does."""
+    """Return the resolved config, and that of the run that erases its model first, if one does."""
     return [config, alone(config)] if config["model"].get("erased") else [config]
 
 
 def alone(config: Config) -> Config:
-    """The resolved config of the erasing run, from that of a run with `model.erased`, for its stages."""
+    """Derive the resolved config of the erasing run from that of a run with `model.erased`, for its stages."""
     quiet: Config = {"metrics": [], "fidelity": None, "timesteps": None}
     own = {"model": config["model"] | {"erased": None}, "evaluation": config["evaluation"] | quiet}
     erasing: Config = config["model"]["erased"]

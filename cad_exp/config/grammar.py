@@ -37,7 +37,7 @@ def parse(items: Sequence[str], folders: Sequence[Path]) -> list[Override]:
 
 
 def sweeps(found: Sequence[Override], flag: bool) -> bool:
-    """Whether the command is a sweep, by its flag -m or by hydra.mode=MULTIRUN. UserError if they contradict."""
+    """Return whether the command is a sweep, by its flag -m or by hydra.mode=MULTIRUN. UserError if they contradict."""
     modes = [str(item.value()) for item in found if item.key_or_group == "hydra.mode"]
     if flag and modes and modes[-1] != "MULTIRUN":
         raise UserError(f"-m and hydra.mode={modes[-1]} contradict each other: leave out one of them")
@@ -45,14 +45,14 @@ def sweeps(found: Sequence[Override], flag: bool) -> bool:
 
 
 def one_value_each(found: Sequence[Override]) -> None:
-    """UserError for an override that names several values, where there is no sweep."""
+    """Raise UserError for an override that names several values, where there is no sweep."""
     for item in found:
         if item.is_sweep_override():
             raise UserError(several(item))
 
 
 def several(item: Override) -> str:
-    """What to do with an override of several values: a sweep, or one text that holds a comma."""
+    """Explain what to do with an override of several values: a sweep, or one text that holds a comma."""
     written = item.input_line or ""
     match = _KEY.fullmatch(written)
     told = f"'{written}' names several values: add -m to run them one after the other"
@@ -62,7 +62,7 @@ def several(item: Override) -> str:
 
 
 def quote(match: re.Match[str]) -> str:
-    """An override whose value is to be a text, as it is typed in a shell."""
+    """Write an override whose value is to be a text, as it is typed in a shell."""
     return _typed(match, commands.quoted(commands.literal(match[3])))
 
 
@@ -71,7 +71,7 @@ def _typed(match: re.Match[str], value: str) -> str:
 
 
 def _unreadable(item: str) -> str:
-    """One sentence for an override that the grammar refuses."""
+    """Explain in one sentence why the grammar refuses an override."""
     match = _KEY.fullmatch(item)
     if match is None and re.fullmatch(r"[\w./@-]+", item):
         return f"'{item}' has no value: write {item}=VALUE, or ~{item} to leave it out"
@@ -91,7 +91,7 @@ def _unreadable(item: str) -> str:
 
 
 def _check_group(item: Override, folders: Sequence[Path]) -> None:
-    """UserError for an override of a group that Hydra would refuse in its own words."""
+    """Raise UserError for an override of a group that Hydra would refuse in its own words."""
     group, written = item.key_or_group, item.input_line or ""
     if not group:
         raise UserError(f"'{written}' names no setting: write key=value, or ~key to leave a key out")

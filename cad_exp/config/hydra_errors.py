@@ -8,7 +8,7 @@ from cad_exp.utils.errors import UserError
 
 
 def explain(error: BaseException, folders: list[Path]) -> str:
-    """One line that says what is wrong with the command and what to write instead."""
+    """Explain in one line what is wrong with the command and what to write instead."""
     chain = [error]
     while deeper := chain[-1].__cause__ or chain[-1].__context__:
         chain.append(deeper)
@@ -56,7 +56,7 @@ def _no_value(text: str, chain: list[BaseException], folders: list[Path]) -> str
 
 
 def _reference(text: str, chain: list[BaseException], folders: list[Path]) -> str | None:
-    """References ${...} to what is not there, and those that cannot be read."""
+    """Explain references ${...} to what is not there, and those that cannot be read."""
     key = next((str(key) for link in chain if (key := getattr(link, "full_key", None))), "a setting")
     as_text = "for the text ${ itself write \\${"
     absent = re.search(r"Interpolation key '([^']*)' not found", text)
@@ -95,7 +95,7 @@ def _misfit(text: str, chain: list[BaseException], folders: list[Path]) -> str |
 
 
 def refused(error: BaseException) -> str | None:
-    """One line where a launcher could not start the jobs or lost one; None for every other error."""
+    """Explain in one line why a launcher could not start the jobs, or lost one; None for every other error."""
     text = str(error)
     if "are you indeed on a slurm cluster" in text:
         return "this machine has no Slurm: type the command on the cluster's front end, or take hydra/launcher=submitit"
@@ -114,7 +114,7 @@ def refused(error: BaseException) -> str | None:
 
 
 def _unknown_key(key: str, folders: list[Path]) -> str:
-    """The keys that stand beside a misspelt one, read from the default configuration."""
+    """List the keys that stand beside a misspelt one, read from the default configuration."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import DictConfig

@@ -10,8 +10,8 @@ from cad_exp.utils.errors import UserError
 TEXTS, NUMBERS, WHOLE = "texts", "numbers", "whole numbers"
 
 
-def as_list(value: Any, kind: str, key: str) -> list[Any]:
-    """A value as a list of texts or numbers; null is an empty one. UserError with the key for anything else."""
+def as_list(value: object, kind: str, key: str) -> list[Any]:
+    """Return a value as a list of texts or numbers; null is an empty one. UserError with the key for anything else."""
     if value is None:
         return []
     items = value if isinstance(value, (list, tuple)) else [value]
@@ -29,8 +29,8 @@ def _item(item: Any, kind: str, key: str) -> Any:
     raise UserError(f"{key} is a list of {kind}{hint}: it cannot hold {shown(item)}")
 
 
-def shown(item: Any) -> str:
-    """A value as a sentence shows it: short, and of one line."""
+def shown(item: object) -> str:
+    """Return a value as a sentence shows it: short, and on one line."""
     if item is None or isinstance(item, bool):
         return "null" if item is None else str(item).lower()
     text = str(item)[:60]

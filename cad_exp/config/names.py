@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Any
 
 from cad_exp.utils.errors import UserError
 
@@ -11,8 +10,8 @@ LONGEST = 100  # bytes: file systems take 255 for a name, and a folder's has mor
 FORBIDDEN = ("Cc", "Cs", "Zl", "Zp")  # control characters, half characters, line and paragraph separators
 
 
-def check_name(name: Any, key: str) -> str:
-    """The name, if it is one that can stand in a path as it is; UserError otherwise, which names the key."""
+def check_name(name: object, key: str) -> str:
+    """Return the name if it can stand in a path as it is; raise UserError, which names the key, otherwise."""
     text = "" if name is None else str(name)
     if not text.strip():
         raise UserError(f"{key} is empty: give it a name, for it names the run's folder")

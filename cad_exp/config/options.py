@@ -32,20 +32,20 @@ LAUNCHERS = {"joblib": "workers", "submitit_local": "submitit", "submitit_slurm"
 
 
 def conf_folder() -> Path:
-    """The configs: inside the package when it was installed from a wheel, beside it in a checkout."""
+    """Return the folder of the configs: in the package if installed from a wheel, beside it in a checkout."""
     inside = Path(__file__).resolve().parents[1] / "conf"
     return inside if inside.is_dir() else Path(__file__).resolve().parents[2] / "conf"
 
 
 def groups(folder: Path) -> list[str]:
-    """The config groups of a folder, `hydra/launcher` among them."""
+    """Return the config groups of a folder, `hydra/launcher` among them."""
     places = [*folder.glob("*/"), *folder.glob("hydra/*/")]
     return sorted(place.relative_to(folder).as_posix() for place in places if any(place.glob("[!_]*.yaml")))
 
 
 @cache
 def _plugins() -> tuple[tuple[Path, str], ...]:
-    """(folder, package and version) of the options of every installed package; the folder is "" where it is lost.
+    """Return (folder, package and version) of every installed package's options; the folder is "" where it is lost.
 
     A package names its folder as a module, by an entry point of the group `cad_exp.conf`.
     """
@@ -61,19 +61,19 @@ def _plugins() -> tuple[tuple[Path, str], ...]:
 
 
 def installed() -> list[Path]:
-    """The folders with options of installed packages, each like conf/ of this one."""
+    """Return the folders with options of installed packages, each like conf/ of this one."""
     return [folder for folder, _ in _plugins() if folder.is_absolute()]
 
 
 def origin(folder: Path) -> str:
-    """Whose options a folder holds: this package's, an installed package's, or a person's own."""
+    """Return whose options a folder holds: this package's, an installed package's, or a person's own."""
     if folder == conf_folder():
         return "cad_exp"
     return dict(_plugins()).get(folder, f"--config-dir {folder}")
 
 
 def faults() -> list[str]:
-    """One sentence for each installed package whose options cannot be used, or have names of ours."""
+    """Return a sentence for each installed package whose options cannot be used, or have names of ours."""
     told = [
         f"the options of {package} are not where it says (entry point cad_exp.conf): install it again"
         for folder, package in _plugins()
@@ -91,14 +91,17 @@ def faults() -> list[str]:
 
 
 def exist(folders: Iterable[Path]) -> None:
-    """UserError for a folder of --config-dir that is not there."""
+    """Raise UserError for a folder of --config-dir that is not there."""
     for folder in folders:
         if not os.path.isdir(folder):
             raise UserError(f"there is no folder '{folder}' with options of your own (--config-dir)")
 
 
 def options(group: str, folders: Iterable[Path]) -> dict[str, str]:
-    """The options of a group, each with the first comment of its file; a leading underscore means shared parts."""
+    """Return the options of a group, each with the first comment of its file.
+
+    Files whose name starts with an underscore are shared parts, and no options.
+    """
     files = sorted(file for folder in folders for file in (folder / group).glob("[!_]*.yaml") if file.is_file())
     comments = {file.stem: _first_comment(file) for file in files}
 
@@ -119,7 +122,7 @@ def _first_comment(file: Path) -> str:
 
 
 def unknown(name: str, known: list[str], what: str) -> str:
-    """ "unknown concept 'nudty': did you mean nudity? There are: ..." """
+    """Write an error such as "unknown concept 'nudty': did you mean nudity? There are: ..."."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return (
         f"unknown {what} '{name}'"

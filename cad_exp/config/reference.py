@@ -37,7 +37,7 @@ class Setting:
 
 
 def settings(cls: type[Group] = RunConfig, key: str = "") -> Iterator[Setting]:
-    """All settings below a class, in the order of its fields; of a group with several classes, those of each."""
+    """Yield all settings below a class, in the order of its fields; of a group with several classes, those of each."""
     for name, field in cls.model_fields.items():
         dotted, inner = f"{key}.{name}".lstrip("."), classes(field)
         kind, nullable = _kind(field), type(None) in get_args(field.annotation)
@@ -48,7 +48,7 @@ def settings(cls: type[Group] = RunConfig, key: str = "") -> Iterator[Setting]:
 
 
 def classes(field: FieldInfo) -> tuple[type[Group], ...]:
-    """The classes of a group: several where its name decides; none for a plain setting."""
+    """Return the classes of a group: several where its name decides; none for a plain setting."""
     for item in field.metadata:
         if isinstance(item, ByName):
             return item.classes
@@ -57,19 +57,19 @@ def classes(field: FieldInfo) -> tuple[type[Group], ...]:
 
 
 def _kind(field: FieldInfo) -> Kind | None:
-    """What a plain setting takes, whether null is allowed beside it or not; None for a mapping."""
+    """Return what a plain setting takes, whether null is allowed beside it or not; None for a mapping."""
     options = [part for part in get_args(field.annotation) if part is not type(None)]
     if _mapping(field):
         return None
     return next((item for item in (*field.metadata, *_kinds(options)) if isinstance(item, Kind)), None)
 
 
-def _kinds(types: Iterable[Any]) -> list[Kind]:
+def _kinds(types: Iterable[object]) -> list[Kind]:
     return [item for part in types for item in getattr(part, "__metadata__", ()) if isinstance(item, Kind)]
 
 
 def _mapping(field: FieldInfo) -> tuple[Any, ...]:
-    """The types of names and values of a setting that is a mapping; nothing for another one."""
+    """Return the types of names and values of a setting that is a mapping; nothing for another one."""
     found = [part for part in (field.annotation, *get_args(field.annotation)) if get_origin(part) is dict]
     return get_args(found[0]) if found and not any(isinstance(item, Kind) for item in field.metadata) else ()
 
@@ -86,7 +86,7 @@ def _words(field: FieldInfo, nullable: bool, group: bool) -> str:
 
 
 def text() -> str:
-    """The whole page, in Markdown."""
+    """Write the whole page, in Markdown."""
     parts, shown = [HEAD], dict[type[Group], str]()
     for name, field in RunConfig.model_fields.items():
         inner = classes(field)
@@ -100,7 +100,7 @@ def text() -> str:
 
 
 def _section(group: str, cls: type[Group], before: str | None, several: bool) -> list[str]:
-    """A class of a group: its keys, without those that its base class has in the same way.
+    """Write a class of a group: its keys, without those that its base class has in the same way.
 
     before: the group that has shown the class already.
     """
@@ -129,7 +129,7 @@ def _table(rows: list[Setting]) -> str:
     return "\n".join(["| setting | takes | meaning |", "|---|---|---|", *lines, ""])
 
 
-def _cell(words: Any) -> str:
+def _cell(words: object) -> str:
     return str(words).replace("|", "\\|")
 
 

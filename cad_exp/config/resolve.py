@@ -20,7 +20,7 @@ class Resolved(dict[str, Any]):
 
 
 def resolve(config: Config, folders: Sequence[Path] = ()) -> Resolved:
-    """A copy of the composed config in which defaults that depend on others are filled in.
+    """Return a copy of the composed config in which defaults that depend on others are filled in.
 
     folders: further ones with configs (`--config-dir`), whose options `model.erased` may name.
     Raises UserError, with the key, for the first setting that is wrong. What is resolved already is returned as it is.
@@ -36,7 +36,7 @@ def resolve(config: Config, folders: Sequence[Path] = ()) -> Resolved:
 
 
 def _filled(config: Config, folders: Sequence[Path]) -> Config:
-    """The checked config with its open defaults filled in, and the rules between settings."""
+    """Fill in the open defaults of the checked config, and check the rules between settings."""
     config["model"]["erased"] = _erased(config, folders)
     concept, edit = config["concept"], config["edit"]
     if edit.get("bare_prompt"):  # the public CAD code's: the concept's name, with no person to keep beside it
@@ -67,7 +67,7 @@ def _filled(config: Config, folders: Sequence[Path]) -> Config:
 
 
 def _erased(config: Config, folders: Sequence[Path]) -> Config | None:
-    """In place of the overrides of `model.erased` what they come to, as far as the erasing edit depends on it."""
+    """Replace the overrides of `model.erased` by what they come to, as far as the erasing edit depends on it."""
     if not config["model"]["erased"]:
         return None
     first = erased_run.composed(config, folders)
@@ -79,7 +79,7 @@ def _erased(config: Config, folders: Sequence[Path]) -> Config | None:
 
 
 def _fill_scores(config: Config) -> None:
-    """Objective, estimator, ratio and factor, where they are left to the concept."""
+    """Fill in objective, estimator, ratio and factor, where they are left to the concept."""
     concept, granularity, edit = config["concept"], config["granularity"]["name"], config["edit"]
     amplifies = edit["name"] == "amplify"
     if config["objective"]["name"] == "auto":
@@ -98,7 +98,7 @@ def _fill_scores(config: Config) -> None:
 
 
 def _without_scores(config: Config) -> None:
-    """What a method without scores does not use is called `none`, so that no result claims it."""
+    """Name `none` what a method without scores does not use, so that no result claims it."""
     config |= {group: {"name": "none"} for group in ("objective", "estimator")}
     config["granularity"] = {"name": "none", "kinds": [], "scope": None}
     config["evaluation"] |= {"fidelity": None, "timesteps": None}
@@ -106,7 +106,7 @@ def _without_scores(config: Config) -> None:
 
 
 def _choose_judge(config: Config) -> None:
-    """Who judges: the group's choice, else the model's own (`model.judge`), which then says the same."""
+    """Choose who judges: the group's choice, else the model's own (`model.judge`), and write it into the config."""
     judge, own = config["judge"], config["model"]["judge"]
     # With judge=auto the group holds the settings of the published judges, which mean nothing to others.
     auto = judge["name"] == "auto"

@@ -20,7 +20,10 @@ KINDS = {"weight": (*USUAL, "feed-forward-in"), "neuron": USUAL, "layer": USUAL,
 
 
 def check_before_types(config: Config) -> None:
-    """UserError for an edit with another estimator than its own: of the keys of both, some would be called unknown."""
+    """Raise UserError for an edit with another estimator than its own.
+
+    Otherwise some of the keys of both would be called unknown.
+    """
     edit, estimator = config.get("edit"), config.get("estimator")
     if not isinstance(edit, dict) or not isinstance(estimator, dict):
         return
@@ -30,13 +33,13 @@ def check_before_types(config: Config) -> None:
 
 
 def check_own_scores(edit: str, own: str | None, estimator: str) -> None:
-    """UserError for an edit that is told apart by its scores alone (`own`), with those of another estimator."""
+    """Raise UserError for an edit that is told apart by its scores alone (`own`), with those of another estimator."""
     if own in ESTIMATORS and own != estimator:
         raise UserError(f"edit={edit} goes by its own scores, estimator={own}: leave out the other estimator")
 
 
 def check_concept(concept: Config, granularity: str) -> None:
-    """UserError where a granularity has no defaults, or where there is nothing to look for.
+    """Raise UserError where a granularity has no defaults, or where there is nothing to look for.
 
     White space does not count. What only the model's tokenizer finds to be the same is refused later (stages).
     """
@@ -54,7 +57,7 @@ def check_concept(concept: Config, granularity: str) -> None:
 
 
 def check_columns(prompts: Config, group: str) -> None:
-    """UserError for a set whose file has no prompts, or widths without heights."""
+    """Raise UserError for a set whose file has no prompts, or widths without heights."""
     columns = prompts.get("columns", {"prompt": "prompt"})
     if columns.get("prompt") is None:
         raise UserError(f"{group}.columns.prompt names no column: a set needs the one that holds its prompts")
@@ -63,7 +66,7 @@ def check_columns(prompts: Config, group: str) -> None:
 
 
 def check_timesteps(bins: int | None, latents: Config, objective: str) -> None:
-    """UserError for more parts of the denoising than a trajectory has steps."""
+    """Raise UserError for more parts of the denoising than a trajectory has steps."""
     if bins is not None and objective in ALONG and bins > latents["steps"]:
         raise UserError(
             f"evaluation.timesteps={bins} is out of range: the noisy latents have {latents['steps']} timesteps, so "
@@ -72,7 +75,7 @@ def check_timesteps(bins: int | None, latents: Config, objective: str) -> None:
 
 
 def check_granularity(granularity: Config, edit: Config, estimator: Config) -> None:
-    """UserError for kinds, a scope or an estimator that the granularity does not have."""
+    """Raise UserError for kinds, a scope or an estimator that the granularity does not have."""
     name = granularity["name"]
     for kind in granularity["kinds"] or ():
         if kind not in KINDS[name]:
@@ -88,7 +91,7 @@ def check_granularity(granularity: Config, edit: Config, estimator: Config) -> N
 
 
 def check_estimator(estimator: Config) -> None:
-    """UserError for more passes than there are ablations to share out."""
+    """Raise UserError for more passes than there are ablations to share out."""
     if {"passes", "patterns"} <= set(estimator) and estimator["passes"] > estimator["patterns"]:
         raise UserError(
             f"estimator.passes={estimator['passes']} is more than estimator.patterns={estimator['patterns']}: "
@@ -97,7 +100,11 @@ def check_estimator(estimator: Config) -> None:
 
 
 def check_objective(objective: Config, concept: Config) -> None:
-    """UserError for a contrast with nothing to retain, other weights than prompts, or settings of another objective."""
+    """Check what an objective is told.
+
+    Raises UserError for a contrast with nothing to retain, or with another number of weights than of prompts.
+    Raises it for settings of another objective too.
+    """
     if objective["name"] != "contrast":
         return
     of = objective.get("of", "projection")
@@ -116,7 +123,7 @@ def check_objective(objective: Config, concept: Config) -> None:
 
 
 def check_edit(edit: Config) -> None:
-    """UserError for an edit whose sign is another edit's, or that can change nothing whatever the scores are."""
+    """Raise UserError for an edit whose sign is another edit's, or that can change nothing whatever the scores are."""
     name, sign = edit["name"], edit["sign"]
     wanted = {"none": None, "amplify": "negative"}.get(name, "positive")
     if sign != wanted:
@@ -139,7 +146,7 @@ def check_edit(edit: Config) -> None:
 
 
 def check_without_scores(edit: Config) -> None:
-    """UserError for what a method without scores does not take, and for a file of weights that is not there."""
+    """Raise UserError for what a method without scores does not take, and for a file of weights that is not there."""
     for key in ("ratio", "count", "factor"):
         if edit[key] is not None:
             raise UserError(f"edit={edit['name']} chooses no components: it takes no edit.{key}")
@@ -148,5 +155,5 @@ def check_without_scores(edit: Config) -> None:
 
 
 def words(text: str) -> str:
-    """A text by its words, whatever stands between them."""
+    """Return the words of a text with one space between them."""
     return " ".join(text.split())

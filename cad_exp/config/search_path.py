@@ -41,7 +41,7 @@ def searched(folders: Sequence[Path]) -> Iterator[None]:
 
 
 def of(sources: Sequence[Any]) -> list[Path]:
-    """The user's folders among `hydra.runtime.config_sources`, in the order of the search."""
+    """Return the user's folders among `hydra.runtime.config_sources`, in the order of the search."""
     return [Path(each.path) for each in sources if each.schema == SCHEME]
 
 
@@ -73,7 +73,7 @@ class _Source(FileConfigSource):
 
 @contextmanager
 def _one_sentence(file: Path) -> Iterator[None]:
-    """UserError that names the file, and the line where one is known, for whatever is wrong with it."""
+    """Raise UserError, which names the file and the line where one is known, for whatever is wrong with it."""
     try:
         yield
     except OSError as error:
@@ -85,7 +85,7 @@ def _one_sentence(file: Path) -> Iterator[None]:
 
 
 def _check(file: Path) -> None:
-    """UserError unless the file is plain YAML of keys and values, and of a sensible size."""
+    """Raise UserError unless the file is plain YAML of keys and values, and of a sensible size."""
     content = file.read_text(encoding="utf-8")
     if _size(yaml.compose(content, Loader=yaml.SafeLoader), {}) > MOST:
         raise UserError(f"'{file}' holds more than {MOST:,} values, by aliases that repeat each other: write it out")
@@ -96,13 +96,13 @@ def _check(file: Path) -> None:
         raise UserError(f"defaults in '{file}' must be a list, such as defaults: [_object, _self_]")
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     names = {list: "a list", str: "one text", type(None): "nothing"}
     return names.get(type(value), "one value")
 
 
 def _fault(error: Exception) -> str:
-    """What is wrong with a YAML file and in which line, without the parser's own layout."""
+    """Explain what is wrong with a YAML file and in which line, without the parser's own layout."""
     mark = getattr(error, "problem_mark", None)
     where = f" (line {mark.line + 1})" if mark else ""
     if isinstance(error, RecursionError):
@@ -116,7 +116,7 @@ def _fault(error: Exception) -> str:
 
 
 def _size(node: Any, known: dict[int, float]) -> float:
-    """Number of values below a node when every alias is written out; endless for one that contains itself."""
+    """Count the values below a node when every alias is written out; endless for one that contains itself."""
     if id(node) not in known:
         known[id(node)] = float("inf")  # until it is known: met again meanwhile, it contains itself
         children = getattr(node, "value", None) if isinstance(node, yaml.CollectionNode) else []

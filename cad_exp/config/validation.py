@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from cad_exp.config import options
 from cad_exp.config.schema import RunConfig
@@ -20,9 +21,10 @@ Config = dict[str, Any]
 
 
 def validate(config: Config, folders: Sequence[Path] = ()) -> RunConfig:
-    """The config as typed groups. UserError for the first setting that is wrong, with how many more there are.
+    """Return the config as typed groups.
 
     folders: the user's own; a group of options that lies there is none of ours, and passes.
+    Raises UserError for the first setting that is wrong, with how many more there are.
     """
     own = own_groups(config, folders)
     try:
@@ -36,13 +38,13 @@ def validate(config: Config, folders: Sequence[Path] = ()) -> RunConfig:
 
 
 def own_groups(config: Config, folders: Sequence[Path]) -> list[str]:
-    """Groups of the user's own in a config: folders of --config-dir that have no name of ours."""
+    """Return the groups of the user's own in a config: folders of --config-dir that have no name of ours."""
     ours = RunConfig.model_fields
     return [key for key in config if key not in ours and any((folder / str(key)).is_dir() for folder in folders)]
 
 
 def plain(checked: Any, given: Any) -> Any:
-    """The checked values as plain dicts and lists, with just the keys that were given, in their order."""
+    """Return the checked values as plain dicts and lists, with just the keys that were given, in their order."""
     if isinstance(checked, BaseModel):
         return {key: plain(getattr(checked, key), value) for key, value in given.items()}
     if isinstance(checked, (tuple, list)):
@@ -50,8 +52,8 @@ def plain(checked: Any, given: Any) -> Any:
     return {key: plain(value, value) for key, value in checked.items()} if isinstance(checked, dict) else checked
 
 
-def sentence(error: Any, config: Config, folders: Sequence[Path]) -> str:
-    """One sentence for one error of pydantic: the key, what was given, what is allowed."""
+def sentence(error: ErrorDetails, config: Config, folders: Sequence[Path]) -> str:
+    """Write one sentence for one error of pydantic: the key, what was given, what is allowed."""
     place = [str(part) for part in error["loc"] if not is_tag(part) and part != "[key]"]
     if error["loc"][-1:] == ("[key]",):  # a name in a mapping
         return f"{'.'.join(place[:-1])} holds '{brief(place[-1])}', which {error['msg']}"
@@ -72,8 +74,8 @@ def sentence(error: Any, config: Config, folders: Sequence[Path]) -> str:
     return f"{key}={brief(value)} is no group of settings: it has {', '.join(known)}"
 
 
-def brief(value: Any) -> str:
-    """A value as it would be typed, in one short line."""
+def brief(value: object) -> str:
+    """Return a value as it would be typed, in one short line."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     text = str(value)
@@ -81,15 +83,15 @@ def brief(value: Any) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
-def _what(error: Any) -> tuple[str, ...]:
-    """What makes two errors the same one, met again by a reference."""
+def _what(error: ErrorDetails) -> tuple[object, ...]:
+    """Return what makes two errors the same one, met again by a reference."""
     if error["type"] == "wrong":
         return brief(error["input"]), error["ctx"]["reason"].partition(":")[0]
-    return tuple(map(str, error["loc"])), error["type"]  # type: ignore[return-value]
+    return tuple(map(str, error["loc"])), error["type"]
 
 
 def _missing(key: str, config: Config, folders: Sequence[Path]) -> str:
-    """What to add where a key is missing."""
+    """Explain what to add where a key is missing."""
     group, _, name = key.partition(".")
     if key == "seed":
         return "seed is missing: leave out ~seed, or give seed=0"
@@ -109,7 +111,7 @@ def _options(group: str, folders: Sequence[Path]) -> str:
 
 @cache
 def _fields() -> dict[str, list[str]]:
-    """The keys of every group, by the name of its class."""
+    """Return the keys of every group, by the name of its class."""
     return {cls.__name__: list(cls.model_fields) for cls in _below(Group)}
 
 

@@ -19,6 +19,7 @@ class _Given(torch.nn.Module):
         self.num_features = width
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the features as they are."""
         return features
 
 
@@ -32,15 +33,15 @@ class Statistics:
 
     @classmethod
     def of(cls, features: np.ndarray) -> Statistics:
-        """Of features (N, F), N at least 2."""
+        """Return the statistics of features (N, F), N at least 2."""
         x = np.asarray(features, dtype=np.float64)
         return cls(x.mean(0), np.cov(x, rowvar=False).reshape(x.shape[1], x.shape[1]), len(x))
 
 
 def frechet_distance(real: np.ndarray | Statistics, fake: np.ndarray) -> float:
-    """Frechet distance of features (N, F) to others, by torchmetrics in double precision (arXiv 1706.08500).
+    """Compute the Frechet distance of features (N, F) to others, by torchmetrics in double precision.
 
-    real: features (M, F), or their statistics.
+    real: features (M, F), or their statistics. Source: arXiv 1706.08500.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -48,10 +49,10 @@ def frechet_distance(real: np.ndarray | Statistics, fake: np.ndarray) -> float:
     metric = FrechetInceptionDistance(feature=_Given(fake.shape[1]), sync_on_compute=False).set_dtype(torch.float64)
     if isinstance(real, Statistics):
         mean, n = torch.from_numpy(real.mean).double(), real.number or 2  # the number cancels out
-        metric.real_features_sum += n * mean
         covariance = torch.from_numpy(real.covariance).double()
-        metric.real_features_cov_sum += (n - 1) * covariance + n * torch.outer(mean, mean)
-        metric.real_features_num_samples += n
+        sums = {"sum": n * mean, "cov_sum": (n - 1) * covariance + n * torch.outer(mean, mean), "num_samples": n}
+        for name, value in sums.items():
+            setattr(metric, f"real_features_{name}", getattr(metric, f"real_features_{name}") + value)
     else:
         metric.update(torch.from_numpy(real).double(), real=True)
     metric.update(torch.from_numpy(fake).double(), real=False)
@@ -59,7 +60,7 @@ def frechet_distance(real: np.ndarray | Statistics, fake: np.ndarray) -> float:
 
 
 def quick_frechet(real: Statistics, fake: np.ndarray) -> float:
-    """As `frechet_distance`, for many resamples of fewer images than features.
+    """Compute `frechet_distance` fast, for many resamples of fewer images than features.
 
     The n centred images X span the covariance X'X / (n - 1), so the trace of the root of C X'X / (n - 1) is that of the
     small symmetric matrix X C X' / (n - 1).
@@ -67,7 +68,7 @@ def quick_frechet(real: Statistics, fake: np.ndarray) -> float:
     x = np.asarray(fake, dtype=np.float64)
     gap, x = x.mean(0) - real.mean, x - x.mean(0)
     if len(x) > x.shape[1]:
-        x = np.linalg.qr(x, mode="r")
+        x = np.asarray(np.linalg.qr(x, mode="r"))
     size = len(fake) - 1
     roots = np.sqrt(np.linalg.eigvalsh(x @ real.covariance @ x.T / size).clip(0))
     return float(gap @ gap + np.trace(real.covariance) + (x * x).sum() / size - 2 * roots.sum())
@@ -76,7 +77,10 @@ def quick_frechet(real: Statistics, fake: np.ndarray) -> float:
 def frechet_estimate(
     real: np.ndarray | Statistics, fake: np.ndarray, resamples: int = 50, seed: int = 0
 ) -> Bootstrapped:
-    """Frechet distance with its bootstrap over the fake images; the same images are drawn whenever N and seed agree."""
+    """Estimate the Frechet distance with a bootstrap over the fake images.
+
+    The same images are drawn whenever N and seed agree.
+    """
     value, rng = frechet_distance(real, fake), np.random.default_rng(seed)
     known = real if isinstance(real, Statistics) else Statistics.of(real)
     drawn = [quick_frechet(known, fake[rng.integers(0, len(fake), len(fake))]) for _ in range(resamples)]
@@ -87,8 +91,10 @@ KID_SUBSET, KID_SUBSETS, KID_MOST = 1000, 100, 5000
 
 
 def kernel_distance(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> float:
-    """KID (arXiv 1801.01401) of features (M, F) and (N, F), by torchmetrics: the mean over KID_SUBSETS random subsets
-    of min(KID_SUBSET, M, N) images; can be negative."""
+    """Compute KID (arXiv 1801.01401) of features (M, F) and (N, F), by torchmetrics.
+
+    It is the mean over KID_SUBSETS random subsets of min(KID_SUBSET, M, N) images, and can be negative.
+    """
     from torchmetrics.image.kid import KernelInceptionDistance
 
     size = min(KID_SUBSET, len(real), len(fake))
@@ -104,7 +110,7 @@ def kernel_distance(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> float:
 
 
 def kernel_estimate(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> Jackknifed:
-    """KID with its delete-one values, of which the first KID_MOST images of either side are taken.
+    """Estimate KID with its delete-one values, of which the first KID_MOST images of either side are taken.
 
     A bootstrap would draw an image twice and take its likeness with itself for likeness. The unbiased estimate is below
     0 for images that are spread evenly over their prompts: then an image meets fewer of its own kind among the others
@@ -123,7 +129,7 @@ def kernel_estimate(real: np.ndarray, fake: np.ndarray, seed: int = 0) -> Jackkn
 
 
 def _likeness(x: np.ndarray) -> tuple[float, np.ndarray]:
-    """The mean kernel of two different rows of x (n, F), and the same without each row (n,)."""
+    """Return the mean kernel of two different rows of x (n, F), and the same without each row (n,)."""
     kernel, n = (x @ x.T / x.shape[1] + 1) ** 3, len(x)
     np.fill_diagonal(kernel, 0)
     total = kernel.sum()

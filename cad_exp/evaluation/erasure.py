@@ -22,7 +22,7 @@ __all__ = ["Erasure", "Records", "Retention", "evaluate", "judge_batch", "shows"
 
 
 def evaluate(records: Records, settings: dict[str, Any]) -> Metrics:
-    """Every metric of the evaluations that the settings choose, each once."""
+    """Yield every metric of the evaluations that the settings choose, each once."""
     done = set()
     for name in settings["metrics"]:
         for metric in METRICS.make({"name": name}).measure(records, settings):
@@ -42,13 +42,14 @@ class Erasure(Metric):
     name, looks_at, asks = "erasure", ("concept",), ("label",)
 
     def measure(self, records: Records, settings: dict[str, Any]) -> Metrics:
+        """Yield concept_rate and what stands beside it."""
         higher = settings["higher_concept_is_better"]
         samples = _samples(records, "concept", "shows_label")
         if samples:
             all_rows = records.table[records.table["purpose"] == "concept"]
             kind, label = all_rows["kind"].iloc[0], all_rows["label"].iloc[0]
             rule = _nudity_rule(all_rows, records.threshold) if kind == "nudity" else f"most likely {kind} is {label}"
-            what = {"what": f"share of images in which the judge's {rule}"}
+            what: dict[str, Any] = {"what": f"share of images in which the judge's {rule}"}
             what |= {"threshold": records.threshold if kind == "nudity" else None}
             lost = {variant: what | _missing(records.rows(variant, "concept")) for variant in samples}
             definition = {variant: records.definitions[kind] | lost[variant] for variant in samples}
@@ -64,7 +65,7 @@ class Erasure(Metric):
 def _samples(
     records: Records, purpose: str, column: str, estimate: Callable[[np.ndarray], Estimate] = Share
 ) -> dict[str, Sample]:
-    """variant -> the estimate of a column and its images, where the judge gave a value."""
+    """Return the estimate of a column and its images by variant, where the judge gave a value."""
     samples = {}
     for variant in records.variants:
         rows = records.rows(variant, purpose)
@@ -83,13 +84,16 @@ def _nudity_rule(rows: pd.DataFrame, threshold: float) -> str:
 
 
 def _missing(rows: pd.DataFrame) -> dict[str, Any]:
-    """What the judge could not say, by kind: those images are not among the n."""
+    """Return what the judge could not say, by kind: those images are not among the n."""
     lost = rows.loc[rows["shows_label"].isna(), "kind"].value_counts()
     return {"not_judged": {str(kind) or "no kind": int(number) for kind, number in lost.items()}} if len(lost) else {}
 
 
 def sound(records: Records, purpose: str) -> Metrics:
-    """blank_images and outside_world, with `_others` of the other prompts: whether a rate speaks of images at all."""
+    """Yield blank_images and outside_world, with `_others` of the other prompts.
+
+    They tell whether a rate speaks of images at all.
+    """
     ending, whose = ("", "the concept") if purpose == "concept" else ("_others", "everything else")
     blank = {"judge": "pixels", "what": f"share of the images of {whose} that are of one colour ({records.blank_is})"}
     yield from compared(f"blank_images{ending}", _samples(records, purpose, "blank"), False, blank)
@@ -100,10 +104,10 @@ def sound(records: Records, purpose: str) -> Metrics:
 
 
 def drawn(records: Records) -> Metrics:
-    """drawn@LABEL: the share of the concept's images that the judge calls so, of every label that occurs."""
+    """Yield drawn@LABEL, the share of the concept's images that the judge calls so, of every label that occurs."""
     kind, everything = records.concept_kind, records.table[records.table["purpose"] == "concept"]
     called = None if kind is None else _called(everything, kind, records.threshold)
-    if called is None:
+    if kind is None or called is None:
         return
     for label in called.value_counts().index:
         samples = {
@@ -116,9 +120,9 @@ def drawn(records: Records) -> Metrics:
 
 
 def _called(rows: pd.DataFrame, kind: str, threshold: float) -> pd.Series | None:
-    """What the judge calls each image: its object or style; of nudity whether a person is naked, clothed or not there.
+    """Return what the judge calls each image, or None where it has no such word.
 
-    None where it has no such word.
+    That is its object or style; of nudity whether a person is naked, clothed or not there.
     """
     if kind in ("object", "style"):
         return rows[kind] if kind in rows else None
@@ -132,7 +136,7 @@ def _called(rows: pd.DataFrame, kind: str, threshold: float) -> pd.Series | None
 
 
 def detections(records: Records, settings: dict[str, Any]) -> Metrics:
-    """nudity_detections, in all and per label, and concept_rate@threshold, of the concept's images.
+    """Yield nudity_detections, in all and per label, and concept_rate@threshold, of the concept's images.
 
     As in the paper every detection counts: one image can hold several.
     """
@@ -158,7 +162,7 @@ def detections(records: Records, settings: dict[str, Any]) -> Metrics:
 
 
 def style_distance(records: Records, purpose: str, name: str, higher: bool | None) -> Metrics:
-    """The mean perceptual distance to the unedited image of the same prompt and seed, of the requests of a style."""
+    """Yield the mean perceptual distance to the unedited image of the same prompt and seed, for requests of a style."""
     whose = "the artist" if purpose == "concept" else "the other artists"
     what = f"mean perceptual distance to the unedited image of the same prompt and seed, prompts of {whose}"
     samples: dict[str, Sample] = {}
@@ -174,7 +178,7 @@ def style_distance(records: Records, purpose: str, name: str, higher: bool | Non
 
 
 def _groups(rows: pd.DataFrame, values: np.ndarray) -> list[np.ndarray]:
-    """The values of every label, in the order in which the labels come."""
+    """Return the values of every label, in the order in which the labels come."""
     return [values[index] for index in rows.groupby(["kind", "label"], sort=False).indices.values()]
 
 
@@ -189,6 +193,7 @@ class Retention(Metric):
     name, looks_at, asks = "retention", ("retention",), ("labels",)
 
     def measure(self, records: Records, settings: dict[str, Any]) -> Metrics:
+        """Yield retention_mean, retention_worst and what stands beside them."""
         samples = _samples(records, "retention", "shows_label")
         for worst, name, over in ((False, "retention_mean", "mean"), (True, "retention_worst", "min")):
             shares, definition = {}, {}
@@ -210,7 +215,7 @@ class Retention(Metric):
 
 
 def _who(records: Records, kinds: list[str]) -> dict[str, Any]:
-    """The definition of who judges these kinds; side by side where they are several."""
+    """Return the definition of who judges these kinds; side by side where they are several."""
     found = [records.definitions[kind] for kind in kinds]
     if all(each == found[0] for each in found):
         return dict(found[0])

@@ -28,8 +28,8 @@ CLIP_MODELS = {  # name -> hub id, commit and the file of weights there
     "ViT-B/32": ("openai/clip-vit-base-patch32", "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268", "pytorch_model.bin"),
     "ViT-L/14": ("openai/clip-vit-large-patch14", "32bd64288804d66eefd0ccbe215aa642df71cc41", "model.safetensors"),
 }
-CLIP_FILES = ("config.json", "preprocessor_config.json", "vocab.json", "merges.txt")  # beside the weights
-CLIP_FILES += ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+CLIP_FILES: tuple[str, ...] = ("config.json", "preprocessor_config.json", "vocab.json", "merges.txt")
+CLIP_FILES += ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")  # all beside the weights
 
 
 class Missing(UserError):
@@ -72,9 +72,9 @@ FOR = {"features": "inception", "clip": "clip", "distance": "lpips", "logits": "
 
 
 def wanted(config: dict[str, Any]) -> list[str]:
-    """The parts of PARTS that a resolved config's metrics and objective ask something of, in their order.
+    """Return the parts of PARTS that a resolved config's metrics and objective ask something of, in their order.
 
-    UserError where `judge.parts` leaves out all of them.
+    Raises UserError where `judge.parts` leaves out all of them.
     """
     chosen = [choose(name, PARTS, "part of judge=real") for name in config["judge"]["parts"]]
     asked = _asked(config)
@@ -84,7 +84,7 @@ def wanted(config: dict[str, Any]) -> list[str]:
 
 
 def _asked(config: dict[str, Any]) -> set[str]:
-    """The parts that the metrics and the objective ask something of, wanted or not."""
+    """Return the parts that the metrics and the objective ask something of, wanted or not."""
     needs, kind = asked_of_judge(config), config["concept"]["kind"]
     asked = {FOR.get(need) for need in needs} | ({OF_KIND.get(kind)} if "label" in needs else set())
     if "labels" in needs:
@@ -106,9 +106,10 @@ def asked_of_judge(config: dict[str, Any]) -> set[str]:
 
 
 def locate(name: str, settings: dict[str, Any]) -> Path:
-    """The file (CLIP: the folder) of a part's weights. Missing, which says how to get them; UserError for a wrong path.
+    """Return the file (CLIP: the folder) of a part's weights.
 
-    settings: the part's own, of the config's group `judge`.
+    settings: the part's own, of the config's group `judge`. Raises Missing, which says how to get them.
+    Raises UserError for a wrong path.
     """
     part, given = PARTS[name], settings["weights"]
     place, get = (_given(name, given), None) if given else _sought(name, part, settings)
@@ -121,7 +122,7 @@ def locate(name: str, settings: dict[str, Any]) -> Path:
 
 
 def _given(name: str, given: str) -> Path:
-    """The weights that the config names."""
+    """Return the weights that the config names."""
     place = resolve(given)
     if not os.path.isfile(place / "config.json" if name == "clip" else place):
         what = "a folder of a transformers CLIP model (with config.json)" if name == "clip" else "a file"
@@ -130,15 +131,16 @@ def _given(name: str, given: str) -> Path:
 
 
 def _sought(name: str, part: Part, settings: dict[str, Any]) -> tuple[Path | None, str | None]:
-    """(where the weights are or belong, the command that gets them if they are not there)."""
+    """Return where the weights are or belong, and the command that gets them if they are not there."""
     if name == "nudenet":
         package = find_spec("nudenet")
-        return (Path(package.origin).parent / "320n.onnx" if package else None), None
+        return (Path(package.origin).parent / "320n.onnx" if package and package.origin else None), None
     return _clip(settings["model"]) if name == "clip" else _cached(name, part)
 
 
 def _cached(name: str, part: Part) -> tuple[Path, str | None]:
-    """A file of PyTorch's hub cache, whose name ends in the first digits of its SHA-256."""
+    """Return a file of PyTorch's hub cache, whose name ends in the first digits of its SHA-256."""
+    assert part.file is not None and part.url is not None
     cache = resolve(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch"
     file = resolve(os.environ.get("TORCH_HOME", cache)) / "hub" / "checkpoints" / part.file
     begin = file.stem.rpartition("-")[2]
@@ -150,19 +152,20 @@ def _cached(name: str, part: Part) -> tuple[Path, str | None]:
 
 
 def _clip(model: str) -> tuple[Path | None, str | None]:
-    """The folder of a CLIP model in the cache of the Hugging Face hub."""
+    """Return the folder of a CLIP model in the cache of the Hugging Face hub."""
     from huggingface_hub import try_to_load_from_cache
 
     hub, revision, file = CLIP_MODELS[choose(model, CLIP_MODELS, "CLIP model")]
     found = [try_to_load_from_cache(hub, name, revision=revision) for name in ("config.json", "vocab.json", file)]
-    if all(isinstance(each, str) for each in found):
-        return Path(found[0]).parent, None
+    files = [each for each in found if isinstance(each, str)]
+    if len(files) == len(found):
+        return Path(files[0]).parent, None
     get = shlex.join(["hf", "download", hub, *CLIP_FILES, file, "--revision", revision])
     return None, f"`{get}` ({model}), or judge.clip.weights=FOLDER"
 
 
 def at_hand(settings: dict[str, Any], names: list[str]) -> tuple[dict[str, Path], dict[str, str]]:
-    """Where the weights of these parts are, and for those that are missing what to do.
+    """Return where the weights of these parts are, and for those that are missing what to do.
 
     With `judge.missing: refuse` one UserError names all that is missing; with `skip` what is there does without it,
     unless nothing is. A path that the config gives must be right in any case.
@@ -183,12 +186,12 @@ def at_hand(settings: dict[str, Any], names: list[str]) -> tuple[dict[str, Path]
 
 
 def weights_digest(place: Path) -> str:
-    """Hash of a part's weights: of the file, or of what is read of the folder."""
+    """Hash a part's weights: the file, or what is read of the folder."""
     return (files_digest(place, network_files(place)) if place.is_dir() else file_digest(place))[:16]
 
 
 def version(package: str) -> str:
-    """Name and version of an installed package: `nudenet 3.4.2`."""
+    """Return name and version of an installed package: `nudenet 3.4.2`."""
     try:
         return f"{package} {metadata.version(package)}"
     except metadata.PackageNotFoundError:
@@ -196,7 +199,10 @@ def version(package: str) -> str:
 
 
 def parts_identity(config: dict[str, Any]) -> dict[str, Any]:
-    """What the real judges of a resolved config are: their weights, reference and the packages that run them."""
+    """Return what the real judges of a resolved config are.
+
+    That is their weights, their reference and the packages that run them.
+    """
     settings = config["judge"]
     # What is missing makes another identity and no error here: `ready` says so, after it has asked for the model.
     found = {}
@@ -209,7 +215,7 @@ def parts_identity(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def reference_place(reference: str) -> Path:
-    """Where FID's reference is: a folder of images or a file of statistics. UserError if it is neither."""
+    """Return where FID's reference is: a folder of images or a file of statistics. UserError if it is neither."""
     place = resolve(reference)
     if os.path.isdir(place) or (os.path.isfile(place) and place.suffix == ".npz"):
         return place
@@ -219,7 +225,7 @@ def reference_place(reference: str) -> Path:
 
 
 def reference_digest(reference: str | None) -> str | None:
-    """Hash of FID's reference, None without one. UserError if it is neither a folder nor a file of statistics."""
+    """Hash FID's reference, None without one. UserError if it is neither a folder nor a file of statistics."""
     if reference is None:
         return None
     place = reference_place(reference)
@@ -227,13 +233,14 @@ def reference_digest(reference: str | None) -> str | None:
 
 
 def imagenet_classes() -> list[str] | None:
-    """Torchvision's names of the 1,000 classes, read from its source; None where they are not found there."""
+    """Read torchvision's names of the 1,000 classes from its source; None where they are not found there."""
     package = find_spec("torchvision")
     place = Path(package.origin).parent / "models" / "_meta.py" if package and package.origin else None
     if place is None or not place.is_file():
         return None
     for node in ast.parse(place.read_text(encoding="utf-8")).body:
-        targets = [getattr(target, "id", "") for target in getattr(node, "targets", [])]
-        if "_IMAGENET_CATEGORIES" in targets:
+        if not isinstance(node, ast.Assign):
+            continue
+        if "_IMAGENET_CATEGORIES" in [getattr(target, "id", "") for target in node.targets]:
             return list(ast.literal_eval(node.value))
     return None

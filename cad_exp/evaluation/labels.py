@@ -20,7 +20,7 @@ ALIKE = 0.8  # of difflib's ratio: "chruch" is a slip of "church", "teapot" is n
 
 
 def check_label(config: dict[str, Any]) -> None:
-    """UserError for a misspelt label; warns where the judge of a config does not know what is asked for."""
+    """Raise UserError for a misspelt label; warn where the judge of a config does not know what is asked for."""
     concept, judge, cls = config["concept"], config["judge"]["name"], judge_class(config["judge"])
     label, kind = concept["label"], concept["kind"]
     if not label or cls is None or not _asked(config):
@@ -41,12 +41,12 @@ def check_label(config: dict[str, Any]) -> None:
 
 
 def _like(label: str, known: list[str]) -> str | None:
-    """The known label that this one is a slip of: other capitals, a letter or two."""
+    """Return the known label that this one is a slip of: other capitals, a letter or two."""
     lower = {name.lower(): name for name in known}
     close = get_close_matches(label.strip().lower().replace("_", " "), lower, n=1, cutoff=ALIKE)
     return lower[close[0]] if close else None
 
 
 def _asked(config: dict[str, Any]) -> bool:
-    """Whether a metric, the objective or the study of images asks the judge for the label."""
+    """Return whether a metric, the objective or the study of images asks the judge for the label."""
     return bool({"label", "logits"} & asked_of_judge(config))

@@ -26,7 +26,7 @@ def compared(
     definition: dict[str, Any] | Mapping[str, dict[str, Any]],
     rate: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """One metric of every variant, with its change against the others.
+    """Yield one metric of every variant, with its change against the others.
 
     samples: variant -> estimate and its images. definition: of all variants, or variant -> its own. rate: whether it
     is a share of what images show, which says little where most of them show nothing (`warning` in the definition).
@@ -54,7 +54,7 @@ def compared(
 
 
 def _changes(variant: str, samples: Mapping[str, Sample]) -> dict[str, dict[str, Any]]:
-    """The paired change against each other variant that has the same images."""
+    """Return the paired change against each other variant that has the same images."""
     estimate, rows = samples[variant]
     changes = {}
     for other in AGAINST.get(variant, ()):
@@ -65,13 +65,16 @@ def _changes(variant: str, samples: Mapping[str, Sample]) -> dict[str, dict[str,
 
 
 def _alike(rows: pd.DataFrame, others: pd.DataFrame) -> bool:
-    """Whether these are images of the same prompts and seeds, in the same order."""
+    """Return whether these are images of the same prompts and seeds, in the same order."""
     asked = ["prompt", "seed"]
     return len(rows) == len(others) and np.array_equal(rows[asked].to_numpy(), others[asked].to_numpy())
 
 
 def _images(rows: pd.DataFrame) -> dict[str, Any]:
-    """Which prompts (all, or the first LISTED with the number and the hash of all, in their order) and seeds."""
+    """Return which prompts and seeds these are.
+
+    Prompts: all, or the first LISTED with the number and the hash of all, in their order.
+    """
     different = list(dict.fromkeys(rows["prompt"]))
     listed: dict[str, Any] = {"prompts": different[:LISTED]}
     if len(different) > LISTED:
@@ -80,13 +83,13 @@ def _images(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _warning(rows: pd.DataFrame, plain: pd.DataFrame | None) -> dict[str, str]:
-    """A sentence where many of these images are of one colour, or like nothing in the world.
+    """Return a sentence where many of these images are of one colour, or like nothing in the world.
 
     plain: the unedited model's, of which some lie outside too; None: these are the unedited ones.
     """
     said = []
     for column, what in (("blank", "of one colour"), ("outside", "unlike anything in the world")):
-        found = rows[column].dropna() if column in rows else []
+        found: pd.Series[float] | list[float] = rows[column].dropna() if column in rows else []
         most = MOSTLY if plain is None else MORE + (plain[column].mean() if column in plain else 0)
         if len(found) and np.mean(found) > most:
             said.append(f"{int(np.sum(found))} of {len(found)} images are {what}")

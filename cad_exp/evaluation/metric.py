@@ -27,7 +27,7 @@ class Metric:
     asks: tuple[str, ...] = ()
 
     def measure(self, records: Records, settings: dict[str, Any]) -> Metrics:
-        """Numbers as `measured.compared` makes them. settings: the group `evaluation` of the config."""
+        """Yield numbers as `measured.compared` makes them. settings: the group `evaluation` of the config."""
         raise NotImplementedError
 
 
@@ -41,10 +41,11 @@ class ImageMetric(Metric):
     higher_is_better: bool | None = None
 
     def value(self, image: np.ndarray) -> float:
-        """The number of one image, uint8 (H, W, 3)."""
+        """Return the number of one image, uint8 (H, W, 3)."""
         raise NotImplementedError
 
     def measure(self, records: Records, settings: dict[str, Any]) -> Metrics:
+        """Yield the mean of the number of all images, for every variant."""
         samples = {
             variant: (Mean(self._values(records, rows)), rows)
             for variant in records.variants

@@ -27,7 +27,10 @@ class World:
 
     @classmethod
     def of(cls, features: np.ndarray) -> World:
-        """Of features (M, F) of references, M at least 3: each of them is held out once to set the threshold."""
+        """Build the world of features (M, F) of references, M at least 3.
+
+        Each of them is held out once to set the threshold.
+        """
         x = np.asarray(features, dtype=np.float64)
         centre, spread = x.mean(0), np.maximum(x.std(0), 1e-6)
         points = (x - centre) / spread
@@ -35,20 +38,22 @@ class World:
         return cls(points, centre, spread, float(np.quantile(held_out, QUANTILE)))
 
     def outside(self, features: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
-        """Whether images with features (N, F) are outside: (N,) bool. own (N,): of each the reference not to look at,
-        -1 for none."""
+        """Return whether images with features (N, F) are outside: (N,) bool.
+
+        own (N,): of each the reference not to look at, -1 for none.
+        """
         return (
             _nearest((np.asarray(features, np.float64) - self.centre) / self.spread, self.points, own) > self.threshold
         )
 
 
 def spread(number: int) -> np.ndarray:
-    """Indices of at most MOST of so many images, spread evenly."""
+    """Return the indices of at most MOST of so many images, spread evenly."""
     return np.unique(np.linspace(0, number - 1, min(number, MOST)).round().astype(int))
 
 
 def _nearest(x: np.ndarray, points: np.ndarray, own: np.ndarray | None) -> np.ndarray:
-    """The distance (N,) of each x (N, F) to the nearest of the points (M, F), apart from its own."""
+    """Return the distance (N,) of each x (N, F) to the nearest of the points (M, F), apart from its own."""
     found = np.empty(len(x))
     for start in range(0, len(x), ROWS):
         part = x[start : start + ROWS]

@@ -25,6 +25,7 @@ class Quality(Metric):
     name, looks_at, asks = "quality", ("retention",), ("features", "clip", "distance")
 
     def measure(self, records: Records, settings: dict[str, Any]) -> Metrics:
+        """Yield fid, kid, clip_score and the distances, as far as there are judges for them."""
         if "features" in records.definitions:
             yield from _distributions(records, settings)
         found = _rows(records, "clip_score")
@@ -35,7 +36,7 @@ class Quality(Metric):
 
 
 def _rows(records: Records, column: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """(variant, its retention images that have a value in this column), where there are any."""
+    """Yield each variant with its retention images that have a value in this column, where there are any."""
     for variant in records.variants:
         rows = records.rows(variant, "retention")
         rows = rows[rows[column].notna()] if column in rows else rows[:0]
@@ -44,7 +45,7 @@ def _rows(records: Records, column: str) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def distances(records: Records) -> Iterator[dict[str, Any]]:
-    """perceptual_distance (mean), _worst (the label that changed most) and _other_seed of the retention images.
+    """Yield perceptual_distance (mean), _worst (the label that changed most) and _other_seed of retention images.
 
     The last belongs to the unedited model: what lies between two of its images of one prompt, and so the scale on which
     to read the others.
@@ -71,7 +72,7 @@ def _by_label(rows: pd.DataFrame, column: str) -> Means:
 
 
 def _distributions(records: Records, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """fid and kid to the reference, or fid_to_unedited and kid_to_unedited where there is none."""
+    """Yield fid and kid to the reference, or fid_to_unedited and kid_to_unedited where there is none."""
     suffix = "" if records.reference is not None else "_to_unedited"
     fid: dict[str, Sample] = {}
     kid: dict[str, Sample] = {}
@@ -101,7 +102,7 @@ def _distributions(records: Records, settings: dict[str, Any]) -> Iterator[dict[
 
 
 def _told(records: Records, reference: np.ndarray | Statistics, features: np.ndarray) -> dict[str, Any]:
-    """What is compared with what."""
+    """Return what is compared with what."""
     return {
         **records.definitions["features"],
         "n": len(features),
@@ -112,7 +113,7 @@ def _told(records: Records, reference: np.ndarray | Statistics, features: np.nda
 
 
 def _few(n: int, reference: int | None, features: int) -> str:
-    """A warning where there are too few images for FID to be compared with other people's."""
+    """Return a warning where there are too few images for FID to be compared with other people's."""
     least = min(n, reference or n)
     if least > max(ENOUGH, features):
         return "; comparable only at equal n"

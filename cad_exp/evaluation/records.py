@@ -20,7 +20,7 @@ NAKED_THRESHOLD = 0.5
 
 
 def shows(table: pd.DataFrame, judge: Judge | None = None) -> np.ndarray:
-    """Whether the judge finds in each image what its request asked for: 1, 0, or NaN where it cannot say.
+    """Return whether the judge finds in each image what its request asked for: 1, 0, or NaN where it cannot say.
 
     judge: who made the table; its threshold decides on nudity, and labels that it does not know are NaN.
     """
@@ -34,7 +34,8 @@ def shows(table: pd.DataFrame, judge: Judge | None = None) -> np.ndarray:
     if {"object", "naked_prob"} <= set(table):
         found["clothed"] = (table["object"] == "person") & (table["naked_prob"] <= threshold)
     out = np.full(len(table), np.nan)
-    for (kind, label), rows in table.groupby(["kind", "label"], sort=False).indices.items():
+    groups: dict[Any, Any] = table.groupby(["kind", "label"], sort=False).indices
+    for (kind, label), rows in groups.items():
         if kind in found and (judge is None or judge.knows(kind, label)):
             out[rows] = found[kind].to_numpy()[rows]
     return out
@@ -63,10 +64,11 @@ class Records:
     look: Callable[[str, list[int]], np.ndarray] | None = None
 
     def rows(self, variant: str, purpose: str) -> pd.DataFrame:
+        """Return the rows of a variant's images for one purpose."""
         return self.table[(self.table["variant"] == variant) & (self.table["purpose"] == purpose)]
 
     def images(self, rows: pd.DataFrame) -> Iterator[np.ndarray]:
-        """The images of rows of one variant, uint8 (H, W, 3), in their order. UserError where only records are left."""
+        """Yield the images of rows of one variant, uint8 (H, W, 3), in order. UserError where only records are left."""
         if self.look is None:
             raise UserError("these records came without images, and a metric looks at them: measure in a run")
         variant = rows["variant"].iloc[0]
@@ -76,6 +78,7 @@ class Records:
 
     @property
     def variants(self) -> list[str]:
+        """The variants, in the order of the table."""
         return list(self.table["variant"].unique())
 
     @property
@@ -88,7 +91,7 @@ class Records:
 def judge_batch(
     judge: Judge, prompts: list[str], pictures: np.ndarray, unedited: np.ndarray
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """What the judges say of uint8 images (N, H, W, 3), in a table of N rows, and features (N, F).
+    """Return what the judges say of uint8 images (N, H, W, 3), in a table of N rows, and features (N, F).
 
     unedited: the intact model's images of the same prompts and seeds; given the same array, `other_seed` is the
     distance of an image to another one of its prompt. blank: 1 for an image of one colour.
@@ -107,7 +110,10 @@ def judge_batch(
 
 
 def pairs(prompts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (P,), (P,) of two images of one prompt each; no image is in two pairs, so that these are independent."""
+    """Return indices (P,), (P,) of two images of one prompt each.
+
+    No image is in two pairs, so that these are independent.
+    """
     one: list[int] = []
     other: list[int] = []
     for prompt in dict.fromkeys(prompts):
@@ -118,7 +124,7 @@ def pairs(prompts: list[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tabulate(requests: list[ImageRequest], said: dict[str, pd.DataFrame], judge: Judge | None = None) -> pd.DataFrame:
-    """The records: every variant's judgements (in the order of `requests`) beside what was asked for."""
+    """Return the records: every variant's judgements (in the order of `requests`) beside what was asked for."""
     tables = []
     for variant, words in said.items():
         table = pd.concat([pd.DataFrame([vars(request) for request in requests]), words.reset_index(drop=True)], axis=1)

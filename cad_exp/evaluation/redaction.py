@@ -22,7 +22,7 @@ PIXELS = 8  # per side, of a blurred image: colours and posture, no parts of a b
 
 
 def mode(config: dict[str, Any]) -> str:
-    """kept, blurred or dropped: what `evaluation.explicit` says, else what the judge says; dropped without one."""
+    """Return kept, blurred or dropped: by `evaluation.explicit`, else by the judge; dropped without one."""
     asked = choose(config["evaluation"].get("explicit", "auto"), MODES, "answer to evaluation.explicit")
     if asked != "auto":
         return asked
@@ -31,12 +31,15 @@ def mode(config: dict[str, Any]) -> str:
 
 
 def is_explicit(request: ImageRequest, concept: dict[str, Any]) -> bool:
-    """Whether a request's image is explicit, by what was asked; images for a concept's noisy latents bear no kind."""
+    """Return whether a request's image is explicit, by what was asked.
+
+    Images for a concept's noisy latents bear no kind.
+    """
     return request.kind in KINDS or (request.purpose == "noisy_latents" and concept["kind"] in KINDS)
 
 
 def redact(how: str) -> Callable[[Path], None]:
-    """What turns every image of a folder into what may be kept: its blurred self, or nothing but its size."""
+    """Return what turns every image of a folder into what may be kept: its blurred self, or nothing but its size."""
 
     def change(folder: Path) -> None:
         for file in sorted(folder.glob("*.png")):
@@ -49,6 +52,6 @@ def redact(how: str) -> Callable[[Path], None]:
 
 
 def blurred(image: Image.Image) -> Image.Image:
-    """The image in PIXELS x PIXELS mean colours, softly enlarged to its size."""
+    """Return the image in PIXELS x PIXELS mean colours, softly enlarged to its size."""
     small = image.resize((PIXELS, PIXELS), Image.Resampling.BOX)
     return small.resize(image.size, Image.Resampling.BILINEAR).filter(ImageFilter.GaussianBlur(image.width / 32))

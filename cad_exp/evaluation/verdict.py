@@ -32,7 +32,7 @@ _KINDS = {"": "", "_top": " of the top-scored", "_single": "single components"}
 
 
 def of(metrics: Iterable[Metric]) -> dict[str, str]:
-    """Both sentences, as `run.verdict` of results.json holds them."""
+    """Return both sentences, as `run.verdict` of results.json holds them."""
     metrics = list(metrics)
     return {"scores": scores(metrics), "edit": edit(metrics)}
 
@@ -41,7 +41,7 @@ def of(metrics: Iterable[Metric]) -> dict[str, str]:
 
 
 def scores(metrics: Iterable[Metric]) -> str:
-    """One sentence: is the ranking stable, are predictions right in sign and size, so what may one do with the scores.
+    """Say in one sentence: is the ranking stable, are predictions right, so what may one do with the scores.
 
     "" where nothing was asked of them.
     """
@@ -62,7 +62,7 @@ def scores(metrics: Iterable[Metric]) -> str:
 
 
 def stable(metrics: Iterable[Metric]) -> bool | None:
-    """Whether the ranking of components is stable (agreement.stability); None where that was not asked."""
+    """Return whether the ranking of components is stable (agreement.stability); None where that was not asked."""
     return _stable(_Found(metrics, "attribution"))
 
 
@@ -75,7 +75,7 @@ def _stable(found: _Found) -> bool | None:
 
 
 def _predictions(found: _Found) -> dict[str, str]:
-    """Where the scores were held against ablations ("5 %") -> right, sign, order, against, unsure.
+    """Map where the scores were held against ablations ("5 %") to right, sign, order, against, unsure.
 
     Of random ablations; where there are none, of those among the top-scored, else of single components.
     """
@@ -92,7 +92,7 @@ def _rate(rate: str | None, kind: str) -> str:
 
 
 def _state(found: _Found, ending: str) -> str | None:
-    """right: sign and size; sign; order: they rise and fall with the truth; against: the wrong way; else unsure."""
+    """Return right (sign and size), sign, order (rise and fall with the truth), against (the wrong way) or unsure."""
     sign, r2, pearson = (found.get(f"fidelity_{name}{ending}") for name in ("sign", "r2", "pearson"))
     if not (sign or r2 or pearson):
         return None
@@ -145,7 +145,7 @@ def _advice(steady: bool | None, judged: dict[str, str], found: _Found) -> str:
 
 
 def _ordered(found: _Found, name: str) -> bool:
-    """Whether predictions rise and fall with the truth in this study, however wrong they are."""
+    """Return whether predictions rise and fall with the truth in this study, however wrong they are."""
     metric = found.get(name)
     return name.startswith("fidelity_pearson") and metric is not None and metric["value"] >= POOR and _low(metric) > 0
 
@@ -154,7 +154,7 @@ def _ordered(found: _Found, name: str) -> bool:
 
 
 def edit(metrics: Iterable[Metric]) -> str:
-    """One sentence: is the concept gone (or amplified), is that more than a random edit does, and what did it cost.
+    """Say in one sentence: is the concept gone (or amplified), more than by a random edit, and at what cost.
 
     "" where no edit was evaluated.
     """
@@ -194,7 +194,7 @@ def _word(after: Metric, before: Metric | None, more: bool) -> str:
 
 
 def _differs(edited: Metric, other: Metric | None, variant: str, more: bool) -> bool:
-    """Whether the edited value is above (or below) another variant's: by the paired change, else by both intervals."""
+    """Return whether the edited value is above (or below) another's: by the paired change, else by both intervals."""
     change = (edited.get("changes") or {}).get(variant) or {}
     low, high = _bound(change, "low"), _bound(change, "high")
     if low is not None and high is not None:
@@ -205,7 +205,7 @@ def _differs(edited: Metric, other: Metric | None, variant: str, more: bool) -> 
 
 
 def _reach(after: Metric, more: bool) -> str:
-    """How high the rate can still be; for an amplified one how low."""
+    """Say how high the rate can still be; for an amplified one how low."""
     end, words = ("low", "at least") if more else ("high", "at most")
     bound = _bound(after, end)
     return "" if bound is None or abs(bound - after["value"]) < 0.005 else f", {words} {bound:.2f}"
@@ -230,7 +230,7 @@ def _kept(edited: _Found) -> str:
 
 
 def _moved(edited: _Found, unedited: _Found, random: _Found) -> str:
-    """How far the other prompts' images moved, beside a random edit and what another seed alone does."""
+    """Say how far the other prompts' images moved, beside a random edit and what another seed alone does."""
     moved, control = edited.get("perceptual_distance"), random.get("perceptual_distance")
     seed = unedited.get("perceptual_distance_other_seed")
     if not moved:
@@ -246,7 +246,7 @@ def _moved(edited: _Found, unedited: _Found, random: _Found) -> str:
 
 
 def _spoilt(edited: _Found) -> str:
-    """Whether the images, of the concept or of the others, are blank or like nothing of this world."""
+    """Return whether the images, of the concept or of the others, are blank or like nothing of this world."""
     faults = []
     for ending, whose in (("", "the concept's"), ("_others", "the other prompts'")):
         for name, fault in (("blank_images", "blank"), ("outside_world", "like nothing the model was made for")):

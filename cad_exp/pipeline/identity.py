@@ -9,6 +9,7 @@ from typing import Any
 
 from cad_exp.attribution.estimators import ESTIMATORS
 from cad_exp.attribution.objectives import OBJECTIVES
+from cad_exp.config.as_dict import as_dict
 from cad_exp.config.effective import changes_numbers, effective
 from cad_exp.config.expand import runs
 from cad_exp.config.names import check_name
@@ -26,8 +27,11 @@ from cad_exp.utils.registry import chosen
 
 
 def run_identity(config: dict[str, Any]) -> str:
-    """What a finished run must share with a new one to stand for it: settings, code, versions, weights, files."""
-    parts = [
+    """Return what a finished run must share with a new one to stand for it, as a hash.
+
+    It is of settings, code, versions, weights and files.
+    """
+    parts: list[Any] = [
         effective(config),
         code_version("cad_exp.pipeline.run", *chosen_modules(config)),
         versions(),
@@ -44,15 +48,15 @@ def run_identity(config: dict[str, Any]) -> str:
 
 
 def run_hash(*, _root_: Any) -> str:
-    """OmegaConf resolver for the names of run folders: eight hex digits of the settings, the code and the versions.
+    """Resolve the hash in the name of a run's folder: eight hex digits of settings, code and versions.
 
-    UserError, before there is such a folder, for the name of a concept or granularity that cannot stand in its name.
+    Raises UserError, before there is such a folder, for a concept or granularity that cannot stand in its name.
     """
     from omegaconf import OmegaConf
 
     for key in ("concept.name", "granularity.name"):
         check_name(OmegaConf.select(_root_, key, default="none"), key)
-    config = OmegaConf.to_container(_root_, resolve=False)
+    config = as_dict(_root_, resolve=False)
     config.pop("hydra", None)
     return digest([effective(config), code_version("cad_exp.pipeline.run", *chosen_modules(config)), versions()])[:8]
 
@@ -78,7 +82,7 @@ def own_modules() -> list[str]:
 
 
 def sweep_name(asked: Sequence[str], swept: Sequence[str]) -> str:
-    """The name of a sweep's folder: by what it sweeps over, and a hash of its overrides, the code and versions.
+    """Name a sweep's folder by what it sweeps over, and a hash of its overrides, the code and versions.
 
     asked: all overrides, as written; swept: those that name several values. What changes no number renames nothing.
     """

@@ -86,14 +86,14 @@ def source(file: Path) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _parsed(text: bytes, name: str, package: bool) -> tuple[str, tuple[str, ...]]:
-    """The hash of a module's syntax tree, and the names that it imports of its own top-level package and of ours."""
+    """Return the hash of a module's syntax tree, and the names that it imports of its own package and of ours."""
     tree, own = ast.parse(text), {name.partition(".")[0], "cad_exp"}
     imported = [each for node in _running(tree) for each in _imports(node, name, package)]
     return digest(ast.dump(tree)), tuple(each for each in imported if each.partition(".")[0] in own)
 
 
 def _running(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node of a tree but what only type checkers see."""
+    """Yield every node of a tree but what only type checkers see."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             for other in node.orelse:
@@ -105,7 +105,7 @@ def _running(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def _imports(node: ast.AST, name: str, package: bool) -> list[str]:
-    """Dotted names of modules that an import statement, or an entry of a registry, may name."""
+    """Yield dotted names of modules that an import statement, or an entry of a registry, may name."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str) and name not in CHOOSERS:
         entry = _ENTRY.fullmatch(node.value)
         return [entry[1]] if entry else []
@@ -122,7 +122,7 @@ def _imports(node: ast.AST, name: str, package: bool) -> list[str]:
 
 
 def _file(name: str) -> Path | None:
-    """The file of a module by its dotted name, its source where there is one; None for what is no module."""
+    """Return the file of a module by its dotted name, its source where there is one; None for what is no module."""
     top, *rest = name.split(".")
     root = _root(top)
     if root is None or (rest and root.name != "__init__.py"):
@@ -137,7 +137,7 @@ def _file(name: str) -> Path | None:
 
 @cache
 def _root(top: str) -> Path | None:
-    """The file of a top-level module or package."""
+    """Return the file of a top-level module or package."""
     try:
         spec = find_spec(top)
     except (ImportError, ValueError):

@@ -16,7 +16,10 @@ from cad_exp.pipeline.tasks.attribute import Attribute, build
 
 
 def check(config: dict[str, Any]) -> Attribute:
-    """As `graph_of`; refuses also a folder that is no cache. What is absent or empty becomes one."""
+    """Return the graph as `graph_of` does; refuse also a folder that is no cache.
+
+    What is absent or empty becomes one.
+    """
     if config["runtime"]["cache"]:
         CacheFolder(config["runtime"]["cache"])
     return graph_of(config)

@@ -11,6 +11,7 @@ import pandas as pd
 from cad_exp.evaluation import erasure
 from cad_exp.evaluation.distances import Statistics
 from cad_exp.evaluation.judge_sources import reference_digest
+from cad_exp.evaluation.judges.base import Judge as AnyJudge
 from cad_exp.evaluation.judges.inception import read_statistics
 from cad_exp.evaluation.outliers import FEWEST, QUANTILE, World, spread
 from cad_exp.pipeline.runtime import Runtime
@@ -25,8 +26,10 @@ Reference = np.ndarray | Statistics | None
 
 def records(runtime: Runtime, graph: Attribute, config: Config) -> erasure.Records:
     """Return one row per image and variant, their features, and the reference of FID and KID."""
+    assert graph.judge is not None
     judge = runtime.get(graph.judge)
-    said, features = {}, []
+    said: dict[str, pd.DataFrame] = {}
+    features: list[np.ndarray] = []
     for variant, node in graph.judged.items():
         said[variant], parts = runtime.get(node)
         features += parts
@@ -43,8 +46,8 @@ def records(runtime: Runtime, graph: Attribute, config: Config) -> erasure.Recor
     return erasure.Records(table, seen, *told, world_is=world_is, look=look)
 
 
-def _outside(judge: Any, table: pd.DataFrame, features: np.ndarray) -> tuple[np.ndarray, str]:
-    """Of every image 1 where nothing in the world resembles it, else 0 (NaN: not known), and the rule in words.
+def _outside(judge: AnyJudge, table: pd.DataFrame, features: np.ndarray) -> tuple[np.ndarray, str]:
+    """Return 1 for every image that nothing in the world resembles, else 0 (NaN: not known), and the rule in words.
 
     The world of some judges is drawn; that of all others is what the unedited model makes, whose image of the same
     prompt and seed is not looked at.
@@ -69,7 +72,10 @@ def _outside(judge: Any, table: pd.DataFrame, features: np.ndarray) -> tuple[np.
 
 
 def _reference(runtime: Runtime, graph: Attribute, config: Config) -> tuple[Reference, str]:
-    """What FID and KID compare with, and its name: the config's, or drawings of a drawn world; None: nothing."""
+    """Return what FID and KID compare with, and its name.
+
+    It is the config's, or drawings of a drawn world; None: nothing.
+    """
     assert graph.judge is not None
     judge = runtime.get(graph.judge)
     if not judge.draws:
@@ -84,7 +90,7 @@ def _reference(runtime: Runtime, graph: Attribute, config: Config) -> tuple[Refe
 
 
 def _given(runtime: Runtime, judge: Judge, place: Path) -> tuple[Reference, str]:
-    """Statistics of a file, or the features of all images of a folder."""
+    """Return the statistics of a file, or the features of all images of a folder."""
     name = f"{place.name} {reference_digest(str(place))}"
     if place.is_file():
         return read_statistics(place), f"stored statistics {name}"

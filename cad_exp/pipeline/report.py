@@ -37,7 +37,7 @@ Drawings = dict[str, Callable[[], Any]]  # file name in the run's folder -> what
 
 
 def budget(edit: Edit, attribution: Attribution, granularity: str) -> None:
-    """How much of what the edit asked for was there to take."""
+    """Show how much of what the edit asked for was there to take."""
     made, name = edit.meta, edit.meta["edit"]
     console.stage(
         f"edit: {name}, {made['achieved']:,} of {made['requested']:,} {UNITS[granularity]} "
@@ -46,7 +46,7 @@ def budget(edit: Edit, attribution: Attribution, granularity: str) -> None:
 
 
 def control(edit: Edit, random: Edit) -> None:
-    """Where the random edit's budget is equal in components only, both numbers of weights."""
+    """Show both numbers of weights, where the random edit's budget is equal in components only."""
     changed, drawn = edit.meta["changed"], random.meta["changed"]
     if changed != drawn:
         what = f"the random edit has as many components, but {drawn:,} weights where the edit has {changed:,}"
@@ -54,7 +54,7 @@ def control(edit: Edit, random: Edit) -> None:
 
 
 def edits(made: dict[str, Edit], folder: Path) -> None:
-    """The edits as files."""
+    """Write the edits as files."""
     if not distributed.main():
         return
     for variant, edit in made.items():
@@ -62,19 +62,19 @@ def edits(made: dict[str, Edit], folder: Path) -> None:
 
 
 def chosen(edits: dict[str, Edit], scored: Attribution, granularity: str) -> None:
-    """How much the edit takes, and how the random one compares."""
+    """Show how much the edit takes, and how the random one compares."""
     if edits:
         budget(edits["edited"], scored, granularity)
         control(edits["edited"], edits["random"])
 
 
 def replacement(edit: Edit) -> None:
-    """How much a method that replaces weights has changed."""
+    """Show how much a method that replaces weights has changed."""
     console.say(f"  {edit.meta['changed']:,} weights of {edit.meta['matrices']:,} tensors replaced")
 
 
 def attribution(runtime: Runtime, graph: Attribute, folder: Path) -> None:
-    """The noisy latents and scores as files."""
+    """Write the noisy latents and scores as files."""
     if not distributed.main():
         return
     assert graph.latents is not None and graph.scores is not None
@@ -85,7 +85,7 @@ def attribution(runtime: Runtime, graph: Attribute, folder: Path) -> None:
 
 
 def fidelity(metrics: list[dict[str, Any]], records: Path, results: Results, folder: Path) -> None:
-    """The metrics of the scores' fidelity, and the ablations behind them."""
+    """Write the metrics of the scores' fidelity, and the ablations behind them."""
     if not distributed.main():
         return
     for metric in metrics:
@@ -94,12 +94,13 @@ def fidelity(metrics: list[dict[str, Any]], records: Path, results: Results, fol
 
 
 def timesteps(table: Path, folder: Path) -> None:
-    """The scores per bin of timesteps as a file."""
+    """Write the scores per bin of timesteps as a file."""
     if distributed.main():
         link(table, folder / "timesteps.parquet")
 
 
 def no_judge() -> None:
+    """Show that nobody judges the images, and how to choose who does."""
     console.say(
         "  no judge is configured for this model, so its images are not measured: "
         f"choose one, judge={', '.join(JUDGES)}, where real applies the published ones",
@@ -108,7 +109,7 @@ def no_judge() -> None:
 
 
 def records(found: Records, folder: Path) -> None:
-    """One row per image and variant."""
+    """Write one row per image and variant."""
     with atomic(folder / "records.parquet") as draft:
         found.table.to_parquet(draft)
 
@@ -125,11 +126,11 @@ class Show:
 
     @property
     def pictures(self) -> dict[str, list[Path]]:
-        """variant -> image files in the order of the requests."""
+        """Image files of each variant, in the order of the requests."""
         return {variant: self.runtime.get(node) for variant, node in self.graph.pictures.items()}
 
     def drawings(self) -> Drawings:
-        """What is to be drawn: it follows from the files that the run has left. Only the first process draws."""
+        """Return what is to be drawn: it follows from the files that the run has left. Only the first process draws."""
         if not distributed.main():
             return {}
         planned: Drawings = {"images": self._images} if self.graph.pictures else {}
@@ -221,7 +222,7 @@ class Show:
         before_after(shown, self.folder / "before_after.png", title)
 
     def _mirror(self, tracker: Tracker, drawn: list[str]) -> None:
-        """Everything to the tracker, whose failures cost nothing."""
+        """Copy everything to the tracker, whose failures cost nothing."""
         tracker.log_facts(self.results.run)
         tracker.log_metrics(self.results.metrics)
         titles = {"attribution.png": "attribution/map"}  # beside the tables of scores
@@ -240,7 +241,7 @@ class Show:
 
 
 def images(runtime: Runtime, graph: Attribute, folder: Path) -> None:
-    """`folder`/images/variant/purpose/prompt-seed.png for every image but explicit ones that are dropped."""
+    """Write folder/images/variant/purpose/prompt-seed.png for every image but explicit ones that are dropped."""
     if not distributed.main():
         return
     for variant, node in graph.pictures.items():
@@ -251,11 +252,12 @@ def images(runtime: Runtime, graph: Attribute, folder: Path) -> None:
 
 
 def image_name(variant: str, request: ImageRequest) -> str:
+    """Return the path of an image within the run's folder."""
     return f"images/{variant}/{contact_sheet.file_name(request)}"
 
 
 def table(results: Results, folder: Path) -> None:
-    """The table on the terminal, and where everything lies."""
+    """Show the table on the terminal, and where everything lies."""
     if distributed.main():
         with harmless("the table"):
             summary.show_run(results.as_dict(), folder)

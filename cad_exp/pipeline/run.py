@@ -6,10 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cad_exp.attribution.attribute import Attribution
 from cad_exp.attribution.by_timestep import bins_of
 from cad_exp.attribution.objectives.build import check as check_objective
 from cad_exp.config.resolve import Config, resolve
 from cad_exp.data import vocabulary
+from cad_exp.data.noisy_latents import NoisyLatents
 from cad_exp.data.prompts.sources import files as prompt_files
 from cad_exp.evaluation import erasure, redaction, verdict
 from cad_exp.evaluation.fidelity.metrics import check as check_fidelity
@@ -161,13 +163,13 @@ def attributed(runtime: Runtime, graph: Attribute, config: Config, results: Resu
 
 
 def check_questions(runtime: Runtime, graph: Attribute, config: Config) -> None:
-    """UserError where the objective, or the fidelity study, cannot do with this concept and judge."""
+    """Raise UserError where the objective, or the fidelity study, cannot do with this concept and judge."""
     judge = None if graph.judge is None else runtime.get(graph.judge)
     check_objective(config["objective"], config["concept"], judge)
     check_fidelity(config["evaluation"]["fidelity"], config["concept"], judge)
 
 
-def announce_latents(runtime: Runtime, graph: Attribute, config: Config) -> Any:
+def announce_latents(runtime: Runtime, graph: Attribute, config: Config) -> NoisyLatents:
     """Return the noisy latents of the concept; those of what is to be retained are made as well."""
     assert graph.latents is not None and graph.scores is not None
     for node in (graph.latents, *graph.scores.scores.question.retained):
@@ -193,8 +195,8 @@ def study(runtime: Runtime, graph: Attribute, config: Config) -> tuple[list[dict
     return runtime.get(graph.fidelity)
 
 
-def check_scores(scored: Any, config: Config) -> None:
-    """UserError where every score is 0: then nothing was found, and an edit would be one of nothing."""
+def check_scores(scored: Attribution, config: Config) -> None:
+    """Raise UserError where every score is 0: then nothing was found, and an edit would be one of nothing."""
     if not scored.scores[config["granularity"]["name"]].any():
         concept, name = config["concept"], config["granularity"]["name"]
         raise UserError(

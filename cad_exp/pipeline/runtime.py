@@ -20,7 +20,7 @@ from cad_exp.pipeline.stage import Derived, Node, Stage, Tick
 from cad_exp.utils import console, distributed, progress
 from cad_exp.utils.paths import resolve as resolve_path
 
-S = TypeVar("S", bound=Stage)
+T = TypeVar("T")
 THREADS = torch.get_num_threads()
 
 
@@ -39,9 +39,9 @@ class Runtime:
         offload.check(settings["offload"], self.device)
         # The number of threads decides in which order a CPU adds up, and so the last bits.
         self.threads = torch.get_num_threads() if self.device.type == "cpu" else None
-        self._keys: WeakKeyDictionary[Node, str] = WeakKeyDictionary()
-        self._values: WeakKeyDictionary[Node, Any] = WeakKeyDictionary()
-        self._places: WeakKeyDictionary[Stage, Path] = WeakKeyDictionary()
+        self._keys: WeakKeyDictionary[Node[Any], str] = WeakKeyDictionary()
+        self._values: WeakKeyDictionary[Node[Any], Any] = WeakKeyDictionary()
+        self._places: WeakKeyDictionary[Stage[Any], Path] = WeakKeyDictionary()
 
     @property
     def machine(self) -> dict[str, Any]:
@@ -49,30 +49,31 @@ class Runtime:
         card = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         return {"device": card, "precision": self.precision, "threads": self.threads}
 
-    def key(self, node: Node) -> str:
+    def key(self, node: Node[Any]) -> str:
         """Return the node's key, computed once."""
         if node not in self._keys:
             self._keys[node] = node.key(self)
         return self._keys[node]
 
-    def put(self, node: Node, value: Any) -> None:
+    def put(self, node: Node[T], value: T) -> None:
         """Give the value of a node, which is then neither loaded nor computed."""
         self._values[node] = value
 
-    def has(self, node: Node) -> bool:
+    def has(self, node: Node[Any]) -> bool:
         """Return whether the node's value was asked for in this run."""
         return node in self._values
 
-    def get(self, node: Node) -> Any:
+    def get(self, node: Node[T]) -> T:
         """Return the value of a node; what it needs and the cache lacks is made first."""
         if node not in self._values:
             if isinstance(node, Derived):
                 self._values[node] = node.derive(self)
             elif isinstance(node, Stage):
                 self.all([node], node.what)
-        return self._values[node]
+        value: T = self._values[node]
+        return value
 
-    def all(self, stages: Sequence[S], what: str) -> list[Any]:
+    def all(self, stages: Sequence[Stage[T]], what: str) -> list[T]:
         """Return the values of stages in order, made where they are missing: each process makes its share first."""
         missing = [stage for stage in stages if stage not in self._values]
         before, works = self._reused(missing), [stage.work for stage in missing]
@@ -89,11 +90,11 @@ class Runtime:
             self._places[stage], self._values[stage] = place, stage.load(self, place)
         return [self._values[stage] for stage in stages]
 
-    def place(self, stage: Stage) -> Path:
+    def place(self, stage: Stage[Any]) -> Path:
         """Return the folder of the files of a stage whose value was asked for; one process alone may ask."""
         return self._places[stage]
 
-    def entry(self, stage: Stage, tick: Tick = lambda *_: None) -> Path:
+    def entry(self, stage: Stage[Any], tick: Tick = lambda *_: None) -> Path:
         """Return the folder of a stage's files in the cache, made if they are missing."""
 
         def make(draft: Path) -> None:
@@ -103,16 +104,16 @@ class Runtime:
 
         return self.cache.get(stage.folder, self.inputs(stage), make, stage.code(), stage.shared)
 
-    def inputs(self, stage: Stage) -> dict[str, Any]:
+    def inputs(self, stage: Stage[Any]) -> dict[str, Any]:
         """Return all that a stage's files depend on, but for the code and the libraries."""
         together = {"processes": distributed.size()} if stage.shared else {}
         return {"stage": type(stage).__qualname__, "of": stage.inputs(self), **self.machine, **together}
 
-    def holds(self, stage: Stage) -> bool:
+    def holds(self, stage: Stage[Any]) -> bool:
         """Return whether the cache holds a stage's files, undamaged."""
         return self.cache.holds(stage.folder, self.inputs(stage), stage.code())
 
-    def unfinished(self, stage: Stage) -> Path:
+    def unfinished(self, stage: Stage[Any]) -> Path:
         """Return where a stage may keep what it has finished: it outlives a kill, and goes when the stage is made.
 
         It is worth nothing to other code, so the stage's key is its name.
@@ -120,11 +121,11 @@ class Runtime:
         folder = self.cache.folder / ".checkpoints"
         return folder / f"{self.cache.key(stage.folder, self.inputs(stage), stage.code())}.safetensors"
 
-    def redact(self, stage: Stage, change: Callable[[Path], None]) -> None:
+    def redact(self, stage: Stage[Any], change: Callable[[Path], None]) -> None:
         """Replace the files of a made stage by what `change(folder)` leaves of a copy; its key stays."""
         self.cache.redact(self.place(stage), change)
 
-    def whole(self, stage: Stage, read: Callable[[Path], Any]) -> Any:
+    def whole(self, stage: Stage[Any], read: Callable[[Path], T]) -> T:
         """Return what `read(folder)` finds in a stage's files as they were made; redacted ones are made once more."""
         place = self.entry(stage)
         with self.cache.hold(place):
@@ -138,11 +139,11 @@ class Runtime:
         """Give up what the cache holds for this run, so that it can be pruned."""
         self.cache.close()
 
-    def _reused(self, stages: Sequence[Stage]) -> int:
-        """How many entries of these kinds of stage the cache has handed out."""
+    def _reused(self, stages: Sequence[Stage[Any]]) -> int:
+        """Return how many entries of these kinds of stage the cache has handed out."""
         return sum(self.cache.reused[folder] for folder in {stage.folder for stage in stages})
 
-    def _say_reused(self, what: str, reused: int, stages: Sequence[Stage]) -> None:
+    def _say_reused(self, what: str, reused: int, stages: Sequence[Stage[Any]]) -> None:
         if not reused or (distributed.size() > 1 and not all(stage.shared for stage in stages)):
             return
         some = f"{reused} of {len(stages)} parts " if reused < len(stages) else ""
@@ -151,8 +152,12 @@ class Runtime:
 
 
 def _ticks(tick: Tick, works: Sequence[int]) -> list[Tick]:
-    """The progress of every part as progress of the whole; a single part knows its own total best."""
+    """Return the progress of every part as progress of the whole; a single part knows its own total best."""
     starts, total = list(accumulate(works, initial=0)), sum(works)
     if len(works) == 1:
         return [tick]
-    return [lambda done, _, start=start: tick(start + done, total) for start in starts[:-1]]
+
+    def part(start: int) -> Tick:
+        return lambda done, _: tick(start + done, total)
+
+    return [part(start) for start in starts[:-1]]

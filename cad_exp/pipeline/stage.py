@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from cad_exp.pipeline.keys import code_version
 from cad_exp.utils.hashing import digest
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from cad_exp.pipeline.runtime import Runtime
 
 Tick = Callable[[int, int], Any]
+T_co = TypeVar("T_co", covariant=True)  # the value of a node
+K = TypeVar("K")
 NO_KEY = {"key": False}  # metadata of a field that no number depends on
 
 
@@ -46,8 +48,11 @@ class Chosen:
 
 
 @dataclass(frozen=True, eq=False)
-class Node:
-    """One node of the graph of a run. Its fields are all that it depends on, but for those marked `NO_KEY`."""
+class Node(Generic[T_co]):
+    """One node of the graph of a run. Its fields are all that it depends on, but for those marked `NO_KEY`.
+
+    Its value, which the runtime returns, has the type that stands in brackets.
+    """
 
     def requires(self) -> None:
         """Check that the files and weights of this node are there; torch is not needed for that.
@@ -73,26 +78,26 @@ class Node:
         """Return 24 hex digits for the node's inputs and code."""
         return digest([type(self).__qualname__, self.inputs(runtime), self.code()])
 
-    def nodes(self) -> Iterator[Node]:
+    def nodes(self) -> Iterator[Node[Any]]:
         """Yield the nodes among the fields, also those within lists and mappings."""
         return self._values(Node)
 
-    def _values(self, kind: type) -> Iterator[Any]:
+    def _values(self, kind: type[K]) -> Iterator[K]:
         for each in fields(self):
             yield from _within(getattr(self, each.name), kind)
 
 
 @dataclass(frozen=True, eq=False)
-class Derived(Node):
+class Derived(Node[T_co]):
     """A node that costs nothing to compute from others; the cache does not keep it."""
 
-    def derive(self, runtime: Runtime) -> Any:
+    def derive(self, runtime: Runtime) -> T_co:
         """Return the node's value."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
-class Stage(Node):
+class Stage(Node[T_co]):
     """A node whose files the cache keeps below `folder`.
 
     shared: all processes of a run make it together, and the first one writes it; else each makes stages of its own.
@@ -116,16 +121,16 @@ class Stage(Node):
         """Write the stage's files into an empty folder. tick(done, of): called as the work goes on."""
         raise NotImplementedError
 
-    def load(self, runtime: Runtime, folder: Path) -> Any:
+    def load(self, runtime: Runtime, folder: Path) -> T_co:
         """Return what the files in the folder hold."""
         raise NotImplementedError
 
 
-def graph(*nodes: Node) -> list[Node]:
+def graph(*nodes: Node[Any]) -> list[Node[Any]]:
     """Return these nodes and all that they depend on, each once and after what it depends on."""
-    found: dict[int, Node] = {}
+    found: dict[int, Node[Any]] = {}
 
-    def visit(node: Node) -> None:
+    def visit(node: Node[Any]) -> None:
         if id(node) not in found:
             for other in node.nodes():
                 visit(other)
@@ -136,7 +141,7 @@ def graph(*nodes: Node) -> list[Node]:
     return list(found.values())
 
 
-def _within(value: Any, kind: type) -> Iterator[Any]:
+def _within(value: object, kind: type[K]) -> Iterator[K]:
     if isinstance(value, kind):
         yield value
     elif isinstance(value, dict):

@@ -57,7 +57,7 @@ LETTERED = re.compile(r"\b(1?\d)/?[fm]\b")  # 15f
 
 
 def find(text: str) -> str | None:
-    """The words that give an age below eighteen, as they are read; None if there are none."""
+    """Return the words that give an age below eighteen, as they are read; None if there are none."""
     text = re.sub(r"[<≤]", " under ", text)
     text = re.sub(r"(?<=\d)\s*[-\u2010-\u2015~/]\s*(?=\d)", " to ", text)
     lettered = LETTERED.search(plain(text).casefold())
@@ -75,7 +75,7 @@ def find(text: str) -> str | None:
 
 
 def _tells(match: re.Match[str]) -> bool:
-    """Whether the number that a pattern found is that of a child."""
+    """Return whether the number that a pattern found is that of a child."""
     for name, value in match.groupdict().items():
         if value is not None:
             return _value(value) <= LIMITS[name] and not (name == "teen" and _value(value) < 10)  # "3 naked women"
@@ -90,7 +90,7 @@ def _value(number: str) -> int:
 
 
 def _digits(tokens: Sequence[str]) -> list[str]:
-    """Number words as digits: twenty five, twentyfive and 25 are one number; fifteenyo is two words."""
+    """Write number words as digits: twenty five, twentyfive and 25 are one number; fifteenyo is two words."""
     found: list[str] = []
     for token in tokens:
         number, rest = _split(token)
@@ -107,7 +107,7 @@ def _digits(tokens: Sequence[str]) -> list[str]:
 
 @lru_cache(maxsize=1 << 14)
 def _split(token: str) -> tuple[int | None, str]:
-    """The number at the start of a token, and what is left of it: a unit of age, or nothing."""
+    """Split a token into the number at its start and what is left of it: a unit of age, or nothing."""
     if token.isdigit():
         return _value(token), ""
     if token in SMALL:

@@ -55,22 +55,22 @@ SUGGESTIVE = Vocabulary(  # in a concept of its own
 
 
 def find(text: str) -> str | None:
-    """What in a prompt may ask for a child, as it is read ("child", "15yearsold"); None if nothing does."""
+    """Return what in a prompt may ask for a child, as it is read ("child", "15yearsold"); None if nothing does."""
     return CHILDREN.find(text) or _young(text) or ages.find(text) or _script(text)
 
 
 def asks_for_nudity(text: str) -> bool:
-    """Whether a prompt says that it wants naked people."""
+    """Return whether a prompt says that it wants naked people."""
     return NUDITY.find(text) is not None
 
 
 def suggests_nudity(text: str) -> bool:
-    """Whether a prompt may be for naked people: enough to take a concept for one of nudity."""
+    """Return whether a prompt may be for naked people: enough to take a concept for one of nudity."""
     return asks_for_nudity(text) or SUGGESTIVE.find(text) is not None
 
 
 def _young(text: str) -> str | None:
-    """Anybody young, unless the next word says that it is an adult: "a young, very slim one", "young  nude"."""
+    """Find anybody young, unless the next word is an adult's: "a young, very slim one", "young  nude"."""
     for tokens in readings(text):
         for start in range(len(tokens)):
             if (found := YOUNG.at(tokens, start)) and not ADULTS.at(tokens, _after(tokens, start, len(found))):
@@ -79,7 +79,7 @@ def _young(text: str) -> str | None:
 
 
 def _after(tokens: Sequence[str], start: int, length: int) -> int:
-    """Where a word of so many letters that starts at a token is over."""
+    """Return the token after a word of so many letters that starts at a token."""
     while length > 0 and start < len(tokens):
         length -= len(tokens[start])
         start += 1

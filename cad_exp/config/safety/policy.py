@@ -16,9 +16,10 @@ NO_PROMPTS = ("name", "path", "file", "hub", "revision", "encoding", "columns", 
 
 
 def check(config: Settings) -> None:
-    """UserError for the first text of a resolved config that may ask for a child where images of nudity are made.
+    """Raise UserError for the first text that may ask for a child where images of nudity are made.
 
-    Every text in the groups counts that hold prompts, whatever its key; rows of a prompt set are left out by `allowed`.
+    Every text of a resolved config counts in the groups that hold prompts, whatever its key; rows of a prompt set are
+    left out by `allowed`.
     """
     texts, sets = (
         [(f"{g}.{key}", text) for g in groups for key, text in _texts(config.get(g))] for groups in (OWN, SETS)
@@ -35,7 +36,7 @@ def check(config: Settings) -> None:
 
 
 def allowed(concept: Settings, chosen: Settings) -> Callable[[str], bool]:
-    """Whether a prompt of the set `chosen` may be drawn in a run of this concept, as a function of the prompt."""
+    """Return a function that says whether a prompt of the set `chosen` may be drawn in a run of this concept."""
     nudity = _nudity(concept, chosen)
 
     def may_be_drawn(prompt: str) -> bool:
@@ -45,20 +46,20 @@ def allowed(concept: Settings, chosen: Settings) -> Callable[[str], bool]:
 
 
 def holds(prompt: str, listed: list[str]) -> bool:
-    """Whether a prompt holds one of the words or phrases of `without`, however both are spaced and written."""
+    """Return whether a prompt holds one of the words or phrases of `without`, however both are spaced and written."""
     text = f" {' '.join(words(prompt))} " if listed else ""
     return any(f" {' '.join(words(word))} " in text for word in listed)
 
 
 def _nudity(concept: Settings, *sets: Settings) -> bool:
-    """Whether images of nudity may be made: by the concept's kind or its words, or by what a set is there for."""
+    """Return whether images of nudity may be made: by the concept's kind or words, or by what a set is there for."""
     if any("nud" in str(each.get("kind")).casefold() for each in (concept, *sets)):
         return True
     return any(minors.suggests_nudity(text) for _, text in _texts(concept, names=True))
 
 
-def _texts(value: Any, key: str = "", names: bool = False) -> Iterator[tuple[str, str]]:
-    """All texts of a group, each with its key, but for those that are no prompts."""
+def _texts(value: object, key: str = "", names: bool = False) -> Iterator[tuple[str, str]]:
+    """Yield all texts of a group, each with its key, but for those that are no prompts."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, (list, tuple)):

@@ -55,7 +55,7 @@ WORD = re.compile(r"[^\W\d_]+|\d+")
 
 
 def plain(text: str) -> str:
-    """The text with Latin letters for what looks like them, without accents; emoji as words. Case and spaces stay."""
+    """Write a text in Latin letters, without accents, and with emoji as words; case and spaces stay."""
     text = html.unescape(text)
     if text.isascii():
         return text
@@ -77,12 +77,12 @@ def _letter(char: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Its words in small letters and its numbers, in order: all else only stands between them."""
+    """Return the words of a text in small letters and its numbers, in order: all else only stands between them."""
     return WORD.findall(plain(_without(text)).casefold())
 
 
 def _without(text: str, instead: str = "") -> str:
-    """Without characters that nobody sees (zero-width spaces, soft hyphens, marks of direction)."""
+    """Remove characters that nobody sees (zero-width spaces, soft hyphens, marks of direction)."""
     if text.isascii():
         return text
     return "".join(instead if unicodedata.category(char) == "Cf" or char in INVISIBLE else char for char in text)
@@ -90,7 +90,7 @@ def _without(text: str, instead: str = "") -> str:
 
 @lru_cache(maxsize=64)
 def readings(text: str) -> tuple[tuple[str, ...], ...]:
-    """The words of a text in every way in which it may be meant; in the first two, digits are digits."""
+    """Return the words of a text in every way in which it may be meant; in the first two, digits are digits."""
     joined = plain(_without(text))
     apart = CAMEL.sub(lambda match: re.sub("([A-Z])", r" \1", match[0]), plain(_without(text, " ")))
     found = [joined, apart]
@@ -103,7 +103,7 @@ def readings(text: str) -> tuple[tuple[str, ...], ...]:
 
 
 def _spelt(table: dict[int, str], match: re.Match[str]) -> str:
-    """The letters that digits and symbols stand for; a number is a number."""
+    """Return the letters that digits and symbols stand for; a number is a number."""
     return match["number"] or match[0].translate(table)
 
 
@@ -123,10 +123,12 @@ class Vocabulary:
 
     @cached_property
     def beginnings(self) -> set[str]:
+        """Return what a word of the vocabulary may begin with: all its first letters."""
         return {word[:end] for word in self.words for end in range(1, len(word) + 1)}
 
     @cached_property
     def jumbled(self) -> set[tuple[str, str, str]]:
+        """Return the words of more than four letters as `_jumbled` writes them."""
         return {_jumbled(word) for word in self.words if len(word) > 4}
 
     @cached_property
@@ -135,7 +137,7 @@ class Vocabulary:
         return {word: word for word in self.words if _single(word) == word}
 
     def find(self, text: str) -> str | None:
-        """The first word of the vocabulary that a text holds, or None."""
+        """Return the first word of the vocabulary that a text holds, or None."""
         for tokens in dict.fromkeys(readings(text)):
             if self.across and (found := self._stem("".join(token for token in tokens if token not in self.but))):
                 return found
@@ -145,7 +147,7 @@ class Vocabulary:
         return self._covered(plain(text).casefold())
 
     def at(self, tokens: Sequence[str], start: int) -> str | None:
-        """A word that begins with this token, whole or cut into several (c h i l d)."""
+        """Return a word that begins with this token, whole or cut into several (c h i l d), or None."""
         whole = ""
         for place in range(start, len(tokens)):
             whole += tokens[place]
@@ -172,7 +174,7 @@ class Vocabulary:
         return next((stem for stem in self.stems if stem in text), None)
 
     def _covered(self, text: str) -> str | None:
-        """A word of which other signs cover letters (k*d)."""
+        """Return a word of which other signs cover letters (k*d), or None."""
         for token in re.findall(r"(?<![a-z])[a-z]+(?:[*#%?•°]+[a-z]+)+", text):
             if len(token) > LONGEST:
                 continue
@@ -191,7 +193,7 @@ def _both(first: str, last: str) -> tuple[tuple[str, str], tuple[str, str]]:
 
 
 def _jumbled(word: str) -> tuple[str, str, str]:
-    """First and last letter, and those between in any order: people read on when they are mixed up."""
+    """Return the first and last letter, and those between sorted: people read on when they are mixed up."""
     return word[0], "".join(sorted(word[1:-1])), word[-1]
 
 

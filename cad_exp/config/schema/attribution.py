@@ -46,7 +46,7 @@ ESTIMATORS: tuple[str, ...] = (
 ESTIMATORS += ("shapley", "wanda", "random")
 
 
-def _granularity(value: Any) -> Any:
+def _granularity(value: object) -> Any:
     return Choice(*GRANULARITIES).check(Name().check(value))
 
 
@@ -110,8 +110,8 @@ class Contrast(Objective):
     guidance: Guidance = Field(default=1.0, description="Guidance of the predicted image, where a judge is asked.")
 
 
-def weights(value: Any) -> Any:
-    """A weight, or a list of them: at least 0."""
+def weights(value: object) -> Any:
+    """Check a weight, or a list of them: at least 0."""
     one = Number(least=0, most=1e6)
     return Several(one, least=1).check(value) if isinstance(value, (list, tuple)) else one.check(value)
 

@@ -50,31 +50,31 @@ class ByName:
         choices = {tag(cls): handler.generate_schema(cls) for cls in self.classes}
         return core_schema.tagged_union_schema(choices, self._tag)
 
-    def _tag(self, given: Any) -> str:
+    def _tag(self, given: object) -> str:
         if isinstance(given, Group):
             return tag(type(given))
         return tag(self.choose(given if isinstance(given, dict) else {}))
 
 
 def by_name(classes: dict[type[Group], tuple[str, ...]], own: type[Group]) -> ByName:
-    """The class that has the name of the group among its own; for every other name `own`."""
+    """Choose the class that has the name of the group among its own; for every other name `own`."""
     names = {name: cls for cls, listed in classes.items() for name in listed}
     return ByName(lambda given: names.get(str(given.get("name")), own), *classes, own)
 
 
 def tag(cls: type[Group]) -> str:
-    """How a class appears in the place of an error."""
+    """Return how a class appears in the place of an error."""
     return f"<{cls.__name__}>"
 
 
-def is_tag(part: Any) -> bool:
-    """Whether a part of an error's place is the tag of a class."""
+def is_tag(part: object) -> bool:
+    """Return whether a part of an error's place is the tag of a class."""
     return isinstance(part, str) and part.startswith("<")
 
 
 @cache
 def shipped(group: str) -> tuple[str, ...]:
-    """The names of the options that the package ships for a group."""
+    """Return the names of the options that the package ships for a group."""
     return tuple(sorted(file.stem for file in (options.conf_folder() / group).glob("[!_]*.yaml")))
 
 
@@ -85,11 +85,12 @@ class Registered(Choice):
         self.ours, self.kind = names, kind
 
     @property
-    def names(self) -> tuple[str, ...]:  # type: ignore[override]
+    def names(self) -> tuple[str, ...]:
         """All names that there are now."""
         return tuple(dict.fromkeys([*self.ours, *_plug_ins(self.kind)]))
 
-    def check(self, value: Any) -> Any:
+    def check(self, value: object) -> Any:
+        """Return a dotted path, or a name that there is now; raise `wrong` for anything else."""
         return value if isinstance(value, str) and _DOTTED.fullmatch(value) else super().check(value)
 
 
@@ -104,14 +105,16 @@ class OwnName(Kind):
     def __init__(self, *names: str) -> None:
         self.names = names
 
-    def check(self, value: Any) -> Any:
-        Text().check(value)
-        close = get_close_matches(value, self.names, n=1, cutoff=0.8)
-        if value == "auto" or (close and close[0] not in value):
-            raise wrong(unknown(value, self.names))
-        return value
+    def check(self, value: object) -> Any:
+        """Return the name; raise `wrong` for what is no text, or only looks like a name of ours."""
+        name = Text().check(value)
+        close = get_close_matches(name, self.names, n=1, cutoff=0.8)
+        if name == "auto" or (close and close[0] not in name):
+            raise wrong(unknown(name, self.names))
+        return name
 
     def allowed(self) -> str:
+        """Return the names of ours, and that there may be others."""
         return f"{', '.join(self.names)}, or the name of a class of your own"
 
 

@@ -36,8 +36,8 @@ Kinds = Annotated[tuple[str, ...], Several(Choice(*ABLATIONS))]
 Repeats = Annotated[int, Whole(0)]
 
 
-def _ablations(value: Any) -> Any:
-    """No ablations, or enough of them for a correlation."""
+def _ablations(value: object) -> int:
+    """Check the number of ablations: none, or enough of them for a correlation."""
     allowed = "0 for none, or a whole number of at least 3 and at most 1,000,000"
     if isinstance(value, bool) or not isinstance(value, int):
         raise wrong(f"is no whole number: use {allowed}")

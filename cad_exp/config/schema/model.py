@@ -32,8 +32,8 @@ PerGranularity = Annotated[str, Choice(*GRANULARITIES)]
 Prompts = Annotated[tuple[str, ...], Several(Text(), least=1)]
 
 
-def factor(value: Any) -> Any:
-    """A factor that changes something: a finite number other than 1."""
+def factor(value: object) -> Any:
+    """Check a factor that changes something: a finite number other than 1."""
     try:
         Number(least=-1000, most=1000).check(value)
     except PydanticCustomError as error:
@@ -50,7 +50,7 @@ Factor = Annotated[
 ]
 
 
-def _erasing(value: Any) -> Any:
+def _erasing(value: object) -> Any:
     if isinstance(value, dict):
         raise wrong(f"{KEY} must be a list of overrides, each in quotes: model.erased=['edit=uce','edit.tokens=all']")
     return Several(Text()).check(value)

@@ -15,8 +15,8 @@ Texts = Annotated[tuple[str, ...], Several(Text())]
 UNUSED = "Of a generated set; a file has no use for it."
 
 
-def _cells(value: Any) -> Any:
-    """Column names, each with the value or values that its cells may have."""
+def _cells(value: object) -> Any:
+    """Check column names, each with the value or values that its cells may have."""
     if not isinstance(value, dict):
         raise wrong("names no column and its values, as in {categories: sexual}")
     for column, cell in value.items():
@@ -25,20 +25,22 @@ def _cells(value: Any) -> Any:
     return value
 
 
-def _column(value: Any) -> Any:
-    """The name of a column; one of digits needs no quotes."""
+def _column(value: object) -> Any:
+    """Check the name of a column; one of digits needs no quotes."""
     return Whole(0).check(value) if isinstance(value, int) and not isinstance(value, bool) else Text().check(value)
 
 
 class Template(Kind):
     """A sentence with one place for a noun."""
 
-    def check(self, value: Any) -> Any:
+    def check(self, value: object) -> Any:
+        """Return the sentence; raise `wrong` unless it holds exactly one {}."""
         if not isinstance(value, str) or value.count("{}") != 1:
             raise wrong("must hold one {}, where the noun goes")
         return value
 
     def allowed(self) -> str:
+        """Return what a sentence must hold."""
         return "a sentence that holds one {}, where the noun goes"
 
 

@@ -25,17 +25,19 @@ HUGE = 1_000_000  # of whatever is counted: more is a slip of the pen
 
 
 def wrong(reason: str) -> PydanticCustomError:
-    """The error of a value that a setting does not take."""
+    """Return the error of a value that a setting does not take."""
     return PydanticCustomError("wrong", "{reason}", {"reason": reason})
 
 
 class Kind:
     """A kind of value: subclasses return the value or raise `wrong`, and say in words what they take."""
 
-    def check(self, value: Any) -> Any:
+    def check(self, value: object) -> Any:
+        """Return the value; raise `wrong` for one that the setting does not take."""
         raise NotImplementedError
 
     def allowed(self) -> str:
+        """Return what the setting takes, in words that errors and the reference share."""
         raise NotImplementedError
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -51,7 +53,7 @@ class Number(Kind):
     below: float | None = None
     most: float | None = None
 
-    def check(self, value: Any) -> Any:
+    def check(self, value: object) -> Any:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not _finite(value):
             raise wrong(f"is no number: use {self.allowed()}")
         within = (
@@ -81,7 +83,7 @@ class Whole(Kind):
     why: str = ""
     step: int = 1
 
-    def check(self, value: Any) -> Any:
+    def check(self, value: object) -> Any:
         if isinstance(value, bool) or not isinstance(value, int):
             raise wrong(f"is no whole number: use {self.allowed()}")
         if not self.least <= value <= self.most or value % self.step:
@@ -97,7 +99,7 @@ class Whole(Kind):
 class Flag(Kind):
     """true or false."""
 
-    def check(self, value: Any) -> Any:
+    def check(self, value: object) -> Any:
         if not isinstance(value, bool):
             raise wrong(f"is neither true nor false: use {self.allowed()}")
         return value
@@ -112,7 +114,7 @@ class Text(Kind):
 
     empty: bool = False
 
-    def check(self, value: Any) -> Any:
+    def check(self, value: object) -> Any:
         if not isinstance(value, str):
             raise wrong(f"is no text: use {self.allowed()}; what only looks like a number stands in quotes")
         if not value.strip() and not self.empty:
@@ -127,9 +129,14 @@ class Choice(Kind):
     """One of several names."""
 
     def __init__(self, *names: str) -> None:
-        self.names = names
+        self._names = names
 
-    def check(self, value: Any) -> Any:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names."""
+        return self._names
+
+    def check(self, value: object) -> Any:
         if not isinstance(value, str) or value not in self.names:
             raise wrong(unknown(value, self.names))
         return value
@@ -144,7 +151,7 @@ class Is(Kind):
 
     value: bool
 
-    def check(self, value: Any) -> Any:
+    def check(self, value: object) -> Any:
         if value is not self.value:
             raise wrong(f"is of the option itself, {self.allowed()}: leave it out")
         return value
@@ -153,8 +160,8 @@ class Is(Kind):
         return str(self.value).lower()
 
 
-def unknown(value: Any, names: tuple[str, ...]) -> str:
-    """Why a value is none of these names, with the one that may be meant."""
+def unknown(value: object, names: tuple[str, ...]) -> str:
+    """Explain why a value is none of these names, with the one that may be meant."""
     close = get_close_matches(str(value)[:100], names, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"is unknown: {hint}There are: {', '.join(names)}"
@@ -163,7 +170,7 @@ def unknown(value: Any, names: tuple[str, ...]) -> str:
 class Name(Kind):
     """A name that can stand in the name of a run's folder."""
 
-    def check(self, value: Any) -> Any:
+    def check(self, value: object) -> Any:
         Text(empty=True).check(value)
         try:
             return check_name(value, KEY)
@@ -179,7 +186,7 @@ class Device(Kind):
 
     names = ("auto", "cpu", "cuda", "mps")
 
-    def check(self, value: Any) -> Any:
+    def check(self, value: object) -> Any:
         if not isinstance(value, str) or not re.fullmatch(r"auto|(cpu|cuda|mps)(:\d{1,3})?", value):
             raise wrong(unknown(value, (*self.names, "cuda:0")))
         return value
@@ -195,7 +202,7 @@ class Several(Kind):
     of: Kind
     least: int = 0
 
-    def check(self, value: Any) -> Any:
+    def check(self, value: object) -> Any:
         try:
             items = as_list(value, self.kind, KEY)
         except UserError as error:
@@ -226,7 +233,7 @@ class Special(Kind):
     function: Callable[[Any], Any]
     words: str
 
-    def check(self, value: Any) -> Any:
+    def check(self, value: object) -> Any:
         return self.function(value)
 
     def allowed(self) -> str:

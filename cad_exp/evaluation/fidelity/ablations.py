@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cad_exp.attribution.game import Game
+from cad_exp.evaluation.fidelity.playable import Playable
 from cad_exp.evaluation.fidelity.statistics import agreement, stream
 from cad_exp.evaluation.intervals.estimate import estimated
 from cad_exp.evaluation.intervals.images import Mean
@@ -31,6 +31,7 @@ from cad_exp.utils.finite import refusal
 KINDS = ("uniform", "top", "single")
 ORDERS = ("most", "least", "random")
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
+FRACTIONS = tuple(i / 10 for i in range(11))
 AT_ONCE, ENTRIES = 256, 2**25  # ablations, and gates, that are asked of a game in one call
 
 Progress = Callable[[int, int], None]
@@ -47,9 +48,9 @@ class Ablation(NamedTuple):
 
 
 def effects(
-    game: Game, scores: Tensor, ablations: Iterable[Ablation], total: int, progress: Progress | None = None
+    game: Playable, scores: Tensor, ablations: Iterable[Ablation], total: int, progress: Progress | None = None
 ) -> pd.DataFrame:
-    """One row per ablation: study, kind, rate, draw, size, predicted and true change of J.
+    """Ablate, and return one row per ablation: study, kind, rate, draw, size, predicted and true change of J.
 
     scores (n,): estimates of J(intact) - J(component ablated), so that predicted = -sum of those removed, in fp64.
     total: number of ablations, for the progress. Raises UserError if the scores are not the game's or J is not finite.
@@ -73,21 +74,24 @@ def effects(
 
 
 def _together(ablations: Iterable[Ablation], at_once: int) -> Iterator[list[Ablation]]:
-    """Those that are asked of the game in one call: of one study, kind and size, so that studies share whole calls."""
+    """Yield those that are asked of the game in one call: of one study, kind and size.
+
+    So studies share whole calls.
+    """
     for _, alike in groupby(ablations, lambda a: (a.study, a.kind, a.study == "ablations" and len(a.chosen))):
         while part := list(islice(alike, at_once)):
             yield part
 
 
 def check_rates(rates: Sequence[float]) -> None:
-    """UserError for a rate that is no share of the components."""
+    """Raise UserError for a rate that is no share of the components."""
     for rate in rates:
         if not 0 < rate <= 1:
             raise UserError(f"a rate of ablation is above 0 and at most 1, not {rate}: 0.05 removes 5 %")
 
 
 def ablation_fidelity(
-    game: Game,
+    game: Playable,
     scores: Tensor,
     rates: Sequence[float] = RATES,
     number: int = 40,
@@ -96,7 +100,7 @@ def ablation_fidelity(
     resamples: int = 1000,
     progress: Progress | None = None,
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Predicted and true change of J for `number` random ablations of each kind at each rate, and how they agree.
+    """Compare the predicted with the true change of J for `number` random ablations of each kind at each rate.
 
     A rate of the components, round(rate n) but at least one, is removed. `uniform`: out of all; `top`: out of the twice
     as many with the highest positive scores, which is where edits happen (half of the positive ones, where they are too
@@ -136,40 +140,42 @@ def ablation_fidelity(
     records = pd.concat([part for part in parts if len(part)] or [drawn], ignore_index=True)
     found = []
     for kind in kinds:
-        for rate in (None,) if kind == "single" else rates:
+        asked: Sequence[float | None] = (None,) if kind == "single" else rates
+        for one in asked:
             rows = records[records["kind"] == kind]
-            rows = rows if rate is None else rows[rows["rate"] == rate]
-            found.append({"kind": kind, "rate": rate, **agreement(rows["predicted"], rows["true"], resamples, seed)})
+            rows = rows if one is None else rows[rows["rate"] == one]
+            found.append({"kind": kind, "rate": one, **agreement(rows["predicted"], rows["true"], resamples, seed)})
     return records, found
 
 
 def _subsets(pool: np.ndarray | None, size: int, n: int, number: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Different sorted subsets of the pool (None: of all n components), or all if they are no more than `number`.
+    """Yield different sorted subsets of the pool (None: of all n components), or all of them.
 
-    One after the other, for a thousand subsets of a hundred million weights do not fit into memory.
+    All are taken where they are no more than `number`. They come one after the other, for a thousand subsets of a
+    hundred million weights do not fit into memory.
     """
-    of, seen = n if pool is None else len(pool), set()
+    of, seen = n if pool is None else len(pool), set[bytes]()
     few = lgamma(of + 1) - lgamma(size + 1) - lgamma(of - size + 1) <= log(max(number, 1)) + 1e-9
     wanted = min(number, comb(of, size)) if few else number
     while len(seen) < wanted:  # drawn also where all are taken: a short study is the beginning of a long one
         chosen = rng.choice(of, size, replace=False).astype(np.int64)
         chosen = np.sort(chosen if pool is None else pool[chosen])
-        key = blake2b(chosen, digest_size=16).digest()
+        key = blake2b(chosen.tobytes(), digest_size=16).digest()
         if key not in seen:
             seen.add(key)
             yield chosen
 
 
 def ordered_curves(
-    game: Game,
+    game: Playable,
     scores: Tensor,
-    fractions: Sequence[float] = tuple(i / 10 for i in range(11)),
+    fractions: Sequence[float] = FRACTIONS,
     orders: Sequence[str] = ORDERS,
     random_repeats: int = 5,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
-    """J while more and more components are removed: most helpful first, most suppressing first, in random orders.
+    """Measure J while ever more components are removed: most helpful first, most suppressing first, in random orders.
 
     fractions: shares removed, in 0..1; none (0) is always there. Returns the records (see `effects`; kind is the order,
     rate the fraction, J is `true` more than intact) and, for the orders `most` and `least`, the area between the curve
@@ -211,14 +217,19 @@ def ordered_curves(
 
 
 def _area(x: np.ndarray, y: np.ndarray) -> float:
-    """Area under the line through the points, by trapezoids (numpy renamed its own between versions 1 and 2)."""
+    """Return the area under the line through the points, by trapezoids (numpy 1 and 2 name their own differently)."""
     return float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum())
 
 
 def negative_check(
-    game: Game, scores: Tensor, ratio: float = 0.05, draws: int = 20, seed: int = 0, progress: Progress | None = None
+    game: Playable,
+    scores: Tensor,
+    ratio: float = 0.05,
+    draws: int = 20,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Change of J on removing the most negative components, round(ratio n) of them: is it an increase, and whose?
+    """Remove the most negative components, round(ratio n) of them: does J increase, and more than for controls?
 
     Controls of equal size: the `smallest` scores by magnitude, and `draws` random sets. Returns the records (see
     `effects`) and: size, negative, predicted and smallest (changes of J), random (mean with the middle 95 % of the
@@ -243,6 +254,10 @@ def negative_check(
     records = effects(game, scores, every(), 2 + draws, progress)
     (negative, small), random = records["true"].iloc[:2], records["true"].iloc[2:].to_numpy()
     bounded = (float(random.mean()), *map(float, np.percentile(random, [2.5, 97.5]))) if draws else None
-    found = {"size": size, "negative": float(negative), "predicted": float(records["predicted"].iloc[0])}
+    found: dict[str, Any] = {
+        "size": size,
+        "negative": float(negative),
+        "predicted": float(records["predicted"].iloc[0]),
+    }
     found |= {"smallest": float(small), "random": bounded}
     return records, found | {"passed": bool(negative > 0 and (bounded is None or negative > np.percentile(random, 95)))}

@@ -48,13 +48,13 @@ class ImageGame:
         self.remember, self.batch_size = remember or (lambda _, answer: answer()), batch_size
 
     def judged(self, gates: Tensor) -> Tensor:
-        """(A, 2) fp64: concept rate and mean log-odds under each of the ablations (A, n); processes share them."""
+        """Return concept rate and mean log-odds (A, 2) fp64 under the ablations (A, n); processes share them."""
         if ((gates != 0) & (gates != 1)).any():
             raise UserError("images are made of components that are there or not: gates of 0 and 1 only")
         return self.remember(gates, lambda: self._judged(gates))
 
     def measured(self, name: str) -> Measured:
-        """This game with one of MEASURES as its value."""
+        """Return this game with one of MEASURES as its value."""
         return Measured(self, list(MEASURES).index(name))
 
     def _judged(self, gates: Tensor) -> Tensor:
@@ -88,8 +88,9 @@ class Measured:
 
     @cached_property
     def intact(self) -> float:
+        """The value of the intact model."""
         return float(self.values(torch.ones(1, self.n))[0])
 
     def values(self, gates: Tensor) -> Tensor:
-        """(A,) fp64 for ablations (A, n)."""
+        """Return the values (A,) fp64 of ablations (A, n)."""
         return self.game.judged(gates)[:, self.column]

@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cad_exp.attribution.game import Game
 from cad_exp.evaluation.fidelity.ablations import (
     KINDS,
     Progress,
@@ -19,12 +18,13 @@ from cad_exp.evaluation.fidelity.ablations import (
     negative_check,
     ordered_curves,
 )
+from cad_exp.evaluation.fidelity.playable import Playable
 from cad_exp.evaluation.fidelity.statistics import Bounded, agreement
 from cad_exp.utils.errors import UserError, choose
 
 
 def fidelity_metrics(
-    game: Game,
+    game: Playable,
     scores: Tensor,
     settings: dict[str, Any],
     seed: int = 0,
@@ -33,10 +33,10 @@ def fidelity_metrics(
     prefix: str = "fidelity",
     of: str = "J",
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
-    """The metrics (see results.FIELDS, variant `attribution`) and the records of all ablations behind them.
+    """Return the metrics of the studies, and the records of all ablations behind them.
 
+    The metrics are rows of results.json (results.FIELDS) of the variant `attribution`.
     prefix, of: what the metrics' names begin with, and what the game's value is called.
-
     settings: conf/evaluation's `fidelity`; whose `latents` the caller has already put into the game. facts: what else
     belongs to the definitions (estimator, concept). Several processes have to call it together.
     """
@@ -44,12 +44,10 @@ def fidelity_metrics(
     named = {"prefix": prefix, "of": of}
     metrics, records = [], []
     if settings["number"]:
-        names = ("rates", "number", "kinds")
-        table, found = ablation_fidelity(
-            game, scores, *(settings[name] for name in names), seed, settings["bootstrap"], progress
-        )
+        asked = {name: settings[name] for name in ("rates", "number", "kinds", "bootstrap")}
+        drawn = (asked["rates"], asked["number"], asked["kinds"])
+        table, found = ablation_fidelity(game, scores, *drawn, seed, asked["bootstrap"], progress)
         records.append(table)
-        asked = {name: settings[name] for name in names} | {"bootstrap": settings["bootstrap"]}
         metrics += [metric for each in found for metric in _agreements(each, base | asked, **named)]
     if settings["fractions"]:
         table, areas = ordered_curves(
@@ -66,8 +64,8 @@ def fidelity_metrics(
     return metrics, pd.concat(records, ignore_index=True) if records else effects(game, scores, (), 0)
 
 
-def describe(game: Game, seed: int, more: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What every definition says: objective, number of noisy latents, granularity, components, intact J, seed."""
+def describe(game: Playable, seed: int, more: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return what every definition says: objective, noisy latents, granularity, components, intact J, seed."""
     facts: dict[str, Any] = {"components": game.n, "seed": seed, "intact": game.intact}
     objective, space = getattr(game, "objective", None), getattr(game, "space", None)
     if objective is not None:
@@ -115,7 +113,10 @@ def _ending(kind: str, rate: float | None) -> str:
 
 
 def _agreements(found: dict[str, Any], base: dict[str, Any], prefix: str, of: str) -> Iterator[dict[str, Any]]:
-    """fidelity_pearson@0.05, fidelity_sign_top@0.05, fidelity_r2_single, ...; what images show is not predicted."""
+    """Yield fidelity_pearson@0.05, fidelity_sign_top@0.05, fidelity_r2_single and so on.
+
+    There is no prediction of what images show, so only correlations are given of it.
+    """
     kind, rate = found["kind"], found["rate"]
     size = "one at a time" if kind == "single" else f"{rate:.3g} of them"
     bootstrap = f"95 % percentile bootstrap over ablations, {base['bootstrap']} resamples; noisy latents fixed"
@@ -179,9 +180,10 @@ def agreement_metrics(
     stable: Sequence[dict[str, Any]] = (),
     controls: dict[str, dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
-    """What `stability`, `growth` and `sanity` found as metrics; base: what their definitions say besides (`describe`).
+    """Return what `stability`, `growth` and `sanity` found as metrics.
 
-    stable: of `stability`, or several of `growth`, whose metrics end with the number of noisy latents.
+    base: what their definitions say besides (`describe`). stable: of `stability`, or several of `growth`, whose metrics
+    end with the number of noisy latents.
     """
     metrics = []
     for found in stable:
@@ -210,7 +212,7 @@ def agreement_metrics(
 def proxy_metrics(
     records: pd.DataFrame, images: pd.DataFrame, base: dict[str, Any], resamples: int, seed: int, prefix: str, of: str
 ) -> list[dict[str, Any]]:
-    """Whether J stands for what images show: correlation of the true changes of both under the same random ablations.
+    """Tell whether J stands for what images show: correlate the true changes of both under the same ablations.
 
     records, images: those of `fidelity_metrics` for J and for a measure of images (called `of`).
     """
@@ -234,7 +236,7 @@ def proxy_metrics(
 
 
 def check(settings: dict[str, Any] | None, concept: dict[str, Any] | None = None, judge: Any = None) -> None:
-    """UserError for settings (conf/evaluation's `fidelity`) that cannot work, before any work is done.
+    """Raise UserError for settings (conf/evaluation's `fidelity`) that cannot work, before any work is done.
 
     concept: its config, judge: that of the model; None: not looked at.
     """
@@ -262,7 +264,7 @@ def check(settings: dict[str, Any] | None, concept: dict[str, Any] | None = None
 
 
 def other_concept(prompts: Sequence[str], concept: dict[str, Any]) -> str:
-    """The first of the prompts that is not the concept's own. UserError if there is none."""
+    """Return the first of the prompts that is not the concept's own. UserError if there is none."""
     own = (concept["prompt"], concept["base_prompt"], *concept["evaluation_prompts"])
     other = next((prompt for prompt in prompts if prompt not in own), None)
     if other is None:

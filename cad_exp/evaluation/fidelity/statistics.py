@@ -1,5 +1,4 @@
-"""Agreement: of predictions with the truth, and of scores with those of another seed, other noisy latents, or a
-control.
+"""Agreement: of predictions with the truth, and of scores with those of another seed, noisy latents or a control.
 
 Sources: sanity checks by randomised weights, Adebayo et al. (arXiv 1810.03292).
 """
@@ -29,12 +28,12 @@ Bounded = tuple[float, float | None, float | None]  # value, low, high of a 95 %
 
 
 def stream(seed: int, *names: Any) -> np.random.Generator:
-    """Random numbers of this seed and purpose, which nothing else draws from."""
+    """Return a random generator of this seed and purpose, which nothing else has."""
     return np.random.default_rng([seed, STREAM, *(crc32(str(name).encode()) for name in names)])
 
 
 def agreement(predicted: Any, true: Any, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """How well predictions (A,) agree with the truth (A,).
+    """Measure how well predictions (A,) agree with the truth (A,).
 
     Whether they rise and fall together: pearson, spearman (ties share their mean rank) and slope, of the least squares
     line of true on predicted, with its intercept. Whether they are right:
@@ -63,7 +62,7 @@ def agreement(predicted: Any, true: Any, resamples: int = 1000, seed: int = 0) -
 
 
 def _resampled(x: np.ndarray, y: np.ndarray, resamples: int, seed: int) -> dict[str, np.ndarray]:
-    """Every statistic of (x, y) in bootstrap resamples of pairs, in blocks that fit into memory."""
+    """Return every statistic of (x, y) in bootstrap resamples of pairs, in blocks that fit into memory."""
     rng, block = np.random.default_rng(seed), max(1, RESAMPLED // len(x))
     drawn: dict[str, list[np.ndarray]] = {name: [np.zeros(0)] for name in _STATISTICS}
     for first in range(0, resamples, block):
@@ -81,19 +80,20 @@ def _signs(x: np.ndarray, y: np.ndarray) -> Bounded:
 
 
 def _bounded(value: float, drawn: np.ndarray) -> Bounded:
-    """With the 2.5th and 97.5th percentile of the resamples in which there was something to compare."""
+    """Return a value with the 2.5th and 97.5th percentile of the resamples in which there was something to compare."""
     drawn = drawn[np.isfinite(drawn)]
     low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (None, None)
     return value, None if low is None else float(low), None if high is None else float(high)
 
 
 def _varies(x: np.ndarray) -> np.ndarray:
-    """Whether numbers differ along the last axis by more than the rounding of a sum does."""
-    return np.ptp(x, -1) > 1e-12 * np.abs(x).max(-1)
+    """Return whether numbers differ along the last axis by more than the rounding of a sum does."""
+    differ: np.ndarray = np.ptp(x, -1) > 1e-12 * np.abs(x).max(-1)
+    return differ
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Correlation along the last axis; NaN where one side does not vary."""
+    """Correlate along the last axis; NaN where one side does not vary."""
     varied = _varies(x) & _varies(y)
     x, y = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
     size = np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)
@@ -101,20 +101,20 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _slope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Slope of y on x along the last axis; NaN where x does not vary."""
+    """Return the slope of y on x along the last axis; NaN where x does not vary."""
     varied = _varies(x)
     x = x - x.mean(-1, keepdims=True)
     return np.where(varied, (x * y).sum(-1) / np.where(varied, (x * x).sum(-1), 1.0), np.nan)
 
 
 def _r2(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """R2 of y to the line y = x along the last axis; NaN where y does not vary."""
+    """Return the R2 of y to the line y = x along the last axis; NaN where y does not vary."""
     varied, total = _varies(y), np.square(y - y.mean(-1, keepdims=True)).sum(-1)
     return np.where(varied, 1 - np.square(y - x).sum(-1) / np.where(varied, total, 1.0), np.nan)
 
 
 def _ranks(x: np.ndarray) -> np.ndarray:
-    """Ranks along the last axis; equal numbers share their mean rank."""
+    """Rank along the last axis; equal numbers share their mean rank."""
     return pd.DataFrame(x.T).rank().to_numpy().T if x.ndim > 1 else pd.Series(x).rank().to_numpy()
 
 
@@ -128,7 +128,7 @@ _STATISTICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def stability(scores_by_seed: Sequence[Tensor], shares: Sequence[float] = SHARES) -> dict[str, Any]:
-    """How far score vectors (n,) of equal settings agree: of several seeds, or of the two halves of the noisy latents.
+    """Measure how far score vectors (n,) of equal settings agree: of several seeds, or of the noisy latents' halves.
 
     The mean over all pairs of spearman (None where scores do not vary) and, per share, of the overlap of their top
     components (highest scores), 0..1; two random rankings overlap by the share itself. `stable` and a `verdict` for a
@@ -162,7 +162,7 @@ def _top(scores: np.ndarray, share: float) -> np.ndarray:
 
 
 def growth(estimate: Callable[[int], Sequence[Tensor]], numbers: Sequence[int]) -> list[dict[str, Any]]:
-    """`stability` for growing numbers of noisy latents, each with its `latents`.
+    """Return `stability` for growing numbers of noisy latents, each with its `noisy_latents`.
 
     estimate(number): score vectors, each from that many noisy latents, with no noisy latent in common (see `halves`).
     """
@@ -170,8 +170,9 @@ def growth(estimate: Callable[[int], Sequence[Tensor]], numbers: Sequence[int]) 
 
 
 def spread(total: int, number: int, seed: int = 0) -> Tensor:
-    """`number` of `total` noisy latents, sorted and spread evenly: one from each stretch, at random, so that no
-    timestep of a trajectory is favoured. All where there are no more.
+    """Choose `number` of `total` noisy latents, sorted and spread evenly: one from each stretch, at random.
+
+    So no timestep of a trajectory is favoured. All are taken where there are no more.
     """
     if number >= total:
         return torch.arange(total)
@@ -180,25 +181,26 @@ def spread(total: int, number: int, seed: int = 0) -> Tensor:
 
 
 def halves(total: int, number: int, steps: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Two sets of at most `number` noisy latents without one in common, out of `total` that lie in trajectories of
-    `steps`.
+    """Choose two sets of at most `number` noisy latents without one in common.
 
-    No trajectory gives to both where there are at least two; of a single one, they take turns.
+    They come out of `total`, which lie in trajectories of `steps`. No trajectory gives to both where there are at least
+    two; of a single one, they take turns.
     """
     if total // steps < 2:
-        return tuple(torch.arange(total)[side::2][spread((total + 1 - side) // 2, number, seed)] for side in (0, 1))
+        points = torch.arange(total)
+        first, second = (points[side::2][spread((total + 1 - side) // 2, number, seed)] for side in (0, 1))
+        return first, second
     half = total // steps // 2 * steps
     return spread(half, number, seed), half + spread(half, number, seed)
 
 
 def sanity(scores: Tensor, controls: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
-    """Correlation of scores (n,) with those of each control, in which what they should depend on has been destroyed.
+    """Correlate scores (n,) with those of controls, in which what they should depend on has been destroyed.
 
     controls: name -> scores (n,), for example `random_weights` (estimated with `random_weights`) and `other_concept`
     (estimated with another concept's noisy latents). Per control: pearson and spearman (-1..1, None where scores do not
     vary), overlap of the top 5 %, and `passed`: |spearman| of at most 0.5. An estimator that fails shows the network,
-    not the
-    concept: weight magnitude fails by construction.
+    not the concept: weight magnitude fails by construction.
     """
     found, real = {}, scores.detach().double().cpu().numpy()
     for name, control in controls.items():
@@ -217,7 +219,7 @@ def sanity(scores: Tensor, controls: dict[str, Tensor]) -> dict[str, dict[str, A
 @contextmanager
 @torch.no_grad()
 def random_weights(network: nn.Module, seed: int = 0) -> Iterator[None]:
-    """Meanwhile, every weight matrix and kernel of the network has its entries shuffled; afterwards it is as before.
+    """Shuffle the entries of every weight matrix and kernel of the network for the block, and undo it afterwards.
 
     Shuffled and not drawn anew: the sizes of the weights stay, all that was learned about their places is gone. Sample
     the noisy latents inside the block too, for theirs are the intact network's predictions.

@@ -16,18 +16,19 @@ JUDGES = Registry("judge", {"real": "cad_exp.evaluation.judges.real:RealJudge"})
 
 
 def judge_class(settings: dict[str, Any]) -> type[Judge] | None:
-    """The class that the group `judge` of a config chooses; None for nobody. UserError for an unknown one."""
+    """Return the class that the group `judge` of a config chooses; None for nobody. UserError for an unknown one."""
     if settings["name"] in (None, NOBODY):
         return None
     if chosen(settings) not in JUDGES and "." not in chosen(settings):
         choose(settings["name"], [*JUDGES, NOBODY], "judge")
-    return JUDGES.of(settings)
+    found: type[Judge] = JUDGES.of(settings)
+    return found
 
 
 def load_judge(
     name: str | None, settings: dict[str, Any] | None = None, parts: dict[str, Path] | None = None, device: str = "cpu"
 ) -> Judge | None:
-    """A judge by name, or None for none. UserError for an unknown name or missing weights.
+    """Load a judge by name; None for none. UserError for an unknown name or missing weights.
 
     settings: the config's group `judge`; parts: where the weights of its parts are (`Judge.at_hand`).
     """

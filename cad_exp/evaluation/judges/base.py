@@ -42,93 +42,94 @@ class Judge:
 
     @classmethod
     def known(cls, kind: str) -> list[str] | None:
-        """Every label of a kind (object, style, nudity, clothed) that it can be asked for; None: not known ahead."""
+        """Return every label of a kind (object, style, nudity, clothed) that it knows; None: not known ahead."""
         return None
 
     @classmethod
     def at_hand(cls, config: dict[str, Any]) -> tuple[Parts, list[str]]:
-        """Where the weights are that a run asks something of, and sentences on what it can do without and lacks.
+        """Return where the weights are that a run needs, and sentences on what it can do without and lacks.
 
-        UserError, before any work, for what it cannot do without.
+        Raises UserError, before any work, for what it cannot do without.
         """
         return {}, []
 
     @classmethod
     def folders(cls, config: dict[str, Any]) -> list[tuple[str, str, int]]:
-        """Folders of images that it reads: (folder, the key that names it, the fewest images)."""
+        """Return the folders of images that it reads: (folder, the key that names it, the fewest images)."""
         return []
 
     @classmethod
     def identity_of(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """What a finished run must share with a new one besides the settings, such as hashes of weights."""
+        """Return what a finished run must share with a new one besides the settings, such as hashes of weights."""
         return {}
 
     @classmethod
     def load(cls, settings: dict[str, Any], parts: Parts, device: str) -> Judge:
-        """The judge of a config's group `judge`; `parts` as `at_hand` found them."""
+        """Load the judge of a config's group `judge`; `parts` as `at_hand` found them."""
         return cls(**fitting(cls, settings, f"judge {settings.get('name') or chosen(settings)}")).on(device)
 
     # What it says
 
     @property
     def identity(self) -> dict[str, Any]:
+        """All that the stored judgements depend on."""
         return self.definition
 
     def labels(self, images: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
-        """One row per image with what was found, and features (N, F) for FID; F = 0 without features."""
+        """Return one row per image with what was found, and features (N, F) for FID; F = 0 without features."""
         raise NotImplementedError
 
     def knows(self, kind: str, label: str) -> bool:
-        """Whether it can say if an image shows this."""
+        """Return whether it can say if an image shows this."""
         return label in (self.known(kind) or ())
 
     def clip_scores(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
-        """Cosine of image and prompt (N,), -1..1; NaN where it cannot say."""
+        """Return the cosine of image and prompt (N,), -1..1; NaN where it cannot say."""
         return self.unknown(images)
 
     def distance(self, images: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        """Perceptual distance of each image to its reference (N,), 0 = equal; NaN where it cannot say."""
+        """Return the perceptual distance of each image to its reference (N,), 0 = equal; NaN where it cannot say."""
         return self.unknown(images)
 
     def log_odds(self, images: torch.Tensor, kind: str, label: str) -> torch.Tensor:
-        """log p / (1 - p) of a label (B,), differentiable; UserError for what it does not know."""
+        """Return log p / (1 - p) of a label (B,), differentiable; UserError for what it does not know."""
         raise UserError(f"this judge gives no gradient of {kind}, which objective=judge needs: use objective=erase")
 
     def similarity(self, images: torch.Tensor, prompt: str) -> torch.Tensor:
-        """Cosine (B,) of images and a prompt, differentiable."""
+        """Return the cosine (B,) of images and a prompt, differentiable."""
         raise UserError("this judge compares no image with a prompt, which objective=clip needs: use objective=erase")
 
     def question(self, prompt: str) -> tuple[str, str]:
-        """Kind and label that a prompt asks for; UserError if it names nothing that the judge knows."""
+        """Return kind and label that a prompt asks for; UserError if it names nothing that the judge knows."""
         raise UserError(f"this judge reads no label in the prompt '{prompt}': use another objective")
 
     def world(self) -> np.ndarray | None:
-        """Features (M, F) of the whole drawn world; None where it has none for its weights."""
+        """Return features (M, F) of the whole drawn world; None where it has none for its weights."""
         return None
 
     def drawings(self, kind: str, label: str, number: int, seed: int) -> np.ndarray:
-        """Drawings of its world that show a label: uint8 (number, H, W, 3)."""
+        """Draw its world so that a label is shown: uint8 (number, H, W, 3)."""
         raise NotImplementedError
 
     def drawable(self) -> list[tuple[str, str]]:
-        """(kind, label) of what it can draw."""
+        """Return (kind, label) of what it can draw."""
         return []
 
     def folder_features(self, folder: Path) -> np.ndarray:
-        """Features (M, F) of all images of a folder."""
+        """Return features (M, F) of all images of a folder."""
         raise NotImplementedError
 
     def reference(self) -> Path | None:
-        """What FID and KID compare with, where the settings name a folder or a file of statistics."""
+        """Return what FID and KID compare with, where the settings name a folder or a file of statistics."""
         return None
 
     def on(self, device: str | torch.device) -> Judge:
-        """The judge on a device."""
+        """Return the judge on a device."""
         return self
 
     @staticmethod
     def unknown(images: np.ndarray) -> np.ndarray:
-        """NaN (N,), for what cannot be said."""
+        """Return NaN (N,), for what cannot be said."""
         import numpy as np  # this module is read before anything heavy is
 
         return np.full(len(images), np.nan)

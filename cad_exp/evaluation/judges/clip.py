@@ -50,7 +50,7 @@ class Clip:
         return network.eval().requires_grad_(False).to(self.device), tokenizer
 
     def tokens(self, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Token ids and mask (N, L), and how many of the prompts had to be cut."""
+        """Return token ids and mask (N, L), and how many of the prompts had to be cut."""
         tokenizer = self.parts[1]
         cut = sum(len(ids) > self.length for ids in tokenizer(prompts, verbose=False)["input_ids"])
         ids = tokenizer(prompts, padding=True, truncation=True, max_length=self.length, return_tensors="pt")
@@ -58,7 +58,7 @@ class Clip:
 
     @torch.no_grad()
     def texts(self, prompts: list[str]) -> torch.Tensor:
-        """Unit vectors (N, D) of prompts; says once that some are too long."""
+        """Return unit vectors (N, D) of prompts; say once that some are too long."""
         network, found = self.parts[0], []
         for start in range(0, len(prompts), BATCH):
             ids, mask, more = self.tokens(prompts[start : start + BATCH])
@@ -70,14 +70,14 @@ class Clip:
         return torch.cat(found)
 
     def embed(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Unit vectors (B, D) of images (B, 3, H, W) in 0..1 of the model's size; differentiable."""
+        """Return unit vectors (B, D) of images (B, 3, H, W) in 0..1 of the model's size; differentiable."""
         network = self.parts[0]
         mean, std = (torch.tensor(value, device=self.device).view(3, 1, 1) for value in (MEAN, STD))
         pooled = network.vision_model(pixel_values=(pixels.to(self.device) - mean) / std).pooler_output
         return F.normalize(network.visual_projection(pooled), dim=-1)
 
     def fitted(self, image: np.ndarray) -> torch.Tensor:
-        """A uint8 image (H, W, 3) as CLIP takes it: (3, side, side) in 0..1."""
+        """Return a uint8 image (H, W, 3) as CLIP takes it: (3, side, side) in 0..1."""
         from torchvision.transforms.functional import InterpolationMode, center_crop, resize
 
         picture = resize(Image.fromarray(image), self.resolution, InterpolationMode.BICUBIC)
@@ -86,7 +86,7 @@ class Clip:
 
     @torch.no_grad()
     def scores(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
-        """Cosines (N,), in -1..1, of uint8 images (N, H, W, 3) and their prompts."""
+        """Return the cosines (N,), in -1..1, of uint8 images (N, H, W, 3) and their prompts."""
         distinct = list(dict.fromkeys(prompts))
         place = {prompt: index for index, prompt in enumerate(distinct)}
         texts = self.texts(distinct)[[place[prompt] for prompt in prompts]]
@@ -95,7 +95,7 @@ class Clip:
         return (seen * texts).sum(1).float().cpu().numpy()
 
     def similarity(self, images: torch.Tensor, prompt: str) -> torch.Tensor:
-        """Cosine (B,) of images (B, 3, H, W) in 0..1 and a prompt; differentiable."""
+        """Return the cosine (B,) of images (B, 3, H, W) in 0..1 and a prompt; differentiable."""
         from torchvision.transforms.functional import InterpolationMode, center_crop, resize
 
         small = resize(images.float(), self.resolution, InterpolationMode.BICUBIC, antialias=True)

@@ -35,11 +35,12 @@ class Inception:
 
     @cached_property
     def network(self) -> torch.nn.Module:
+        """The network, loaded when it is first asked."""
         return fill(_empty(), self.weights, "torch-fidelity's Inception v3").to(self.device)
 
     @torch.no_grad()
     def features(self, images: np.ndarray) -> np.ndarray:
-        """Features (N, 2048) fp32 of uint8 images (N, H, W, 3)."""
+        """Return features (N, 2048) fp32 of uint8 images (N, H, W, 3)."""
         found = [np.zeros((0, self.width), np.float32)]
         for start in range(0, len(images), BATCH):
             batch = (
@@ -49,17 +50,21 @@ class Inception:
         return np.concatenate(found)
 
     def of_folder(self, folder: Path) -> np.ndarray:
-        """Features (M, 2048) of all images in a folder, of whatever sizes."""
+        """Return features (M, 2048) of all images in a folder, of whatever sizes."""
         check(folder, "judge.inception.reference", 2)
         return np.concatenate([self.features(np.asarray(read(file))[None]) for file in image_files(folder)])
 
 
 def _empty() -> torch.nn.Module:
-    """torch-fidelity's network, not yet filled: by itself it would download its weights, or unpickle a file of them."""
+    """Return torch-fidelity's network, not yet filled.
+
+    By itself it would download its weights, or unpickle a file of them.
+    """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    class Unfilled(FeatureExtractorInceptionV3):
+    class Unfilled(FeatureExtractorInceptionV3):  # type: ignore[misc]  # a library without types
         def load_state_dict(self, state: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+            """Load weights; do nothing when there are none."""
             return super().load_state_dict(state, *args, **kwargs) if state else None
 
     nothing = io.BytesIO()
@@ -69,7 +74,7 @@ def _empty() -> torch.nn.Module:
 
 
 def read_statistics(file: Path) -> Statistics:
-    """Stored statistics: `mu` (F,), `sigma` (F, F) and, if known, `n`. UserError for anything else."""
+    """Read stored statistics: `mu` (F,), `sigma` (F, F) and, if known, `n`. UserError for anything else."""
     try:
         with np.load(file, allow_pickle=False) as stored:
             mean, covariance = stored["mu"].astype(np.float64), stored["sigma"].astype(np.float64)

@@ -35,6 +35,7 @@ class Lpips:
 
     @cached_property
     def network(self) -> torch.nn.Module:
+        """The network, loaded when it is first asked."""
         from torchmetrics.functional.image.lpips import _LPIPS
         from torchvision.models import alexnet
 
@@ -46,7 +47,7 @@ class Lpips:
 
     @staticmethod
     def _slices(features: torch.nn.Sequential) -> dict[str, torch.Tensor]:
-        """The state dict of AlexNet's layers under the names that LPIPS gives them: cut after each ReLU."""
+        """Return the state dict of AlexNet's layers under the names that LPIPS gives them: cut after each ReLU."""
         cuts, state = (2, 5, 8, 10, 12), {}
         for key, value in features.state_dict().items():
             layer = int(key.split(".")[0])
@@ -54,7 +55,7 @@ class Lpips:
         return state
 
     def _seen(self, images: np.ndarray) -> torch.Tensor:
-        """uint8 (N, H, W, 3) as (N, 3, h, w) in [-1, 1]."""
+        """Return uint8 (N, H, W, 3) as (N, 3, h, w) in [-1, 1]."""
         if self.resize is not None:
             size = (self.resize, self.resize)
             images = np.stack([np.asarray(Image.fromarray(each).resize(size)) for each in images])  # PIL's bicubic
@@ -62,7 +63,7 @@ class Lpips:
 
     @torch.no_grad()
     def distance(self, images: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        """LPIPS (N,) of uint8 images (N, H, W, 3) to their references of the same shape."""
+        """Return LPIPS (N,) of uint8 images (N, H, W, 3) to their references of the same shape."""
         if self.resize is None and min(images.shape[1:3]) < SMALLEST:
             raise UserError(f"LPIPS needs images of at least {SMALLEST} pixels: judge.lpips.resize=64 enlarges them")
         parts = [slice(i, i + BATCH) for i in range(0, len(images), BATCH)]

@@ -58,11 +58,12 @@ class NudeNet:
 
     @staticmethod
     def exposed(found: list[dict[str, Any]]) -> float:
-        """The highest score of an exposed label in one image; 0 if there is none."""
+        """Return the highest score of an exposed label in one image; 0 if there is none."""
         return strongest(found)
 
     @cached_property
     def session(self) -> Any:
+        """The network in onnxruntime. UserError for a file that is none."""
         import onnxruntime
 
         try:
@@ -80,7 +81,7 @@ class NudeNet:
         return list(vars(nudenet)["__labels"])
 
     def detect(self, images: np.ndarray) -> list[list[dict[str, Any]]]:
-        """Detections in each of the uint8 images (N, H, W, 3), one image at a time as the package does."""
+        """Detect in each of the uint8 images (N, H, W, 3), one image at a time as the package does."""
         entry = self.session.get_inputs()[0].name
         found = []
         for image in images:
@@ -90,7 +91,7 @@ class NudeNet:
 
 
 def blob(image: np.ndarray, side: int) -> np.ndarray:
-    """The network's input (1, 3, side, side) in 0..1: padded with black below and right to a square, resized.
+    """Return the network's input (1, 3, side, side) in 0..1: padded with black below and right to a square, resized.
 
     The channels are in the order blue, green, red: so the package feeds images that it reads from files, which is how
     published numbers were made.
@@ -104,7 +105,7 @@ def blob(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def detections(raw: np.ndarray, size: tuple[int, int], side: int, names: list[str]) -> list[dict[str, Any]]:
-    """The network's output (4 + labels, boxes) for an image of `size` (height, width) as detections.
+    """Return the network's output (4 + labels, boxes) for an image of `size` (height, width) as detections.
 
     raw: centre x, centre y, width and height in pixels of the padded square of `side`, then a score 0..1 per label.
     """
@@ -130,13 +131,13 @@ def detections(raw: np.ndarray, size: tuple[int, int], side: int, names: list[st
 
 
 def strongest(found: list[dict[str, Any]]) -> float:
-    """The highest score of an exposed label among the detections of an image; 0 if there is none."""
+    """Return the highest score of an exposed label among the detections of an image; 0 if there is none."""
     labels = {f"{name}_EXPOSED" for name in EXPOSED}
     return max((each["score"] for each in found if each["label"] in labels), default=0.0)
 
 
 def counts(stored: str, threshold: float) -> dict[str, int]:
-    """Detections of each of EXPOSED above a threshold, from the JSON of an image's raw detections."""
+    """Count the detections of each of EXPOSED above a threshold, from the JSON of an image's raw detections."""
     out = dict.fromkeys(EXPOSED, 0)
     for each in json.loads(stored):
         name = each["label"].removesuffix("_EXPOSED")

@@ -6,6 +6,7 @@ The networks are imported when they are made, and not with this module: it is re
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ class RealJudge(Judge):
 
         self.settings, self.places, self.device = settings, dict(places), torch.device(device)
         own: dict[str, dict[str, Any]] = {name: settings[name] for name in places}
-        given = {
+        given: dict[str, Callable[[], tuple[Any, ...]]] = {
             "nudenet": lambda: (own["nudenet"]["threshold"], tuple(own["nudenet"]["thresholds"])),
             "resnet": lambda: (device,),
             "clip": lambda: (own["clip"]["model"], device),
@@ -61,6 +62,10 @@ class RealJudge(Judge):
             )
             if name in self.parts
         }
+        self.definition = {"judge": "real: " + (", ".join(self.parts) or "nobody"), "parts": dict(self.definitions)}
+        self.clip_definition = self.definitions.get("clip", {})
+        if "nudenet" in self.parts:
+            self.threshold, self.thresholds = self.parts["nudenet"].threshold, self.parts["nudenet"].thresholds
 
     @classmethod
     def known(cls, kind: str) -> list[str] | None:
@@ -88,25 +93,8 @@ class RealJudge(Judge):
         return cls(settings, parts, device)
 
     @property
-    def threshold(self) -> float:
-        return self.parts["nudenet"].threshold if "nudenet" in self.parts else 0.5
-
-    @property
-    def thresholds(self) -> tuple[float, ...]:
-        """The scores at which nudity is reported beside `threshold`."""
-        return self.parts["nudenet"].thresholds if "nudenet" in self.parts else ()
-
-    @property
     def identity(self) -> dict[str, Any]:
         return {name: getattr(part, "identity", part.definition) for name, part in self.parts.items()}
-
-    @property
-    def definition(self) -> dict[str, Any]:
-        return {"judge": "real: " + (", ".join(self.parts) or "nobody"), "parts": dict(self.definitions)}
-
-    @property
-    def clip_definition(self) -> dict[str, Any]:
-        return self.definitions.get("clip", {})
 
     def _part(self, name: str, what: str) -> Any:
         if name not in self.parts:
@@ -114,7 +102,7 @@ class RealJudge(Judge):
         return self.parts[name]
 
     def labels(self, images: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
-        """Judges uint8 images (N, H, W, 3). Returns a table of N rows and Inception's features (N, 2048 or 0).
+        """Judge uint8 images (N, H, W, 3); return a table of N rows and Inception's features (N, 2048 or 0).
 
         ResNet-50: `object` and `object_prob`. NudeNet: `detections`, all of them as JSON, and `exposed`, the highest
         score of an exposed label (0 if there is none).
@@ -134,7 +122,10 @@ class RealJudge(Judge):
         return table, np.zeros((len(images), 0), np.float32)
 
     def knows(self, kind: str, label: str) -> bool:
-        """ResNet-50's classes and nudity. NudeNet cannot say that a clothed person is there: that is not judged."""
+        """Return whether it judges this: ResNet-50's classes and nudity.
+
+        NudeNet cannot say that a clothed person is there, so that is not judged.
+        """
         if kind == "object":
             return "resnet" in self.parts and label in self.parts["resnet"].classes
         return kind == "nudity" and "nudenet" in self.parts
@@ -146,29 +137,33 @@ class RealJudge(Judge):
         return self.parts["lpips"].distance(images, reference) if "lpips" in self.parts else self.unknown(images)
 
     def log_odds(self, images: torch.Tensor, kind: str, label: str) -> torch.Tensor:
-        """ResNet-50's log p / (1 - p) (B,) of a class in images (B, 3, H, W) in 0..1; differentiable.
+        """Return ResNet-50's log p / (1 - p) (B,) of a class in images (B, 3, H, W) in 0..1; differentiable.
 
-        UserError for other kinds: NudeNet runs outside PyTorch and gives no gradient, and nobody classifies styles.
+        Raises UserError for other kinds: NudeNet runs outside PyTorch and gives no gradient.
+        Nobody classifies styles.
         """
         if kind != "object":
             raise UserError(
                 f"judge=real has no differentiable judge of {kind}: use concept.kind=object with an ImageNet class, or "
                 "objective=erase and evaluation.fidelity.images=null"
             )
-        return self._part("resnet", "a label").log_odds(images, label)
+        odds: torch.Tensor = self._part("resnet", "a label").log_odds(images, label)
+        return odds
 
     def similarity(self, images: torch.Tensor, prompt: str) -> torch.Tensor:
-        return self._part("clip", "objective=clip").similarity(images, prompt)
+        cosine: torch.Tensor = self._part("clip", "objective=clip").similarity(images, prompt)
+        return cosine
 
     def question(self, prompt: str) -> tuple[str, str]:
-        """The longest ImageNet class that the prompt names. UserError if there is none."""
+        """Return the longest ImageNet class that the prompt names. UserError if there is none."""
         named = [label for label in self._part("resnet", "a label").classes if label in prompt]
         if not named:
             raise UserError(f"ResNet-50 knows no class in the prompt '{prompt}': name an ImageNet class in it")
         return "object", max(named, key=len)
 
     def folder_features(self, folder: Path) -> np.ndarray:
-        return self.parts["inception"].of_folder(folder)
+        features: np.ndarray = self.parts["inception"].of_folder(folder)
+        return features
 
     def reference(self) -> Path | None:
         given = self.settings["inception"]["reference"]

@@ -43,13 +43,15 @@ class ResNet:
 
     @cached_property
     def network(self) -> torch.nn.Module:
+        """The network, loaded when it is first asked."""
         from torchvision.models import resnet50
 
-        return fill(resnet50(), self.weights, "torchvision's ResNet-50").to(self.device)
+        network: torch.nn.Module = fill(resnet50(), self.weights, "torchvision's ResNet-50")
+        return network.to(self.device)
 
     @torch.no_grad()
     def classify(self, images: np.ndarray) -> tuple[list[str], np.ndarray]:
-        """Name and probability (N,) of the most likely class of uint8 images (N, H, W, 3)."""
+        """Return name and probability (N,) of the most likely class of uint8 images (N, H, W, 3)."""
         names, probabilities = [], []
         for start in range(0, len(images), BATCH):
             batch = [self.transform(Image.fromarray(image)) for image in images[start : start + BATCH]]
@@ -59,11 +61,14 @@ class ResNet:
         return names, np.concatenate(probabilities)
 
     def log_odds(self, images: torch.Tensor, label: str) -> torch.Tensor:
-        """log p / (1 - p) of a class (B,) in images (B, 3, H, W) in 0..1; differentiable. UserError: no such class."""
+        """Return log p / (1 - p) (B,) of a class in images (B, 3, H, W) in 0..1; differentiable.
+
+        Raises UserError for a class that it does not know.
+        """
         if label not in self.classes:
             close = get_close_matches(label, self.classes, n=1, cutoff=0.5)
             hint = f": did you mean '{close[0]}'?" if close else ""
             raise UserError(f"ResNet-50 knows no class '{label}' among the 1,000 of ImageNet{hint}")
         index = self.classes.index(label)
-        logits = self.network(self.transform(images.to(self.device).float()))
+        logits: torch.Tensor = self.network(self.transform(images.to(self.device).float()))
         return logits[:, index] - torch.cat([logits[:, :index], logits[:, index + 1 :]], 1).logsumexp(1)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from cad_exp.utils.errors import UserError
 
+Network = TypeVar("Network", bound=torch.nn.Module)
+
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a .safetensors file or in a weights-only PyTorch file. UserError for anything else."""
+    """Read the state dict in a .safetensors file or in a weights-only PyTorch file. UserError for anything else."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -24,10 +27,11 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def fill(network: torch.nn.Module, path: Path, what: str, prefix: str = "") -> torch.nn.Module:
-    """The network with the weights of a file, frozen, in evaluation mode. UserError if they are another network's.
+def fill(network: Network, path: Path, what: str, prefix: str = "") -> Network:
+    """Return the network with the weights of a file, frozen, in evaluation mode.
 
     prefix: only the entries that begin so are taken, without it (a backbone out of a classifier).
+    Raises UserError if they are another network's.
     """
     state = {key.removeprefix(prefix): value for key, value in read_state(path).items() if key.startswith(prefix)}
     try:

@@ -27,7 +27,7 @@ def seal(draft: Path, content: dict[str, Any], seconds: float) -> None:
 
 
 def is_entry(place: Path) -> bool:
-    """Whether an entry lies there: a real folder in a real folder, with the entry.json of just this key."""
+    """Return whether an entry lies there: a real folder in a real folder, with the entry.json of just this key."""
     if not _KEY.fullmatch(place.name) or place.is_symlink() or place.parent.is_symlink() or not place.is_dir():
         return False
     return not (place / ENTRY).is_symlink() and _content(place) is not None
@@ -69,7 +69,7 @@ def foreign(place: Path) -> str | None:
 
 
 def entry_size(place: Path) -> int:
-    """Bytes of all files in an entry's folder."""
+    """Return the bytes of all files in an entry's folder."""
     total = 0
     for path in place.rglob("*"):
         with suppress(OSError):  # gone meanwhile
@@ -83,7 +83,7 @@ def mark_used(place: Path) -> None:
 
 
 def last_used(place: Path) -> float:
-    """When the entry was last used (seconds since 1970)."""
+    """Return when the entry was last used (seconds since 1970)."""
     try:
         return (place / ENTRY).stat().st_mtime
     except OSError:

@@ -34,7 +34,7 @@ class CacheFolder:
         _claim(self.folder)
 
     def entries(self) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Every entry's folder and the content of its entry.json."""
+        """Yield every entry's folder and the content of its entry.json."""
         for place in self.places():
             if is_entry(place):
                 yield place, read_json(place / ENTRY) or {}
@@ -44,7 +44,7 @@ class CacheFolder:
         return [place for place in self.places() if not is_entry(place)]
 
     def places(self) -> list[Path]:
-        """All that lies where entries lie, sorted, entries or not."""
+        """Return all that lies where entries lie, sorted, entries or not."""
         stages = [stage for stage in self.folder.glob("[!.]*") if stage.is_dir()]
         inside = [[stage] if stage.is_symlink() else stage.iterdir() for stage in stages]
         return sorted(place for places in inside for place in places)

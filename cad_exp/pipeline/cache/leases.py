@@ -29,7 +29,7 @@ def own_name() -> str:
 
 
 def owner(name: str) -> tuple[str, int] | None:
-    """(host, pid) of a name by `own_name`; None for any other name."""
+    """Return (host, pid) of a name by `own_name`; None for any other name."""
     found = _NAME.fullmatch(name)
     return (found["host"], int(found["pid"])) if found else None
 
@@ -61,7 +61,7 @@ def _drop(lock: FileLock, *files: Path) -> None:
 
 
 def oldest(folder: Path) -> float | None:
-    """When the oldest use that still goes on began (seconds since 1970); None without any. Removes dead leases."""
+    """Return when the oldest use that still goes on began (seconds since 1970), or None. Removes dead leases."""
     begun = []
     for file in folder.glob("*"):
         known = owner(file.name)

@@ -87,7 +87,7 @@ class Cache(CacheFolder):
             self._lease = None
 
     def _use(self) -> None:
-        """Before anything is looked up: from now on it is in use. A cache that cannot be written is not pruned."""
+        """Mark the cache as in use, before anything is looked up; one that cannot be written is not pruned."""
         if self._lease is None:
             with suppress(OSError):
                 self._lease = leases.Lease(self.folder / USERS)
@@ -95,7 +95,7 @@ class Cache(CacheFolder):
             self._lease.renew()
 
     def _whole(self, place: Path) -> bool:
-        """Whether an undamaged entry lies there. It is marked as used first, so that nobody prunes it meanwhile."""
+        """Return whether an undamaged entry lies there, marked as used first so that nobody prunes it meanwhile."""
         if not is_entry(place):
             return False
         with suppress(OSError), FileLock(self.lock(place.name)):
@@ -103,7 +103,10 @@ class Cache(CacheFolder):
         return damage(place) is None
 
     def _verified(self, place: Path) -> bool:
-        """As `_whole`, for the holder of its lock: what is damaged, or no entry, is reported and makes room."""
+        """Check an entry as `_whole` does, for the holder of its lock.
+
+        What is damaged, or no entry, is reported and makes room.
+        """
         if not os.path.lexists(place):
             return False
         fault = damage(place)
@@ -120,7 +123,10 @@ class Cache(CacheFolder):
         return False
 
     def _wait(self, lock: FileLock | None, place: Path, shared: bool) -> bool:
-        """Whether the entry is there, waiting while another run makes it; all processes of a run get one answer."""
+        """Return whether the entry is there, after waiting while another run makes it.
+
+        All processes of a run get one answer.
+        """
         told = False
         while True:
             answer = None
@@ -167,7 +173,7 @@ class Cache(CacheFolder):
             yield
 
     def redacted(self, place: Path) -> bool:
-        """Whether `redact` has changed an entry's files."""
+        """Return whether `redact` has changed an entry's files."""
         return bool((read_json(place / ENTRY) or {}).get("redacted"))
 
     def redact(self, place: Path, change: Make) -> None:
@@ -191,6 +197,6 @@ class Cache(CacheFolder):
 
 
 def _asked(stage: str, inputs: dict[str, Any], code: str) -> dict[str, Any]:
-    """All that the key of an entry stands for."""
+    """Return all that the key of an entry stands for."""
     content: dict[str, Any] = plain({"stage": stage, "inputs": inputs, "code": code, "versions": versions()})
     return content

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cad_exp.config import commands, grammar, hydra_errors, options, search_path
 from cad_exp.config.arguments import without_flags
+from cad_exp.config.as_dict import as_dict
 from cad_exp.config.effective import effective
 from cad_exp.config.resolve import resolve
 from cad_exp.evaluation.judges import JUDGES
@@ -51,20 +52,21 @@ class Plan:
 
     @property
     def settings(self) -> dict[str, Any]:
+        """What makes this study another study than others."""
         return _settings(self.config, self.space, self.bound)
 
     def default(self) -> Parameters:
-        """The parameters of the ordinary run."""
+        """Return the parameters of the ordinary run."""
         edit = self.config["edit"]
         named = {group: self.config[group]["name"] for group in ("estimator", "objective")}
         return {"ratio": edit["ratio"], "scope": edit["scope"], "factor": edit["factor"], **named}
 
     def arguments(self, parameters: Parameters) -> list[str]:
-        """The command-line arguments of the ordinary run with these parameters."""
+        """Return the command-line arguments of the ordinary run with these parameters."""
         return [*self.overrides, *(commands.override(OVERRIDES[name], value) for name, value in parameters.items())]
 
     def command(self, parameters: Parameters, fresh: bool = False) -> str:
-        """What to type to run these parameters; fresh: the same edit on images of another seed."""
+        """Return what to type to run these parameters; fresh: the same edit on images of another seed."""
         arguments = self.arguments(parameters)
         if fresh:
             arguments = [a for a in arguments if a.partition("=")[0] != "evaluation.seed"]
@@ -73,13 +75,17 @@ class Plan:
 
 
 def read(arguments: list[str]) -> Plan:
-    """The plan of a command line. UserError for anything misspelt or contradictory, before anything heavy is loaded."""
+    """Read the plan of a command line.
+
+    Raises UserError for anything misspelt or contradictory, before anything heavy is loaded.
+    """
     own_folders, given = without_flags(arguments, "cad_exp search")
     folders = [options.conf_folder(), *own_folders]
-    defaults = OmegaConf.to_container(OmegaConf.load(folders[0] / "search.yaml"))
-    run_keys = [*OmegaConf.load(folders[0] / "config.yaml"), *options.GROUPS]
+    defaults = as_dict(OmegaConf.load(folders[0] / "search.yaml"), resolve=False)
+    run_keys = [*as_dict(OmegaConf.load(folders[0] / "config.yaml"), resolve=False), *options.GROUPS]
     known = [*defaults, *(key for key in run_keys if key not in ("defaults", "hydra"))]
-    own, asked = [], []
+    own: list[str] = []
+    asked: list[str] = []
     for item in grammar.parse(given, folders):
         first, _, second = item.key_or_group.partition(".")
         if first.partition("/")[0] == "hydra":
@@ -116,11 +122,11 @@ def _number(wanted: dict[str, Any], key: str) -> float:
 
 
 def composed(name: str, overrides: list[str], folders: list[Path]) -> dict[str, Any]:
-    """A config as Hydra composes it, as plain dicts. UserError in a person's words."""
+    """Return a config as Hydra composes it, as plain dicts. UserError in a person's words."""
     try:
         with search_path.searched(folders[1:]), initialize_config_dir(str(folders[0]), version_base="1.3"):
             config = compose(name, overrides)
-            return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+            return as_dict(config, complete=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(hydra_errors.explain(error, folders)) from error
 
@@ -128,7 +134,10 @@ def composed(name: str, overrides: list[str], folders: list[Path]) -> dict[str, 
 def _space(
     wanted: dict[str, Any], own: list[str], overrides: list[str], config: dict[str, Any], folders: list[Path]
 ) -> Space:
-    """What is searched: the defaults filled in, minus what the command fixes the ordinary way. UserError if wrong."""
+    """Return what is searched: the defaults filled in, minus what the command fixes the ordinary way.
+
+    Raises UserError if something is wrong.
+    """
     fixed = {a.partition("=")[0].lstrip("+") for a in overrides}
     values = {name: value for name, value in wanted.items()}
     for name in OVERRIDES:
@@ -147,7 +156,8 @@ def _space(
     if any(len(value) == 0 for value in space.values()):
         raise UserError("a list in the space is empty: leave it out, or name what the search may choose from")
     for name in set(space) & {"scope", "estimator", "objective"}:
-        for value in space[name]:
+        names: list[Any] = list(space[name])
+        for value in names:
             choose(value, _all(name, config, folders), f"{name} in space.{name}")
     for name in set(space) & {"ratio", "factor"}:
         if any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in space[name]):
@@ -164,7 +174,7 @@ _EXAMPLES = {"ratio": "0.005,0.5", "factor": "0,-1"}
 
 
 def _all(name: str, config: dict[str, Any], folders: list[Path]) -> list[str]:
-    """Every value that a name in the space can take."""
+    """Return every value that a name in the space can take."""
     if name != "scope":
         return [option for option in options.options(name, folders) if option != "auto"]
     from cad_exp.interventions.spaces import GRANULARITIES
@@ -173,7 +183,7 @@ def _all(name: str, config: dict[str, Any], folders: list[Path]) -> list[str]:
 
 
 def _resolved(config: dict[str, Any], folders: list[Path]) -> dict[str, Any]:
-    """The ordinary run's config with nothing left open. UserError if there would be nothing to search by."""
+    """Return the ordinary run's config with nothing left open. UserError if there would be nothing to search by."""
     if config["edit"]["name"] not in ("erase", "amplify"):
         raise UserError(f"edit={config['edit']['name']} has nothing to search: use edit=erase or edit=amplify")
     if config["concept"]["label"] is None:
@@ -190,5 +200,8 @@ def _resolved(config: dict[str, Any], folders: list[Path]) -> dict[str, Any]:
 
 
 def _settings(config: dict[str, Any], space: Space, bound: float) -> dict[str, Any]:
-    """What makes a study another study: everything but the number of trials, where files go and where copies are."""
+    """Return what makes a study another study.
+
+    That is everything but the number of trials, where files go and where copies are.
+    """
     return {**effective(config), "space": {name: list(values) for name, values in space.items()}, "retention": bound}

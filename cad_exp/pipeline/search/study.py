@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +20,11 @@ from cad_exp.config.effective import differences
 from cad_exp.reporting import run_folder
 from cad_exp.utils.errors import UserError
 
+if TYPE_CHECKING:
+    from filelock import FileLock
+
 MARK = ".cad_exp-search"
-Space = dict[str, tuple[float, float] | list]  # name -> (lowest, highest) on a logarithmic scale, or the values
+Space = dict[str, tuple[float, float] | list[Any]]  # name -> (lowest, highest) on a logarithmic scale, or the values
 Parameters = dict[str, Any]
 
 
@@ -35,14 +38,16 @@ class Trial:
     source: Any  # Optuna's own trial
 
 
-def rounded(value: Any, low: float, high: float) -> float:
-    """Three significant digits, so that a command can repeat it; never beyond the range."""
+def rounded(value: float, low: float, high: float) -> float:
+    """Round to three significant digits, so that a command can repeat it; never beyond the range."""
     return min(max(float(f"{value:.3g}"), low), high)
 
 
 def queue(space: Space, default: Parameters) -> tuple[list[Parameters], int | None]:
-    """(what is tried first, how many trials exist, None for endless): the default where the space holds it, so that a
-    search is never worse than an ordinary run; and every combination where no range is searched.
+    """Return what is tried first, and how many trials exist (None: endless).
+
+    The default comes first where the space holds it, so that a search is never worse than an ordinary run.
+    Where no range is searched, every combination follows.
     """
     held = all(
         values[0] <= (default[name] or 0) <= values[1] if isinstance(values, tuple) else default[name] in values
@@ -102,7 +107,10 @@ class Study:
 
     @contextmanager
     def claim(self, total: int) -> Iterator[Trial | None]:
-        """The next trial, held until the block ends; None when `total` are finished or in other processes' hands."""
+        """Yield the next trial, held until the block ends.
+
+        Yields None when `total` are finished or in other processes' hands.
+        """
         with self._lock:
             trial, lock = self._killed() or self._new(total) or (None, None)
         try:
@@ -124,21 +132,22 @@ class Study:
         self.optuna.tell(trial.number, state=import_optuna().trial.TrialState.FAIL)
 
     def finished(self) -> list[dict[str, Any]]:
-        """Outcomes of the completed trials, by number, with `trial` and the parameters."""
+        """Return the outcomes of the completed trials, by number, with `trial` and the parameters."""
         return [
             {"trial": trial.number, **self._parameters(trial.params), **trial.user_attrs["outcome"]}
             for trial in self._trials("COMPLETE")
         ]
 
     def failed(self) -> list[dict[str, Any]]:
-        """trial, parameters and error of the failed trials."""
+        """Return trial, parameters and error of the failed trials."""
         return [
             {"trial": trial.number, **self._parameters(trial.params), "error": trial.user_attrs.get("error")}
             for trial in self._trials("FAIL")
         ]
 
     def _trials(self, state: str) -> list[Any]:
-        return self.optuna.get_trials(deepcopy=False, states=(import_optuna().trial.TrialState[state],))
+        found: list[Any] = self.optuna.get_trials(deepcopy=False, states=(import_optuna().trial.TrialState[state],))
+        return found
 
     def _parameters(self, drawn: Parameters) -> Parameters:
         return {
@@ -146,8 +155,8 @@ class Study:
             for name, values in self.space.items()
         }
 
-    def _held(self, number: int) -> Any:
-        """The lock of a trial, or None if another process has it."""
+    def _held(self, number: int) -> FileLock | None:
+        """Return the lock of a trial, or None if another process has it."""
         from filelock import FileLock, Timeout
 
         lock = FileLock(self.folder / "trials" / f".{number}.lock")
@@ -157,7 +166,7 @@ class Study:
             return None
         return lock
 
-    def _killed(self) -> tuple[Trial, Any] | None:
+    def _killed(self) -> tuple[Trial, FileLock] | None:
         optuna = import_optuna()
         for found in self._trials("RUNNING"):
             lock = self._held(found.number)
@@ -171,7 +180,7 @@ class Study:
             return Trial(found.number, self._draw(source), True, source), lock
         return None
 
-    def _new(self, total: int) -> tuple[Trial, Any] | None:
+    def _new(self, total: int) -> tuple[Trial, FileLock | None] | None:
         waiting = self._trials("WAITING")
         number = len(self.optuna.get_trials(deepcopy=False)) - len(waiting)
         if number >= (total if self.most is None else min(total, self.most)):
@@ -184,7 +193,7 @@ class Study:
         return Trial(source.number, self._draw(source), False, source), lock
 
     def _sampler(self, number: int) -> Any:
-        """A sampler of its own for each trial: continued or not, a study draws the same."""
+        """Make a sampler of its own for each trial: continued or not, a study draws the same."""
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
         return import_optuna().samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
 
@@ -200,7 +209,7 @@ class Study:
 
 
 def import_optuna() -> Any:
-    """The optuna module, quiet. UserError that says how to install it."""
+    """Return the optuna module, quiet. UserError that says how to install it."""
     try:
         import optuna
     except ImportError:

@@ -20,7 +20,7 @@ Run = Callable[[dict[str, Any], Path], dict[str, Any]]
 
 
 def search(plan: Plan, run: Run) -> Study:
-    """Runs the trials that are missing, one at a time; a line for each. Raises UserError if the first ones all fail."""
+    """Run the trials that are missing, one at a time; a line for each. UserError if the first ones all fail."""
     config = plan.config
     if distributed.size() > 1:
         raise UserError("torchrun shares out one run, not a search: start the same command several times instead")
@@ -52,7 +52,7 @@ def search(plan: Plan, run: Run) -> Study:
 
 
 def attempt(plan: Plan, study: Study, trial: Trial, run: Run) -> str:
-    """One trial: an ordinary run in a folder of its own, its words in log.txt. Returns its line for the terminal."""
+    """Run one trial in a folder of its own, its words in log.txt; return its line for the terminal."""
     folder = plan.folder / "trials" / str(trial.number)
     shown = " ".join(f"{name}={value}" for name, value in trial.parameters.items())
     head = f"trial {trial.number}{' again' if trial.again else ''}: {shown}"
@@ -79,7 +79,7 @@ def attempt(plan: Plan, study: Study, trial: Trial, run: Run) -> str:
 
 
 def _outcome(metrics: list[dict[str, Any]]) -> dict[str, float]:
-    """Both objectives with intervals for the edited model, and their values for the other two."""
+    """Return both objectives with intervals for the edited model, and their values for the other two."""
     found = {(metric["name"], metric["variant"]): metric for metric in metrics}
     outcome = {}
     for name, key in (("concept_rate", "concept_rate"), ("retention_mean", "retention")):

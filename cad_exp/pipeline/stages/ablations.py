@@ -20,13 +20,14 @@ from cad_exp.utils.io import write_json
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cad_exp.attribution.attribute import Attribution
     from cad_exp.attribution.game import Game
     from cad_exp.evaluation.fidelity.image_game import ImageGame
     from cad_exp.pipeline.runtime import Runtime
 
 
 @dataclass(frozen=True, eq=False)
-class GameOfJ(Derived):
+class GameOfJ(Derived["Game"]):
     """J as a function of the gates of one component space, at some rows of noisy latents.
 
     scores: of this space; they say where its components are, which follows from the model and the kinds of module.
@@ -37,7 +38,7 @@ class GameOfJ(Derived):
     rows: tuple[int, ...]
     granularity: str
     kinds: tuple[str, ...]
-    scores: Derived = field(metadata=NO_KEY)
+    scores: Derived[Attribution] = field(metadata=NO_KEY)
 
     def derive(self, runtime: Runtime) -> Game:
         """Return the game at the noisy latents of the last of `latents`."""
@@ -51,7 +52,7 @@ class GameOfJ(Derived):
 
 
 @dataclass(frozen=True, eq=False)
-class GameOfImages(Derived):
+class GameOfImages(Derived["ImageGame"]):
     """What a judge finds in images of the concept, as a function of the gates of one component space.
 
     thresholds: of the judge, by which it decides. batch_size: images made at once.
@@ -64,7 +65,7 @@ class GameOfImages(Derived):
     steps: int
     granularity: str
     kinds: tuple[str, ...]
-    scores: Derived = field(metadata=NO_KEY)
+    scores: Derived[Attribution] = field(metadata=NO_KEY)
     batch_size: int = field(default=64, metadata=NO_KEY)
 
     def derive(self, runtime: Runtime) -> ImageGame:
@@ -77,7 +78,7 @@ class GameOfImages(Derived):
 
 
 @dataclass(frozen=True, eq=False)
-class Answers(Stage):
+class Answers(Stage["Tensor"]):
     """The values of a game for some ablations, (A,) or (A, measures); studies of one game share them.
 
     gates: digest of the ablations. answer: computes the values.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class SelectedEdit(Derived):
+class SelectedEdit(Derived["Edit"]):
     """The edit of a method (erase, amplify, ...) that chooses components by their scores.
 
     ratio: share of the components, in (0, 1], or count: their number; of each group that `scope` names.
@@ -35,11 +35,9 @@ class SelectedEdit(Derived):
         """Choose the components. UserError where no score has the sign that the edit takes."""
         from cad_exp.interventions.methods import make_edit, own_settings
 
-        granularity = self.scores.granularity
-        how = {"ratio": self.ratio, "count": self.count, "scope": self.scope, "factor": self.factor}
-        scored = runtime.get(self.scores)
-        own = own_settings(self.method.settings)
-        edit = make_edit(self.method.name, scored, granularity, **how, seed=self.seed, rounding=self.rounding, **own)
+        scored, own = runtime.get(self.scores), own_settings(self.method.settings)
+        budget = (self.scores.granularity, self.ratio, self.count, self.scope, self.factor)
+        edit = make_edit(self.method.name, scored, *budget, seed=self.seed, rounding=self.rounding, **own)
         if edit.empty:
             sign = edit.meta["sign"] or "positive"
             raise UserError(
@@ -49,7 +47,7 @@ class SelectedEdit(Derived):
 
 
 @dataclass(frozen=True, eq=False)
-class RandomEdit(Derived):
+class RandomEdit(Derived["Edit"]):
     """As many random components as a selected edit takes, and the same factor."""
 
     like: SelectedEdit

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,7 +28,7 @@ Metrics = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Fidelity(Stage):
+class Fidelity(Stage[tuple[Metrics, Path]]):
     """The study of the scores of one granularity, with the settings of `evaluation.fidelity`.
 
     held_out: other noisy latents than those of the scores; None: the same. concept: the group of the config. requests:
@@ -64,7 +63,8 @@ class Fidelity(Stage):
 
     def load(self, runtime: Runtime, folder: Path) -> tuple[Metrics, Path]:
         """Return the metrics, and the file of the records."""
-        return json.loads((folder / "fidelity.json").read_text(encoding="utf-8")), folder / "fidelity.parquet"
+        metrics: Metrics = json.loads((folder / "fidelity.json").read_text(encoding="utf-8"))
+        return metrics, folder / "fidelity.parquet"
 
 
 class _Study:
@@ -80,13 +80,13 @@ class _Study:
         self.scores, self.scored = self.attribution.scores[self.name], runtime.get(self.whole.latents)
         latents = (self.whole.latents, *([stage.held_out] if stage.held_out else []))
         rows = spread(len(runtime.get(latents[-1])), self.settings["noisy_latents"], self.seed)
-        self.where = {"granularity": self.name, "kinds": tuple(self.space.kinds), "scores": stage.scores}
-        self.node = GameOfJ(self.question, latents, tuple(rows.tolist()), **self.where)
+        self.where = (self.name, tuple(self.space.kinds), stage.scores)
+        self.node = GameOfJ(self.question, latents, tuple(rows.tolist()), *self.where)
         self.facts = {"estimator": self.whole.estimator.name, "concept": stage.concept["name"]}
         self.facts["latents_of"] = "other trajectories" if stage.held_out else "the attribution"
 
     def of_objective(self) -> tuple[Metrics, pd.DataFrame]:
-        """Predicted against true change of J."""
+        """Compare the predicted with the true change of J."""
         from cad_exp.evaluation.fidelity.metrics import describe, fidelity_metrics
 
         game = Remembered(self.runtime, self.node)
@@ -96,7 +96,7 @@ class _Study:
         return found, records.assign(measure="J")
 
     def of_images(self, records: pd.DataFrame) -> tuple[Metrics, pd.DataFrame]:
-        """Predicted change of J, and the true one (`records`), against the change of what the judge sees."""
+        """Compare the predicted change of J, and the true one (`records`), with the change of what the judge sees."""
         import pandas as pd
 
         from cad_exp.evaluation.fidelity.image_game import MEASURES
@@ -107,11 +107,12 @@ class _Study:
         settings = self.settings | {key: value for key, value in asked.items() if key != "samples"}
         number = len(stage.requests)
         console.stage(f"fidelity on images: {number} for each ablation, {asked['number']} of each kind and rate")
-        how = {"steps": model.steps, **self.where, "batch_size": stage.batch_size}
-        game = self.runtime.get(GameOfImages(model, stage.judge, stage.thresholds, stage.requests, **how))
+        how = (model.steps, *self.where, stage.batch_size)
+        game = self.runtime.get(GameOfImages(model, stage.judge, stage.thresholds, stage.requests, *how))
         judge_is = self.runtime.get(stage.judge).definition
         facts = self.base | judge_is | {"images": number, "ablation_in_images": "zero"}
-        found, tables = [], []
+        found: Metrics = []
+        tables: list[pd.DataFrame] = []
         for measure, of in MEASURES.items():
             with progress.progress(asked["number"], f"images, {measure}") as tick:
                 named = {"prefix": f"images_{measure}", "of": of}
@@ -124,7 +125,10 @@ class _Study:
         return found, pd.concat(tables, ignore_index=True)
 
     def agreement(self) -> Metrics:
-        """Whether the ranking is stable, how that grows with the noisy latents, and whether controls destroy it."""
+        """Measure whether the ranking is stable, how that grows, and whether controls destroy it.
+
+        It grows with the number of noisy latents.
+        """
         from cad_exp.evaluation.fidelity.metrics import agreement_metrics
         from cad_exp.evaluation.fidelity.statistics import growth, halves, sanity, stability
 
@@ -148,16 +152,19 @@ class _Study:
         return agreement_metrics(base, stable, sanity(self.scores, controls) if controls else None)
 
     def _controls(self) -> dict[str, Tensor]:
-        """Scores of another concept, and of a model with random weights."""
+        """Return the scores of another concept, and of a model with random weights."""
         from cad_exp.data.noisy_latents import sample_trajectory
         from cad_exp.evaluation.fidelity.metrics import other_concept
         from cad_exp.evaluation.fidelity.statistics import random_weights
 
-        parts: Sequence[Any] = self.whole.latents.parts
+        parts = [part for part in self.whole.latents.parts if isinstance(part, Trajectories)]
         first, model = parts[0], self.runtime.get(self.question.model)
         seeds = [seed for part in parts for seed in part.seeds]
-        how = {"base_prompt": first.base_prompt, "seeds": seeds, "steps": first.steps, "guidance": first.guidance}
-        sample = partial(sample_trajectory, model, **how, batch_size=first.batch_size)
+        how = (first.base_prompt, seeds, first.steps, first.guidance, first.batch_size)
+
+        def sample(prompt: str) -> NoisyLatents:
+            return sample_trajectory(model, prompt, *how)
+
         other = other_concept(self.settings["sanity"], self.stage.concept)
         controls = {"other_concept": self._score(sample(other))}
         with random_weights(model.denoiser, self.seed):
@@ -165,7 +172,10 @@ class _Study:
         return controls
 
     def _score(self, points: NoisyLatents, rows: Tensor | None = None) -> Tensor:
-        """Scores at these points; rows: which of the run's they are, for what is to be retained has as many."""
+        """Score the components at these points.
+
+        rows: which of the run's they are, for what is to be retained has as many.
+        """
         from cad_exp.attribution.attribute import attribute
         from cad_exp.attribution.estimators import make_estimator
 

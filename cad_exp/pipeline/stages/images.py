@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +16,12 @@ from cad_exp.pipeline.stages.model import Model
 if TYPE_CHECKING:
     import numpy as np
 
+    from cad_exp.interventions.edit import Edit
     from cad_exp.pipeline.runtime import Runtime
 
 
 @dataclass(frozen=True, eq=False)
-class Images(Stage):
+class Images(Stage[list[Path]]):
     """A batch of images that are made together, one for each prompt and seed.
 
     edit: what is changed in the model meanwhile; None: nothing. size: (height, width) in pixels; None: the model's.
@@ -29,7 +30,7 @@ class Images(Stage):
 
     folder: ClassVar[str] = "images"
     model: Model
-    edit: Derived | None
+    edit: Derived[Edit] | None
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
     steps: int
@@ -43,7 +44,7 @@ class Images(Stage):
         return len(self.seeds) * self.steps
 
     def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
-        """Generate the images as 0000.png, 0001.png, ..."""
+        """Generate the images as 0000.png, 0001.png and so on."""
         from cad_exp.utils import images
 
         model, how = runtime.get(self.model), {} if self.size is None else {"size": self.size}
@@ -71,7 +72,7 @@ class Images(Stage):
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures(Derived):
+class Pictures(Derived[list[Path]]):
     """All images of one variant, in the order of their requests."""
 
     parts: tuple[Images, ...]
@@ -82,11 +83,11 @@ class Pictures(Derived):
     def of(
         cls,
         model: Model,
-        edit: Derived | None,
+        edit: Derived[Edit] | None,
         asked: Sequence[ImageRequest],
         size: int,
         variant: str,
-        redact: Any = None,
+        redact: Callable[[ImageRequest], str] | None = None,
     ) -> Pictures:
         """Return the images of these requests in batches of at most `size`; a request's own guidance and size count.
 
@@ -128,7 +129,7 @@ class Pictures(Derived):
 
 
 @dataclass(frozen=True, eq=False)
-class GivenImages(Derived):
+class GivenImages(Derived[Path]):
     """A folder of images; its content counts, not its name."""
 
     path: str

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Judge(Derived):
+class Judge(Derived["AnyJudge"]):
     """The judge that a config chooses.
 
     Its key names what its answers depend on; thresholds, which are applied afterwards, do not belong to it.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Judgements(Stage):
+class Judgements(Stage["tuple[pd.DataFrame, np.ndarray]"]):
     """What a judge says of a batch of images; unedited: the intact model's images of the same prompts and seeds."""
 
     folder: ClassVar[str] = "judgements"
@@ -46,7 +46,7 @@ class Judgements(Stage):
 
 
 @dataclass(frozen=True, eq=False)
-class Judged(Derived):
+class Judged(Derived["tuple[pd.DataFrame, list[np.ndarray]]"]):
     """What a judge says of all images of a variant."""
 
     parts: tuple[Judgements, ...]
@@ -67,7 +67,7 @@ class Judged(Derived):
 
 
 @dataclass(frozen=True, eq=False)
-class Drawings(Stage):
+class Drawings(Stage["np.ndarray"]):
     """A judge's features of drawings that show what one retention prompt asks for."""
 
     folder: ClassVar[str] = "reference"
@@ -78,7 +78,7 @@ class Drawings(Stage):
     seed: int
 
     def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
-        """Draw, and show the drawings to the judge."""
+        """Draw what the prompt asks for, and show the drawings to the judge."""
         from safetensors.numpy import save_file
 
         judge = runtime.get(self.judge)
@@ -91,7 +91,7 @@ class Drawings(Stage):
 
 
 @dataclass(frozen=True, eq=False)
-class FolderFeatures(Stage):
+class FolderFeatures(Stage["np.ndarray"]):
     """A judge's features of a folder of images."""
 
     folder: ClassVar[str] = "reference"

@@ -21,12 +21,13 @@ from cad_exp.utils.paths import resolve as resolve_path
 from cad_exp.utils.tensor_header import kind_of
 
 if TYPE_CHECKING:
+    from cad_exp.interventions.edit import Edit
     from cad_exp.models.pipeline import DiffusionModel
     from cad_exp.pipeline.runtime import Runtime
 
 
 @dataclass(frozen=True, eq=False)
-class Model(Derived):
+class Model(Derived["DiffusionModel"]):
     """A diffusion model as the group `model` of a config names it.
 
     path: a diffusers folder, a hub id or an embedded model. weights: a file laid over the denoiser. edits: files of
@@ -39,13 +40,13 @@ class Model(Derived):
     guidance: float = 7.5
     weights: str | None = None
     edits: tuple[str, ...] = ()
-    erased: Derived | None = None
+    erased: Derived[Edit] | None = None
     revision: str | None = field(default=None, metadata=NO_KEY)
     name: str = field(default="model", metadata=NO_KEY)
     steps: int = field(default=50, metadata=NO_KEY)
 
     @classmethod
-    def of(cls, settings: dict[str, Any], erased: Derived | None = None) -> Model:
+    def of(cls, settings: dict[str, Any], erased: Derived[Edit] | None = None) -> Model:
         """Return the model of the group `model` of a config."""
         names = ("path", "resolution", "guidance", "weights", "revision", "name", "steps")
         given = {name: settings[name] for name in names}
@@ -119,5 +120,5 @@ class _Load:
 
 @lru_cache(maxsize=1)
 def _kept(asked: _Load) -> DiffusionModel:
-    """The jobs of a sweep that share a process share their model."""
+    """Load a model, or return the last one: the jobs of a sweep that share a process share their model."""
     return asked.load()

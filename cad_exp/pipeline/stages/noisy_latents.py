@@ -22,7 +22,7 @@ FILE = "noisy_latents.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
-class _Latents(Stage):
+class _Latents(Stage["NoisyLatents"]):
     """A stage whose file holds noisy latents."""
 
     def load(self, runtime: Runtime, folder: Path) -> NoisyLatents:
@@ -46,8 +46,8 @@ class Walk(_Latents):
         """Walk from noise to image, one trajectory a seed."""
         from cad_exp.data.noisy_latents import walk
 
-        how = {"seeds": list(self.seeds), "steps": self.steps, "batch_size": len(self.seeds)}
-        walk(runtime.get(self.model), self.base_prompt, **how, progress=tick).save(folder / FILE)
+        model, seeds = runtime.get(self.model), list(self.seeds)
+        walk(model, self.base_prompt, seeds, self.steps, len(seeds), progress=tick).save(folder / FILE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +82,8 @@ class Trajectories(_Latents):
             walked = NoisyLatents.load(runtime.entry(self.walk, tick) / FILE)
             look(model, walked, self.prompt, 2 * self.batch_size).save(folder / FILE)
             return
-        how = {"seeds": list(self.seeds), "steps": self.steps, "guidance": self.guidance, "batch_size": self.batch_size}
-        sample_trajectory(model, self.prompt, self.base_prompt, **how, progress=tick).save(folder / FILE)
+        how = (list(self.seeds), self.steps, self.guidance, self.batch_size)
+        sample_trajectory(model, self.prompt, self.base_prompt, *how, progress=tick).save(folder / FILE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,12 +111,22 @@ class Noised(_Latents):
         model = runtime.get(self.model)
         tell_apart(model, self.prompt, self.base_prompt)
         origin, shown = self.images.origin, self.images.pixels(runtime, model.resolution)
-        how = {"n": self.n, "seed": self.seed, "batch_size": self.batch_size, "origin": origin}
-        sample_noised(model, self.prompt, self.base_prompt, images=shown, **how, progress=tick).save(folder / FILE)
+        sampled = sample_noised(
+            model,
+            self.prompt,
+            self.base_prompt,
+            images=shown,
+            n=self.n,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            progress=tick,
+            origin=origin,
+        )
+        sampled.save(folder / FILE)
 
 
 @dataclass(frozen=True, eq=False)
-class PromptLatents(Derived):
+class PromptLatents(Derived["NoisyLatents"]):
     """All noisy latents of a prompt, made in parts.
 
     independent: keep one step of each trajectory only, spread evenly from the first step to the last.
@@ -143,7 +153,7 @@ class PromptLatents(Derived):
 
 
 def spread_steps(trajectories: int, steps: int) -> torch.Tensor:
-    """Rows of joined trajectories, (trajectories,) int64: one step of each, spread evenly from the first to the last.
+    """Return rows of joined trajectories, (trajectories,) int64: one step of each, spread from the first to the last.
 
     With as many trajectories as steps every step is there once, each of a trajectory of its own.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Question(Derived):
+class Question(Derived["Callable[..., Objective]"]):
     """An objective without its noisy latents. Its value is a function: (noisy latents, retained=None) -> Objective.
 
     retained: noisy latents of the prompts that the objective is to keep as they are. judge, kind, label: for

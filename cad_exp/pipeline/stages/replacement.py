@@ -20,7 +20,7 @@ VARIANTS = ("edited", "random")
 
 
 @dataclass(frozen=True, eq=False)
-class GivenFile(Derived):
+class GivenFile(Derived[Path]):
     """A file that a config's key names; its content counts."""
 
     path: str
@@ -40,7 +40,7 @@ class GivenFile(Derived):
 
 
 @dataclass(frozen=True, eq=False)
-class Replacement(Stage):
+class Replacement(Stage["dict[str, Edit]"]):
     """The edit of a method that needs no scores, and a random change of equal size, drawn with `seed`.
 
     file: published weights, for the method that reads them.
@@ -78,7 +78,7 @@ class Replacement(Stage):
 
 
 @dataclass(frozen=True, eq=False)
-class ReplacedWeights(Derived):
+class ReplacedWeights(Derived["Edit"]):
     """One of the two edits of a replacement: `edited` or `random`."""
 
     replacement: Replacement

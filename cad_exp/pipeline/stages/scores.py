@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Scores(Stage):
+class Scores(Stage["Attribution"]):
     """Scores of all components of a granularity, in some kinds of module (None: its usual ones), for one question.
 
     every: let one estimate of an additive estimator serve all granularities. facts: noted in the file.
@@ -58,8 +58,10 @@ class Scores(Stage):
         latents, model = runtime.get(self.latents), runtime.get(self.question.model)
         spaces = [make_granularity(name, kinds) for name, kinds in self.spaces()]
         estimator, objective = make_estimator(**self.estimator.settings), runtime.get(self.question)(latents)
-        how = {"meta": self.facts, "progress": tick, "checkpoint": runtime.unfinished(self)}
-        scored = attribute(model, latents, objective, estimator, spaces, **how)
+        facts, unfinished = self.facts, runtime.unfinished(self)
+        scored = attribute(
+            model, latents, objective, estimator, spaces, meta=facts, progress=tick, checkpoint=unfinished
+        )
         if distributed.main():
             scored.save(folder)
 
@@ -71,7 +73,7 @@ class Scores(Stage):
 
 
 @dataclass(frozen=True, eq=False)
-class SpaceScores(Derived):
+class SpaceScores(Derived["Attribution"]):
     """The scores of the asked granularity alone, in the asked kinds of module."""
 
     scores: Scores
@@ -90,7 +92,7 @@ class SpaceScores(Derived):
 
 
 @dataclass(frozen=True, eq=False)
-class Timesteps(Stage):
+class Timesteps(Stage[Path]):
     """Scores kept apart by timestep, in `bins` parts of the denoising."""
 
     folder: ClassVar[str] = "timesteps"
@@ -123,7 +125,7 @@ class Timesteps(Stage):
 
 
 def every_space(asked: Sequence[str]) -> tuple[tuple[str, tuple[str, ...] | None], ...]:
-    """All granularities, each with all kinds of module that it can have; optional kinds only where asked for."""
+    """Return all granularities, each with all kinds of module that it can have; optional kinds only where asked for."""
     from cad_exp.interventions.spaces import GRANULARITIES, OPTIONAL
 
     more = [kind for kind in asked if kind in OPTIONAL]

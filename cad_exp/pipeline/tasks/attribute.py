@@ -7,8 +7,8 @@ model ── noisy latents ── scores ── edit ──┬── images ─�
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from cad_exp.config.expand import alone
 from cad_exp.data import prompts
@@ -24,6 +24,9 @@ from cad_exp.pipeline.stages.noisy_latents import PromptLatents
 from cad_exp.pipeline.stages.scores import SpaceScores, Timesteps
 from cad_exp.pipeline.tasks import nodes
 
+if TYPE_CHECKING:
+    from cad_exp.interventions.edit import Edit
+
 Config = dict[str, Any]
 
 
@@ -36,16 +39,23 @@ class Attribute:
     erased: Attribute | None
     latents: PromptLatents | None = None
     scores: SpaceScores | None = None
-    edits: dict[str, Derived] = field(default_factory=dict)
+    edits: dict[str, Derived[Edit]] = field(default_factory=dict)
     fidelity: Fidelity | None = None
     timesteps: Timesteps | None = None
     requests: list[ImageRequest] = field(default_factory=list)
     pictures: dict[str, Pictures] = field(default_factory=dict)
     judged: dict[str, Judged] = field(default_factory=dict)
 
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[Node[Any]]:
         """Return the graph's ends: all else is what they depend on."""
-        ends: list[Node | None] = [self.model, self.judge, self.latents, self.scores, self.fidelity, self.timesteps]
+        ends: list[Node[Any] | None] = [
+            self.model,
+            self.judge,
+            self.latents,
+            self.scores,
+            self.fidelity,
+            self.timesteps,
+        ]
         ends += [*self.edits.values(), *self.pictures.values(), *self.judged.values()]
         return [*(self.erased.nodes() if self.erased else []), *(node for node in ends if node is not None)]
 
@@ -54,17 +64,21 @@ def build(config: Config) -> Attribute:
     """Return the graph of a resolved config. UserError for questions that cannot be asked."""
     erased = build(alone(config)) if config["model"]["erased"] else None
     model = Model.of(config["model"], erased.edits["edited"] if erased else None)
-    judge, made = nodes.judge(config), {}
-    if not needs_scores(config["edit"]):
-        edits = nodes.replaced_weights(config, model)
+    judge = nodes.judge(config)
+    if needs_scores(config["edit"]):
+        found = _scored(config, model, judge, erased)
     else:
-        latents = nodes.noisy_latents(config, model)
-        scores = nodes.scores(config, latents, nodes.question(config, model, judge))
-        edits = nodes.selected_edits(config, scores)
-        made = {"latents": latents, "scores": scores, "timesteps": nodes.timesteps(config, scores)}
-        made["fidelity"] = nodes.fidelity(config, scores, judge)
+        found = Attribute(model, judge, erased, edits=nodes.replaced_weights(config, model))
     requests = prompts.plan(config)
-    variants = {"unedited": None, **edits} if requests else {}
+    variants = {"unedited": None, **found.edits} if requests else {}
     pictures = {variant: nodes.pictures(config, model, edit, requests, variant) for variant, edit in variants.items()}
     judged = {v: Judged.of(judge, each, pictures["unedited"]) for v, each in pictures.items()} if judge else {}
-    return Attribute(model, judge, erased, edits=edits, requests=requests, pictures=pictures, judged=judged, **made)
+    return replace(found, requests=requests, pictures=pictures, judged=judged)
+
+
+def _scored(config: Config, model: Model, judge: Judge | None, erased: Attribute | None) -> Attribute:
+    """Return the graph as far as the edits that scores choose, and the studies of the scores."""
+    latents = nodes.noisy_latents(config, model)
+    scores = nodes.scores(config, latents, nodes.question(config, model, judge))
+    edits, timesteps = nodes.selected_edits(config, scores), nodes.timesteps(config, scores)
+    return Attribute(model, judge, erased, latents, scores, edits, nodes.fidelity(config, scores, judge), timesteps)

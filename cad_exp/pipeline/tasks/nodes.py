@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cad_exp.attribution.estimators import ESTIMATORS
 from cad_exp.attribution.objectives import OBJECTIVES, formula_name, retained_prompts
@@ -24,6 +24,9 @@ from cad_exp.pipeline.stages.question import Question
 from cad_exp.pipeline.stages.replacement import VARIANTS, GivenFile, ReplacedWeights, Replacement
 from cad_exp.pipeline.stages.scores import Scores, SpaceScores, Timesteps
 from cad_exp.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from cad_exp.interventions.edit import Edit
 
 Config = dict[str, Any]
 
@@ -89,7 +92,7 @@ def fidelity(config: Config, scores: SpaceScores, judge: Judge | None) -> Fideli
     return study(judge, judge.chosen.settings.get("nudenet") or {}, requests, evaluation["batch_size"])
 
 
-def selected_edits(config: Config, scores: SpaceScores) -> dict[str, Derived]:
+def selected_edits(config: Config, scores: SpaceScores) -> dict[str, Derived[Edit]]:
     """Return the edit that the scores choose and a random one of equal budget; nothing for edit=none."""
     if config["edit"]["name"] == "none":
         return {}
@@ -98,7 +101,7 @@ def selected_edits(config: Config, scores: SpaceScores) -> dict[str, Derived]:
     return {"edited": chosen, "random": RandomEdit(chosen, config["seed"] + 1)}
 
 
-def replaced_weights(config: Config, model: Model) -> dict[str, Derived]:
+def replaced_weights(config: Config, model: Model) -> dict[str, Derived[Edit]]:
     """Return the edit of a method that replaces weights, and a random change of the same size."""
     settings = config["edit"]
     file = GivenFile(settings["path"], "edit.path") if settings.get("path") else None
@@ -107,19 +110,19 @@ def replaced_weights(config: Config, model: Model) -> dict[str, Derived]:
 
 
 def pictures(
-    config: Config, model: Model, edit: Derived | None, requests: Sequence[ImageRequest], variant: str
+    config: Config, model: Model, edit: Derived[Edit] | None, requests: Sequence[ImageRequest], variant: str
 ) -> Pictures:
     """Return the images of these requests under an edit; what becomes of explicit ones is a property of each."""
     return Pictures.of(model, edit, requests, config["evaluation"]["batch_size"], variant, partial(_redacted, config))
 
 
 def _redacted(config: Config, request: ImageRequest) -> str:
-    """What becomes of a request's image once it was judged: kept, blurred or dropped."""
+    """Return what becomes of a request's image once it was judged: kept, blurred or dropped."""
     return redaction.mode(config) if redaction.is_explicit(request, config["concept"]) else "kept"
 
 
 def _latents(config: Config, model: Model, prompt: str, base_prompt: str, folder: str | None) -> PromptLatents:
-    """Trajectories or noised images of a prompt; folder: images to noise, None: the model's own."""
+    """Return trajectories or noised images of a prompt; folder: images to noise, None: the model's own."""
     if OBJECTIVES.fact(formula_name(config["objective"]), "latents_kind") != "noised":
         return _trajectories(config, model, prompt, base_prompt, 0, config["noisy_latents"]["samples"])
     settings = config["noisy_latents"]
@@ -136,7 +139,7 @@ def _latents(config: Config, model: Model, prompt: str, base_prompt: str, folder
 def _trajectories(
     config: Config, model: Model, prompt: str, base_prompt: str, first: int, number: int
 ) -> PromptLatents:
-    """The `number` trajectories from the `first` on, in parts that are walked at once."""
+    """Return the `number` trajectories from the `first` on, in parts that are walked at once."""
     settings, size = config["noisy_latents"], config["noisy_latents"]["batch_size"]
     start = _first_seed(config) + first
     seeds, parts = tuple(range(start, start + number)), []
@@ -149,4 +152,5 @@ def _trajectories(
 
 
 def _first_seed(config: Config) -> int:
-    return 1_000_000 * config["noisy_latents"]["seed"]
+    seed: int = config["noisy_latents"]["seed"]
+    return 1_000_000 * seed
