@@ -144,8 +144,8 @@ def test_prune_and_list(cache: Cache, capsys):
     assert prune(cache, "images", older_than=30)[0] == 1 and not old.exists() and new.exists() and latents.exists()
     flip(new / "data.txt")
     assert prune(cache, damaged=True)[0] == 1 and not new.exists() and latents.exists()
-    assert main([str(cache.folder), "--prune", "--stage", "prboes"]) == 1
-    assert "did you mean 'noisy latents'" in capsys.readouterr().err
+    assert main([str(cache.folder), "--prune", "--stage", "nosy_latents"]) == 1
+    assert "did you mean 'noisy_latents'" in capsys.readouterr().err
     assert main([str(cache.folder), "--prune"]) == 0 and not latents.exists()
     assert main([str(cache.folder / "nowhere")]) == 1
 

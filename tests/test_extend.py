@@ -145,7 +145,7 @@ def test_the_page_shows_the_example_package():
 
 def test_every_kind_has_its_five_steps():
     sections = [part for part in PAGE.split("\n## ")[1:] if not part.startswith("The package")]
-    assert len(sections) == 9
+    assert len(sections) == 10
     for section in sections:
         assert re.findall(r"^(\d)\. ", section, re.MULTILINE) == ["1", "2", "3", "4", "5"], section[:20]
 
@@ -172,7 +172,18 @@ def test_plugins_lists_what_the_package_adds(installed):
     said = typed(installed, "plugins").stdout
     theirs = [line for line in said.splitlines() if "cad-exp-example 0.1" in line]
     words = set(re.findall(r"[\w/]+", " ".join(theirs)))
-    assert {"cosine", "half_way", "loudest", "shrink", "steer", "redness", "colour", "little", "classed"} <= words
+    assert {
+        "cosine",
+        "half_way",
+        "loudest",
+        "shrink",
+        "steer",
+        "redness",
+        "colour",
+        "little",
+        "classed",
+        "slice",
+    } <= words
     assert {"concept", "red_church", "hydra/launcher", "one_by_one"} <= words
     assert "cannot be loaded" not in said and "claimed" not in said
 
@@ -218,13 +229,14 @@ told = {}
 with redirect_stdout(io.StringIO()):
     for name, overrides in runs.items():
         with hydra([options.conf_folder(), folder / "own", *options.installed()]) as composer:
-            config = composer.job([*fast, *overrides])
+            own = [] if any(each.startswith("granularity=") for each in overrides) else ["granularity=layer"]
+            config = composer.job([*fast, *own, *overrides])
         told[name] = run(config, folder / name)
 print(json.dumps({name: [each["run"], each["metrics"]] for name, each in told.items()}))
 """
 FAST = ["noisy_latents.samples=2", "noisy_latents.steps=2", "evaluation.samples=2", "evaluation.retention_samples=1"]
 FAST += ["model.steps=2", "evaluation.fid_bootstrap=40", "tracking.mode=disabled", "evaluation.fidelity=null"]
-FAST += ["runtime.device=cpu", "runtime.cache=cache", "concept=red_church", "granularity=layer"]
+FAST += ["runtime.device=cpu", "runtime.cache=cache", "concept=red_church"]
 OWN = ["model=little", "evaluation.metrics=[erasure,redness]"]
 RUN = {
     "loudest": [*OWN, "objective=cosine", "estimator=half_way", "edit=loudest"],
@@ -232,6 +244,7 @@ RUN = {
     "steer": [*OWN, "edit=steer"],
     "still": [*OWN, "edit=steer", "edit.strength=0"],
     "mine": ["model=little", "edit=none", "evaluation=none", "estimator=mine"],
+    "slice": [*OWN, "granularity=slice", "granularity.number=2", "estimator=half_way"],
     "classed": ["model=local", "model.path=classed_model", "judge=none", "evaluation=none", "estimator=half_way"],
 }
 
@@ -263,6 +276,15 @@ def test_a_run_with_the_packages_model_judge_metric_and_methods(ran, run: str):
     rate = next(each for each in ran[run][1] if each["name"] == "concept_rate")
     assert rate["definition"]["judge"] == "brightness" and rate["definition"]["bright"] == 100
     assert ran[run][0]["config"]["edit"]["name"] == run
+
+
+def test_the_packages_granularity_is_scored_and_edited(ran):
+    """Two halves of each of the little model's projections; what the concept leaves open is as for neurons."""
+    facts, metrics = ran["slice"]
+    assert facts["granularity"] == "slice" and facts["config"]["granularity"]["number"] == 2
+    assert facts["config"]["edit"]["ratio"] == 0.04 and facts["changed_weights"] > 0
+    redness = values(ran, "slice", "redness")
+    assert redness["edited"] != redness["unedited"]
 
 
 def test_hooks_of_no_strength_change_nothing(ran):

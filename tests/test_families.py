@@ -525,7 +525,7 @@ def test_text_and_denoiser_together(tiny_model, tiny_latents):
     game = Game(make_objective("projection", tiny_model, tiny_latents[:3], 4), cut.on(sites))
     gates = 1 - torch.eye(game.n)
     assert game.values(gates).tolist() == pytest.approx([game.value(row) for row in gates], rel=1e-4, abs=1e-5)
-    with pytest.raises(UserError, match="ablation base is not for text encoders"):
+    with pytest.raises(UserError, match="ablation resample is not for text encoders"):
         Game(make_objective("erase", tiny_model, tiny_latents[:3], ablation="resample"), cut.on(sites)).value(gates[0])
     with pytest.raises(UserError, match="activations of text encoders are not measured"):
         input_norms(game, game.objective.concept)

@@ -163,7 +163,7 @@ ACCEPTED = {
 
 def accepted(key: str) -> set[str]:
     """The values that the table allows for a key."""
-    known = f"prompts.{key.partition('.')[2]}" if key.startswith("others.") else key
+    known = f"prompts.{key.partition('.')[2]}" if key.startswith("retention_prompts.") else key
     return {value for values, listed in ACCEPTED.items() if known in listed.split() for value in values.split()}
 
 
@@ -335,10 +335,14 @@ def test_what_the_types_allow_is_what_the_classes_know():
     assert set(attribution.ABLATIONS) == set(ablation.ABLATIONS) and set(evaluation.PARTS) == set(PARTS)
     assert set(evaluation.ABLATIONS) == set(ablations.KINDS)
     assert prompts.COLUMNS == rows.FIELDS and set(prompts.GENERATED) == set(templates.GENERATORS)
-    for name, cls in spaces.GRANULARITIES.items():
+    for name, cls in ((each, spaces.GRANULARITIES.get(each)) for each in spaces.OWN):
         assert rules.SCOPES[name] == cls.scopes and set(rules.KINDS[name]) == {*cls.allowed_kinds, *cls.optional_kinds}
     for name in ESTIMATORS:
-        fits = {granularity for granularity, cls in spaces.GRANULARITIES.items() if ESTIMATORS.get(name).fits(cls)}
+        fits = {
+            granularity
+            for granularity in spaces.OWN
+            if ESTIMATORS.get(name).fits(spaces.GRANULARITIES.get(granularity))
+        }
         assert set(rules.FEW.get(name, spaces.GRANULARITIES)) == fits
     assert all(OBJECTIVES.fact(name, "latents_kind") == "trajectory" for name in rules.ALONG)
     assert all(OBJECTIVES.get(name).latents_kind == OBJECTIVES.fact(name, "latents_kind") for name in OBJECTIVES)

@@ -16,9 +16,9 @@ from cad_exp.attribution.objectives.build import Objective, make_objective
 from cad_exp.data.noisy_latents import NoisyLatents
 from cad_exp.interventions.spaces import (
     FF_IN,
-    GRANULARITIES,
     KINDS,
     OPTIONAL,
+    OWN,
     RESTORED,
     TEXT,
     ComponentSpace,
@@ -117,7 +117,9 @@ class Attribution:
         with atomic(folder / TABLE) as draft:
             pd.concat(tables, ignore_index=True).to_parquet(draft)
         kinds = {name: list(space.kinds) for name, space in self.spaces.items() if not space.form}
+        settings = {name: dict(space.settings) for name, space in self.spaces.items() if space.settings}
         meta: dict[str, Any] = {"sites": [asdict(site) for site in self.sites], "kinds": kinds, "meta": self.meta}
+        meta |= {"settings": settings} if settings else {}
         tensors = self.scores | {name + ERROR: error for name, error in self.errors.items()}
         for name, space in self.spaces.items():
             if space.form:
@@ -133,7 +135,8 @@ class Attribution:
         tensors, meta = load_tensors(path / FILE if path.suffix != ".safetensors" else path, "attribution")
         sites = [Site(**{**site, "shape": tuple(site["shape"])}) for site in meta["sites"]]
         spaces: dict[str, ComponentSpace] = {
-            n: make_granularity(n, kinds).on(sites) for n, kinds in meta["kinds"].items()
+            n: make_granularity(n, kinds, **meta.get("settings", {}).get(n, {})).on(sites)
+            for n, kinds in meta["kinds"].items()
         }
         for name, told in meta.get("spaces", {}).items():
             own = {part: tensors[f"{OF_SPACE}{name}.{part}"] for part in told["tensors"]}
@@ -149,7 +152,7 @@ def attribute(
     latents: NoisyLatents,
     objective: str | Objective = "erase",
     estimator: str | Estimator = "first_order",
-    granularities: Iterable[str | Granularity | ComponentSpace] = tuple(GRANULARITIES),
+    granularities: Iterable[str | Granularity | ComponentSpace] = OWN,
     batch_size: int = 16,
     meta: dict[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -197,12 +200,12 @@ def spaces_of(model: DiffusionModel, asked: Iterable[str | Granularity | Compone
     The sites of text encoders come first, as in the forward pass.
     """
     found = [make_granularity(one) if isinstance(one, str) else one for one in asked]
-    gated = [one for one in found if isinstance(one, Granularity)]
+    gated = [one for one in found if isinstance(one, Granularity) and one.from_sites]
     kinds = {kind for each in gated for kind in each.kinds}
     sites = text_sites(model.pipe) if kinds & set(TEXT) else []
     sites += find_sites(model.denoiser, FF_IN in kinds) if gated else []
     used = [site for site in sites if any(each.covers(site.kind) for each in gated)]
-    return [one.on(used) if isinstance(one, Granularity) else one for one in found]
+    return [one.of_model(model, used) if isinstance(one, Granularity) else one for one in found]
 
 
 def _own_sites(spaces: Sequence[ComponentSpace]) -> list[Site]:

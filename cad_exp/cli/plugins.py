@@ -15,6 +15,7 @@ from cad_exp.config import options
 from cad_exp.config.arguments import WrongFlag, without_flags
 from cad_exp.data.metric_registry import METRICS
 from cad_exp.evaluation.judges import JUDGES
+from cad_exp.interventions.granularity_registry import GRANULARITIES
 from cad_exp.interventions.methods import METHODS
 from cad_exp.models.families import FAMILIES
 from cad_exp.models.sources import MODELS
@@ -22,7 +23,7 @@ from cad_exp.utils import console, process
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.registry import HOME, Registry
 
-REGISTRIES = (MODELS, FAMILIES, OBJECTIVES, ESTIMATORS, METHODS, METRICS, JUDGES)
+REGISTRIES = (MODELS, FAMILIES, GRANULARITIES, OBJECTIVES, ESTIMATORS, METHODS, METRICS, JUDGES)
 HELP = """\
 python -m cad_exp plugins [--config-dir FOLDER]
 

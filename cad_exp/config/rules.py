@@ -44,7 +44,9 @@ def check_concept(concept: Config, granularity: str) -> None:
     White space does not count. What only the model's tokenizer finds to be the same is refused later (stages).
     """
     for key in ("ratio", "factor", "objective"):
-        if granularity not in concept[key]:
+        if granularity not in concept[key] and granularity not in SCOPES:  # a plug-in's: as neurons, unless it says
+            concept[key] = concept[key] | {granularity: concept[key].get("neuron")}
+        if concept[key].get(granularity) is None:
             raise UserError(
                 f"concept.{key} has no value for {granularity}: add {key}: {{{granularity}: ...}} to its file"
             )
@@ -78,14 +80,14 @@ def check_granularity(granularity: Config, edit: Config, estimator: Config) -> N
     """Raise UserError for kinds, a scope or an estimator that the granularity does not have."""
     name = granularity["name"]
     for kind in granularity["kinds"] or ():
-        if kind not in KINDS[name]:
+        if kind not in KINDS.get(name, (kind,)):  # a plug-in's class knows its own
             raise UserError(f"granularity.kinds holds '{kind}', which has no {name}: use {', '.join(KINDS[name])}")
     for key, scope in (("granularity.scope", granularity["scope"]), ("edit.scope", edit["scope"])):
-        if scope not in SCOPES[name]:
+        if name in SCOPES and scope not in SCOPES[name]:
             own = " or ".join(SCOPES[name])
             raise UserError(f"{key}={'null' if scope is None else scope} is not for granularity={name}: use {own}")
     fit = FEW.get(estimator["name"], tuple(SCOPES))
-    if name not in fit:
+    if name in SCOPES and name not in fit:
         own = " or ".join(f"granularity={each}" for each in fit)
         raise UserError(f"estimator={estimator['name']} is not for granularity={name}: use {own}")
 

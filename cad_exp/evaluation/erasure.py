@@ -90,11 +90,11 @@ def _missing(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def sound(records: Records, purpose: str) -> Metrics:
-    """Yield blank_images and outside_world, with `_others` of the other prompts.
+    """Yield blank_images and outside_world, with `_retention` of the other prompts.
 
     They tell whether a rate speaks of images at all.
     """
-    ending, whose = ("", "the concept") if purpose == "concept" else ("_others", "everything else")
+    ending, whose = ("", "the concept") if purpose == "concept" else ("_retention", "everything else")
     blank = {"judge": "pixels", "what": f"share of the images of {whose} that are of one colour ({records.blank_is})"}
     yield from compared(f"blank_images{ending}", _samples(records, purpose, "blank"), False, blank)
     if "features" in records.definitions:

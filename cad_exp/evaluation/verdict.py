@@ -248,7 +248,7 @@ def _moved(edited: _Found, unedited: _Found, random: _Found) -> str:
 def _spoilt(edited: _Found) -> str:
     """Return whether the images, of the concept or of the others, are blank or like nothing of this world."""
     faults = []
-    for ending, whose in (("", "the concept's"), ("_others", "the other prompts'")):
+    for ending, whose in (("", "the concept's"), ("_retention", "the other prompts'")):
         for name, fault in (("blank_images", "blank"), ("outside_world", "like nothing the model was made for")):
             share = edited.value(name + ending)
             if share is not None and share >= SPOILT:

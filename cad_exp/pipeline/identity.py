@@ -17,6 +17,7 @@ from cad_exp.data.image_folder import images_digest
 from cad_exp.data.metric_registry import METRICS
 from cad_exp.data.prompts.sources import files as prompt_files
 from cad_exp.evaluation.judges import JUDGES, judge_class
+from cad_exp.interventions.granularity_registry import GRANULARITIES
 from cad_exp.interventions.methods import METHODS
 from cad_exp.models.content import model_content
 from cad_exp.models.families import FAMILIES
@@ -66,7 +67,8 @@ def chosen_modules(config: dict[str, Any]) -> list[str]:
 
     No run names a family: a model's own is found when it is loaded, so every plug-in's family counts.
     """
-    groups = ((OBJECTIVES, "objective"), (ESTIMATORS, "estimator"), (METHODS, "edit"), (JUDGES, "judge"))
+    groups = [(OBJECTIVES, "objective"), (ESTIMATORS, "estimator"), (METHODS, "edit"), (JUDGES, "judge")]
+    groups.append((GRANULARITIES, "granularity"))
     named = [(registry, chosen(config[key])) for registry, key in groups if isinstance(config.get(key), dict)]
     named += [(METRICS, str(name)) for name in (config.get("evaluation") or {}).get("metrics") or []]
     more = {registry.where(name).module for registry, name in named if name in registry or "." in name}

@@ -26,7 +26,7 @@ from cad_exp.pipeline.runtime import Runtime
 from cad_exp.pipeline.tasks.attribute import Attribute
 from cad_exp.reporting import contact_sheet, summary
 from cad_exp.reporting.results import STOPPED, Results
-from cad_exp.reporting.summary import UNITS
+from cad_exp.reporting.summary import units
 from cad_exp.reporting.tracking.tracker import Tracker
 from cad_exp.utils import console, distributed
 from cad_exp.utils import images as pngs
@@ -40,7 +40,7 @@ def budget(edit: Edit, attribution: Attribution, granularity: str) -> None:
     """Show how much of what the edit asked for was there to take."""
     made, name = edit.meta, edit.meta["edit"]
     console.stage(
-        f"edit: {name}, {made['achieved']:,} of {made['requested']:,} {UNITS[granularity]} "
+        f"edit: {name}, {made['achieved']:,} of {made['requested']:,} {units(granularity)} "
         f"asked for ({made['achieved'] / len(attribution.scores[granularity]):.1%} of all)"
     )
 
@@ -165,7 +165,7 @@ class Show:
 
         granularity, concept = self.config["granularity"], self.config["concept"]["name"]
         scored = Attribution.load(self.folder).narrow(granularity["name"], granularity["kinds"])
-        title = f"Where {concept} sits in {self.config['model']['name']}: {UNITS[granularity['name']]}"
+        title = f"Where {concept} sits in {self.config['model']['name']}: {units(granularity['name'])}"
         told = (verdict.scores(self.results.metrics), verdict.stable(self.results.metrics))
         figures.attribution_map(scored, granularity["name"], self.folder / "attribution.png", title, *told)
 
@@ -204,7 +204,7 @@ class Show:
     def _timesteps(self) -> None:
         from cad_exp.reporting.figures import timesteps as timestep_figure
 
-        title = f"When and where {self.config['concept']['name']} is made: {UNITS[self.config['granularity']['name']]}"
+        title = f"When and where {self.config['concept']['name']} is made: {units(self.config['granularity']['name'])}"
         table = pd.read_parquet(self.folder / "timesteps.parquet")
         timestep_figure.timestep_map(table, self.folder / "timesteps.png", title)
 

@@ -35,7 +35,12 @@ LABELS = {
     "perceptual_distance_worst": "distance, worst",
     "perceptual_distance_other_seed": "distance, other seed",
 }
-UNITS = {"weight": "weights", "neuron": "neurons", "head": "attention heads", "layer": "whole layers"}
+_UNITS = {"head": "attention heads", "layer": "whole layers"}
+
+
+def units(granularity: str) -> str:
+    """Return what several components of a granularity are called."""
+    return _UNITS.get(granularity, f"{granularity}s")
 
 
 def number(value: float | None) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from cad_exp.attribution.game import Game
-from cad_exp.interventions.spaces import GRANULARITIES, ComponentSpace, Granularity, Scale
+from cad_exp.interventions.spaces import GRANULARITIES, OWN, ComponentSpace, Granularity, Scale
 from cad_exp.utils.errors import UserError
 
 
@@ -74,7 +74,7 @@ class Estimator:
     def estimate(self, game: Game, watch: Watch = UNWATCHED) -> Scores:
         """Score every component of the game. UserError where the estimator is not for its space."""
         if not self.fits(game.space):
-            fit = " or ".join(f"granularity={name}" for name, cls in GRANULARITIES.items() if self.fits(cls))
+            fit = " or ".join(f"granularity={name}" for name in OWN if self.fits(GRANULARITIES.get(name)))
             raise UserError(f"estimator {self.name} is not for granularity {game.space.name}: use {fit}")
         return self._estimate(game, watch)
 

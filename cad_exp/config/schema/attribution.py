@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from cad_exp.config.schema.base import Group, Own, OwnName, Registered, by_name
+from cad_exp.config.schema.base import ByName, Group, Own, OwnName, Registered, by_name, plug_ins
 from cad_exp.config.schema.types import (
     Anything,
     Batch,
@@ -25,6 +25,7 @@ from cad_exp.config.schema.types import (
     Text,
     Whole,
 )
+from cad_exp.utils import registry
 
 GRANULARITIES = ("head", "layer", "neuron", "weight")
 SCOPES = ("row", "layer", "global")
@@ -46,14 +47,11 @@ ESTIMATORS: tuple[str, ...] = (
 ESTIMATORS += ("shapley", "wanda", "random")
 
 
-def _granularity(value: object) -> Any:
-    return Choice(*GRANULARITIES).check(Name().check(value))
-
-
 class Granularity(Group):
     """The kind of component that gets a score."""
 
-    name: Annotated[str, Special(_granularity, ", ".join(GRANULARITIES))] = Field(
+    title = ", ".join(GRANULARITIES)
+    name: Annotated[str, Choice(*GRANULARITIES)] = Field(
         description="What one component is; part of the run folder's name."
     )
     kinds: Annotated[tuple[str, ...], Several(Choice(*KINDS), least=1)] | None = Field(
@@ -62,6 +60,25 @@ class Granularity(Group):
     scope: Annotated[str, Choice(*SCOPES)] = Field(
         description="Where components compete for an edit: in a row, in a layer, or all together."
     )
+
+
+class OwnGranularity(Granularity, Own):
+    """A user's own granularity, which takes its own settings."""
+
+    title = "a granularity of your own"
+    name: Annotated[str, Name()] = Field(description="The name of its class; part of the run folder's name.")
+    kinds: Annotated[tuple[str, ...], Several(Text(), least=1)] | None = Field(
+        default=None, description="Kinds of module whose components are scored; null takes those that are usual."
+    )
+
+
+def _of_whom(given: dict[str, Any]) -> type[Granularity]:
+    """Return the class of the group: a user's own where a plug-in has the name, or a dotted path stands for it."""
+    theirs = registry.TARGET in given or given.get("name") in plug_ins("granularity")
+    return OwnGranularity if theirs else Granularity
+
+
+AnyGranularity = Annotated[Granularity | OwnGranularity, ByName(_of_whom, Granularity, OwnGranularity)]
 
 
 class NoisyLatents(Group):

@@ -87,7 +87,7 @@ class Registered(Choice):
     @property
     def names(self) -> tuple[str, ...]:
         """All names that there are now."""
-        return tuple(dict.fromkeys([*self.ours, *_plug_ins(self.kind)]))
+        return tuple(dict.fromkeys([*self.ours, *plug_ins(self.kind)]))
 
     def check(self, value: object) -> Any:
         """Return a dotted path, or a name that there is now; raise `wrong` for anything else."""
@@ -95,7 +95,8 @@ class Registered(Choice):
 
 
 @cache
-def _plug_ins(kind: str) -> tuple[str, ...]:
+def plug_ins(kind: str) -> tuple[str, ...]:
+    """Return the names that other packages give to classes of a kind."""
     return tuple(name for name, _ in [*registry.shipped(kind), *registry.installed(kind)])
 
 
@@ -118,4 +119,4 @@ class OwnName(Kind):
         return f"{', '.join(self.names)}, or the name of a class of your own"
 
 
-__all__ = ["KEY", "ByName", "Group", "Own", "OwnName", "Registered", "by_name", "is_tag", "shipped", "tag"]
+__all__ = ["KEY", "ByName", "Group", "Own", "OwnName", "Registered", "by_name", "is_tag", "plug_ins", "shipped", "tag"]

@@ -12,7 +12,6 @@ from cad_exp.config.schema.base import ByName, Group, Own, OwnName, Registered, 
 from cad_exp.config.schema.types import (
     KEY,
     Anything,
-    Choice,
     Count,
     Guidance,
     Name,
@@ -28,7 +27,7 @@ from cad_exp.config.schema.types import (
 )
 
 JUDGES = ("real", "none")  # and those of plug-ins
-PerGranularity = Annotated[str, Choice(*GRANULARITIES)]
+PerGranularity = Annotated[str, Registered("granularity", *GRANULARITIES)]
 Prompts = Annotated[tuple[str, ...], Several(Text(), least=1)]
 
 

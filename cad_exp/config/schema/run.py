@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cad_exp.config.schema.attribution import AnyEstimator, AnyObjective, Granularity, NoisyLatents
+from cad_exp.config.schema.attribution import AnyEstimator, AnyGranularity, AnyObjective, NoisyLatents
 from cad_exp.config.schema.base import Group
 from cad_exp.config.schema.edit import AnyEdit
 from cad_exp.config.schema.evaluation import AnyJudge, Evaluation
@@ -55,7 +55,7 @@ class RunConfig(Group):
     seed: Seed = Field(description="The seed of everything that has none of its own.")
     model: Model = Field(description="The text-to-image model to look into.")
     concept: AnyConcept = Field(description="What to find in it.")
-    granularity: Granularity = Field(description="The kind of component that gets a score.")
+    granularity: AnyGranularity = Field(description="The kind of component that gets a score.")
     noisy_latents: NoisyLatents = Field(description="The noisy images at which the model is asked.")
     objective: AnyObjective = Field(description="What counts as showing the concept.")
     estimator: AnyEstimator = Field(description="How a component's score is computed.")

@@ -1,8 +1,9 @@
 """Component spaces: what gates mean. Columns and entries of output projections, and directions of an activation."""
 
+from cad_exp.interventions.granularity_registry import GRANULARITIES, OWN
 from cad_exp.interventions.spaces.base import ComponentSpace, Gating, RowGating, Scale
 from cad_exp.interventions.spaces.directions import RESTORED, Directions
-from cad_exp.interventions.spaces.granularities import GRANULARITIES, Granularity, Weight, make_granularity
+from cad_exp.interventions.spaces.granularities import Granularity, Weight, make_granularity
 from cad_exp.interventions.spaces.sites import (
     CROSS,
     FF,
@@ -25,6 +26,7 @@ __all__ = [
     "JOINT",
     "KINDS",
     "OPTIONAL",
+    "OWN",
     "RESTORED",
     "SELF",
     "TEXT",

@@ -7,7 +7,7 @@ spaces: columns and entries of weights (`columns`, `entries`), and directions of
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any
@@ -86,6 +86,7 @@ class ComponentSpace(ABC):
     kinds: tuple[str, ...]  # of site that take part
     n: int
     form: str = ""  # what a file calls a space that was not cut from sites (`directions.RESTORED`)
+    settings: Mapping[str, Any] = {}  # of a plug-in's granularity that cut it
     all_sites: Sequence[Site] = ()
     sites: Sequence[Site] = ()
     scale: Scale = Scale.MANY

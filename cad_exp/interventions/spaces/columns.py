@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import pandas as pd
@@ -26,8 +26,11 @@ class Cut(Protocol):
     kinds: tuple[str, ...]
     scopes: tuple[str, ...]
     scale: Scale
+    own: Mapping[str, Any]
 
-    def __init__(self, kinds: Iterable[str] | None = None): ...
+    def narrowed(self, kinds: Iterable[str]) -> Cut:
+        """Return the same granularity on sites of these kinds."""
+        ...
 
     def covers(self, kind: str) -> bool:
         """Return whether sites of this kind take part."""
@@ -65,7 +68,7 @@ class Columns(ComponentSpace):
     def __init__(self, granularity: Cut, sites: Sequence[Site]):
         self.granularity, self.all_sites = granularity, list(sites)
         self.name, self.kinds = granularity.name, granularity.kinds
-        self.scopes, self.scale = granularity.scopes, granularity.scale
+        self.scopes, self.scale, self.settings = granularity.scopes, granularity.scale, granularity.own
         self.sites = granularity.sites(self.all_sites)
         self.parts = [granularity.parts(site) for site in self.sites]
         self.n = sum(self.parts)
@@ -212,7 +215,7 @@ class Columns(ComponentSpace):
 
     def narrow(self, kinds: Iterable[str] | None) -> tuple[ComponentSpace, Tensor]:
         """Return the components in sites of these kinds. UserError for a kind that was not attributed."""
-        chosen = self.granularity if kinds is None else type(self.granularity)(kinds)
+        chosen = self.granularity if kinds is None else self.granularity.narrowed(kinds)
         absent = [kind for kind in chosen.kinds if not self.granularity.covers(kind)]
         if absent:
             raise UserError(f"the {self.name} attribution has no {absent[0]}: attribute it with kinds that hold it")

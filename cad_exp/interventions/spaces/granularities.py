@@ -1,14 +1,18 @@
-"""Granularities: four ways to cut output projections into components. On a model's sites each becomes a space."""
+"""Granularities: ways to cut output projections into components. On a model's sites each becomes a space."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from cad_exp.interventions.spaces.base import SCOPES, Scale
+from cad_exp.interventions.granularity_registry import GRANULARITIES
+from cad_exp.interventions.spaces.base import SCOPES, ComponentSpace, Scale
 from cad_exp.interventions.spaces.columns import Columns
 from cad_exp.interventions.spaces.entries import Entries
 from cad_exp.interventions.spaces.sites import ALSO, ATTENTION, FF, KINDS, OPTIONAL, TEXT, TEXT_ATTENTION, Site
+from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.utils.errors import UserError, choose
+from cad_exp.utils.registry import fitting
 
 
 class Granularity:
@@ -22,6 +26,8 @@ class Granularity:
     scale: Scale = Scale.FEW
     of_weights: bool = True
     space: type[Columns] = Columns
+    from_sites: bool = True  # whether its components are parts of output projections
+    own: Mapping[str, Any] = {}  # settings of its class, beside the kinds
 
     def __init__(self, kinds: Iterable[str] | None = None):
         kinds = self.default_kinds if kinds is None else ((kinds,) if isinstance(kinds, str) else tuple(kinds))
@@ -46,6 +52,10 @@ class Granularity:
         """Return a component's name for a person."""
         return f"{site.block} · {site.kind} · {self.name} {part}"
 
+    def narrowed(self, kinds: Iterable[str]) -> Granularity:
+        """Return the same granularity on sites of these kinds."""
+        return make(type(self), kinds, self.own)
+
     def singles(self) -> Granularity:
         """Return the cut of the same sites into single weights."""
         return Weight(self.kinds)
@@ -53,6 +63,10 @@ class Granularity:
     def on(self, sites: Sequence[Site]) -> Columns:
         """Return the space of its components in these sites."""
         return self.space(self, sites)
+
+    def of_model(self, model: DiffusionModel, sites: Sequence[Site]) -> ComponentSpace:
+        """Return the space of its components in a model, whose sites are given; a plug-in may make any other space."""
+        return self.on(sites)
 
 
 class Weight(Granularity):
@@ -99,12 +113,23 @@ class Layer(Granularity):
         return f"{site.block} · {site.kind}"
 
 
-GRANULARITIES: dict[str, type[Granularity]] = {cls.name: cls for cls in (Weight, Neuron, Head, Layer)}
+def make_granularity(name: str, kinds: Iterable[str] | None = None, **own: Any) -> Granularity:
+    """Return a granularity by name (`weight`, `neuron`, `head`, `layer`, or one of a plug-in's).
 
+    Args:
+        name: or the dotted path of a class.
+        kinds: of site that take part; None: those that are usual.
+        own: further settings of a plug-in's class.
 
-def make_granularity(name: str, kinds: Iterable[str] | None = None) -> Granularity:
-    """Make a granularity by name (`weight`, `neuron`, `head`, `layer`); without `kinds`, of the usual ones.
-
-    UserError for an unknown name or kind.
+    Raises:
+        UserError: an unknown name, kind or setting.
     """
-    return GRANULARITIES[choose(name, GRANULARITIES, "granularity")](kinds)
+    cls = GRANULARITIES.get(name)
+    return make(cls, kinds, fitting(cls, own, f"granularity {name}", 1))
+
+
+def make(cls: type[Granularity], kinds: Iterable[str] | None, own: Mapping[str, Any]) -> Granularity:
+    """Return a granularity of a class that remembers its own settings."""
+    made = cls(kinds, **own)
+    made.own = own
+    return made

@@ -177,9 +177,9 @@ def _all(name: str, config: dict[str, Any], folders: list[Path]) -> list[str]:
     """Return every value that a name in the space can take."""
     if name != "scope":
         return [option for option in options.options(name, folders) if option != "auto"]
-    from cad_exp.interventions.spaces import GRANULARITIES
+    from cad_exp.interventions.granularity_registry import GRANULARITIES
 
-    return list(GRANULARITIES[config["granularity"]["name"]].scopes)
+    return list(GRANULARITIES.of(config["granularity"]).scopes)
 
 
 def _resolved(config: dict[str, Any], folders: list[Path]) -> dict[str, Any]:

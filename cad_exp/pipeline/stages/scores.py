@@ -12,6 +12,7 @@ from cad_exp.pipeline.stage import NO_KEY, Chosen, Derived, Stage, Tick
 from cad_exp.pipeline.stages.noisy_latents import PromptLatents
 from cad_exp.pipeline.stages.question import Question
 from cad_exp.utils import distributed
+from cad_exp.utils.registry import TARGET, chosen
 
 if TYPE_CHECKING:
     from cad_exp.attribution.attribute import Attribution
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from cad_exp.data.noisy_latents import NoisyLatents
     from cad_exp.interventions.spaces import Granularity
     from cad_exp.pipeline.runtime import Runtime
+
+SHARED = ("kinds", "scope")  # settings of every granularity: the others are a plug-in's own
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +37,7 @@ class Scores(Stage["Attribution"]):
     latents: PromptLatents
     estimator: Chosen
     facts: dict[str, Any]
-    granularity: str = field(metadata=NO_KEY)  # `spaces` stands for these three
+    granularity: Chosen = field(metadata=NO_KEY)  # `spaces` stands for these three
     kinds: tuple[str, ...] | None = field(metadata=NO_KEY)
     every: bool = field(default=True, metadata=NO_KEY)
 
@@ -42,12 +45,17 @@ class Scores(Stage["Attribution"]):
         """Return the fields, and which spaces are scored."""
         return super().inputs(runtime) | {"spaces": self.spaces()}
 
-    def spaces(self) -> tuple[tuple[str, tuple[str, ...] | None], ...]:
-        """Return (name, kinds of module) of each granularity that is scored."""
+    def spaces(self) -> tuple[tuple[str, tuple[str, ...] | None, dict[str, Any]], ...]:
+        """Return (name, kinds of module, own settings) of each granularity that is scored."""
         from cad_exp.attribution.estimators import ESTIMATORS
+        from cad_exp.interventions.granularity_registry import OWN
 
-        additive = ESTIMATORS.of(self.estimator.settings).additive
-        return every_space(self.kinds or ()) if self.every and additive else ((self.granularity, self.kinds),)
+        name = chosen(self.granularity.settings)
+        own = {key: value for key, value in self.granularity.own.items() if key not in (*SHARED, TARGET)}
+        asked = ((name, self.kinds, own),)
+        if not (self.every and ESTIMATORS.of(self.estimator.settings).additive):
+            return asked
+        return every_space(self.kinds or ()) if name in OWN else asked
 
     def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
         """Score every component, and write scores and the table of components."""
@@ -56,7 +64,7 @@ class Scores(Stage["Attribution"]):
         from cad_exp.interventions.spaces import make_granularity
 
         latents, model = runtime.get(self.latents), runtime.get(self.question.model)
-        spaces = [make_granularity(name, kinds) for name, kinds in self.spaces()]
+        spaces = [make_granularity(name, kinds, **own) for name, kinds, own in self.spaces()]
         estimator, objective = make_estimator(**self.estimator.settings), runtime.get(self.question)(latents)
         facts, unfinished = self.facts, runtime.unfinished(self)
         scored = attribute(
@@ -83,7 +91,7 @@ class SpaceScores(Derived["Attribution"]):
     @classmethod
     def of(cls, scores: Scores) -> SpaceScores:
         """Return what these scores were made for."""
-        return cls(scores, scores.granularity, scores.kinds)
+        return cls(scores, scores.granularity.name, scores.kinds)
 
     def derive(self, runtime: Runtime) -> Attribution:
         """Return these scores alone."""
@@ -124,13 +132,13 @@ class Timesteps(Stage[Path]):
         return folder / "timesteps.parquet"
 
 
-def every_space(asked: Sequence[str]) -> tuple[tuple[str, tuple[str, ...] | None], ...]:
-    """Return all granularities, each with all kinds of module that it can have; optional kinds only where asked for."""
-    from cad_exp.interventions.spaces import GRANULARITIES, OPTIONAL
+def every_space(asked: Sequence[str]) -> tuple[tuple[str, tuple[str, ...] | None, dict[str, Any]], ...]:
+    """Return our granularities, each with all kinds of module that it can have; optional kinds where asked for."""
+    from cad_exp.interventions.spaces import GRANULARITIES, OPTIONAL, OWN
 
     more = [kind for kind in asked if kind in OPTIONAL]
 
     def kinds(space: type[Granularity]) -> tuple[str, ...]:
         return (*space.allowed_kinds, *(kind for kind in more if kind in space.optional_kinds))
 
-    return tuple((name, kinds(space)) for name, space in GRANULARITIES.items())
+    return tuple((name, kinds(GRANULARITIES.get(name)), {}) for name in OWN)

@@ -12,6 +12,7 @@ from cad_exp.data import requests as image_requests
 from cad_exp.data.requests import ImageRequest
 from cad_exp.evaluation import redaction
 from cad_exp.evaluation.judges import JUDGES, judge_class
+from cad_exp.interventions.granularity_registry import GRANULARITIES
 from cad_exp.interventions.methods import METHODS
 from cad_exp.pipeline.stage import Chosen, Derived
 from cad_exp.pipeline.stages.edits import RandomEdit, SelectedEdit
@@ -63,10 +64,10 @@ def question(config: Config, model: Model, judge: Judge | None) -> Question:
 
 def scores(config: Config, latents: PromptLatents, question: Question) -> SpaceScores:
     """Return the scores of the config's granularity; runtime.score=chosen asks for no others on the way."""
-    name, kinds = config["granularity"]["name"], config["granularity"]["kinds"]
+    granularity, kinds = Chosen.of(GRANULARITIES, config["granularity"]), config["granularity"]["kinds"]
     facts = {"concept": config["concept"]["name"], "seed": config["seed"]}
     estimator = Chosen.of(ESTIMATORS, config["estimator"])
-    where = (name, None if kinds is None else tuple(kinds), config["runtime"]["score"] == "all")
+    where = (granularity, None if kinds is None else tuple(kinds), config["runtime"]["score"] == "all")
     return SpaceScores.of(Scores(question, latents, estimator, facts, *where))
 
 

@@ -24,7 +24,7 @@ from cad_exp.reporting.figures.canvas import (
 )
 from cad_exp.reporting.figures.layers import Layer, layers_of, strip
 from cad_exp.reporting.figures.lettering import wrapped
-from cad_exp.reporting.summary import UNITS
+from cad_exp.reporting.summary import units
 
 if TYPE_CHECKING:
     from cad_exp.attribution.attribute import Attribution
@@ -63,15 +63,10 @@ def attribution_figure(
     bars, strips = figure.subplots(1, 2, sharey=True, width_ratios=[1, 1.2], gridspec_kw=place)
     _draw_bars(bars, layers)
     _draw_strips(strips, layers, granularity)
-    title = title or f"Where the concept sits: {_units(granularity)}"
+    title = title or f"Where the concept sits: {units(granularity)}"
     _head(figure, title, _takeaway(layers, granularity, stable), told)
     _key(figure, layers)
     return figure
-
-
-def _units(granularity: str) -> str:
-    """Return what a person calls the components; a space of another kind has its own name."""
-    return UNITS.get(granularity, f"{granularity}s")
 
 
 def _draw_bars(axes: Axes, layers: list[Layer]) -> None:
@@ -125,7 +120,7 @@ def _draw_strips(axes: Axes, layers: list[Layer], granularity: str) -> None:
     single = all(len(layer.scores) == 1 for layer in layers)
     counts = sorted({len(layer.scores) for layer in layers})
     count = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-    what = "the layer's score" if single else f"its {count} {_units(granularity)}, sorted by score"
+    what = "the layer's score" if single else f"its {count} {units(granularity)}, sorted by score"
     axes.set_title(what, fontsize=9.5, color=INK, pad=20)
     if not single:
         axes.text(0, 1.012, "most helpful", transform=axes.transAxes, fontsize=8.5, color=HELPS, va="bottom")
@@ -154,7 +149,7 @@ def _takeaway(layers: list[Layer], granularity: str, stable: bool | None = None)
     count = sum(len(layer.scores) for layer in layers)
     kinds = sorted({layer.kind for layer in layers}, key=lambda kind: -sum(x.helps for x in layers if x.kind == kind))
     shares = {kind: sum(layer.helps for layer in layers if layer.kind == kind) / (helps or 1) for kind in kinds}
-    counted = "" if count == len(layers) else f"{count:,} {_units(granularity)} in "
+    counted = "" if count == len(layers) else f"{count:,} {units(granularity)} in "
     text = (
         f"{counted}{len(layers)} layers. A score estimates how much the concept weakens when the component is "
         f"switched off. {percent(helps)} of all influence makes the concept, {percent(hinders)} suppresses it. "
