@@ -122,8 +122,12 @@ def test_generate(tiny_model):
     assert np.abs(images[2].astype(int) - alone[0]).max() <= 1
     assert seen[-1] == (12, 12) and seen == sorted(seen)
     assert np.array_equal(images, tiny_model.generate(prompts, seeds, batch_size=2))
+    pictures = tiny_model.generate(prompts, seeds, batch_size=2, output_type="pil")
+    assert np.array_equal(np.stack([np.asarray(picture) for picture in pictures]), images)
     with pytest.raises(UserError, match="one seed per prompt"):
         tiny_model.generate(["church"], [1, 2])
+    with pytest.raises(UserError, match="output_type 'pli': did you mean 'pil'"):
+        tiny_model.generate(["church"], [1], output_type="pli")
 
 
 def test_generate_is_the_pipelines_own_call(tiny_model, tiny_pipe):

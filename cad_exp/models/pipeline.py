@@ -4,11 +4,12 @@ import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
+from PIL import Image
 from torch import Tensor, nn
 
 from cad_exp.models.latent_model import LatentModel
@@ -99,6 +100,34 @@ class DiffusionModel(LatentModel):
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
+    @overload
+    def generate(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        steps: int | None = None,
+        guidance: float | None = None,
+        batch_size: int = 64,
+        progress: Progress | None = None,
+        size: tuple[int, int] | None = None,
+        *,
+        output_type: Literal["np"] = "np",
+    ) -> np.ndarray: ...
+
+    @overload
+    def generate(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        steps: int | None = None,
+        guidance: float | None = None,
+        batch_size: int = 64,
+        progress: Progress | None = None,
+        size: tuple[int, int] | None = None,
+        *,
+        output_type: Literal["pil"],
+    ) -> list[Image.Image]: ...
+
     @torch.no_grad()
     def generate(
         self,
@@ -109,14 +138,17 @@ class DiffusionModel(LatentModel):
         batch_size: int = 64,
         progress: Progress | None = None,
         size: tuple[int, int] | None = None,
-    ) -> np.ndarray:
-        """Make images (N, H, W, 3) uint8, one per (prompt, seed), by the pipeline's own call.
+        *,
+        output_type: Literal["np", "pil"] = "np",
+    ) -> np.ndarray | list[Image.Image]:
+        """Make images, one per (prompt, seed), by the pipeline's own call: an array (N, H, W, 3) uint8, or PIL images.
 
         They do not depend on batch_size. size: (height, width) in pixels, if not the model's. `progress(done, total)`
-        counts steps times images.
+        counts steps times images. output_type: `np` or `pil`, as diffusers has it.
         UserError, which names the prompt, the seed and the place, where a latent or a pixel is not finite.
         """
         prompts, seeds = list(prompts), [int(seed) for seed in seeds]
+        choose(output_type, ("np", "pil"), "output_type")
         if len(prompts) != len(seeds):
             raise UserError(f"{len(prompts)} prompts but {len(seeds)} seeds: give one seed per prompt")
         steps, guidance = steps or self.steps, self.guidance if guidance is None else guidance
@@ -139,7 +171,8 @@ class DiffusionModel(LatentModel):
                 made = self.family.generate(asked, noise, steps, guidance, generators, tick)
             watch.pixels(torch.from_numpy(made))
             images.append((made * 255).round().astype(np.uint8))
-        return np.concatenate(images) if images else np.zeros((0, height, width, 3), np.uint8)
+        whole = np.concatenate(images) if images else np.zeros((0, height, width, 3), np.uint8)
+        return whole if output_type == "np" else [Image.fromarray(image) for image in whole]
 
     @torch.no_grad()
     def encode_images(self, images: np.ndarray, batch_size: int = 16) -> Tensor:

@@ -47,7 +47,7 @@ class Images(Stage[list[Path]]):
         """Generate the images as 0000.png, 0001.png and so on."""
         from cad_exp.utils import images
 
-        model, how = runtime.get(self.model), {} if self.size is None else {"size": self.size}
+        model = runtime.get(self.model)
         with nullcontext() if self.edit is None else runtime.get(self.edit).apply(model):
             made = model.generate(
                 list(self.prompts),
@@ -56,7 +56,7 @@ class Images(Stage[list[Path]]):
                 guidance=self.guidance,
                 batch_size=len(self.seeds),
                 progress=tick,
-                **how,
+                size=self.size,
             )
         images.save(folder, made)
 
