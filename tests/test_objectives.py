@@ -86,9 +86,9 @@ def test_score_is_w_times_gradient(tiny_model, objectives):
 
 
 @pytest.mark.parametrize("unit", ["column", "entry"])
-def test_zero_gates_equal_zeroed_weights(unit, tiny_model, objectives):
+def test_zero_gates_equal_zeroed_weights(unit, tiny_model, tiny_latents):
     """Ablating by gate is ablating by editing, for every listed component of the layer granularity."""
-    objective = objectives["projection"]
+    objective = make_objective("projection", tiny_model, tiny_latents[:2], 4)
     before = tiny_model.fingerprint()
     for site in find_sites(tiny_model.denoiser):
         gate = torch.zeros(site.shape[1]) if unit == "column" else torch.zeros(site.shape)

@@ -75,7 +75,12 @@ def finish_all(processes: list[subprocess.Popen], seconds: float = 200) -> str:
             "estimator.patterns=4",
             "evaluation=erasure",
         ],  # uneven: batches of 3, 3 and 2 noisy latents
-        ["noisy_latents.samples=1", "objective=projection", "estimator.patterns=4", "evaluation=none"],  # empty: one trajectory, one batch
+        [
+            "noisy_latents.samples=1",
+            "objective=projection",
+            "estimator.patterns=4",
+            "evaluation=none",
+        ],  # empty: one trajectory, one batch
         pytest.param(["noisy_latents.batch_size=1", "runtime.batch_size=3"], marks=pytest.mark.slow),
     ],
     ids=["uneven", "empty", "all metrics"],

@@ -22,6 +22,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 LIGHT = ("cad_exp.cli.job", "cad_exp.cli.run", "cad_exp.cli.tables", "cad_exp.pipeline.identity", "hydra.main")
 TORCH = ("cad_exp.pipeline.run", "cad_exp.evaluation.judges", "diffusers", "matplotlib.pyplot", "scipy.stats")
+# What a run imports when it first needs it.
+TORCH += (
+    "cad_exp.mini.judge",
+    "cad_exp.config.grammar",
+    "cad_exp.interventions.selection",
+    "cad_exp.models.state_dicts",
+)
+TORCH += ("cad_exp.reporting.figures.attribution", "cad_exp.reporting.figures.before_after", "pyarrow.parquet")
 LIBRARIES = {"light": LIGHT, "torch": LIGHT + TORCH}
 _addresses: dict[str, str] = {}
 
