@@ -40,7 +40,8 @@ def test_closed_streams_are_no_error(module: str, tmp_path: Path):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_flags_are_answered_without_torch(command: str, flag: str, code: int, tmp_path: Path):
     script = (
-        f"import sys; from cad_exp.__main__ import main; c = main({[command, flag]}); print(c, 'torch' in sys.modules)"
+        f"import sys\nfrom cad_exp.__main__ import main\ntry:\n    code = main({[command, flag]})\n"
+        "except SystemExit as stop:\n    code = stop.code\nprint(code, 'torch' in sys.modules)\n"
     )
     answer = warm.run([], code=script, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert answer.stdout.splitlines()[-1] == f"{code} False", answer.stderr

@@ -136,7 +136,7 @@ def leftovers(denoiser):
 @pytest.mark.parametrize("batch_size", [3, 64])
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_values_equal_single_ablations(name, batch_size, tiny_model, objectives, context):
-    gates, latents = ablations(tiny_model.denoiser), objectives[name].latents
+    gates, latents = ablations(tiny_model.denoiser), objectives[name].latents[:5]
     before = {module: gate.clone() for module, gate in gates.items()}
     seen = []
     report = lambda *count: seen.append(count)  # noqa: E731

@@ -7,6 +7,7 @@ Where a test looks at the start itself (what is imported, a module that is missi
 import array
 import atexit
 import copy
+import gc
 import importlib
 import json
 import os
@@ -160,6 +161,8 @@ def serve(libraries: str, address: str) -> None:
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         hydra.compose("config")
     code_version("cad_exp.pipeline.run", *own_modules())  # a run hashes the code of the package
+    gc.collect()
+    gc.freeze()  # a fork that looks through what was imported would copy every page of it
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(f"\0{address}")
     listening.listen()
