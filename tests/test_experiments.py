@@ -48,7 +48,7 @@ def test_every_experiment_runs_to_its_table(name: str, tmp_path: Path, stage_cac
     if "patterns" in job.config["estimator"]:
         asked.append("estimator.patterns=4")
     if job.config["concept"]["kind"] == "style" and OTHERS[0] in asked:
-        asked.append("retention_prompts.groups=[artists]")
+        asked += [f"retention_prompts.{item}" for item in ("groups=[artists]", "per_label=1", "limit=5")]
     done = run(composed(*asked, *job.overrides, f"runtime.cache={stage_cache}"), tmp_path / "runs" / "one")
     assert done["run"]["complete"]
     code = main([*asked, *job.overrides, "--from", str(tmp_path / "runs"), "--to", str(tmp_path / "table")])

@@ -6,11 +6,11 @@ Where a test looks at the start itself (what is imported, a module that is missi
 
 import array
 import atexit
-import copy
 import gc
 import importlib
 import json
 import os
+import pickle
 import runpy
 import select
 import signal
@@ -54,8 +54,8 @@ def hasten() -> None:
         if not name.startswith(str(conf_folder())) and "hydra/conf" not in name:
             return read(stream, Loader=Loader)
         if name not in known:
-            known[name] = read(stream, Loader=Loader)
-        return copy.deepcopy(known[name])
+            known[name] = pickle.dumps(read(stream, Loader=Loader))
+        return pickle.loads(known[name])  # several times faster than a deep copy
 
     def get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
         return mode(self, config_name, overrides) if any("hydra" in item for item in overrides) else None
