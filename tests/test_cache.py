@@ -327,14 +327,16 @@ def test_a_cached_run_loads_no_model_and_gives_the_same(tmp_path: Path, monkeypa
     def go(folder: str, *overrides: str) -> dict:
         return run(composed(*FAST, f"runtime.cache={tmp_path / 'cache'}", *overrides), tmp_path / folder)
 
-    first = go("first", "concept=church")
+    asked = ["concept=church", "estimator.patterns=4", "retention_prompts=templates", "retention_prompts.limit=4"]
+    asked += ["retention_prompts.per_prompt=2"]
+    first = go("first", *asked)
     _kept.cache_clear()
     monkeypatch.setattr(DiffusionModel, "load", lambda *_, **__: pytest.fail("the model was loaded"))
     monkeypatch.setattr(
         "cad_exp.mini.judge.MiniJudge.classifier", property(lambda self: pytest.fail("a judge was loaded"))
     )
     capsys.readouterr()
-    second = go("second", "concept=church")
+    second = go("second", *asked)
     assert first["metrics"] == second["metrics"] and "all from the cache" in capsys.readouterr().out
     for name in first["run"]["files"]:
         if not name.endswith(".png") or name.startswith("images"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from . import warm
 from .test_cli import ROOT
 
 COMMANDS = ("tables", "search", "cache", "memory", "plugins")
@@ -33,6 +34,17 @@ def test_closed_streams_are_no_error(module: str, tmp_path: Path):
     answer = typed(f'"$PYTHON" -m {module} --help >&-', tmp_path)
     assert (answer.returncode, answer.stderr) == (0, "")
     assert typed(f'"$PYTHON" -m {module} --no-such-flag 2>&-', tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize("flag, code", [("--help", 0), ("--no-such-flag", 2)])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_flags_are_answered_without_torch(command: str, flag: str, code: int, tmp_path: Path):
+    script = (
+        f"import sys\nfrom cad_exp.__main__ import main\ntry:\n    code = main({[command, flag]})\n"
+        "except SystemExit as stop:\n    code = stop.code\nprint(code, 'torch' in sys.modules)\n"
+    )
+    answer = warm.run([], code=script, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert answer.stdout.splitlines()[-1] == f"{code} False", answer.stderr
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -123,7 +123,8 @@ def test_it_is_the_two_steps_in_one(overrides: list[str], tmp_path: Path):
     """Bit for bit what the erasing run and then model.edits give; its stages are made once for both."""
 
     def go(folder: str, *more: str) -> dict:
-        return run(composed(*FAST, "concept=church", f"runtime.cache={tmp_path / 'c'}", *more), tmp_path / folder)
+        few = [*FAST, "concept=church", "evaluation.samples=2"]
+        return run(composed(*few, f"runtime.cache={tmp_path / 'c'}", *more), tmp_path / folder)
 
     recall = [*SMALL, "edit=amplify", "evaluation=erasure", "evaluation.fidelity=null"]
     first = go("first", "evaluation=none", *overrides)

@@ -485,7 +485,7 @@ def test_a_method_comes_out_of_the_cache(tmp_path: Path, capsys):
 
 def test_a_training_that_is_killed_goes_on(tmp_path: Path):
     """kill -9 once a file of the unfinished training is there; the same command then ends as one left alone."""
-    given = ["edit=esd", "edit.steps=64", "edit.checkpoint_every=8", "evaluation=none", "concept=church"]
+    given = ["edit=esd", "edit.steps=40", "edit.checkpoint_every=8", "evaluation=none", "concept=church"]
     given += ["model.steps=2", "edit.method=esd-x-strict", "runtime.threads=1"]
     command = [*FAST, *given, "runtime.cache=cache", "hydra.run.dir=killed"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}

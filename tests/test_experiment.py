@@ -166,6 +166,7 @@ def test_every_edit_runs(edit: str, tmp_path: Path):
 def test_every_objective_runs_at_every_granularity(objective: str, granularity: str, tmp_path: Path):
     name, *more = objective.split()
     more += ["objective.retain=[a photo of a person]"] if name == "contrast" else []
+    more += ["estimator=ablated_gradients", "estimator.patterns=4"]
     fast(tmp_path, "concept=van_gogh", f"objective={name}", f"granularity={granularity}", "evaluation=none", *more)
     edit = Edit.load(tmp_path / "edit.safetensors")
     assert edit.meta["objective"] == name and edit.meta["achieved"] >= 1
@@ -184,7 +185,8 @@ def test_every_concept_resolves(concept: str):
 
 
 def test_a_custom_concept_without_a_label_is_measured_for_quality(tmp_path: Path):
-    results = fast(tmp_path, "concept=custom", "concept.prompt=a red background")
+    few = ["retention_prompts=templates", "retention_prompts.limit=4", "retention_prompts.per_prompt=2"]
+    results = fast(tmp_path, "concept=custom", "concept.prompt=a red background", *few)
     assert "concept_rate" not in {m["name"] for m in results["metrics"]} >= {"fid", "retention_mean"}
 
 
@@ -243,6 +245,8 @@ def test_the_command_line_runs_a_sweep_into_four_folders(tmp_path: Path):
         "granularity=head,neuron",
         *FAST,
         "evaluation=erasure",
+        "evaluation.samples=2",
+        "estimator.patterns=4",
         "hydra.sweep.dir=sweep",
         f"runtime.cache={os.environ['CAD_EXP_TESTS_CACHE']}",
         folder=tmp_path,

@@ -68,3 +68,19 @@ def test_enlarge_repeats_pixels():
     large = enlarge(picture)
     assert large.shape == (128, 128, 3) and (large[::2, ::2] == picture).all() and (large[1::2, 1::2] == picture).all()
     assert enlarge(large).shape == (128, 128, 3)
+
+
+def test_pictures_stand_in_their_cells(tmp_path):
+    """0.96 of 0.92 inches at 130 dpi are 115 pixels; the blocks begin at 1.55 inches and 0.92 + 0.22 later."""
+    red, blue = (np.full((1, 8, 8, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
+    wide = np.full((1, 4, 8, 3), (0, 255, 0), np.uint8)
+    path = before_after({"unedited": {"a": red, "b": wide}, "edited": {"a": blue}}, tmp_path / "grid.png")
+    picture = imread(path)[..., :3]
+    for colour, left, width, height in (
+        ([1, 0, 0], 1.55, 115, 115),
+        ([0, 0, 1], 2.69, 115, 115),
+        ([0, 1, 0], 1.55, 115, 57),
+    ):
+        rows, columns = np.nonzero((picture == colour).all(-1))
+        assert np.ptp(columns) + 1 == pytest.approx(width, abs=1) and np.ptp(rows) + 1 == pytest.approx(height, abs=1)
+        assert columns.min() == pytest.approx(130 * left, abs=1)

@@ -113,7 +113,7 @@ def test_the_full_study_on_images(tmp_path: Path):
         for item in ("samples=2", "number=3", "kinds=[uniform]", "draws=1", "repeats=1")
     ]
     asked += ["evaluation.fidelity.images.fractions=[0.5,1.0]", "evaluation.fidelity.growth=[2,4]"]
-    results = run(composed(*asked), tmp_path / "one")
+    results = run(composed(*asked, "estimator.patterns=4"), tmp_path / "one")
     metrics = {metric["name"]: metric for metric in results["metrics"]}
     wanted = {"images_rate_area_most", "images_log_odds_pearson@0.1", "images_log_odds_proxy@0.1"}
     wanted |= {

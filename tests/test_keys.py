@@ -118,9 +118,10 @@ def watched(watch, tiny_folder, tmp_path_factory) -> Watch:
     go(folder / "made", *tiny, "objective=amplify", "estimator=first_order", "evaluation.timesteps=1")
     edits = f"model.edits=[{folder / 'made' / 'edit.safetensors'}]"
     go(folder / "uce", *tiny, "edit=uce", edits)
-    go(folder / "judged", "concept=church", "granularity=layer", "evaluation=erasure", "evaluation.samples=1")
+    few = ["concept=church", "granularity=layer", "estimator.patterns=2"]
+    go(folder / "judged", *few, "evaluation=erasure", "evaluation.samples=1")
     asked = [item for item in FAST if "fidelity" not in item]
-    fidelity = [*asked, *FIDELITY, "concept=church", "granularity=layer", "evaluation.metrics=[]"]
+    fidelity = [*asked, *FIDELITY, *few, "evaluation.metrics=[]"]
     fidelity += ["runtime.cache=null"]
     run(composed(*fidelity, "evaluation.fidelity.stability=false"), folder / "fidelity")
     return watch

@@ -48,6 +48,7 @@ def test_distance_and_clip_score_order_pictures_as_they_should():
 def test_a_denoiser_is_trained_and_published_by_its_stage(tmp_path: Path, monkeypatch, capsys, stage, name):
     """Two steps on eight drawings, with the embedded autoencoder in place of a new one; then again: it is done."""
     monkeypatch.setattr(publish, "EACH", 1)
+    monkeypatch.setattr(publish, "STEPS", 2)
     shutil.copytree(PIPELINE / "vae", tmp_path / "vae")
     asked = [stage, "--work", str(tmp_path), "--out", str(tmp_path / "out"), "--steps", "2", "--count", "8"]
     main(asked)

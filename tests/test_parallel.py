@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,16 +23,33 @@ from .test_experiment import FAST
 SMALL = ["concept=church", "granularity=neuron", *FAST, "runtime.threads=1", "evaluation.batch_size=3"]
 
 
-def start(folder: Path, processes: int, *overrides: str) -> subprocess.Popen:
+def given(folder: Path, processes: int, *overrides: str) -> tuple[list[str], dict[str, Any]]:
+    """The command's arguments, and how it is started."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
-    given = [*SMALL, f"hydra.run.dir=run{processes}", *overrides]
     folder.mkdir(exist_ok=True, parents=True)
     how = {"cwd": folder, "env": environment, "start_new_session": True}
     how |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    if processes == 1:
-        return warm.start(given, "torch", **how)
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m", "cad_exp"]
-    return subprocess.Popen([sys.executable, *launcher, *given], **how)
+    return [*SMALL, f"hydra.run.dir=run{processes}", *overrides], how
+
+
+def launched(folder: Path, *overrides: str) -> subprocess.Popen:
+    """Two processes, started by torchrun."""
+    arguments, how = given(folder, 2, *overrides)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "cad_exp"]
+    return subprocess.Popen([sys.executable, *launcher, *arguments], **how)
+
+
+def started(folder: Path, processes: int, *overrides: str) -> list[subprocess.Popen]:
+    """So many processes at once, with what torchrun tells each of them: they need no new interpreters."""
+    arguments, how = given(folder, processes, *overrides)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": f"{port}"}
+    shared |= {"WORLD_SIZE": f"{processes}", "LOCAL_WORLD_SIZE": f"{processes}"}
+    ranks = [shared | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"} for rank in range(processes)]
+    told = ranks if processes > 1 else [{}]
+    return [warm.start(arguments, "torch", **(how | {"env": how["env"] | each})) for each in told]
 
 
 def finish(process: subprocess.Popen, seconds: float = 200) -> str:
@@ -42,24 +61,35 @@ def finish(process: subprocess.Popen, seconds: float = 200) -> str:
     return said
 
 
+def finish_all(processes: list[subprocess.Popen], seconds: float = 200) -> str:
+    """What all said; the others' streams are small enough to wait in their pipes."""
+    return "".join([finish(process, seconds) for process in processes])
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
         [
             "noisy_latents.batch_size=1",
             "runtime.batch_size=3",
+            "estimator.patterns=4",
             "evaluation=erasure",
         ],  # uneven: batches of 3, 3 and 2 noisy latents
-        ["noisy_latents.samples=1", "objective=projection", "evaluation=none"],  # empty: one trajectory, one batch
+        [
+            "noisy_latents.samples=1",
+            "objective=projection",
+            "estimator.patterns=4",
+            "evaluation=none",
+        ],  # empty: one trajectory, one batch
         pytest.param(["noisy_latents.batch_size=1", "runtime.batch_size=3"], marks=pytest.mark.slow),
     ],
     ids=["uneven", "empty", "all metrics"],
 )
 def test_two_processes_give_what_one_gives(tmp_path: Path, overrides: list[str]):
     for processes in (1, 2):
-        run = start(tmp_path, processes, *overrides, f"runtime.cache=cache{processes}")
-        said = finish(run)
-        assert run.returncode == 0, said
+        ranks = started(tmp_path, processes, *overrides, f"runtime.cache=cache{processes}")
+        said = finish_all(ranks)
+        assert [rank.returncode for rank in ranks] == [0] * processes, said
     one, two = tmp_path / "run1", tmp_path / "run2"
     first, second = (load_file(folder / "attribution.safetensors") for folder in (one, two))
     for name, scores in first.items():
@@ -73,7 +103,7 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, overrides: list[str])
 
 
 def test_a_dead_process_ends_the_run(tmp_path: Path):
-    run = start(tmp_path, 2, "noisy_latents.samples=64", "noisy_latents.steps=50", "evaluation=none")  # minutes of work
+    run = launched(tmp_path, "noisy_latents.samples=64", "noisy_latents.steps=50", "evaluation=none")  # minutes of work
     while not (tmp_path / "outputs" / "cache").exists():
         assert run.poll() is None
         time.sleep(0.2)
@@ -92,7 +122,7 @@ def test_a_dead_process_ends_the_run(tmp_path: Path):
 
 
 def test_an_error_is_told_once(tmp_path: Path):
-    run = start(tmp_path, 2, "noisy_latents.images=nowhere", "objective=amplify")
+    run = launched(tmp_path, "noisy_latents.images=nowhere", "objective=amplify")  # which stops the other process
     said = finish(run, 60)
     assert run.returncode != 0 and said.count("there is no folder of images 'nowhere'") == 1
 

@@ -22,6 +22,7 @@ from cad_exp.evaluation.judge_sources import weights_digest
 from cad_exp.evaluation.judges.nudenet import EXPOSED
 from cad_exp.pipeline.run import run
 
+from . import warm
 from .test_cli import ROOT, cad
 from .test_configs import composed
 from .test_judges import inception_states, pictures
@@ -128,8 +129,7 @@ def test_what_is_missing_is_said_before_torch_is_loaded(folder: Path, tmp_path: 
     environment |= {name: str(place) for name, place in places.items()}
 
     def said(*arguments: str) -> str:
-        command = [sys.executable, "-m", "cad_exp", "concept=nudity", *arguments]
-        answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        answer = warm.run(["concept=nudity", *arguments], cwd=tmp_path, env=environment)
         assert answer.returncode == 1 and not answer.stdout
         return answer.stderr
 

@@ -16,7 +16,7 @@ from .test_cli import ROOT
 from .test_experiment import FAST
 
 COMMAND = ["concept=church", "granularity=head", *FAST]
-FEW = ("evaluation=erasure",)  # the slow tests make all images and metrics
+FEW = ("evaluation=erasure", "evaluation.samples=2", "estimator.patterns=8")  # the slow tests make all
 SAME = ("attribution.safetensors", "noisy_latents.safetensors", "edit.safetensors", "edit_random.safetensors")
 SAME += ("components.parquet", "records.parquet")
 
@@ -128,7 +128,7 @@ def test_two_writers_of_one_run_and_of_one_cache(tmp_path: Path, reference):
 
 def test_a_sweep_is_continued_with_what_is_missing(tmp_path: Path):
     """One job of a sweep fails for want of a file; when the file is there, only this job runs."""
-    sweep = ["-m", "edit=none", "evaluation=none", "hydra.sweep.dir=sweep"]
+    sweep = ["-m", "edit=none", "evaluation=none", "estimator.patterns=4", "hydra.sweep.dir=sweep"]
     sweep += ["noisy_latents.images=null,pictures", "objective=projection"]
     process = start(tmp_path, *sweep)
     said, _ = process.communicate(timeout=200)

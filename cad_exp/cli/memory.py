@@ -19,7 +19,6 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from cad_exp.attribution import meta
 from cad_exp.utils import console
 from cad_exp.utils.errors import UserError, choose
 
@@ -70,6 +69,8 @@ class Need:
 
 def need(name: str, config: dict[str, Any]) -> Need:
     """Return what the model of this name needs under a composed config. UserError for unknown names."""
+    from cad_exp.attribution import meta
+
     runtime, model = config["runtime"], config["model"]
     choose(runtime["offload"], OFFLOADS, "runtime.offload")
     facts = meta.describe(name, model.get("path"))
@@ -115,6 +116,13 @@ def show(needs: list[Need]) -> None:
     console.console().print(table)
 
 
+def _known() -> list[str]:
+    """Return every model whose size is known."""
+    from cad_exp.attribution import meta  # which loads torch: a wrong flag is answered without it
+
+    return meta.names()
+
+
 def _values(asked: "Override") -> list[str]:
     """Return what `model=mini` or `model=sd14,sd15` names."""
     return list(asked.sweep_string_iterator()) if asked.is_sweep_override() else [str(asked.value())]
@@ -136,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
         parsed = grammar.parse(given, folders)
         models = [item for item in parsed if item.key_or_group == "model" and not item.is_delete()]
         grammar.one_value_each([item for item in parsed if item not in models])
-        names = _values(models[-1]) if models else meta.names()
+        names = _values(models[-1]) if models else _known()
         rest = [str(item.input_line) for item in parsed if item not in models]
         # A hub model's own config may be missing or its path open; sizes come from the facts, settings from any model.
         config = composed("config", ["objective=erase", "runtime.batch_size=1", *rest], folders)

@@ -12,7 +12,7 @@ from cad_exp.mini import JUDGE
 from cad_exp.mini.world import LABELS, STYLES
 from cad_exp.utils.io import write_json
 
-EACH = 4  # pictures per prompt
+EACH, STEPS = 4, 20  # pictures per prompt, and denoising steps of each
 PROMPTS = [f"a photo of a {o}" for o in LABELS[:-1]] + ["a photo of a naked person"]
 
 
@@ -35,7 +35,7 @@ def look(folder: Path, work: Path) -> None:
 
     prompts = [*PROMPTS, *(f"a photo of a church in the style of {s}" for s in STYLES[1:])]
     said = [p for p in prompts for _ in range(EACH)]
-    images = DiffusionModel.load(folder, steps=20, guidance=5.0).generate(said, range(len(said)))
+    images = DiffusionModel.load(folder, steps=STEPS, guidance=5.0).generate(said, range(len(said)))
     sheet = images.reshape(len(prompts), EACH, 64, 64, 3).transpose(1, 2, 0, 3, 4).reshape(EACH * 64, -1, 3)
     Image.fromarray(sheet).save(work / f"{folder.name}.png")
     if (JUDGE / "model.safetensors").exists():

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from cad_exp.reporting.figures.canvas import INK, PALE, canvas, save
 from cad_exp.reporting.figures.lettering import wrapped
@@ -41,6 +43,7 @@ def before_after(images: dict[str, dict[str, np.ndarray]], path: Path | str, tit
         color=PALE,
         va="top",
     )
+    sheet = _sheet(figure)
     for number, variant in enumerate(variants):
         left = label + number * (block + gap)
         figure.text(
@@ -56,11 +59,7 @@ def before_after(images: dict[str, dict[str, np.ndarray]], path: Path | str, tit
         for row, prompt in enumerate(prompts):
             bottom = height - top - (row + 1) * cell
             for column, picture in enumerate(images[variant].get(prompt, ())):
-                axes = figure.add_axes(
-                    ((left + column * cell) / width, bottom / height, 0.96 * cell / width, 0.96 * cell / height)
-                )
-                axes.imshow(enlarge(picture), interpolation="antialiased")
-                axes.set_axis_off()
+                _place(sheet, enlarge(picture), left + column * cell, bottom, 0.96 * cell)
     for row, prompt in enumerate(prompts):
         middle = height - top - (row + 0.5) * cell
         figure.text(
@@ -73,6 +72,23 @@ def before_after(images: dict[str, dict[str, np.ndarray]], path: Path | str, tit
             color=INK,
         )
     return save(figure, path)
+
+
+def _sheet(figure: Figure) -> Axes:
+    """Lay axes in inches over the whole figure: axes for each picture would take most of the time."""
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, figure.get_figwidth()), ylim=(0, figure.get_figheight()))
+    axes.set_axis_off()
+    axes.set_autoscale_on(False)
+    return axes
+
+
+def _place(axes: Axes, picture: np.ndarray, left: float, bottom: float, cell: float) -> None:
+    """Put a picture into the middle of a square cell, all in inches."""
+    rows, columns = picture.shape[:2]
+    height, width = (cell * size / max(rows, columns) for size in (rows, columns))
+    left, bottom = left + (cell - width) / 2, bottom + (cell - height) / 2
+    extent = (left, left + width, bottom, bottom + height)
+    axes.imshow(picture, interpolation="antialiased", aspect="auto", extent=extent)
 
 
 def enlarge(picture: np.ndarray, least: int = 128) -> np.ndarray:

@@ -38,7 +38,7 @@ def letter(figure: Figure) -> None:
     for each in found:
         each.set_parse_math(False)
         each.set_fontfamily(families)
-        if (shown := readable(each.get_text())) != each.get_text():
+        if each.get_text() and (shown := readable(each.get_text())) != each.get_text():
             each.set_text(shown)
 
 
@@ -70,11 +70,11 @@ def wrapped(words: str, width: int, lines: int) -> str:
 
 def fonts(words: str) -> list[str]:
     """Return the families in which to look for the text's characters, one after the other."""
-    missing, chosen = set(words) - _held([BASE]), [BASE]
+    missing, chosen = set(words) - _characters(BASE), [BASE]
     for family in _installed() if missing else ():
-        if missing & _held([family]):
+        if missing & _characters(family):
             chosen.append(family)
-            missing -= _held([family])
+            missing -= _characters(family)
         if not missing:
             break
     return chosen
