@@ -18,7 +18,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from .warm import hasten
+from tests.warm import hasten
 
 hasten()
 

@@ -9,8 +9,7 @@ from cad_exp.pipeline.runtime import Runtime
 from cad_exp.pipeline.stages.images import Pictures
 from cad_exp.pipeline.tasks import nodes
 from cad_exp.pipeline.tasks.attribute import Attribute, build
-
-from .test_configs import composed
+from tests.config.test_configs import composed
 
 
 def graph_of(folder: Path, *overrides: str) -> tuple[Runtime, Attribute, dict[str, Any]]:

@@ -17,8 +17,7 @@ from cad_exp.data.metric_registry import METRICS
 from cad_exp.utils import registry
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.registry import Entry, Registry
-
-from .test_cli import ROOT
+from tests.cli.test_cli import ROOT
 
 EXAMPLE = ROOT / "tests" / "plugin_example"
 PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")

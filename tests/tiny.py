@@ -1,6 +1,6 @@
 """Tiny random pipelines of every family, built in code from diffusers' own classes: 16-pixel images, 8 x 8 latents.
 
-Nothing here is trained. Their component counts are small enough to count by hand (tests/test_families.py).
+Nothing here is trained. Their component counts are small enough to count by hand (tests/models/test_families.py).
 """
 
 import string

@@ -1,0 +1,47 @@
+"""The flag --plan: what would be made, and nothing written."""
+
+from pathlib import Path
+
+import pytest
+
+from cad_exp.__main__ import main
+from tests.config.test_configs import composed
+from tests.pipeline.test_experiment import FAST
+
+SMALL = [item for item in FAST if "cache" not in item]
+
+
+def rows(said: str) -> dict[str, list[int]]:
+    """Stage -> parts, from the cache, will be made."""
+    lines = [line.split() for line in said.splitlines()]
+    found = [line for line in lines if len(line) > 3 and all(part.isdigit() for part in line[-3:])]
+    return {" ".join(line[:-3]): [int(part) for part in line[-3:]] for line in found}
+
+
+def test_a_plan_says_what_would_be_made_and_writes_nothing(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    asked = [*SMALL, "concept=church", "granularity=layer", "edit=none", "evaluation=none", "runtime.cache=kept"]
+    assert main([*asked, "--plan"]) == 0
+    said = capsys.readouterr().out
+    assert "granularity:\n  name: layer" in said and rows(said)["attribution"] == [1, 0, 1]
+    assert not list(tmp_path.iterdir())
+    from cad_exp.pipeline.run import run
+
+    run(composed(*asked), tmp_path / "run")
+    capsys.readouterr()
+    assert main([*asked, "--plan"]) == 0
+    assert rows(capsys.readouterr().out) == {"noisy latents": [1, 1, 0], "attribution": [1, 1, 0]}
+
+
+def test_a_sweep_is_planned_run_by_run(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["-m", "concept=church,tench", "evaluation=none", "edit=none", "--plan"]) == 0
+    said = capsys.readouterr().out
+    assert "run 1 of 2: concept=church" in said and "run 2 of 2: concept=tench" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flag", ["--cfg=job", "--info=all"])
+def test_a_plan_goes_with_no_other_view(flag: str, capsys):
+    assert main(["concept=church", "--plan", flag]) == 2
+    assert "--plan and" in capsys.readouterr().err

@@ -1,0 +1,269 @@
+"""Runs that could only mislead are refused before any work: edits of nothing, nothing to look for, names with paths."""
+
+import re
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from cad_exp.config.names import check_name
+from cad_exp.config.resolve import resolve
+from cad_exp.data import vocabulary
+from cad_exp.data.requests import ImageRequest
+from cad_exp.evaluation.labels import check_label
+from cad_exp.pipeline import preflight
+from cad_exp.utils.errors import UserError
+from tests.cli.test_cli import cad
+from tests.config.test_configs import composed
+
+
+def resolved(*overrides: str) -> dict:
+    return resolve(composed(*overrides))
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name, why",
+    [
+        ("../../x", "slashes"),
+        ("a\\b", "slashes"),
+        (".hidden", "begins with a dot"),
+        ("..", "begins with a dot"),
+        ("a\nb", "control character"),
+        ("a\x00b", "control character"),
+        ("\x1b[31mred", "control character"),
+        ("a\ud800", "control character"),
+        (" a", "space"),
+        ("é" * 51, "longer than 100 bytes"),
+        ("", "is empty"),
+        ("  ", "is empty"),
+        (None, "is empty"),
+    ],
+)
+def test_names_that_cannot_stand_in_a_path(name, why):
+    with pytest.raises(UserError, match=why) as error:
+        check_name(name, "concept.name")
+    assert str(error.value).startswith("concept.name") and str(error.value).isprintable()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=120))
+@example("van_gogh")
+@example("Église 教会 👩‍🎨")
+def test_a_name_that_is_taken_is_one_plain_part_of_a_path(tmp_path_factory, name):
+    try:
+        taken = check_name(name, "concept.name")
+    except UserError:
+        return
+    root = tmp_path_factory.mktemp("names")
+    folder = root / f"{taken}-neuron-12345678"
+    folder.mkdir()
+    assert [place.name for place in root.iterdir()] == [folder.name] and folder.parent == root
+    folder.rmdir()
+
+
+@pytest.mark.parametrize("key", ["concept.name", "granularity.name"])
+def test_no_folder_is_made_for_a_refused_name(key, tmp_path):
+    inside = tmp_path / "a" / "b"
+    inside.mkdir(parents=True)
+    answer = cad(f"{key}=../../../x", "tracking=disabled", folder=inside)
+    assert answer.returncode in (1, 2) and "slashes" in answer.stderr and "Traceback" not in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+    assert {place.name for place in tmp_path.rglob("*")} == {"a", "b"}
+    with pytest.raises(UserError, match="slashes"):
+        resolved(f"{key}=../x")
+
+
+# Edits
+
+
+@pytest.mark.parametrize(
+    "overrides, why",
+    [
+        (["edit.factor=1"], "edit.factor=1 leaves every component as it is"),
+        (["edit.factor=1.0", "edit=amplify"], "edit.factor=1.0 leaves"),
+        (["edit.factor=nan"], "edit.factor=nan is no number"),
+        (["edit.factor=inf"], "edit.factor=inf is no number"),
+        (["edit.sign=negative"], "edit=erase takes positive components, so edit.sign=negative .*edit=amplify"),
+        (["edit=random", "edit.sign=negative"], "edit=random takes positive"),
+        (["edit=amplify", "edit.sign=positive"], "edit=amplify takes negative components.*edit=erase"),
+        (["edit=uce", "edit.sign=negative"], "edit=uce takes positive"),
+        (["edit=none", "edit.sign=negative"], "edit=none takes no components"),
+        (["edit.sign=up"], "edit.sign=up"),
+        (["edit.ratio=much"], "edit.ratio=much is no number"),
+        (["edit.count=0"], "edit.count=0 is out of range"),
+        (["edit.ratio=0"], "edit.ratio=0 is out of range"),
+        (["edit.ratio=-0.1"], "edit.ratio=-0.1 is out of range"),
+        (["edit.ratio=1.5"], "edit.ratio=1.5 is out of range"),
+        (["edit.ratio=0.1", "edit.count=3"], "both say how much"),
+        (["edit.count=3", "granularity.scope=layer"], "not per layer"),
+        (["edit=uce", "edit.guide=naked person"], "edit=uce has nothing to erase"),
+        (["edit=esd", "edit.prompt='  '"], "edit=esd has nothing to erase"),
+        (["model.erased=['edit.factor=1']"], "model.erased: edit.factor=1"),
+    ],
+)
+def test_edits_of_nothing_are_refused(overrides, why):
+    with pytest.raises(UserError, match=why):
+        resolved(*overrides)
+
+
+def test_ordinary_edits_pass():
+    for edit in ("erase", "amplify", "none", "random", "magnitude", "uce", "esd", "cad_public"):
+        first = resolved(f"edit={edit}")
+        assert resolve(first) is first, "what is resolved is not resolved again"
+    assert resolved("edit.factor=-1", "edit.count=7")["edit"]["factor"] == -1
+
+
+# Nothing to look for
+
+
+@pytest.mark.parametrize(
+    "prompt, base, why",
+    [
+        ("", "a", "concept.prompt is empty"),
+        ("  ", "a", "concept.prompt is empty"),
+        ("a  red\tball", " a red ball", "are both 'a red ball'"),
+    ],
+)
+def test_nothing_to_look_for(prompt, base, why):
+    config = composed("concept=custom", "concept.prompt=x")
+    config["concept"] |= {"prompt": prompt, "base_prompt": base}
+    with pytest.raises(UserError, match=why):
+        resolve(config)
+
+
+# Labels
+
+
+def test_a_label_that_the_judge_does_not_know_is_refused():
+    with pytest.raises(UserError, match="judge=mini knows no object 'Church': did you mean 'church'.*tench"):
+        check_label(resolved("concept=church", "concept.label=Church"))
+    with pytest.raises(UserError, match="did you mean 'cassette player'"):
+        check_label(resolved("concept=church", "concept.label=casette_player"))
+    with pytest.raises(UserError, match="knows no object 'teapot', and the run needs its answer"):
+        check_label(resolved("concept=church", "concept.label=teapot", "objective=judge"))
+    with pytest.raises(UserError, match="knows no style 'van Gogh': did you mean 'Van Gogh'"):
+        check_label(resolved("concept=van_gogh", "concept.label=van Gogh"))
+    with pytest.raises(UserError, match="needs concept.kind=object or style or nudity, not custom"):
+        check_label(resolved("concept=custom", "concept.prompt=church", "concept.label=church"))
+    with pytest.raises(UserError, match="did you mean 'church'.*1,000 ImageNet classes"):
+        check_label(resolved("concept=church", "concept.label=Church", "judge=real"))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["concept=church"],
+        ["concept=nudity"],
+        ["concept=van_gogh"],
+        ["concept=church", "judge=real"],
+        ["concept=nudity", "judge=real"],
+        ["concept=custom", "concept.prompt=a red ball"],
+        ["concept=church", "concept.label=null"],
+        ["concept=church", "concept.label=''"],
+        ["concept=church", "concept.label=teapot", "evaluation=none"],
+        ["concept=church", "concept.label=teapot", "judge=none"],
+        ["concept=church", "concept.label=teapot", "judge=real"],
+    ],
+)
+def test_labels_that_nobody_has_to_know_pass(overrides):
+    check_label(resolved(*overrides))
+
+
+@pytest.mark.parametrize(
+    "given, key",
+    [
+        ("+evaluation.fidelity.number=3", "evaluation.fidelity.rates is missing"),
+        ("evaluation.fidelity=[1]", "is no group of settings: it has number, rates"),
+    ],
+)
+def test_half_a_study_is_refused(given, key):
+    with pytest.raises(UserError, match=key):
+        resolved("evaluation=none", given)
+
+
+@pytest.mark.parametrize(
+    "given", ["seed=x", "seed=1.5", "seed=true", "seed=-1", "evaluation.seed=-1", "noisy_latents.seed=x"]
+)
+def test_a_seed_is_a_whole_number(given):
+    with pytest.raises(UserError, match=f"{given} is (no|out of range).*a whole number of at least 0"):
+        resolved(given)
+
+
+def test_a_file_that_is_no_edit_is_refused_before_torch(tmp_path):
+    """By its header: text, an empty file, a header that is too large, another kind of tensor file."""
+    import torch
+
+    from cad_exp.interventions.edit import Edit
+    from cad_exp.utils.tensor_header import kind_of
+    from cad_exp.utils.tensors import save_tensors
+
+    Edit({"a": torch.tensor([1])}).save(tmp_path / "edit.safetensors")
+    save_tensors(tmp_path / "noisy_latents.safetensors", "noisy_latents", {"x": torch.zeros(1)}, {})
+    assert (
+        kind_of(tmp_path / "edit.safetensors") == "edit"
+        and kind_of(tmp_path / "noisy_latents.safetensors") == "noisy_latents"
+    )
+    (tmp_path / "text").write_text("hi")
+    (tmp_path / "empty").touch()
+    (tmp_path / "large").write_bytes(b"\xff" * 64)
+    for name in ("noisy_latents.safetensors", "text", "empty", "large"):
+        with pytest.raises(UserError, match="model.edits=.* is damaged or no edit file"):
+            preflight.check(resolved(f"model.edits=[{tmp_path / name}]"))
+
+
+def test_a_label_that_is_no_slip_is_said(capsys):
+    check_label(resolved("concept=church", "concept.label=teapot"))
+    assert "judge=mini knows no object 'teapot', so there is no concept rate" in capsys.readouterr().out
+
+
+# Words
+
+
+def unknown(prompt: str) -> list[str]:
+    return vocabulary.unknown(prompt, vocabulary.learned("mini"))
+
+
+def test_words_that_the_embedded_models_never_learned(capsys):
+    assert unknown("a photo of a church on a red background") == []
+    assert unknown("A Teapot, by Van Gogh: a tea_pot!") == ["teapot", "tea", "pot"]
+    config = resolved("concept=custom", "concept.prompt=a teapot")
+    requests = [
+        ImageRequest("concept", prompt, 0, "", "") for prompt in ("a teapot", "a church", "a red teapot", "a samovar")
+    ]
+    vocabulary.warn(config, requests)
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and "mini never learned 'teapot', 'samovar', so 3 of 5 prompts" in said
+    vocabulary.warn(config | {"model": config["model"] | {"path": "somewhere/else"}}, requests)
+    vocabulary.warn(resolved("concept=church"), requests[1:2])
+    assert capsys.readouterr().out == ""
+
+
+def test_the_shipped_concepts_are_of_words_that_mini_knows():
+    for concept in ("church", "nudity", "van_gogh", "english_springer", "cassette_player"):
+        own = resolved(f"concept={concept}")["concept"]
+        for prompt in (own["prompt"], own["base_prompt"], *own["evaluation_prompts"]):
+            assert unknown(prompt) == []
+
+
+def test_every_learned_word_is_one_token_of_the_shipped_tokenizer():
+    import json
+
+    from cad_exp.mini import PIPELINE
+
+    tokens = json.loads((PIPELINE / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    assert all(f"{word}</w>" in tokens for word in vocabulary.learned("mini") if re.fullmatch("[a-z]+", word))
+
+
+# With the model
+
+
+def test_prompts_that_only_the_model_finds_to_be_the_same(tiny_model):
+    from cad_exp.pipeline.stages.noisy_latents import tell_apart
+
+    tell_apart(tiny_model, "a church", "")
+    for one, other in (("a church", "A  Church"), ("church " * 200 + "red", "church " * 200 + "blue")):
+        with pytest.raises(UserError, match="as the same text"):
+            tell_apart(tiny_model, one, other)
