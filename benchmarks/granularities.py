@@ -14,5 +14,5 @@ def rows(bench: Bench) -> Iterator[Row]:
     works = [lambda name=name: attribute(model, latents, "erase", granularities=[name]) for name in GRANULARITIES]
     together, *alone = alternate(lambda: attribute(model, latents, "erase"), *works, repeats=bench.repeats)
     for name, one in zip(GRANULARITIES, alone, strict=True):
-        note = f"{len(latents)} noisy latents; {name} alone covers {', '.join(GRANULARITIES[name].default_kinds)}"
+        note = f"{len(latents)} noisy latents; {name} alone covers {', '.join(GRANULARITIES.get(name).default_kinds)}"
         yield row(f"all granularities against {name} alone", "s", together, one, together / one, "<= 1.15", note)

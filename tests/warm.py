@@ -210,6 +210,7 @@ def _handle(line: socket.socket) -> None:
 
 def _work(request: dict[str, Any]) -> None:
     """What Python does at its start, and then the command."""
+    atexit.register(gc.unfreeze)  # or libraries complain on stderr of what is left
     folders = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
     sys.path[:0] = [os.getcwd(), *(folder for folder in folders if folder not in sys.path)]
     for folder in folders:

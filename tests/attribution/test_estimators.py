@@ -14,7 +14,7 @@ from cad_exp.attribution.estimators.coar import ridge_regression
 from cad_exp.attribution.estimators.patterns import balanced, stratified
 from cad_exp.attribution.game import Game
 from cad_exp.attribution.objectives.build import make_objective
-from cad_exp.interventions.spaces import CROSS, FF, GRANULARITIES, Site, find_sites, make_granularity
+from cad_exp.interventions.spaces import CROSS, FF, GRANULARITIES, OWN, Site, find_sites, make_granularity
 from cad_exp.utils.errors import UserError
 from tests.attribution.test_objectives import leftovers
 from tests.placed import placed
@@ -358,7 +358,7 @@ def test_on_the_tiny_model(name, tiny_model, tiny_latents):
     before, sites = tiny_model.fingerprint(), find_sites(tiny_model.denoiser)
     objective = make_objective("projection", tiny_model, tiny_latents[:2], 8)
     estimator = make_estimator(name, **SMALL.get(name, {}))
-    for cut in (cut for cut, cls in GRANULARITIES.items() if estimator.fits(cls)):
+    for cut in (cut for cut in OWN if estimator.fits(GRANULARITIES.get(cut))):
         granularity, asked = make_granularity(cut), sites
         if cut == "neuron" and name in ONE_BY_ONE:  # those of all sites are 2,000 ablations
             granularity = make_granularity(cut, [CROSS])

@@ -743,7 +743,7 @@ class Painter:
 
     made, unet = 0, torch.nn.Identity()
 
-    def generate(self, prompts, seeds, steps, guidance, batch_size, progress=None):
+    def generate(self, prompts, seeds, steps, guidance, batch_size, progress=None, size=None):
         self.made += 1
         return np.concatenate([pictures(1, (64, 64), seed) for seed in seeds])
 
