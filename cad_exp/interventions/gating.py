@@ -35,11 +35,15 @@ Network = nn.Module | Networks
 
 @dataclass(frozen=True)
 class Tap:
-    """An activation: the first input or output of a module; `axis` is the one of its features."""
+    """An activation: an input or output of a module, the first unless `index` says which.
+
+    axis: the one of its features.
+    """
 
     module: str
     side: str = INPUT
     axis: int = -1
+    index: int = 0
 
 
 @contextmanager
@@ -137,7 +141,7 @@ def watched(networks: Network, taps: Iterable[Tap], see: Callable[[Tap, Tensor],
     """Show every activation, features last, to `see` meanwhile, as often as its module is called."""
 
     def note(tap: Tap, activation: Any) -> None:
-        x = activation[0] if isinstance(activation, tuple) else activation
+        x = activation[tap.index] if isinstance(activation, tuple) else activation
         see(tap, x.movedim(tap.axis, -1))
 
     with ExitStack() as hooks:

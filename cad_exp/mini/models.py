@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from cad_exp.data.labelled import Labelled
 from cad_exp.data.requests import things
 from cad_exp.mini import PIPELINE, PIPELINE_DIT
 from cad_exp.models.shipped import Shipped
@@ -18,6 +21,19 @@ class Mini(Shipped):
         from cad_exp.mini.world import OBJECTS, STYLES
 
         return things(OBJECTS, STYLES[1:])
+
+    @classmethod
+    def classes(cls) -> dict[str, list[str]]:
+        from cad_exp.mini.world import COLOURS, LABELS, STYLES
+
+        return {"object": LABELS, "style": STYLES, "nudity": ["clothed", "naked"], "colour": COLOURS}
+
+    @classmethod
+    def drawn(cls, numbers: Sequence[int], seed: int) -> Labelled:
+        """Draw pictures that no network of this laboratory was trained on, with their labels and a full caption."""
+        from cad_exp.mini.labelled import drawn
+
+        return drawn(numbers, seed)
 
     @classmethod
     def captions(cls) -> list[str]:

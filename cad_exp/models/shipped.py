@@ -17,6 +17,11 @@ class Shipped:
         raise NotImplementedError
 
     @classmethod
+    def classes(cls) -> dict[str, list[str]]:
+        """Names of the classes of every label that its drawings have; without a world of drawings, nothing."""
+        return {}
+
+    @classmethod
     def captions(cls) -> Iterable[str] | None:
         """Return every caption that the model was trained with; None where nobody knows."""
         return None

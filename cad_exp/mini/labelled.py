@@ -1,0 +1,29 @@
+"""Drawings with their labels, apart from all that the networks of this laboratory were trained and tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cad_exp.data.labelled import UNKNOWN, Labelled
+from cad_exp.mini.world import NOTHING, PERSON, RECOLOURED, STYLES, captions, draw
+
+FIRST = 40_000_000  # the splits of the training data end before it
+APART = 1_000_000  # drawings between two seeds
+
+
+def drawn(numbers: Sequence[int], seed: int) -> Labelled:
+    """Draw pictures by number.
+
+    Of nudity only persons have a class. Of the colour those have none whose manner hides the backdrop.
+    """
+    pictures, scenes = zip(*(draw(FIRST + APART * seed + int(number)) for number in numbers), strict=True)
+    labels = {
+        "object": [scene.object for scene in scenes],
+        "style": [scene.style for scene in scenes],
+        "nudity": [int(scene.naked) if scene.object == PERSON else UNKNOWN for scene in scenes],
+        "colour": [UNKNOWN if STYLES[scene.style] in RECOLOURED else scene.colour for scene in scenes],
+    }
+    told = [captions(scene)[0 if scene.object != NOTHING else -1] for scene in scenes]
+    return Labelled(np.stack(pictures), {name: np.array(each) for name, each in labels.items()}, told)
