@@ -103,7 +103,7 @@ class _Dataset(Source):
 
 
 class Torchvision(_Dataset):
-    """A classification data set of torchvision, by the name of its class: OxfordIIITPet, Caltech101, DTD, ...
+    """A data set of torchvision with one class an image, by its name: OxfordIIITPet, Caltech101.
 
     path: where its files lie, or are loaded to where `download` is true. split: as the data set calls it, if it has one.
     """
@@ -191,7 +191,7 @@ class Hub(_Dataset):
 
 
 def _sized(image: np.ndarray, size: int) -> np.ndarray:
-    """An image (H, W, 3) with its shorter side scaled to `size` and the middle kept, as the models' own data is read."""
+    """Scale an image (H, W, 3) until its shorter side is `size`, and keep the middle."""
     if image.shape[:2] == (size, size):
         return image
     height, width = image.shape[:2]

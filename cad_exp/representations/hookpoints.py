@@ -132,7 +132,7 @@ def _in_order(denoiser: nn.Module) -> Sequence[tuple[str, nn.Module]]:
 
 
 def _woven(children: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
-    """The parts of a UNet's stage as they take turns: a residual block, then an attention block, and so on."""
+    """Return the parts of a UNet's stage as they take turns: a residual block, then an attention block, and so on."""
     parts: dict[str, Any] = dict(children)
     residual, attention = (list(parts.pop(key)) for key in ("resnets", "attentions"))
     late = len(residual) > len(attention)  # the middle block begins with a residual block of its own
@@ -155,7 +155,7 @@ def _text_layers(model: DiffusionModel) -> list[str]:
 
 
 def taps(hookpoints: Iterable[Hookpoint], text: bool) -> list[Tap]:
-    """The activations to watch, of the text encoders or of the denoiser."""
+    """Return the activations to watch, of the text encoders or of the denoiser."""
     kept = [each.tap for each in hookpoints if each.tap is not None]
     return [tap for tap in kept if is_text(tap.module) == text]
 

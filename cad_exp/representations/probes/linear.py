@@ -99,7 +99,7 @@ def fit(
 
 
 def balanced_accuracy(said: np.ndarray, classes: np.ndarray) -> float:
-    """Return the mean over classes of the share of their rows that were read rightly; classes without rows are left out."""
+    """Return the mean over the classes that have rows of the share of these that were read rightly."""
     found = [np.mean(said[classes == each] == each) for each in np.unique(classes)]
     return float(np.mean(found))
 

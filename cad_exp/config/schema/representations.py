@@ -1,0 +1,101 @@
+"""The groups `task`, `images`, `activations` and `probe`: what a run asks, and what is read from activations."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from cad_exp.config.schema.base import Group, Own, OwnName, by_name
+from cad_exp.config.schema.types import Anything, Bool, Choice, Count, Seed, Several, Str, Text, Whole
+
+TASKS = ("attribute", "probe")
+SOURCES = ("world", "folder", "torchvision", "hub")
+Number = Annotated[int, Whole(10, 10_000_000)]
+Size = Annotated[int, Whole(8, 4096)]
+
+
+class Task(Group):
+    """What a run asks."""
+
+    name: Annotated[str, Choice(*TASKS)] = Field(description="Which components make a concept, or what layers know.")
+
+
+class Images(Group):
+    """Labelled images."""
+
+    title = ", ".join(SOURCES[1:])
+    name: Annotated[str, Choice(*SOURCES)] = Field(description="Where they come from.")
+    number: Number | None = Field(description="How many; null takes all.")
+    size: Size = Field(description="Width and height in pixels.")
+
+
+class World(Images):
+    """Drawings of a world that the model describes itself."""
+
+    title = "world"
+    number: Number = Field(description="How many.")
+    seed: Seed = Field(description="Seed of the drawings.")
+
+
+class Folder(Images):
+    """A folder with one sub-folder for each class."""
+
+    title = "folder"
+    path: Str = Field(description="The folder.")
+
+
+class Torchvision(Images):
+    """A data set of torchvision."""
+
+    title = "torchvision"
+    dataset: Str = Field(description="The name of its class in torchvision.datasets.")
+    path: Str = Field(description="The folder of its files.")
+    split: Str | None = Field(description="Its part, as the data set calls it; null for none.")
+    download: Bool = Field(description="Whether it is loaded into the folder first.")
+
+
+class Hub(Images):
+    """A data set of the hub."""
+
+    title = "hub"
+    dataset: Str = Field(description="Its id, owner/name.")
+    split: Str = Field(description="Its part.")
+    image: Str = Field(description="The column of images.")
+    label: Str = Field(description="The column of classes.")
+
+
+class OwnImages(Images, Own):
+    """A user's own source of images, which takes its own settings."""
+
+    title = "a source of your own"
+    name: Annotated[str, OwnName(*SOURCES)] = Field(description="The name of its class.")
+
+
+AnyImages = Annotated[
+    World | Folder | Torchvision | Hub | OwnImages,
+    by_name({World: ("world",), Folder: ("folder",), Torchvision: ("torchvision",), Hub: ("hub",)}, OwnImages),
+]
+
+
+class Activations(Group):
+    """Where and when the network is looked at."""
+
+    hookpoints: Annotated[tuple[str, ...], Several(Text(), least=1)] = Field(
+        description="Kinds of place, names of modules, or patterns of names."
+    )
+    timesteps: Annotated[tuple[int, ...], Several(Whole(0, 10_000), least=1)] = Field(
+        description="Timesteps of the model to which the images are noised."
+    )
+    draws: Count = Field(description="Draws of the noise for each image and timestep.")
+    prompt: Anything = Field(description="The prompt of all images; `caption` takes each image's own.")
+    seed: Seed = Field(description="Seed of the noise.")
+
+
+class Probe(Group):
+    """The classifier that reads activations."""
+
+    name: Annotated[str, Choice("linear")] = Field(description="Its kind.")
+    untrained: Bool = Field(description="Whether a network with random weights is read as well.")
+    balanced: Bool = Field(description="Whether every class weighs alike in the fit.")
+    seed: Seed = Field(description="Seed of the split into training, validation and test images.")

@@ -1,0 +1,64 @@
+"""task=probe: what each layer knows at each timestep, read by light classifiers from frozen activations.
+
+labelled images ── activations (network, and one with random weights) ── probe map
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cad_exp.pipeline.stage import Node
+from cad_exp.pipeline.stages.activations import Activations
+from cad_exp.pipeline.stages.labelled_images import LabelledImages
+from cad_exp.pipeline.stages.model import Model
+from cad_exp.pipeline.stages.probes import ProbeMap
+
+Config = dict[str, Any]
+BATCH = 100  # images of one part: what a kill may cost
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The graph of a run."""
+
+    model: Model
+    probes: ProbeMap
+
+    def nodes(self) -> list[Node]:
+        """Return the graph's ends: all else is what they depend on."""
+        return [self.model, self.probes]
+
+
+def build(config: Config) -> Probe:
+    """Return the graph of a resolved config."""
+    model = Model.of(config["model"])
+    images = labelled_images(config)
+    trained = activations(config, model, images)
+    untrained = activations(config, model, images, config["seed"] + 1) if config["probe"]["untrained"] else ()
+    settings = config["probe"]
+    return Probe(model, ProbeMap(trained, untrained, images, settings["seed"], settings["balanced"]))
+
+
+def labelled_images(config: Config) -> tuple[LabelledImages, ...]:
+    """Return the images in parts."""
+    settings = config["images"]
+    source, number, size = (
+        LabelledImages.choice(settings, config["model"]["path"]),
+        settings["number"],
+        settings["size"],
+    )
+    total = LabelledImages(source, 0, 0, size).given().count()
+    if total is not None:
+        number = total if number is None else min(number, total)
+    return tuple(LabelledImages(source, i, min(BATCH, number - i), size) for i in range(0, number, BATCH))
+
+
+def activations(
+    config: Config, model: Model, images: tuple[LabelledImages, ...], untrained: int | None = None
+) -> tuple[Activations, ...]:
+    """Return the activations of every part of the images."""
+    asked = config["activations"]
+    places, times = tuple(asked["hookpoints"]), tuple(asked["timesteps"])
+    how = (places, times, asked["draws"], asked["seed"], asked["prompt"], "mean", config["runtime"]["batch_size"])
+    return tuple(Activations(model, part, *how, untrained) for part in images)

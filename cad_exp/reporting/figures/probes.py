@@ -1,0 +1,106 @@
+"""The picture of a probe map: for each label what is read at every layer and timestep, and the gain over the input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap
+
+from cad_exp.reporting.figures.canvas import HELPS, INK, PALE, SIGNED, canvas, save
+from cad_exp.reporting.figures.lettering import wrapped
+
+READ = LinearSegmentedColormap.from_list("read", ["#f8f8f7", "#f5b08a", HELPS])
+NAMES = 2.6  # inches for the names of the layers
+CELL, ROW = 0.56, 0.23  # inches
+INPUT = "noisy latent"
+
+
+def probe_map(table: pd.DataFrame, path: Path | str, title: str = "") -> Path:
+    """Draw accuracies and gains of all labels; returns `path` (PNG).
+
+    table: of `pipeline.stages.probes`. On the left balanced accuracy from chance (white) to 1; the first row is the
+    noisy latent, which no layer has worked on. On the right what a layer adds to it: orange is more, blue is less,
+    and pale figures are gains whose 95 % interval holds 0.
+    """
+    kept = table[table["source"].isin((INPUT, "network"))]
+    labels, times = list(dict.fromkeys(kept["label"])), sorted(set(kept["t"]))
+    rows = list(kept.sort_values("order")["hookpoint"].drop_duplicates())
+    block = ROW * len(rows) + 0.62
+    width = NAMES + 2 * CELL * len(times) + 0.75
+    width = max(width, 7.6)
+    height = 1.15 + block * len(labels)
+    figure = canvas(width, height)
+    shown = (width - NAMES - 0.75) / 2
+    for number, label in enumerate(labels):
+        own = kept[kept["label"] == label]
+        bottom = height - 1.0 - block * (number + 1) + 0.42
+        box = (NAMES / width, bottom / height, shown / width, ROW * len(rows) / height)
+        left = figure.add_axes(box)
+        right = figure.add_axes((box[0] + (shown + 0.5) / width, *box[1:]))
+        chance = float(own["chance"].iloc[0])
+        accuracy, gain, sure = (_cells(own, rows, times, name) for name in ("accuracy", "gain", "sure"))
+        most = max(float(np.nanmax(np.abs(gain))), 0.05)
+        _heat(left, accuracy, READ, (chance, 1.0), np.ones_like(accuracy, bool), "{:.2f}", times)
+        _heat(right, gain, SIGNED, (-most, most), sure.astype(bool), "{:+.2f}", times)
+        left.set_yticks(range(len(rows)), [_name(row) for row in rows], fontsize=8)
+        right.set_yticks([])
+        left.set_title(f"{label}: balanced accuracy (chance {chance:.2f})", fontsize=9, color=INK, loc="left")
+        right.set_title("gain over the noisy latent", fontsize=9, color=INK, loc="left")
+    text = wrapped(title or "What each layer knows, and when", int(9 * width), 1)
+    figure.text(0.15 / width, 1 - 0.14 / height, text, fontsize=13, fontweight="bold", color=INK, va="top")
+    figure.text(0.15 / width, 1 - 0.45 / height, takeaway(table), fontsize=8.8, color=PALE, va="top")
+    figure.text(0.15 / width, 0.1 / height, "columns: timestep, noise grows to the right", fontsize=8, color=PALE)
+    return save(figure, path)
+
+
+def takeaway(table: pd.DataFrame) -> str:
+    """Return, for each label, the largest gain whose interval lies above 0, and where it is."""
+    told = []
+    network = table[table["source"] == "network"]
+    for label, own in network.groupby("label", sort=False):
+        sure = own[own["gain_low"] > 0]
+        if sure.empty:
+            told.append(f"{label}: no layer surely adds anything")
+            continue
+        best = sure.loc[sure["gain"].idxmax()]
+        told.append(f"{label}: {best['gain']:+.2f} at t = {int(best['t'])} in {_name(best['hookpoint'])}")
+    return "Most added to the input. " + "; ".join(told[:2]) + (";\n" + "; ".join(told[2:]) if told[2:] else "") + "."
+
+
+def _cells(own: pd.DataFrame, rows: list[str], times: list[int], name: str) -> np.ndarray:
+    own = own.assign(sure=(own["gain_low"] > 0) | (own["gain_high"] < 0))
+    found = own.set_index(["hookpoint", "t"])[name]
+    return np.array([[float(found.get((row, t), np.nan)) for t in times] for row in rows])
+
+
+def _heat(
+    axes: Axes,
+    cells: np.ndarray,
+    colours: Colormap,
+    limits: tuple[float, float],
+    sure: np.ndarray,
+    form: str,
+    times: list[int],
+) -> None:
+    axes.imshow(cells, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="nearest")
+    axes.set_xticks(range(len(times)), [str(t) for t in times], fontsize=8)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    for (row, column), value in np.ndenumerate(cells):
+        if np.isfinite(value):
+            strong = abs(value - sum(limits) / 2) > 0.35 * (limits[1] - limits[0])
+            colour = (
+                "white" if strong and sure[row, column] and value > limits[0] + 0.6 * (limits[1] - limits[0]) else INK
+            )
+            colour = colour if sure[row, column] else "#9ca3af"
+            text = form.format(value).replace("0.", ".", 1)
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+
+
+def _name(hookpoint: str) -> str:
+    if hookpoint == "noisy_latent":
+        return "noisy latent"
+    return hookpoint.replace("_blocks", "").replace("attentions.", "attention ").replace("transformer.", "block ")
