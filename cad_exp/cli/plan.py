@@ -17,9 +17,9 @@ from rich.table import Table
 from cad_exp.config import compose
 from cad_exp.config.resolve import resolve
 from cad_exp.pipeline import preflight
+from cad_exp.pipeline.preflight import Graph
 from cad_exp.pipeline.stage import Stage
 from cad_exp.pipeline.stage import graph as nodes_of
-from cad_exp.pipeline.tasks.attribute import Attribute
 from cad_exp.utils import console
 from cad_exp.utils.paths import resolve as resolve_path
 
@@ -48,7 +48,7 @@ def as_yaml(config: dict[str, Any]) -> str:
     return str(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=110))
 
 
-def stages(config: dict[str, Any], graph: Attribute) -> Table:
+def stages(config: dict[str, Any], graph: Graph) -> Table:
     """Return a table of the kinds of stage in a graph, in the order in which they are made."""
     from cad_exp.pipeline.runtime import Runtime  # torch, which knows the device
 

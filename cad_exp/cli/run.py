@@ -75,14 +75,14 @@ def _hydra(asked: Arguments, folders: list[Path]) -> int:
 
     from cad_exp.cli import job
     from cad_exp.config import grammar, search_path
-    from cad_exp.pipeline.identity import run_hash
+    from cad_exp.pipeline.identity import run_name
 
     job.start()
     parsed = grammar.parse(asked.overrides, folders)
     sweep = grammar.sweeps(parsed, asked.sweep)
     if not sweep and not asked.flags:
         grammar.one_value_each(parsed)
-    OmegaConf.register_new_resolver("run_hash", run_hash, replace=True)
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     sys.argv[1:] = [*asked.flags, *asked.overrides, *_implied(parsed, sweep)]
     said = io.StringIO()  # what Hydra says of flags that only show something
     shows = not {"--multirun", "--run"}.intersection(asked.flags) and bool(asked.flags)

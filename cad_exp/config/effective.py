@@ -9,10 +9,26 @@ from cad_exp.utils.hashing import digest
 _NO_EFFECT = {"tracking": None, "runtime": ("cache", "checkpointing", "offload"), "study": None}
 
 
+# Groups that one task alone uses; all others belong to every task.
+_OWN = {
+    "attribute": ("concept", "granularity", "noisy_latents", "objective", "estimator", "edit", "prompts")
+    + ("retention_prompts", "evaluation", "judge"),
+    "probe": ("images", "activations", "probe"),
+}
+
+
+def of_task(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config without the groups that only other tasks use."""
+    task = config.get("task")
+    name = task.get("name") if isinstance(task, dict) else None
+    foreign = {group for other, groups in _OWN.items() if other != (name or "attribute") for group in groups}
+    return {key: value for key, value in config.items() if key not in foreign}
+
+
 def effective(config: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a config that can change a number."""
     kept = {}
-    for group, value in config.items():
+    for group, value in of_task(config).items():
         ignored = _NO_EFFECT.get(group, ())
         if ignored is None:
             continue

@@ -12,6 +12,7 @@ from cad_exp.utils import registry
 from cad_exp.utils.errors import UserError
 
 GROUPS = {
+    "task": "what the run asks: which components make a concept, or what layers know",
     "model": "the text-to-image model to look into",
     "concept": "what to find in it",
     "granularity": "the kind of component that gets a score",
@@ -23,6 +24,9 @@ GROUPS = {
     "retention_prompts": "the prompts of the images that should stay as they are",
     "evaluation": "what to measure afterwards",
     "judge": "who says what the images show",
+    "images": "task=probe: the labelled images that probes learn from",
+    "activations": "task=probe: where and when the network is looked at",
+    "probe": "task=probe: the classifier that reads activations",
     "tracking": "where the results are mirrored",
     "runtime": "device, precision, threads",
     "experiment": "a whole study, with -m: its settings and what it sweeps over",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cad_exp.config import erased_run, rules
+from cad_exp.config.effective import of_task
 from cad_exp.config.safety import policy
 from cad_exp.config.validation import own_groups, plain, validate
 from cad_exp.utils.errors import UserError
@@ -37,6 +38,9 @@ def resolve(config: Config, folders: Sequence[Path] = ()) -> Resolved:
 
 def _filled(config: Config, folders: Sequence[Path]) -> Config:
     """Fill in the open defaults of the checked config, and check the rules between settings."""
+    if config["task"]["name"] != "attribute":
+        return _without_edit(of_task(config))
+    config = of_task(config)
     config["model"]["erased"] = _erased(config, folders)
     concept, edit = config["concept"], config["edit"]
     if edit.get("bare_prompt"):  # the public CAD code's: the concept's name, with no person to keep beside it
@@ -63,6 +67,16 @@ def _filled(config: Config, folders: Sequence[Path]) -> Config:
     config["concept"] = {key: value for key, value in concept.items() if key not in DEFAULTS}
     config["evaluation"]["higher_concept_is_better"] = edit["sign"] == "negative"
     policy.check(config)
+    return config
+
+
+def _without_edit(config: Config) -> Config:
+    """Check and complete the config of a task that edits nothing."""
+    if config["model"]["erased"]:
+        raise UserError(
+            f"task={config['task']['name']} erases nothing itself: give the edit of another run as model.edits=[FILE]"
+        )
+    config["model"] = {key: value for key, value in config["model"].items() if key not in ("judge", "erasure_methods")}
     return config
 
 

@@ -105,7 +105,7 @@ class _Dataset(Source):
 class Torchvision(_Dataset):
     """A data set of torchvision with one class an image, by its name: OxfordIIITPet, Caltech101.
 
-    path: where its files lie, or are loaded to where `download` is true. split: as the data set calls it, if it has one.
+    path: where its files lie, or where `download` puts them. split: as the data set calls it, if it has one.
     """
 
     def __init__(self, dataset: str, path: str, split: str | None = None, download: bool = False):

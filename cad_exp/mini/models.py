@@ -24,6 +24,7 @@ class Mini(Shipped):
 
     @classmethod
     def classes(cls) -> dict[str, list[str]]:
+        """Return what a drawing shows: its object, style, nudity and backdrop."""
         from cad_exp.mini.world import COLOURS, LABELS, STYLES
 
         return {"object": LABELS, "style": STYLES, "nudity": ["clothed", "naked"], "colour": COLOURS}

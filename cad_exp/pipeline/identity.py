@@ -13,7 +13,9 @@ from cad_exp.config.as_dict import as_dict
 from cad_exp.config.effective import changes_numbers, effective
 from cad_exp.config.expand import runs
 from cad_exp.config.names import check_name
+from cad_exp.config.schema.representations import TASKS
 from cad_exp.data.image_folder import images_digest
+from cad_exp.data.labelled import SOURCES
 from cad_exp.data.metric_registry import METRICS
 from cad_exp.data.prompts.sources import files as prompt_files
 from cad_exp.evaluation.judges import JUDGES, judge_class
@@ -34,10 +36,12 @@ def run_identity(config: dict[str, Any]) -> str:
     """
     parts: list[Any] = [
         effective(config),
-        code_version("cad_exp.pipeline.run", *chosen_modules(config)),
+        code_version(program(config), *chosen_modules(config)),
         versions(),
         model_content(config["model"]),
     ]
+    if config["task"]["name"] != "attribute":
+        return digest([*parts, images_content(config)])
     parts += [file_digest(file) for file in prompt_files(config)]
     for each in runs(config):
         given, path = each["noisy_latents"]["images"], each["edit"].get("path")
@@ -48,18 +52,39 @@ def run_identity(config: dict[str, Any]) -> str:
     return digest(parts)
 
 
-def run_hash(*, _root_: Any) -> str:
-    """Resolve the hash in the name of a run's folder: eight hex digits of settings, code and versions.
+def images_content(config: dict[str, Any]) -> Any:
+    """Return what the labelled images of a config are, as JSON-able content."""
+    own = {key: value for key, value in config["images"].items() if key not in ("number", "size")}
+    world = {"model": config["model"]["path"]} if own["name"] == "world" else {}
+    return SOURCES.make(own | world).identity()
 
-    Raises UserError, before there is such a folder, for a concept or granularity that cannot stand in its name.
+
+def program(config: dict[str, Any]) -> str:
+    """Return the module that does the work of the config's task."""
+    task = config.get("task")
+    return f"cad_exp.pipeline.run_{task['name'] if isinstance(task, dict) else 'attribute'}"
+
+
+def run_name(*, _root_: Any) -> str:
+    """OmegaConf resolver for the names of run folders: what is asked, and eight hex digits of settings, code, versions.
+
+    UserError, before there is such a folder, for the name of a concept or granularity that cannot stand in its name.
     """
     from omegaconf import OmegaConf
 
-    for key in ("concept.name", "granularity.name"):
-        check_name(OmegaConf.select(_root_, key, default="none"), key)
-    config = as_dict(_root_, resolve=False)
+    asks = OmegaConf.select(_root_, "task.name", default="attribute")
+    keys = ("concept.name", "granularity.name") if asks == "attribute" else ("task.name", "model.name")
+    names = [str(OmegaConf.select(_root_, key, default="none")) for key in keys]
+    for key, name in zip(keys, names, strict=True):
+        check_name(name, key)
+    return "-".join([*names, run_hash(_root_)])
+
+
+def run_hash(composed: Any) -> str:
+    """Return eight hex digits of the settings of a composed config, the code and the versions."""
+    config = as_dict(composed, resolve=False)
     config.pop("hydra", None)
-    return digest([effective(config), code_version("cad_exp.pipeline.run", *chosen_modules(config)), versions()])[:8]
+    return digest([effective(config), code_version(program(config), *chosen_modules(config)), versions()])[:8]
 
 
 def chosen_modules(config: dict[str, Any]) -> list[str]:
@@ -89,6 +114,6 @@ def sweep_name(asked: Sequence[str], swept: Sequence[str]) -> str:
     asked: all overrides, as written; swept: those that name several values. What changes no number renames nothing.
     """
     words = re.sub(r"[^\w.,-]+", "_", "-".join(item.partition("=")[2] for item in swept if changes_numbers(item)))
-    code = code_version("cad_exp.pipeline.run", *own_modules())
+    code = code_version(*(f"cad_exp.pipeline.run_{task}" for task in TASKS), *own_modules())
     parts = [[item for item in asked if changes_numbers(item)], code, versions()]
     return f"{words[:60].strip('-_,') or 'sweep'}-{digest(parts)[:8]}"

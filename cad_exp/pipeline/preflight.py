@@ -12,10 +12,12 @@ from cad_exp.data import image_folder
 from cad_exp.pipeline.cache.folder import CacheFolder
 from cad_exp.pipeline.stage import graph as nodes_of
 from cad_exp.pipeline.stages.model import Model
-from cad_exp.pipeline.tasks.attribute import Attribute, build
+from cad_exp.pipeline.tasks import attribute, probe
+
+Graph = attribute.Attribute | probe.Probe
 
 
-def check(config: dict[str, Any]) -> Attribute:
+def check(config: dict[str, Any]) -> Graph:
     """Return the graph as `graph_of` does; refuse also a folder that is no cache.
 
     What is absent or empty becomes one.
@@ -25,17 +27,18 @@ def check(config: dict[str, Any]) -> Attribute:
     return graph_of(config)
 
 
-def graph_of(config: dict[str, Any]) -> Attribute:
+def graph_of(config: dict[str, Any]) -> Graph:
     """Return the graph of a resolved config, of which every node has what it requires. Nothing is written.
 
     Raises:
         UserError: the first thing that cannot be had: the model, a file, a judge; or a question that makes no sense.
     """
     Model.of(config["model"]).requires()  # first, for nothing else matters without it
-    for each in runs(config):
+    asks = config["task"]["name"] == "attribute"
+    for each in runs(config) if asks else ():
         if each["noisy_latents"]["images"]:  # also where the objective has no use for them
             image_folder.check_and_tell(each["noisy_latents"]["images"], "noisy_latents.images")
-    graph = build(config)
+    graph: Graph = attribute.build(config) if asks else probe.build(config)
     for node in nodes_of(*graph.nodes()):
         if not isinstance(node, Model):
             node.requires()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cad_exp.config.effective import asked
-from cad_exp.evaluation import variants
+from cad_exp.evaluation import probing, variants
 from cad_exp.reporting import result_file
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.hashing import file_digest
@@ -29,7 +29,8 @@ from cad_exp.utils.io import inside, plain, write_json
 SCHEMA_VERSION = 2
 FILE = "results.json"
 STOPPED = "the run was stopped before it was made"  # of a picture, in `run.left_out`
-VARIANTS = (*variants.VARIANTS, "attribution")  # the last: facts of the scores, not of images
+# "attribution": facts of the scores, not of images; last, what probes read from
+VARIANTS = (*variants.VARIANTS, "attribution", *probing.SOURCES)
 FIELDS = ("name", "variant", "value", "low", "high", "n", "higher_is_better", "definition", "changes")
 PACKAGES = (
     "cad-exp",

@@ -120,6 +120,26 @@ def scores_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
     return table
 
 
+def probes_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
+    """Return a table with one row per label: what a probe reads from each source, over its interval."""
+    found = [metric for metric in metrics if metric["name"].count("@") == 1]
+    sources = dict.fromkeys(metric["variant"] for metric in found)
+    box = SIMPLE_HEAD if glyph("─", "-") == "─" else ASCII_HEAD
+    table = Table(title=escape(clean(title)) or None, title_justify="left", header_style="bold", box=box, padding=0)
+    table.show_edge = table.pad_edge = False
+    table.add_column("label")
+    for source in sources:
+        table.add_column(source.replace("principal components of pixels", "PCA of pixels"), justify="right")
+    table.add_column("gain", justify="right", style="bold")
+    for name in dict.fromkeys(metric["name"].partition("@")[2] for metric in found):
+        cells = {m["variant"]: m for m in found if m["name"] == f"accuracy@{name}"}
+        gain = next(metric for metric in found if metric["name"] == f"gain@{name}")
+        chance, size = gain["definition"]["classes"], gain["n"]
+        label = f"{escape(clean(name))}\n[dim]n = {size}, chance {1 / chance:.2f}[/]"
+        table.add_row(label, *(_stacked(cells.get(source)) for source in sources), _stacked(gain))
+    return table
+
+
 def _label(metric: dict[str, Any]) -> str:
     name, wanted = metric["name"], metric["higher_is_better"]
     arrow = "" if wanted is None else " " + (glyph("↑", "(higher)") if wanted else glyph("↓", "(lower)"))
@@ -175,9 +195,13 @@ def show_places(places: dict[str, Path | str]) -> None:
 def show_run(content: dict[str, Any], folder: Path) -> None:
     """Print the table of a finished run (what its results.json holds), where everything lies, and last the verdict."""
     run = content["run"]
-    show_metrics(content["metrics"], f"{run['concept']} · {run['granularity']} · {run['edit']}")
-    names = {"results": "results.json", "attribution map": "attribution.png", "before and after": "before_after.png"}
-    names |= {"edit": "edit.safetensors"}
+    if run.get("task") == "probe":
+        console().print(probes_table(content["metrics"], f"{run['model']} · {run['images']} · {run['probe']} probe"))
+        names = {"results": "results.json", "map": "probes.png", "all places": "probes.parquet"}
+    else:
+        show_metrics(content["metrics"], f"{run['concept']} · {run['granularity']} · {run['edit']}")
+        names = {"results": "results.json", "attribution map": "attribution.png"}
+        names |= {"before and after": "before_after.png", "edit": "edit.safetensors"}
     places = {what: folder / name for what, name in names.items() if (folder / name).exists()}
     show_places({"run folder": folder, **places})
     show_verdict(run.get("verdict") or {})

@@ -147,7 +147,7 @@ def extract(
         raise UserError(f"{len(prompts)} prompts for {len(images)} images: give one for all, or one for each")
     rows = [(n, t, draw) for n in range(len(images)) for t in noising.timesteps for draw in range(noising.draws)]
     texts = _texts(model, hookpoints, list(prompts), pooling)
-    condition, parts = model.encode(list(prompts)), {}
+    condition, parts = model.encode(list(prompts)), dict[str, list[Tensor]]()
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
         number = torch.tensor([n for n, _, _ in batch])
@@ -172,8 +172,12 @@ def _texts(
     model: DiffusionModel, hookpoints: Sequence[Hookpoint], prompts: list[str], pooling: str
 ) -> dict[str, Tensor]:
     """Activations of the text encoders' layers under the prompts, (prompts, ...), by name."""
-    wanted, seen = taps(hookpoints, text=True), {}
+    wanted, seen = taps(hookpoints, text=True), dict[Tap, Tensor]()
     if wanted:
-        with watched(Networks.of(model), wanted, lambda tap, x: seen.setdefault(tap, x.float())):
+
+        def see(tap: Tap, activation: Tensor) -> None:
+            seen.setdefault(tap, activation.float())
+
+        with watched(Networks.of(model), wanted, see):
             model.encode(prompts)
     return {tap.module: pool(tap.module, _positions(x), pooling).cpu() for tap, x in seen.items()}

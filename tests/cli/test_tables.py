@@ -567,7 +567,7 @@ def test_a_study_changes_no_hash():
     plain = {"concept": {"name": "church"}, "seed": 0}
     dressed = plain | {"study": STUDY}
     assert effective(dressed) == effective(plain)
-    assert run_hash(_root_=OmegaConf.create(dressed)) == run_hash(_root_=OmegaConf.create(plain))
+    assert run_hash(OmegaConf.create(dressed)) == run_hash(OmegaConf.create(plain))
     asked = ["experiment=fidelity", "concept=church", "estimator=first_order"]
     changed = plan([*asked, "study.title=other", "study.rows=[seed]"])
     assert changed.study.title == "other" and changed.study.rows == ("seed",)

@@ -67,7 +67,7 @@ def place(tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.setattr(gpu_lock, "own", gpu_lock.own)
     monkeypatch.setattr(sys, "argv", ["cad_exp"])
     monkeypatch.setattr(job.Sweep, "folder", None)
-    monkeypatch.setattr(identities, "run_hash", identities.run_hash)
+    monkeypatch.setattr(identities, "run_name", identities.run_name)
     pretend()
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")

@@ -12,6 +12,7 @@ from cad_exp.config.schema.edit import AnyEdit
 from cad_exp.config.schema.evaluation import AnyJudge, Evaluation
 from cad_exp.config.schema.model import AnyConcept, Model
 from cad_exp.config.schema.prompts import AnyPrompts, AnyRetentionPrompts
+from cad_exp.config.schema.representations import Activations, AnyImages, Probe, Task
 from cad_exp.config.schema.types import Batch, Bool, Choice, Device, Seed, Several, Str, Text, Whole
 
 
@@ -53,6 +54,7 @@ class RunConfig(Group):
     """Everything that a run is told."""
 
     seed: Seed = Field(description="The seed of everything that has none of its own.")
+    task: Task = Field(description="What the run asks.")
     model: Model = Field(description="The text-to-image model to look into.")
     concept: AnyConcept = Field(description="What to find in it.")
     granularity: AnyGranularity = Field(description="The kind of component that gets a score.")
@@ -66,5 +68,8 @@ class RunConfig(Group):
     )
     evaluation: Evaluation = Field(description="What to measure afterwards.")
     judge: AnyJudge = Field(description="Who says what the images show.")
+    images: AnyImages = Field(description="The labelled images that probes learn from.")
+    activations: Activations = Field(description="Where and when the network is looked at.")
+    probe: Probe = Field(description="The classifier that reads activations.")
     tracking: Tracking = Field(description="Where the results are mirrored.")
     runtime: Runtime = Field(description="Device, precision, threads.")

@@ -25,7 +25,7 @@ FILE = "activations.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
-class Activations(Stage):
+class Activations(Stage["dict[str, torch.Tensor]"]):
     """Activations (images, timesteps, draws, ...) fp32 by hookpoint.
 
     hookpoints: kinds, names or patterns. timesteps: of the model. draws: of the noise, for each image and timestep.

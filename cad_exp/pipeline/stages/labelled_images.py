@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledImages(Stage):
+class LabelledImages(Stage[Labelled]):
     """The images `first` to `first + count - 1` of a source, `size` pixels wide and high.
 
     A source that has an end is shuffled first (always alike), for folders and data sets are sorted by class.
@@ -77,4 +77,4 @@ class LabelledImages(Stage):
         """Read the images without a copy, and their labels."""
         content = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
         labels = {name: np.array(each, np.int64) for name, each in content["labels"].items()}
-        return Labelled(np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False), labels, content["captions"])
+        return Labelled(np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False), labels, content["captions"])

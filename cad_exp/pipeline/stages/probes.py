@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cad_exp.evaluation.probing import COMPONENTS, LATENT, NETWORK, PIXELS, UNTRAINED
 from cad_exp.pipeline.stage import Stage, Tick
 from cad_exp.pipeline.stages.activations import Activations
 from cad_exp.pipeline.stages.labelled_images import LabelledImages
@@ -19,14 +20,11 @@ if TYPE_CHECKING:
     from cad_exp.pipeline.runtime import Runtime
 
 FILE = "probes.parquet"
-COMPONENTS = 64  # of the pixels' principal components
-# where features come from; the first three are what the network must beat
-RIVALS = ("noisy latent", "random weights", "pixels", "principal components of pixels")
-TRAINED = "network"
+KEPT = 64  # of the pixels' principal components
 
 
 @dataclass(frozen=True, eq=False)
-class ProbeMap(Stage):
+class ProbeMap(Stage["pd.DataFrame"]):
     """Balanced accuracy of a probe for every label, hookpoint and timestep, and of its rivals on the same test images.
 
     trained, untrained: activations of the same images in parts; of the network, and of one with random weights (empty:
@@ -60,7 +58,7 @@ class ProbeMap(Stage):
 class Row:
     """One row of the table.
 
-    label: what is read. source: `network` or one of RIVALS. hookpoint, t: where and when; "" and -1 for pixels.
+    label: what is read. source: one of probing.SOURCES. hookpoint, t: where and when; "" and -1 for pixels.
     accuracy, low, high: balanced, on test images. gain, gain_low, gain_high: over the noisy latent at the same t.
     validation: the accuracy by which sites are chosen. strength: of the ridge penalty. n: test images.
     """
@@ -112,19 +110,19 @@ class _Map:
         from cad_exp.representations.probes import maps
 
         trained = self._joined(self.stage.trained)
-        asked = [(RIVALS[0], NOISY_LATENT, trained)]
-        asked += [(TRAINED, name, trained) for name in trained if name != NOISY_LATENT]
+        asked = [(LATENT, NOISY_LATENT, trained)]
+        asked += [(NETWORK, name, trained) for name in trained if name != NOISY_LATENT]
         if self.stage.untrained:
             other = self._joined(self.stage.untrained)
-            asked += [(RIVALS[1], name, other) for name in other if name != NOISY_LATENT]
+            asked += [(UNTRAINED, name, other) for name in other if name != NOISY_LATENT]
         total = len(asked) + 2
         for done, (source, name, found) in enumerate(asked):
             for number, t in enumerate(self.timesteps):
                 yield source, name, t, found[name][:, number]
             tick(done + 1, total)
         flat = maps.pixels(self.pixels)
-        yield RIVALS[2], "", -1, flat
-        yield RIVALS[3], "", -1, maps.principal(flat, self.split.train, COMPONENTS)
+        yield PIXELS, "", -1, flat
+        yield COMPONENTS, "", -1, maps.principal(flat, self.split.train, KEPT)
         tick(total, total)
 
     def _joined(self, parts: tuple[Activations, ...]) -> dict[str, np.ndarray]:
@@ -141,13 +139,26 @@ class _Map:
 
         for read in readings(features, self.labels, self.split, self.names, self.stage.balanced):
             estimate = shares(read.right, read.classes)
-            if source == RIVALS[0]:
+            if source == LATENT:
                 self.latents[read.label, t] = estimate
             rival = self.latents.get((read.label, t))
-            accuracy = [float("nan") if x is None else x for x in estimated(estimate)]
-            gain: list[Any] = [float("nan")] * 3
-            if rival is not None and source != RIVALS[0]:
-                gain = [float("nan") if x is None else x for x in estimate.change(rival)]
-            number = read.number_of_classes
-            fitted = (read.probe.validation, read.probe.strength, len(read.right))
-            yield Row(read.label, source, hookpoint, order, t, number, 1 / number, *accuracy, *gain, *fitted)
+            gain = (None,) * 3 if rival is None or source == LATENT else estimate.change(rival)
+            yield Row(
+                label=read.label,
+                source=source,
+                hookpoint=hookpoint,
+                order=order,
+                t=t,
+                classes=read.number_of_classes,
+                chance=1 / read.number_of_classes,
+                **_named("", ("accuracy", "low", "high"), estimated(estimate)),
+                **_named("gain", ("", "_low", "_high"), gain),
+                validation=read.probe.validation,
+                strength=read.probe.strength,
+                n=len(read.right),
+            )
+
+
+def _named(head: str, names: tuple[str, str, str], found: tuple[float | None, ...]) -> dict[str, Any]:
+    """Values under their names, NaN in the place of nothing."""
+    return {head + name: float("nan") if value is None else value for name, value in zip(names, found, strict=True)}

@@ -25,7 +25,7 @@ class Probe:
     model: Model
     probes: ProbeMap
 
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[Node[Any]]:
         """Return the graph's ends: all else is what they depend on."""
         return [self.model, self.probes]
 

@@ -65,7 +65,7 @@ def takeaway(table: pd.DataFrame) -> str:
         if sure.empty:
             told.append(f"{label}: no layer surely adds anything")
             continue
-        best = sure.loc[sure["gain"].idxmax()]
+        best = sure.iloc[int(sure["gain"].to_numpy().argmax())]
         told.append(f"{label}: {best['gain']:+.2f} at t = {int(best['t'])} in {_name(best['hookpoint'])}")
     return "Most added to the input. " + "; ".join(told[:2]) + (";\n" + "; ".join(told[2:]) if told[2:] else "") + "."
 

@@ -48,7 +48,8 @@ class Linear:
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Return the class (N,) int of each row."""
-        return self.values(features).argmax(1)
+        said: np.ndarray = self.values(features).argmax(1)
+        return said
 
 
 def fit(

@@ -35,7 +35,8 @@ def readings(
 ) -> Iterator[Reading]:
     """Yield a linear probe's reading of every label from features (N, F).
 
-    Images without a class are left out, and so are classes that the training, validation or test rows lack.
+    Images without a class are left out, and so are classes that the training, validation or test rows lack; a label
+    of which less than two classes are left is not read.
 
     Args:
         features: (N, F).
@@ -46,6 +47,8 @@ def readings(
     """
     for label, classes in labels.items():
         own, kept = usable(classes, split)
+        if len(kept) < 2:
+            continue
         renumbered = np.full(int(classes.max(initial=0)) + 2, -1)
         renumbered[kept] = np.arange(len(kept))
         y = renumbered[classes]
@@ -65,10 +68,10 @@ def pixels(images: np.ndarray) -> np.ndarray:
     """Return images (N, H, W, 3) as vectors of PIXELS x PIXELS mean colours, (N, 3 PIXELS^2) float in 0..1."""
     side = images.shape[1] // PIXELS
     if side < 1:
-        return images.reshape(len(images), -1) / 255.0
+        return np.asarray(images.reshape(len(images), -1) / 255.0)
     cut = images[:, : side * PIXELS, : side * PIXELS].astype(np.float64)
     blocks = cut.reshape(len(images), PIXELS, side, PIXELS, side, 3).mean((2, 4))
-    return blocks.reshape(len(images), -1) / 255.0
+    return np.asarray(blocks.reshape(len(images), -1) / 255.0)
 
 
 def principal(features: np.ndarray, rows: np.ndarray, components: int) -> np.ndarray:
