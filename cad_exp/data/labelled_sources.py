@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 from cad_exp.data import image_folder
 from cad_exp.data.labelled import UNKNOWN, Labelled, Source
 from cad_exp.models.sources import MODELS
-from cad_exp.utils.errors import UserError
+from cad_exp.utils.errors import UserError, choose
 from cad_exp.utils.paths import resolve
 
 
@@ -117,12 +118,12 @@ class Torchvision(_Dataset):
 
         known = [name for name in datasets.__all__ if name[0].isupper()]
         if self.dataset not in known:
-            from cad_exp.utils.errors import choose
-
             choose(self.dataset, known, "torchvision data set in images.dataset")
-        asked = {} if self.split is None else {"split": self.split}
+        cls = getattr(datasets, self.dataset)
+        asked: dict[str, Any] = {} if self.split is None else {"split": self.split}
+        asked |= {"download": self.download} if "download" in signature(cls).parameters else {}
         try:
-            return getattr(datasets, self.dataset)(resolve(self.path), download=self.download, **asked)
+            return cls(resolve(self.path), **asked)
         except (RuntimeError, OSError, TypeError, ValueError) as error:
             said = " ".join(str(error).split())[:200]
             raise UserError(

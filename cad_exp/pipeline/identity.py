@@ -24,6 +24,7 @@ from cad_exp.interventions.methods import METHODS
 from cad_exp.models.content import model_content
 from cad_exp.models.families import FAMILIES
 from cad_exp.pipeline.keys import code_version
+from cad_exp.utils.errors import UserError
 from cad_exp.utils.hashing import digest, file_digest, versions
 from cad_exp.utils.paths import find_file
 from cad_exp.utils.registry import chosen
@@ -74,7 +75,11 @@ def run_name(*, _root_: Any) -> str:
 
     asks = OmegaConf.select(_root_, "task.name", default="attribute")
     keys = ("concept.name", "granularity.name") if asks == "attribute" else ("task.name", "model.name")
-    names = [str(OmegaConf.select(_root_, key, default="none")) for key in keys]
+    found = {key: OmegaConf.select(_root_, key) for key in keys}
+    if lacking := [key for key, name in found.items() if name is None]:
+        group, _, name = lacking[0].partition(".")
+        raise UserError(f"{lacking[0]} is missing: add '{name}: ...' to its file in {group}/, or choose another option")
+    names = [str(name) for name in found.values()]
     for key, name in zip(keys, names, strict=True):
         check_name(name, key)
     return "-".join([*names, run_hash(_root_)])

@@ -90,7 +90,7 @@ def choose_hookpoints(model: DiffusionModel, asked: Iterable[str]) -> list[Hookp
 
 def _kind(name: str, module: nn.Module, staged: bool) -> str | None:
     top, _, rest = name.partition(".")
-    if name in ("conv_in", "pos_embed", "x_embedder"):
+    if name in ("conv_in", "x_embedder") or type(module).__name__ == "PatchEmbed":
         return "embedding"
     if staged and (name == "mid_block" or (top in ("down_blocks", "up_blocks") and rest.isdigit())):
         return "stage"

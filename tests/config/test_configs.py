@@ -16,6 +16,9 @@ MANDATORY = {
     "custom": ["concept.prompt=a red ball"],
     "local": ["model.path=somewhere"],
     "checkpoint": ["edit.path=somewhere"],
+    "folder": ["images.path=somewhere"],
+    "torchvision": ["images.path=somewhere", "images.dataset=DTD"],
+    "hub": ["images.dataset=owner/name"],
 }
 FIELDS = {
     "model": {"name", "path", "revision", "steps", "guidance", "resolution", "weights", "edits", "erased"},
@@ -32,6 +35,10 @@ FIELDS = {
     "tracking": {"mode", "project"},
     "runtime": {"device", "precision", "batch_size", "threads", "cache", "score", "checkpointing", "offload"},
     "experiment": set(),
+    "task": {"name"},
+    "images": {"name", "number", "size"},
+    "activations": {"hookpoints", "timesteps", "draws", "prompt", "seed"},
+    "probe": {"name", "untrained", "balanced", "seed"},
 }
 
 

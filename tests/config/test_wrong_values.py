@@ -56,6 +56,10 @@ COMMANDS = {
     "shapley": ["estimator=shapley", "granularity=head"],
     "wanda": ["estimator=wanda"],
     "random": ["estimator=random"],
+    "probe": ["task=probe"],
+    "folder": ["images=folder", "images.path=x"],
+    "torchvision": ["images=torchvision", "images.path=x", "images.dataset=DTD"],
+    "hub": ["images=hub", "images.dataset=a/b"],
 }
 
 
@@ -109,13 +113,15 @@ ACCEPTED = {
         model.name model.path concept.name concept.kind concept.prompt concept.base_prompt concept.bare.prompt
         concept.bare.base_prompt concept.noun concept.artist objective.base_prompt edit.prompt edit.guide prompts.kind
         objective.name estimator.name edit.name concept.estimator concept.objective.weight concept.objective.neuron
-        concept.objective.head concept.objective.layer""",  # names may be those of a user's own class
+        concept.objective.head concept.objective.layer images.name images.path images.dataset images.image
+        images.label activations.prompt""",  # names may be those of a user's own class
     "text null": """
         model.revision model.weights concept.label noisy_latents.images judge.nudenet.weights judge.resnet.weights
         judge.clip.weights judge.inception.weights judge.inception.reference judge.lpips.weights tracking.project
         tracking.entity tracking.group tracking.job_type tracking.name tracking.notes runtime.cache prompts.path
-        prompts.file prompts.hub prompts.revision prompts.encoding""",
-    "text fraction whole list negative zero huge": "concept.evaluation_prompts objective.retain",
+        prompts.file prompts.hub prompts.revision prompts.encoding images.split""",
+    "text fraction whole list negative zero huge": """
+        concept.evaluation_prompts objective.retain activations.hookpoints""",
     "text fraction whole null list negative zero huge": """
         model.edits evaluation.fidelity.sanity tracking.tags edit.preserve prompts.labels prompts.without
         prompts.objects prompts.artists prompts.subjects prompts.persons""",
@@ -133,16 +139,18 @@ ACCEPTED = {
     "null dict": "prompts.where",
     "bool": """
         noisy_latents.independent estimator.midpoint estimator.first_order evaluation.fidelity.held_out
-        evaluation.fidelity.stability runtime.checkpointing edit.bare_prompt prompts.public_code""",
+        evaluation.fidelity.stability runtime.checkpointing edit.bare_prompt prompts.public_code
+        images.download probe.untrained probe.balanced""",
     "whole": """
         model.steps model.erasure_methods.esd.steps noisy_latents.samples noisy_latents.steps noisy_latents.batch_size
         estimator.patterns estimator.passes estimator.steps evaluation.samples evaluation.retention_samples
         evaluation.reference_samples evaluation.batch_size evaluation.fidelity.noisy_latents
         evaluation.fidelity.images.samples runtime.batch_size edit.steps edit.batch_size edit.sampling_steps
-        edit.checkpoint_every edit.epochs prompts.per_prompt""",
+        edit.checkpoint_every edit.epochs prompts.per_prompt activations.draws""",
     "whole null": """
         edit.count evaluation.timesteps evaluation.fidelity.growth runtime.threads prompts.per_label prompts.limit""",
     "whole zero": """
+        images.seed activations.timesteps activations.seed probe.seed
         seed noisy_latents.seed estimator.seed evaluation.seed edit.seed evaluation.fidelity.number
         evaluation.fidelity.repeats evaluation.fidelity.draws evaluation.fidelity.images.number
         evaluation.fidelity.images.repeats evaluation.fidelity.images.draws""",
@@ -205,7 +213,7 @@ GROUPS = {
     "prompts",
     "retention_prompts",
 }
-GROUPS |= {"evaluation", "judge", "tracking", "runtime"}
+GROUPS |= {"evaluation", "judge", "tracking", "runtime", "task", "images", "activations", "probe"}
 GROUPS |= {f"judge.{part}" for part in ("nudenet", "resnet", "clip", "inception", "lpips")}
 
 

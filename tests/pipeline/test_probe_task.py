@@ -1,0 +1,83 @@
+"""task=probe: from the command line to results.json, table and picture, on the embedded model."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cad_exp.evaluation.probing import LATENT, NETWORK, PIXELS, SOURCES, UNTRAINED
+from cad_exp.pipeline.run import run
+from cad_exp.utils.errors import UserError
+from tests import warm
+from tests.config.test_configs import composed
+
+SMALL = ["task=probe", "images.number=120", "activations.timesteps=[1,500]", "tracking=disabled", "runtime.device=cpu"]
+SMALL += ["activations.hookpoints=[noisy_latent,embedding,up_blocks.0.attentions.1]"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, stage_cache) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("probe")
+    return folder, run(composed(*SMALL, f"runtime.cache={stage_cache}"), folder)
+
+
+def test_a_run_leaves_table_picture_and_results(made):
+    folder, results = made
+    table = pd.read_parquet(folder / "probes.parquet")
+    assert set(table["source"]) == set(SOURCES) and set(table["label"]) >= {"object", "style", "colour"}
+    assert (folder / "probes.png").stat().st_size > 20_000
+    assert results["run"]["complete"] and results["run"]["left_out"] == {}
+    names = {(metric["name"], metric["variant"]) for metric in results["metrics"]}
+    assert {("accuracy@object", source) for source in SOURCES} <= names
+    assert {("gain@object", NETWORK), ("gain@object@500", NETWORK), ("accuracy@style@1", LATENT)} <= names
+    for metric in results["metrics"]:
+        assert metric["low"] <= metric["value"] <= metric["high"] and metric["n"] > 0
+    assert json.loads((folder / "results.json").read_text())["metrics"] == results["metrics"]
+
+
+def test_what_it_finds_is_true_of_the_embedded_model(made):
+    """A trained layer names objects under noise better than its input and than random weights; all beat chance."""
+    table = pd.read_parquet(made[0] / "probes.parquet")
+    noisy = table[(table["label"] == "object") & (table["t"] == 500)].set_index(["source", "hookpoint"])["accuracy"]
+    best = noisy[NETWORK, "up_blocks.0.attentions.1"]
+    assert best > noisy[LATENT, "noisy_latent"] > 1 / 12 and best > noisy[UNTRAINED, "up_blocks.0.attentions.1"]
+    assert best > noisy[NETWORK, "conv_in"]
+    assert table[table["source"] == PIXELS]["t"].eq(-1).all()
+
+
+def test_the_same_command_gives_the_same_numbers(made, tmp_path: Path):
+    """Without any cache, in other batches: every number again."""
+    again = run(composed(*SMALL, "runtime.cache=null"), tmp_path / "again")
+    assert again["metrics"] == made[1]["metrics"]
+
+
+def test_the_command_line(tmp_path: Path, stage_cache):
+    asked = [*SMALL, f"runtime.cache={stage_cache}"]
+    first = warm.run(asked, libraries="torch", cwd=tmp_path, timeout=300)
+    assert first.returncode == 0, first.stderr
+    assert "mini · world · linear probe" in first.stdout and "Read best at t = " in first.stdout
+    [folder] = (tmp_path / "outputs").glob("probe-mini-*")
+    assert (folder / "results.json").is_file()
+    second = warm.run(asked, libraries="torch", cwd=tmp_path, timeout=300)
+    assert second.returncode == 0 and "finished before" in second.stdout
+    assert "mini · world · linear probe" in second.stdout
+
+
+def test_settings_of_other_tasks_rename_no_folder(tmp_path: Path, stage_cache):
+    """The concept is none of a probe's business, and probes are none of an attribution's."""
+    from cad_exp.config.resolve import resolve
+
+    probe = [resolve(composed("task=probe", *more)) for more in ([], ["concept=church"])]
+    assert probe[0] == probe[1] and "concept" not in probe[0] and "edit" not in probe[0]
+    plain = [resolve(composed(*more)) for more in ([], ["images.number=50"])]
+    assert plain[0] == plain[1] and "images" not in plain[0]
+
+
+def test_what_cannot_be_asked_is_said_first(tmp_path: Path):
+    with pytest.raises(
+        UserError, match="task=probe erases nothing itself: give the edit of another run as model.edits"
+    ):
+        run(composed("task=probe", "model.erased=['edit=uce']"), tmp_path / "run")
+    with pytest.raises(UserError, match="images=world needs a model that describes its own world"):
+        run(composed("task=probe", "model=local", f"model.path={tmp_path}"), tmp_path / "run")
