@@ -17,6 +17,7 @@ IMAGES = ["evaluation.samples=2", "evaluation.retention_samples=1"]
 IMAGES += ["evaluation.reference_samples=2", "evaluation.fid_bootstrap=40"]
 # Four prompts in place of the world's sixteen; test_experiment.py runs all of them.
 OTHERS = ["retention_prompts=templates", "retention_prompts.limit=4", "retention_prompts.per_prompt=1"]
+PROBE = ["images.number=80", "activations.hookpoints=[noisy_latent,embedding]"]
 FIDELITY = [f"evaluation.fidelity.{item}" for item in ("noisy_latents=4", "bootstrap=40")]
 SEEN = [f"evaluation.fidelity.images.{item}" for item in ("samples=1", "number=3", "repeats=1", "draws=1")]
 # first_order and erase have no such settings; one image of a rate of 1 does not vary
@@ -27,6 +28,8 @@ SEEN += ["evaluation.fidelity.images.fractions=[0.5,1.0]"]
 def small(name: str) -> list[str]:
     """What makes the experiment's jobs fast and leaves its metrics their names."""
     config = composed(f"experiment={name}")
+    if config["task"]["name"] == "probe":
+        return PROBE
     settings = config["evaluation"]
     asked = SMALL + (IMAGES if settings["metrics"] else [])
     asked += ["prompts.per_prompt=1"] if config["prompts"]["name"] == "templates" else []
@@ -44,9 +47,9 @@ def small(name: str) -> list[str]:
 def test_every_experiment_runs_to_its_table(name: str, tmp_path: Path, stage_cache: Path, capsys):
     asked = [f"experiment={name}", *small(name)]
     job = plan(asked, most=1).jobs[0]
-    if "patterns" in job.config["estimator"]:
+    if "patterns" in job.config.get("estimator", {}):
         asked.append("estimator.patterns=4")
-    if job.config["concept"]["kind"] == "style" and OTHERS[0] in asked:
+    if job.config.get("concept", {}).get("kind") == "style" and OTHERS[0] in asked:
         asked += [f"retention_prompts.{item}" for item in ("groups=[artists]", "per_label=1", "limit=5")]
     done = run(composed(*asked, *job.overrides, f"runtime.cache={stage_cache}"), tmp_path / "runs" / "one")
     assert done["run"]["complete"]
