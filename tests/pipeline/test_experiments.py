@@ -21,7 +21,8 @@ PROBE = ["images.number=80", "activations.hookpoints=[noisy_latent,embedding]"]
 FIDELITY = [f"evaluation.fidelity.{item}" for item in ("noisy_latents=4", "bootstrap=40")]
 SEEN = [f"evaluation.fidelity.images.{item}" for item in ("samples=1", "number=3", "repeats=1", "draws=1")]
 # first_order and erase have no such settings; one image of a rate of 1 does not vary
-KNOWN = {"passes", "text positions", "J and rate, 20 %"}
+# the first prompt is the empty one
+KNOWN = {"prompt", "passes", "text positions", "J and rate, 20 %"}
 SEEN += ["evaluation.fidelity.images.fractions=[0.5,1.0]"]
 
 

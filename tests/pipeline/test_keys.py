@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cad_exp.config.resolve import resolve
 from cad_exp.pipeline import keys
 from cad_exp.pipeline.keys import code_files, code_version, excluded
 from cad_exp.pipeline.run import run
@@ -20,6 +21,7 @@ from cad_exp.pipeline.stages.images import GivenImages
 from cad_exp.pipeline.stages.judge import Judge
 from cad_exp.pipeline.stages.model import Model, _kept
 from cad_exp.pipeline.stages.replacement import GivenFile
+from cad_exp.pipeline.tasks import probe
 from tests.config.test_configs import composed
 from tests.data.test_image_folder import save
 from tests.graphs import graph_of
@@ -123,6 +125,8 @@ def watched(watch, tiny_folder, tmp_path_factory) -> Watch:
     fidelity = [*asked, *FIDELITY, *few, "evaluation.metrics=[]"]
     fidelity += ["runtime.cache=null"]
     run(composed(*fidelity, "evaluation.fidelity.stability=false"), folder / "fidelity")
+    probed = ["task=probe", "images.number=60", "activations.timesteps=[1]"]
+    go(folder / "probes", *probed, "activations.hookpoints=[noisy_latent,embedding]")
     return watch
 
 
@@ -144,7 +148,7 @@ def uncounted(watch: Watch) -> dict[str, set[str]]:
 def test_every_module_that_makes_a_stage_counts_in_its_key(watched):
     made = {stage.folder for stage, _ in watched.made}
     assert made >= {"walks", "noisy_latents", "attribution", "replacements", "images", "judgements", "fidelity"}
-    assert made >= {"timesteps", "ablations"}
+    assert made >= {"timesteps", "ablations", "labelled_images", "activations", "probes"}
     assert not uncounted(watched)
 
 
@@ -200,6 +204,7 @@ def lab(tmp_path_factory) -> tuple[Runtime, list[Node]]:
         graph_of(folder / "cache", *noised)[1],
         graph_of(folder / "cache", *noised, f"noisy_latents.images={folder / 'images'}")[1],
         graph_of(folder / "cache", "concept=church", "edit=uce", "evaluation=none", "model.erased=['edit=uce']")[1],
+        probe.build(resolve(composed("task=probe"))),
     ]
     return runtime, graph(*(node for each in (whole, *more) for node in each.nodes()))
 
@@ -223,7 +228,8 @@ def other(value):
     if isinstance(value, (Judge, GivenImages, GivenFile)):
         return None  # known by their content
     if isinstance(value, Chosen):
-        return Chosen(value.settings | {"another": 1}, value.modules)
+        key = "seed" if "seed" in value.settings else "another"
+        return Chosen(value.settings | {key: value.settings.get(key, 0) + 1}, value.modules)
     if isinstance(value, Node):
         name = next(each.name for each in counting(value))
         return dataclasses.replace(value, **{name: other(getattr(value, name))})

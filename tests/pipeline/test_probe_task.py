@@ -74,10 +74,10 @@ def test_settings_of_other_tasks_rename_no_folder(tmp_path: Path, stage_cache):
     assert plain[0] == plain[1] and "images" not in plain[0]
 
 
-def test_what_cannot_be_asked_is_said_first(tmp_path: Path):
+def test_what_cannot_be_asked_is_said_first(tmp_path: Path, tiny_folder):
     with pytest.raises(
         UserError, match="task=probe erases nothing itself: give the edit of another run as model.edits"
     ):
         run(composed("task=probe", "model.erased=['edit=uce']"), tmp_path / "run")
     with pytest.raises(UserError, match="images=world needs a model that describes its own world"):
-        run(composed("task=probe", "model=local", f"model.path={tmp_path}"), tmp_path / "run")
+        run(composed("task=probe", "model=local", f"model.path={tiny_folder}"), tmp_path / "run")
