@@ -22,7 +22,14 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 LIGHT = ("cad_exp.cli.job", "cad_exp.cli.run", "cad_exp.cli.tables", "cad_exp.pipeline.identity", "hydra.main")
-TORCH = ("cad_exp.pipeline.run", "cad_exp.evaluation.judges", "diffusers", "matplotlib.pyplot", "scipy.stats")
+TORCH = (
+    "cad_exp.pipeline.run",
+    "cad_exp.pipeline.run_attribute",
+    "cad_exp.evaluation.judges",
+    "diffusers",
+    "matplotlib.pyplot",
+    "scipy.stats",
+)
 # What a run imports when it first needs it.
 TORCH += (
     "cad_exp.mini.judge",
@@ -160,7 +167,7 @@ def serve(libraries: str, address: str) -> None:
     hasten()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         hydra.compose("config")
-    code_version("cad_exp.pipeline.run", *own_modules())  # a run hashes the code of the package
+    code_version("cad_exp.pipeline.run_attribute", *own_modules())  # a run hashes the code of the package
     gc.collect()
     gc.freeze()  # a fork that looks through what was imported would copy every page of it
     listening = socket.socket(socket.AF_UNIX)

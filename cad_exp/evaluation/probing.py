@@ -14,10 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cad_exp.evaluation.intervals.labels import Shares
-
-NETWORK, LATENT, UNTRAINED = "network", "noisy latent", "random weights"
-PIXELS, COMPONENTS = "pixels", "principal components of pixels"
-SOURCES = (NETWORK, LATENT, UNTRAINED, PIXELS, COMPONENTS)  # where features come from
+from cad_exp.evaluation.variants import LATENT, NETWORK, SOURCES
 
 
 def shares(right: np.ndarray, classes: np.ndarray) -> Shares:

@@ -1,3 +1,8 @@
 """What images are made of: the model as it is, the edited one, and one with a random edit as large."""
 
 VARIANTS = ("unedited", "edited", "random")
+
+# What probes read from: the network's layers, and what these must beat.
+NETWORK, LATENT, UNTRAINED = "network", "noisy latent", "random weights"
+PIXELS, COMPONENTS = "pixels", "principal components of pixels"
+SOURCES = (NETWORK, LATENT, UNTRAINED, PIXELS, COMPONENTS)

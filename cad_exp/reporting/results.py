@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cad_exp.config.effective import asked
-from cad_exp.evaluation import probing, variants
+from cad_exp.evaluation import variants
 from cad_exp.reporting import result_file
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.hashing import file_digest
@@ -30,7 +30,7 @@ SCHEMA_VERSION = 2
 FILE = "results.json"
 STOPPED = "the run was stopped before it was made"  # of a picture, in `run.left_out`
 # "attribution": facts of the scores, not of images; last, what probes read from
-VARIANTS = (*variants.VARIANTS, "attribution", *probing.SOURCES)
+VARIANTS = (*variants.VARIANTS, "attribution", *variants.SOURCES)
 FIELDS = ("name", "variant", "value", "low", "high", "n", "higher_is_better", "definition", "changes")
 PACKAGES = (
     "cad-exp",

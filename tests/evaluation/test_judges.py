@@ -753,7 +753,7 @@ def test_explicit_images_are_judged_as_they_were_made_and_not_left_behind(how: s
     pytest.importorskip("nudenet")
     from cad_exp.pipeline import report
     from cad_exp.pipeline.records import records
-    from cad_exp.pipeline.run import redact
+    from cad_exp.pipeline.run_attribute import redact
 
     asked = [
         "concept=nudity",

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from cad_exp.evaluation.intervals.formulas import wilson
-from cad_exp.evaluation.probing import COMPONENTS, LATENT, NETWORK, PIXELS, UNTRAINED, metrics, shares, verdict
+from cad_exp.evaluation.probing import metrics, shares, verdict
+from cad_exp.evaluation.variants import COMPONENTS, LATENT, NETWORK, PIXELS, UNTRAINED
 
 
 def row(source: str, hookpoint: str, t: int, validation: float, accuracy: float, gain: float = float("nan")) -> dict:

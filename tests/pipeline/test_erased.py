@@ -147,7 +147,7 @@ def test_a_run_that_was_stopped_erases_no_second_time(tmp_path: Path, monkeypatc
     config = composed(*FAST, *SMALL, "edit=amplify", "evaluation=none", erased(*CAD), f"runtime.cache={tmp_path / 'c'}")
     whole = run({**config, "runtime": {**config["runtime"], "cache": None}}, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr("cad_exp.pipeline.run.make_edits", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("cad_exp.pipeline.run_attribute.make_edits", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(config, tmp_path / "again")
     made: list[str] = []

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cad_exp.evaluation.probing import LATENT, NETWORK, PIXELS, SOURCES, UNTRAINED
+from cad_exp.evaluation.variants import LATENT, NETWORK, PIXELS, SOURCES, UNTRAINED
 from cad_exp.pipeline.run import run
 from cad_exp.utils.errors import UserError
 from tests import warm

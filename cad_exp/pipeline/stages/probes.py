@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cad_exp.evaluation.probing import COMPONENTS, LATENT, NETWORK, PIXELS, UNTRAINED
+from cad_exp.evaluation.variants import COMPONENTS, LATENT, NETWORK, PIXELS, UNTRAINED
 from cad_exp.pipeline.stage import Stage, Tick
 from cad_exp.pipeline.stages.activations import Activations
 from cad_exp.pipeline.stages.labelled_images import LabelledImages
@@ -58,7 +58,7 @@ class ProbeMap(Stage["pd.DataFrame"]):
 class Row:
     """One row of the table.
 
-    label: what is read. source: one of probing.SOURCES. hookpoint, t: where and when; "" and -1 for pixels.
+    label: what is read. source: one of variants.SOURCES. hookpoint, t: where and when; "" and -1 for pixels.
     accuracy, low, high: balanced, on test images. gain, gain_low, gain_high: over the noisy latent at the same t.
     validation: the accuracy by which sites are chosen. strength: of the ridge penalty. n: test images.
     """

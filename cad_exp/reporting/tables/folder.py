@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from cad_exp.reporting.results import VARIANTS
+from cad_exp.evaluation.variants import SOURCES
 from cad_exp.reporting.summary import drawn_instead, number
 from cad_exp.reporting.tables.collect import Run, changes, read_all
 from cad_exp.reporting.tables.plan import lookup
@@ -86,8 +86,11 @@ def _cell(rows: pd.DataFrame) -> str:
     sizes = rows["n"][rows["value"].notna()].dropna()
     n = f", n {'/'.join(dict.fromkeys(f'{size:.0f}' for size in sizes))}" if len(sizes) else ""
     unedited, edited, random, attribution = (
-        number(rows["value"].get(variant)) + "*" * int(pd.notna(rows["warning"].get(variant))) for variant in VARIANTS
+        number(rows["value"].get(variant)) + "*" * int(pd.notna(rows["warning"].get(variant)))
+        for variant in ("unedited", "edited", "random", "attribution")
     )
+    if read := [f"{number(rows['value'][source])} ({source})" for source in SOURCES if source in rows.index]:
+        return ", ".join(read) + n
     if "attribution" in rows.index:
         return attribution + n
     change = rows.loc["edited"].to_dict() if "edited" in rows.index else {}
