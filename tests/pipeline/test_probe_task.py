@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from cad_exp.cli.tables import main as tables
 from cad_exp.evaluation.variants import LATENT, NETWORK, PIXELS, SOURCES, UNTRAINED
 from cad_exp.pipeline.run import run
 from cad_exp.utils.errors import UserError
@@ -34,6 +35,13 @@ def test_a_run_leaves_table_picture_and_results(made):
     for metric in results["metrics"]:
         assert metric["low"] <= metric["value"] <= metric["high"] and metric["n"] > 0
     assert json.loads((folder / "results.json").read_text())["metrics"] == results["metrics"]
+
+
+def test_a_table_of_the_folder_names_every_source(made, capsys):
+    """One column a label: single timesteps are left to --csv."""
+    assert tables([str(made[0])]) == 0
+    head, _, row = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert "accuracy@object |" in head and "@500" not in head and "(noisy latent)" in row and "(random weights)" in row
 
 
 def test_what_it_finds_is_true_of_the_embedded_model(made):

@@ -56,11 +56,11 @@ def _facts(run: Run) -> dict[str, Any]:
 def summary(table: pd.DataFrame) -> str:
     """Markdown: one row per run, one column per metric: unedited → edited (random), or the one value of the scores.
 
-    Single labels and further thresholds of what is detected (DETAILS) are left to --csv: they are twenty columns.
+    Single labels, thresholds (DETAILS) and timesteps of probes are left to --csv: they are twenty columns.
     """
     keys = [key for key in KEYS if table[key].notna().any()]
     every = table["name"].dropna().unique()
-    names = [name for name in every if not name.startswith(DETAILS)]
+    names = [name for name in every if not name.startswith(DETAILS) and name.count("@") < 2]
     names += [DRAWN] if any(name.startswith("drawn@") for name in every) else []
     rows = [_row(own, keys, names) for _, own in table.groupby("run", sort=False)]
     return markdown_table([*keys, *map(markdown, names)], rows)
