@@ -25,6 +25,28 @@ FILE = "activations.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
+class Encoded(Stage["torch.Tensor"]):
+    """The clean latents (images, C, h, w) of labelled images; the network and its untrained twin share them."""
+
+    folder: ClassVar[str] = "encoded_images"
+    model: Model
+    images: LabelledImages
+
+    def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
+        """Encode the images."""
+        from safetensors.torch import save_file
+
+        latents = runtime.get(self.model).encode_images(runtime.get(self.images).images, batch_size=64)
+        save_file({"latents": latents.cpu().contiguous()}, folder / FILE)
+
+    def load(self, runtime: Runtime, folder: Path) -> torch.Tensor:
+        """Read the latents."""
+        from safetensors.torch import load_file
+
+        return load_file(folder / FILE)["latents"]
+
+
+@dataclass(frozen=True, eq=False)
 class Activations(Stage["dict[str, torch.Tensor]"]):
     """Activations (images, timesteps, draws, ...) fp32 by hookpoint.
 
@@ -68,7 +90,7 @@ class Activations(Stage["dict[str, torch.Tensor]"]):
         numbers = range(self.images.first, self.images.first + self.images.count)
         prompts = labelled.captions if self.prompt == CAPTION else [self.prompt]
         noising = Noising(self.timesteps, self.draws, self.seed)
-        latents = model.encode_images(labelled.images)
+        latents = runtime.get(Encoded(self.model, self.images))
         with untrained(model, self.untrained) if self.untrained is not None else nullcontext():
             how = (prompts, self.pooling, self.batch_size, tick)
             found = extract(model, latents, numbers, places, noising, *how)
