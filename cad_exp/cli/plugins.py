@@ -13,6 +13,7 @@ from cad_exp.attribution.estimators import ESTIMATORS
 from cad_exp.attribution.objectives import OBJECTIVES
 from cad_exp.config import options
 from cad_exp.config.arguments import WrongFlag, without_flags
+from cad_exp.data.labelled import SOURCES
 from cad_exp.data.metric_registry import METRICS
 from cad_exp.evaluation.judges import JUDGES
 from cad_exp.interventions.granularity_registry import GRANULARITIES
@@ -23,7 +24,7 @@ from cad_exp.utils import console, process
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.registry import HOME, Registry
 
-REGISTRIES = (MODELS, FAMILIES, GRANULARITIES, OBJECTIVES, ESTIMATORS, METHODS, METRICS, JUDGES)
+REGISTRIES = (MODELS, FAMILIES, GRANULARITIES, OBJECTIVES, ESTIMATORS, METHODS, METRICS, JUDGES, SOURCES)
 HELP = """\
 python -m cad_exp plugins [--config-dir FOLDER]
 

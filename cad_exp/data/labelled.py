@@ -19,7 +19,7 @@ from cad_exp.utils.registry import Registry
 UNKNOWN = -1  # the class of an image to which a label does not apply
 
 SOURCES = Registry(
-    "image source",
+    "images",
     {
         "world": "cad_exp.data.labelled_sources:World",
         "folder": "cad_exp.data.labelled_sources:Folder",
@@ -27,6 +27,12 @@ SOURCES = Registry(
         "hub": "cad_exp.data.labelled_sources:Hub",
     },
 )
+
+
+def source_settings(images: dict[str, Any], model: str) -> dict[str, Any]:
+    """Return the settings of the source that the group `images` of a config chooses; a world is the model's own."""
+    own = {key: value for key, value in images.items() if key not in ("number", "size")}
+    return own | ({"model": model} if images["name"] == "world" else {})
 
 
 @dataclass(frozen=True)

@@ -107,5 +107,5 @@ def verdict(table: pd.DataFrame) -> dict[str, str]:
             where = f"at t = {int(gained['t'])}, in {gained['hookpoint']} ({gained['gain']:+.2f})"
             told[str(label)] = f"{head}; the network adds most to its input {where}."
         else:
-            told[str(label)] = f"{head}; the network surely adds nothing to its input."
+            told[str(label)] = f"{head}; no gain over its input can be told."
     return told

@@ -15,7 +15,7 @@ from cad_exp.config.expand import runs
 from cad_exp.config.names import check_name
 from cad_exp.config.schema.representations import TASKS
 from cad_exp.data.image_folder import images_digest
-from cad_exp.data.labelled import SOURCES
+from cad_exp.data.labelled import SOURCES, source_settings
 from cad_exp.data.metric_registry import METRICS
 from cad_exp.data.prompts.sources import files as prompt_files
 from cad_exp.evaluation.judges import JUDGES, judge_class
@@ -42,7 +42,7 @@ def run_identity(config: dict[str, Any]) -> str:
         model_content(config["model"]),
     ]
     if config["task"]["name"] != "attribute":
-        return digest([*parts, images_content(config)])
+        return digest([*parts, SOURCES.make(source_settings(config["images"], config["model"]["path"])).identity()])
     parts += [file_digest(file) for file in prompt_files(config)]
     for each in runs(config):
         given, path = each["noisy_latents"]["images"], each["edit"].get("path")
@@ -51,13 +51,6 @@ def run_identity(config: dict[str, Any]) -> str:
         parts += [images_digest(given, "noisy_latents.images") if given else None]
         parts += [file_digest(find_file(path, "edit.path"))] if path else []
     return digest(parts)
-
-
-def images_content(config: dict[str, Any]) -> Any:
-    """Return what the labelled images of a config are, as JSON-able content."""
-    own = {key: value for key, value in config["images"].items() if key not in ("number", "size")}
-    world = {"model": config["model"]["path"]} if own["name"] == "world" else {}
-    return SOURCES.make(own | world).identity()
 
 
 def program(config: dict[str, Any]) -> str:
@@ -98,7 +91,7 @@ def chosen_modules(config: dict[str, Any]) -> list[str]:
     No run names a family: a model's own is found when it is loaded, so every plug-in's family counts.
     """
     groups = [(OBJECTIVES, "objective"), (ESTIMATORS, "estimator"), (METHODS, "edit"), (JUDGES, "judge")]
-    groups.append((GRANULARITIES, "granularity"))
+    groups += [(GRANULARITIES, "granularity"), (SOURCES, "images")]
     named = [(registry, chosen(config[key])) for registry, key in groups if isinstance(config.get(key), dict)]
     named += [(METRICS, str(name)) for name in (config.get("evaluation") or {}).get("metrics") or []]
     more = {registry.where(name).module for registry, name in named if name in registry or "." in name}

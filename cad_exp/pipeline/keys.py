@@ -39,6 +39,7 @@ EXCLUDED = {
 CHOOSERS = (
     "cad_exp.attribution.estimators",
     "cad_exp.attribution.objectives",
+    "cad_exp.data.labelled",
     "cad_exp.data.metric_registry",
     "cad_exp.evaluation.judges",
     "cad_exp.interventions.methods",

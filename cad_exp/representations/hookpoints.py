@@ -16,9 +16,9 @@ from torch import nn
 from cad_exp.interventions.gating import INPUT, OUTPUT, Tap
 from cad_exp.interventions.networks import is_text
 from cad_exp.models.pipeline import DiffusionModel
+from cad_exp.representations import NOISY_LATENT
 from cad_exp.utils.errors import UserError, choose
 
-NOISY_LATENT = "noisy_latent"
 # kind -> what it is; a config asks for kinds, for names, or for patterns of names
 KINDS = {
     NOISY_LATENT: "the input x_t",

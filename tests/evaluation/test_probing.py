@@ -51,7 +51,7 @@ def test_the_verdict_says_where():
         "object": "Read best at t = 1, in early (0.85); the network adds most to its input at t = 500, in late (+0.24)."
     }
     unsure = TABLE.assign(gain_low=-1.0)
-    assert verdict(unsure)["object"].endswith("the network surely adds nothing to its input.")
+    assert verdict(unsure)["object"].endswith("no gain over its input can be told.")
 
 
 def test_balanced_accuracy_and_its_interval():

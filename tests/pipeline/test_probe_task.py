@@ -14,7 +14,7 @@ from tests import warm
 from tests.config.test_configs import composed
 
 SMALL = ["task=probe", "images.number=120", "activations.timesteps=[1,500]", "tracking=disabled", "runtime.device=cpu"]
-SMALL += ["activations.hookpoints=[noisy_latent,embedding,up_blocks.0.attentions.1]"]
+SMALL += ["activations.hookpoints=[embedding,up_blocks.0.attentions.1]"]
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +82,15 @@ def test_settings_of_other_tasks_rename_no_folder(tmp_path: Path, stage_cache):
     assert plain[0] == plain[1] and "images" not in plain[0]
 
 
-def test_what_cannot_be_asked_is_said_first(tmp_path: Path, tiny_folder):
+def test_what_cannot_be_asked_is_said_first(tmp_path: Path, tiny_folder, stage_cache):
     with pytest.raises(
         UserError, match="task=probe erases nothing itself: give the edit of another run as model.edits"
     ):
         run(composed("task=probe", "model.erased=['edit=uce']"), tmp_path / "run")
+    with pytest.raises(UserError, match="activations.timesteps.*1000"):
+        run(composed("task=probe", "activations.timesteps=[1,1000]"), tmp_path / "run")
+    with pytest.raises(UserError, match="10 images are too few"):
+        few = ["images.number=10", "activations.hookpoints=[embedding]", "activations.timesteps=[1]"]
+        run(composed(*SMALL[:1], *few, "tracking=disabled", f"runtime.cache={stage_cache}"), tmp_path / "few")
     with pytest.raises(UserError, match="images=world needs a model that describes its own world"):
         run(composed("task=probe", "model=local", f"model.path={tiny_folder}"), tmp_path / "run")

@@ -84,7 +84,7 @@ class Activations(Group):
     hookpoints: Annotated[tuple[str, ...], Several(Text(), least=1)] = Field(
         description="Kinds of place, names of modules, or patterns of names."
     )
-    timesteps: Annotated[tuple[int, ...], Several(Whole(0, 10_000), least=1)] = Field(
+    timesteps: Annotated[tuple[int, ...], Several(Whole(0, 999), least=1)] = Field(
         description="Timesteps of the model to which the images are noised."
     )
     draws: Count = Field(description="Draws of the noise for each image and timestep.")

@@ -97,7 +97,7 @@ class Activations(Stage["dict[str, torch.Tensor]"]):
         save_file(found, folder / FILE, {"hookpoints": "\n".join(found)})
 
     def load(self, runtime: Runtime, folder: Path) -> dict[str, torch.Tensor]:
-        """Return the activations by hookpoint, in network order; what is not used is not read from the disk."""
+        """Return the activations by hookpoint, in network order."""
         from safetensors import safe_open
 
         with safe_open(folder / FILE, framework="pt") as file:

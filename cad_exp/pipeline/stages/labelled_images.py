@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from cad_exp.data.labelled import SOURCES, Labelled, Source
+from cad_exp.data.labelled import SOURCES, Labelled, Source, source_settings
 from cad_exp.models.sources import MODELS
 from cad_exp.pipeline.stage import Chosen, Stage, Tick
 
@@ -33,8 +33,7 @@ class LabelledImages(Stage[Labelled]):
     @classmethod
     def choice(cls, settings: dict[str, Any], model: str) -> Chosen:
         """Return the source that the group `images` of a config chooses; a world is the model's own."""
-        own = {key: value for key, value in settings.items() if key not in ("number", "size")}
-        chosen = Chosen.of(SOURCES, own | ({"model": model} if settings["name"] == "world" else {}))
+        chosen = Chosen.of(SOURCES, source_settings(settings, model))
         if settings["name"] == "world" and model in MODELS:
             return Chosen(chosen.settings, (*chosen.modules, MODELS.where(model).module))
         return chosen

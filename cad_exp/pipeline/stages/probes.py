@@ -11,6 +11,7 @@ from cad_exp.evaluation.variants import COMPONENTS, LATENT, NETWORK, PIXELS, UNT
 from cad_exp.pipeline.stage import Stage, Tick
 from cad_exp.pipeline.stages.activations import Activations
 from cad_exp.pipeline.stages.labelled_images import LabelledImages
+from cad_exp.utils.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,7 +94,6 @@ class _Map:
         labelled = [runtime.get(part) for part in stage.images]
         self.pixels = np.concatenate([each.images for each in labelled])
         self.labels = {name: np.concatenate([each.labels[name] for each in labelled]) for name in labelled[0].labels}
-        self.names = stage.images[0].given().classes()
         self.split = split_images(len(self.pixels), stage.seed)
         self.timesteps = stage.trained[0].timesteps
         self.latents: dict[tuple[str, int], Shares] = {}  # what is read from the noisy latent, by label and t
@@ -102,6 +102,11 @@ class _Map:
         import pandas as pd
 
         rows = [row for number, each in enumerate(self._features(tick)) for row in self._rows(number, *each)]
+        if not rows:
+            raise UserError(
+                f"{len(self.pixels)} images are too few to read a label from: training, validation and test images "
+                "must share two classes, so raise images.number"
+            )
         return pd.DataFrame([vars(row) for row in rows], columns=[each.name for each in fields(Row)])
 
     def _features(self, tick: Tick) -> Iterator[tuple[str, str, int, np.ndarray]]:
@@ -137,7 +142,7 @@ class _Map:
         from cad_exp.evaluation.probing import shares
         from cad_exp.representations.probes.maps import readings
 
-        for read in readings(features, self.labels, self.split, self.names, self.stage.balanced):
+        for read in readings(features, self.labels, self.split, self.stage.balanced):
             estimate = shares(read.right, read.classes)
             if source == LATENT:
                 self.latents[read.label, t] = estimate

@@ -13,6 +13,7 @@ from cad_exp.pipeline.stages.activations import Activations
 from cad_exp.pipeline.stages.labelled_images import LabelledImages
 from cad_exp.pipeline.stages.model import Model
 from cad_exp.pipeline.stages.probes import ProbeMap
+from cad_exp.representations import NOISY_LATENT
 
 Config = dict[str, Any]
 BATCH = 100  # images of one part: what a kill may cost
@@ -59,6 +60,7 @@ def activations(
 ) -> tuple[Activations, ...]:
     """Return the activations of every part of the images."""
     asked = config["activations"]
-    places, times = tuple(asked["hookpoints"]), tuple(asked["timesteps"])
+    places = tuple(dict.fromkeys([NOISY_LATENT, *asked["hookpoints"]]))  # every gain is over it
+    times = tuple(asked["timesteps"])
     how = (places, times, asked["draws"], asked["seed"], asked["prompt"], "mean", config["runtime"]["batch_size"])
     return tuple(Activations(model, part, *how, untrained) for part in images)

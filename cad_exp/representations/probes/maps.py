@@ -30,7 +30,6 @@ def readings(
     features: np.ndarray,
     labels: dict[str, np.ndarray],
     split: Split,
-    names: dict[str, list[str]],
     balanced: bool = True,
 ) -> Iterator[Reading]:
     """Yield a linear probe's reading of every label from features (N, F).
@@ -42,7 +41,6 @@ def readings(
         features: (N, F).
         labels: label -> class (N,) of each image, below 0 for none.
         split: of the images.
-        names: label -> names of its classes.
         balanced: whether every class weighs alike in the fit.
     """
     for label, classes in labels.items():
