@@ -9,11 +9,12 @@ from cad_exp.utils.hashing import digest
 _NO_EFFECT = {"tracking": None, "runtime": ("cache", "checkpointing", "offload"), "study": None}
 
 
-# Groups that one task alone uses; all others belong to every task.
+# Groups that not every task uses, by task; all others belong to every task.
 _OWN = {
     "attribute": ("concept", "granularity", "noisy_latents", "objective", "estimator", "edit", "prompts")
     + ("retention_prompts", "evaluation", "judge"),
     "probe": ("images", "activations", "probe"),
+    "sae": ("images", "tokens", "sae"),
 }
 
 
@@ -21,7 +22,7 @@ def of_task(config: dict[str, Any]) -> dict[str, Any]:
     """Return a config without the groups that only other tasks use."""
     task = config.get("task")
     name = task.get("name") if isinstance(task, dict) else None
-    foreign = {group for other, groups in _OWN.items() if other != (name or "attribute") for group in groups}
+    foreign = {group for groups in _OWN.values() for group in groups}.difference(_OWN.get(name or "attribute", ()))
     return {key: value for key, value in config.items() if key not in foreign}
 
 

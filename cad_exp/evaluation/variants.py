@@ -6,3 +6,8 @@ VARIANTS = ("unedited", "edited", "random")
 NETWORK, LATENT, UNTRAINED = "network", "noisy latent", "random weights"
 PIXELS, COMPONENTS = "pixels", "principal components of pixels"
 SOURCES = (NETWORK, LATENT, UNTRAINED, PIXELS, COMPONENTS)
+
+# Dictionaries of sparse features: the trained one, and what it must beat.
+AUTOENCODER, FROZEN, RANDOM = "autoencoder", "frozen decoder", "random dictionary"
+PRINCIPAL, CHANNELS = "principal components", "raw channels"
+DICTIONARIES = (AUTOENCODER, FROZEN, RANDOM, PRINCIPAL, CHANNELS)

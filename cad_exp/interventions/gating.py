@@ -6,6 +6,7 @@ Each mechanism is here because no other gives the same numbers at the same cost:
   scaled_inputs    pre-hooks: each row of a batch has column gates of its own, which one weight matrix cannot give.
   added_outputs    hooks: what removed weights make of a replacement. Mixed into the input, it would change last bits.
   scaled_outputs   hooks: directions of an activation, which belong to no weight.
+  changed_output   hooks: whatever a function makes of an activation.
   watched          hooks that only look.
   IntactPass       replaces `forward` for a while: nothing else keeps a block from computing.
 Activation checkpointing (models/activation_checkpointing.py) keeps copies of `_parameters` and hooks, for its blocks
@@ -115,8 +116,7 @@ def scaled_outputs(
     turn = cycle((replacements or {}).get(tap.module, [torch.zeros(())]))
     moved: dict[Any, Tensor] = {}  # a sampler asks a hundred times
 
-    def change(output: Tensor) -> Tensor:
-        h = output.movedim(tap.axis, -1)
+    def change(h: Tensor) -> Tensor:
         if (h.device, h.dtype) not in moved:
             moved[h.device, h.dtype] = vectors.to(h.device, h.dtype)
         d = moved[h.device, h.dtype]
@@ -124,10 +124,22 @@ def scaled_outputs(
         if gate.ndim > 1:
             _one_row_each(tap.module, h, gate)
             gate = gate.view(len(gate), *[1] * (h.ndim - 2), -1)
-        return (h + ((gate - 1) * ((h - instead) @ d.T)) @ d).movedim(-1, tap.axis)
+        return h + ((gate - 1) * ((h - instead) @ d.T)) @ d
+
+    with changed_output(networks, tap, change):
+        yield
+
+
+@contextmanager
+def changed_output(networks: Network, tap: Tap, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let an output be what `change` makes of it meanwhile; it sees and returns the features last."""
 
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
-        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+        if not isinstance(output, tuple):
+            return change(output.movedim(tap.axis, -1)).movedim(-1, tap.axis)
+        parts = list(output)
+        parts[tap.index] = change(parts[tap.index].movedim(tap.axis, -1)).movedim(-1, tap.axis)
+        return tuple(parts)
 
     handle = networks.get_submodule(tap.module).register_forward_hook(hook)
     try:

@@ -107,15 +107,20 @@ class LatentModel:
 
     @torch.no_grad()
     def trajectory(
-        self, prompt: str, base: str, seeds: Sequence[int], steps: int = 50, guidance: float = 3.0
+        self, prompt: str | Sequence[str], base: str, seeds: Sequence[int], steps: int = 50, guidance: float = 3.0
     ) -> Iterator[Step]:
         """Walk seeded trajectories with classifier-free guidance, `base` being the guidance's negative branch.
+
+        prompt: one for all, or one for each seed. In a forward pass the rows of the prompts come first.
 
         Yields `steps` Steps; each x is given with the timestep at which the network sees it, before the update. A
         distilled model follows the concept's prediction alone, or for guidance 0 the base prompt's.
         """
         scheduler, scale = self.sampler(steps), self.family.steering(guidance)
-        states = self.encode([prompt, base]).repeat_interleave(len(seeds))
+        if isinstance(prompt, str):
+            states = self.encode([prompt, base]).repeat_interleave(len(seeds))
+        else:
+            states = Condition.cat([self.encode(prompt), self.encode([base] * len(seeds))])
         x = self.noise_like(seeds) * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
             cond, base_prediction = self.predict(torch.cat([x, x]), t.expand(2 * len(x)), states).chunk(2)

@@ -12,9 +12,10 @@ from cad_exp.data import image_folder
 from cad_exp.pipeline.cache.folder import CacheFolder
 from cad_exp.pipeline.stage import graph as nodes_of
 from cad_exp.pipeline.stages.model import Model
-from cad_exp.pipeline.tasks import attribute, probe
+from cad_exp.pipeline.tasks import attribute, probe, sae
 
-Graph = attribute.Attribute | probe.Probe
+Graph = attribute.Attribute | probe.Probe | sae.Sae
+TASKS = {"attribute": attribute.build, "probe": probe.build, "sae": sae.build}
 
 
 def check(config: dict[str, Any]) -> Graph:
@@ -38,7 +39,7 @@ def graph_of(config: dict[str, Any]) -> Graph:
     for each in runs(config) if asks else ():
         if each["noisy_latents"]["images"]:  # also where the objective has no use for them
             image_folder.check_and_tell(each["noisy_latents"]["images"], "noisy_latents.images")
-    graph: Graph = attribute.build(config) if asks else probe.build(config)
+    graph: Graph = TASKS[config["task"]["name"]](config)
     for node in nodes_of(*graph.nodes()):
         if not isinstance(node, Model):
             node.requires()

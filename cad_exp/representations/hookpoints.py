@@ -41,6 +41,7 @@ _CLASSES = {
     "FluxAttention": "attention",
     "FeedForward": "feed-forward",
 }
+AUTO = "auto"  # in place of hookpoints: the one of `usual_hookpoint`
 _TEXT = ("CLIPEncoderLayer", "T5Block")
 _TOKENS_LAST = ("JointTransformerBlock", "FluxTransformerBlock", "FluxSingleTransformerBlock")  # (text, image)
 
@@ -66,12 +67,28 @@ def find_hookpoints(model: DiffusionModel) -> list[Hookpoint]:
     return found
 
 
+def usual_hookpoint(model: DiffusionModel) -> Hookpoint:
+    """Return the place that is looked at first: a UNet's last attention block in its first up stage with attention.
+
+    Revelio reads most there (2411.16725); of a transformer it is the block in the middle.
+    """
+    blocks = [each for each in find_hookpoints(model) if each.kind == "block"]
+    if not blocks:
+        raise UserError("this model has no attention blocks: name a hookpoint")
+    upper = [each for each in blocks if each.name.startswith("up_blocks.")]
+    if not upper:
+        return blocks[len(blocks) // 2]
+    stage = ".".join(upper[0].name.split(".")[:2])
+    return [each for each in upper if each.name.startswith(f"{stage}.")][-1]
+
+
 def choose_hookpoints(model: DiffusionModel, asked: Iterable[str]) -> list[Hookpoint]:
     """Return the hookpoints that are asked for by kind ("block"), name, or pattern ("up_blocks.*"), in network order.
 
     Raises:
         UserError: a kind, name or pattern that fits nothing, with the closest one that there is.
     """
+    asked = [usual_hookpoint(model).name if word == AUTO else word for word in asked]
     every, kept = find_hookpoints(model), set()
     names = [each.name for each in every]
     for word in asked:
@@ -160,4 +177,4 @@ def taps(hookpoints: Iterable[Hookpoint], text: bool) -> list[Tap]:
     return [tap for tap in kept if is_text(tap.module) == text]
 
 
-__all__ = ["INPUT", "KINDS", "NOISY_LATENT", "Hookpoint", "choose_hookpoints", "find_hookpoints", "taps"]
+__all__ = ["AUTO", "INPUT", "KINDS", "NOISY_LATENT", "Hookpoint", "choose_hookpoints", "find_hookpoints", "taps", "usual_hookpoint"]

@@ -9,7 +9,7 @@ from pydantic import Field
 from cad_exp.config.schema.base import Group, Own, OwnName, by_name
 from cad_exp.config.schema.types import Anything, Bool, Choice, Count, Seed, Several, Str, Text, Whole
 
-TASKS = ("attribute", "probe")
+TASKS = ("attribute", "probe", "sae")
 SOURCES = ("world", "folder", "torchvision", "hub")
 Number = Annotated[int, Whole(10, 10_000_000)]
 Size = Annotated[int, Whole(8, 4096)]
@@ -18,7 +18,7 @@ Size = Annotated[int, Whole(8, 4096)]
 class Task(Group):
     """What a run asks."""
 
-    name: Annotated[str, Choice(*TASKS)] = Field(description="Which components make a concept, or what layers know.")
+    name: Annotated[str, Choice(*TASKS)] = Field(description="Which components make a concept, what layers know, or which sparse features they have.")
 
 
 class Images(Group):

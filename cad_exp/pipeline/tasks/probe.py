@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cad_exp.pipeline.stage import Node
+from cad_exp.pipeline.stage import Chosen, Node
 from cad_exp.pipeline.stages.activations import Activations
 from cad_exp.pipeline.stages.labelled_images import LabelledImages
 from cad_exp.pipeline.stages.model import Model
@@ -43,16 +43,18 @@ def build(config: Config) -> Probe:
 
 def labelled_images(config: Config) -> tuple[LabelledImages, ...]:
     """Return the images in parts."""
+    source, number, size = source_of(config)
+    return tuple(LabelledImages(source, i, min(BATCH, number - i), size) for i in range(0, number, BATCH))
+
+
+def source_of(config: Config) -> tuple[Chosen, int, int]:
+    """Return where the images come from, how many there are to be, and their width and height in pixels."""
     settings = config["images"]
-    source, number, size = (
-        LabelledImages.choice(settings, config["model"]["path"]),
-        settings["number"],
-        settings["size"],
-    )
+    source, number, size = LabelledImages.choice(settings, config["model"]["path"]), settings["number"], settings["size"]
     total = LabelledImages(source, 0, 0, size).given().count()
     if total is not None:
         number = total if number is None else min(number, total)
-    return tuple(LabelledImages(source, i, min(BATCH, number - i), size) for i in range(0, number, BATCH))
+    return source, number, size
 
 
 def activations(

@@ -49,6 +49,6 @@ def width_of(asked: int | str, moments: Moments, expansion: int = 16) -> int:
     """
     if asked == "auto":
         return int(2 ** torch.tensor(expansion * moments.effective_rank).log2().ceil())
-    if isinstance(asked, str):
+    if isinstance(asked, str) and asked.endswith("x"):
         return int(asked.removesuffix("x")) * len(moments.mean)
-    return asked
+    return int(asked)

@@ -1,0 +1,144 @@
+"""The groups `tokens` and `sae`: sparse autoencoders, and the activations that they learn from."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from cad_exp.config.schema.base import Group, Own, OwnName, by_name
+from cad_exp.config.schema.types import (
+    Anything,
+    Batch,
+    Bool,
+    Choice,
+    Count,
+    Guidance,
+    Kind,
+    Number,
+    Positive,
+    Seed,
+    Several,
+    Steps,
+    Text,
+    Whole,
+    unknown,
+    wrong,
+)
+
+WALKS, NOISED = "trajectories", "noised"
+ARCHITECTURES = ("topk", "batchtopk", "matryoshka")
+OPTIMISERS = ("sign", "adam")
+MOST = 1_000_000_000  # tokens
+
+
+class Positions(Kind):
+    """How many positions are read: a number, all, or the mean of all."""
+
+    words = ("mean", "all")
+
+    def check(self, value: object) -> Any:
+        """Return the number or word; raise `wrong` for anything else."""
+        return Whole(1).check(value) if not isinstance(value, str) else Choice(*self.words).check(value)
+
+    def allowed(self) -> str:
+        """Return what the setting takes."""
+        return f"{Whole(1).allowed()}, {' or '.join(self.words)}"
+
+
+class Width(Kind):
+    """How many latents: a number, a multiple of the features, or auto."""
+
+    def check(self, value: object) -> Any:
+        """Return the number or text; raise `wrong` for anything else."""
+        if not isinstance(value, str) or value.isdigit():
+            return Whole(2).check(int(value) if isinstance(value, str) else value)
+        if value != "auto" and not re.fullmatch(r"[1-9]\d{0,3}x", value):
+            raise wrong(unknown(value, ("auto", "4x")))
+        return value
+
+    def allowed(self) -> str:
+        """Return what the setting takes."""
+        return f"{Whole(2).allowed()}, a multiple of the features such as 4x, or auto"
+
+
+class Tokens(Group):
+    """Activations at single positions."""
+
+    name: Annotated[str, Choice(WALKS, NOISED)] = Field(description="Where they are taken.")
+    hookpoints: Annotated[tuple[str, ...], Several(Text(), least=1)] = Field(
+        description="Kinds of place, names of modules, or patterns of names; auto takes one place in the middle."
+    )
+    positions: Annotated[int | str, Positions()] = Field(description="How many positions of each step are read.")
+    seed: Seed = Field(description="Seed of the noise and of the positions.")
+
+
+class Walks(Tokens):
+    """Tokens on guided trajectories of the images' captions."""
+
+    title = WALKS
+    steps: Steps = Field(description="Steps of each trajectory.")
+    guidance: Guidance = Field(description="Guidance of the trajectories.")
+    base_prompt: Anything = Field(description="The prompt of the guidance's other half.")
+
+
+class Noised(Tokens):
+    """Tokens of noised images."""
+
+    title = NOISED
+    timesteps: Annotated[tuple[int, ...], Several(Whole(0, 999), least=1)] = Field(
+        description="Timesteps of the model to which the images are noised."
+    )
+    draws: Count = Field(description="Draws of the noise for each image and timestep.")
+    prompt: Anything = Field(description="The prompt of all images; `caption` takes each image's own.")
+
+
+AnyTokens = Annotated[Walks | Noised, by_name({Walks: (WALKS,), Noised: (NOISED,)}, Walks)]
+
+
+class Sae(Group):
+    """Sparse autoencoders and their training."""
+
+    title = "topk, batchtopk"
+    name: Annotated[str, Choice(*ARCHITECTURES)] = Field(description="The architecture.")
+    k: Annotated[tuple[int, ...], Several(Whole(1, 65_536), least=1)] = Field(
+        description="Latents that act on a token; several train one autoencoder each."
+    )
+    width: Annotated[tuple[Any, ...], Several(Width(), least=1)] = Field(
+        description="Latents of the dictionary; several train one autoencoder each."
+    )
+    seeds: Annotated[int, Whole(1, 100)] = Field(description="How many autoencoders, which differ in their start.")
+    seed: Seed = Field(description="Seed of the first of them.")
+    tokens: Annotated[int, Whole(1, MOST)] = Field(description="Tokens that each autoencoder sees.")
+    batch_size: Batch = Field(description="Tokens of a batch.")
+    optimiser: Annotated[str, Choice(*OPTIMISERS)] = Field(description="How weights move.")
+    lr: Positive | None = Field(description="The learning rate; null goes by the width.")
+    warmup: Annotated[int, Whole(0)] = Field(description="Steps in which the rate rises.")
+    aux: Annotated[float, Number(least=0, most=1000)] = Field(description="Weight of AuxK; 0 leaves it out.")
+    dead_after: Annotated[int, Whole(1, MOST)] = Field(
+        description="Tokens on which a latent did not act, until AuxK takes it for dead."
+    )
+    controls: Bool = Field(description="Whether the dictionaries that it must beat are measured too.")
+
+
+class Matryoshka(Sae):
+    """Nested dictionaries."""
+
+    title = "matryoshka"
+    shares: Annotated[tuple[float, ...], Several(Number(above=0, most=1), least=1)] = Field(
+        description="Shares of the width that reconstruct alone, rising to 1."
+    )
+
+
+class OwnSae(Sae, Own):
+    """A user's own architecture, which takes its own settings."""
+
+    title = "an architecture of your own"
+    name: Annotated[str, OwnName(*ARCHITECTURES)] = Field(description="The name of its class.")
+
+
+AnySae = Annotated[
+    Sae | Matryoshka | OwnSae,
+    by_name({Sae: ("topk", "batchtopk"), Matryoshka: ("matryoshka",)}, OwnSae),
+]
