@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from cad_exp.evaluation.variants import VARIANTS
+from cad_exp.evaluation.variants import DICTIONARIES, VARIANTS
 from cad_exp.utils import text
 from cad_exp.utils.console import clean, console, glyph, say
 
@@ -140,6 +140,41 @@ def probes_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
     return table
 
 
+FEATURES = {
+    "fvu": "variance left (FVU)",
+    "fvu_seeds": "FVU, mean of seeds",
+    "dead": "dead latents",
+    "l0": "latents a token (L0)",
+    "cosine": "cosine",
+    "loss_recovered": "loss recovered",
+    "purity": "purity",
+    "sigma_label": "sigma_label",
+    "f1": "best latent's F1",
+}
+
+
+def features_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
+    """Return a table with one row per measure of sparse features, the controls beside the autoencoder."""
+    found = [metric for metric in metrics if metric["name"].split("@")[0] in FEATURES]
+    shown = [name for name in DICTIONARIES if any(metric["variant"] == name for metric in found)]
+    box = SIMPLE_HEAD if glyph("─", "-") == "─" else ASCII_HEAD
+    table = Table(title=escape(clean(title)) or None, title_justify="left", header_style="bold", box=box, padding=0)
+    table.show_edge = table.pad_edge = False
+    table.add_column("held-out images")
+    for name in shown:
+        table.add_column(name, justify="right", style="bold" if name == DICTIONARIES[0] else None)
+    for name in dict.fromkeys(metric["name"] for metric in found):
+        cells = {metric["variant"]: metric for metric in found if metric["name"] == name}
+        kind, _, rest = name.partition("@")
+        first = next(iter(cells.values()))
+        arrow = _label({**first, "name": FEATURES[kind]})
+        chance = {cell["definition"].get("chance") for cell in cells.values()} - {None}
+        under = f"[dim]n = {first['n']}" + (f", chance {number(max(chance))}[/]" if chance else "[/]")
+        told = f"{arrow}, {escape(clean(rest.replace('@', ', ')))}" if rest else arrow
+        table.add_row(f"{told}\n{under}", *(_stacked(cells.get(each)) for each in shown))
+    return table
+
+
 def _label(metric: dict[str, Any]) -> str:
     name, wanted = metric["name"], metric["higher_is_better"]
     arrow = "" if wanted is None else " " + (glyph("↑", "(higher)") if wanted else glyph("↓", "(lower)"))
@@ -195,7 +230,11 @@ def show_places(places: dict[str, Path | str]) -> None:
 def show_run(content: dict[str, Any], folder: Path) -> None:
     """Print the table of a finished run (what its results.json holds), where everything lies, and last the verdict."""
     run = content["run"]
-    if run.get("task") == "probe":
+    if run.get("task") == "sae":
+        console().print(features_table(content["metrics"], f"{run['model']} · {run['tokens']} · {run['sae']}"))
+        names = {"results": "results.json", "controls": "features.png", "latents": "latents.png"}
+        names |= {"autoencoders": "autoencoders"}
+    elif run.get("task") == "probe":
         console().print(probes_table(content["metrics"], f"{run['model']} · {run['images']} · {run['probe']} probe"))
         names = {"results": "results.json", "map": "probes.png", "all places": "probes.parquet"}
     else:

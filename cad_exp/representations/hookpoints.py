@@ -177,4 +177,14 @@ def taps(hookpoints: Iterable[Hookpoint], text: bool) -> list[Tap]:
     return [tap for tap in kept if is_text(tap.module) == text]
 
 
-__all__ = ["AUTO", "INPUT", "KINDS", "NOISY_LATENT", "Hookpoint", "choose_hookpoints", "find_hookpoints", "taps", "usual_hookpoint"]
+__all__ = [
+    "AUTO",
+    "INPUT",
+    "KINDS",
+    "NOISY_LATENT",
+    "Hookpoint",
+    "choose_hookpoints",
+    "find_hookpoints",
+    "taps",
+    "usual_hookpoint",
+]

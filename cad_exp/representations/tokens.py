@@ -8,7 +8,7 @@ t), the same for all hookpoints with as many positions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,12 +32,13 @@ class Tokens:
     """Tokens of some images.
 
     values: hookpoint -> (images, tokens, features) fp32. t: (tokens,) the timestep of each; positions: hookpoint ->
-    (images, tokens) the position of each, -1 for a mean.
+    (images, tokens) the position of each, -1 for a mean. latents: (images, C, h, w) clean, at the end of trajectories.
     """
 
     values: dict[str, Tensor]
     t: dict[str, Tensor]
     positions: dict[str, Tensor]
+    latents: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,9 @@ def walked(
                 found.add(each.name, number, x)
             if progress:
                 progress((number + 1) * len(images), walking.steps * len(images))
-    return found.tokens(times)
+    guided = step.base + model.family.steering(walking.guidance) * (step.cond - step.base)
+    end = model.predicted_x0(step.x, torch.full((len(images),), step.t), guided)
+    return replace(found.tokens(times), latents=end.cpu())
 
 
 def noised(
@@ -153,5 +156,3 @@ def _of_denoiser(hookpoints: Sequence[Hookpoint]) -> list[Tap]:
 
 def _seed(seed: int, image: int, use: int) -> int:
     return int(np.random.SeedSequence([seed, image, use]).generate_state(1, np.uint64)[0] >> 1)
-
-

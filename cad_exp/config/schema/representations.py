@@ -18,7 +18,9 @@ Size = Annotated[int, Whole(8, 4096)]
 class Task(Group):
     """What a run asks."""
 
-    name: Annotated[str, Choice(*TASKS)] = Field(description="Which components make a concept, what layers know, or which sparse features they have.")
+    name: Annotated[str, Choice(*TASKS)] = Field(
+        description="Which components make a concept, what layers know, or which sparse features they have."
+    )
 
 
 class Images(Group):

@@ -134,7 +134,7 @@ class Everywhere(Derived["dict[str, Autoencoders]"]):
 
 
 def plans(ks: Any, widths: Any, seeds: range, controls: bool) -> Iterator[Plan]:
-    """Yield a plan for every k, width and seed; with controls also one whose decoder stays random, of the first seed."""
+    """Yield a plan for every k, width and seed; with controls also one with a frozen decoder, of the first seed."""
     for k in ks:
         for width in widths:
             for seed in seeds:

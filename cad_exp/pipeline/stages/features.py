@@ -1,4 +1,4 @@
-"""What the sparse features of a model are worth: autoencoders and the dictionaries that they must beat, measured alike."""
+"""What sparse features are worth: autoencoders and the dictionaries that they must beat, measured alike."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _cells(trained: list[Trained]) -> Iterator[tuple[Plan, list[Trained]]]:
 
 
 def _suffix(plan: Plan, stage: Autoencoders, cells: list[tuple[Plan, Autoencoders]]) -> str:
-    """What tells a cell's metrics from those of the other cells: hookpoint, k and width, as far as there are several."""
+    """Return hookpoint, k and width, as far as there are several: what tells a cell's metrics from others'."""
     parts = [(stage.hookpoint, {other.hookpoint for _, other in cells})]
     parts += [(f"k={plan.k}", {str(each.k) for each, _ in cells})]
     parts += [(f"width={plan.width}", {str(each.width) for each, _ in cells})]
@@ -139,11 +139,11 @@ class _Cell:
         if not self.stage.controls:
             return {}
         k, width = self.plan.k, first.autoencoder.width
-        frozen = {FROZEN: each.autoencoder for each in self.trained if each.plan.frozen}
+        frozen = [(FROZEN, each.autoencoder) for each in self.trained if each.plan.frozen]
         samples = [self._tokens(self.parts["train"][0]).flatten(0, 1)]
         drawn = RandomDictionary.fitted(width, k, self.stage.seed, self.moments, samples)
         principal = Components.principal(self.moments, k)
-        return {**frozen, RANDOM: drawn, PRINCIPAL: principal, CHANNELS: Components.channels(self.moments, k)}
+        return {**dict(frozen), RANDOM: drawn, PRINCIPAL: principal, CHANNELS: Components.channels(self.moments, k)}
 
     def _tokens(self, part: Shards) -> torch.Tensor:
         return part.tensor(self.own.hookpoint)
@@ -167,7 +167,7 @@ class _Cell:
         return vstack([measure(dictionary, [self._tokens(part)], mean).pooled for part in every]).tocsr()
 
     def _losses(self) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """The denoiser's loss by test image: under each dictionary, untouched, and with the mean in its place."""
+        """Return the denoiser's loss by image: under each dictionary, untouched, with the mean in its place."""
         from cad_exp.representations.activations import Noising
         from cad_exp.representations.hookpoints import choose_hookpoints
         from cad_exp.representations.sae import splice
@@ -220,7 +220,11 @@ class _Cell:
                 "high": max(values),
                 "n": len(values),
                 "higher_is_better": False,
-                "definition": {"what": "mean FVU over seeds", "interval": "lowest to highest", **self._facts(AUTOENCODER)},
+                "definition": {
+                    "what": "mean FVU over seeds",
+                    "interval": "lowest to highest",
+                    **self._facts(AUTOENCODER),
+                },
                 "changes": {},
             }
 

@@ -16,13 +16,14 @@ from cad_exp.pipeline.stages.labelled_images import LabelledImages
 from cad_exp.pipeline.stages.model import Model
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from cad_exp.pipeline.runtime import Runtime
     from cad_exp.representations.sae.stream import FileShard
     from cad_exp.representations.tokens import Tokens
 
-FILE, INDEX = "tokens.safetensors", "index.parquet"
+FILE, INDEX, IMAGES = "tokens.safetensors", "index.parquet", "images.npy"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,10 @@ class _TokensStage(Stage[Shards]):
         with safe_open(folder / FILE, framework="pt") as file:
             return Shards(folder / FILE, tuple(file.metadata()["hookpoints"].split("\n")))
 
+    def pictures(self, runtime: Runtime) -> np.ndarray:
+        """Return the images (images, H, W, 3) uint8 in which the tokens were read."""
+        return runtime.get(self.images).images
+
     def _write(self, folder: Path, found: Tokens, labels: dict[str, list[int]]) -> None:
         import pandas as pd
         from safetensors.torch import save_file
@@ -98,8 +103,18 @@ class WalkedTokens(_TokensStage):
         """Steps of all trajectories."""
         return self.images.count * self.steps
 
+    def pictures(self, runtime: Runtime) -> np.ndarray:
+        """Return the images at the end of the trajectories, (images, H, W, 3) uint8."""
+        import numpy as np
+
+        runtime.all([self], "tokens")
+        found: np.ndarray = np.load(runtime.place(self) / IMAGES, allow_pickle=False)
+        return found
+
     def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
-        """Walk the captions."""
+        """Walk the captions, and keep the images at their end."""
+        import numpy as np
+
         from cad_exp.representations.hookpoints import choose_hookpoints
         from cad_exp.representations.tokens import Walking, walked
 
@@ -107,6 +122,9 @@ class WalkedTokens(_TokensStage):
         places = choose_hookpoints(model, self.hookpoints)
         walking = Walking(self.steps, self.guidance, self.base_prompt, self.seed)
         found = walked(model, labelled.captions, self.numbers, places, walking, self.positions, tick)
+        assert found.latents is not None
+        pixels = model.decode(found.latents).movedim(1, -1)
+        np.save(folder / IMAGES, (pixels * 255).round().byte().cpu().numpy())
         self._write(folder, found, {name: each.tolist() for name, each in labelled.labels.items()})
 
 

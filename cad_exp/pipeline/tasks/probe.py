@@ -50,7 +50,11 @@ def labelled_images(config: Config) -> tuple[LabelledImages, ...]:
 def source_of(config: Config) -> tuple[Chosen, int, int]:
     """Return where the images come from, how many there are to be, and their width and height in pixels."""
     settings = config["images"]
-    source, number, size = LabelledImages.choice(settings, config["model"]["path"]), settings["number"], settings["size"]
+    source, number, size = (
+        LabelledImages.choice(settings, config["model"]["path"]),
+        settings["number"],
+        settings["size"],
+    )
     total = LabelledImages(source, 0, 0, size).given().count()
     if total is not None:
         number = total if number is None else min(number, total)

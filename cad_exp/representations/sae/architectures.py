@@ -1,4 +1,4 @@
-"""Architectures by name: what an autoencoder selects while it learns and afterwards, and which prefixes must do alone."""
+"""Architectures by name: what is selected in training and afterwards, and which prefixes must do alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """An autoencoder's files, in the layout of SAELens: `cfg.json` and `sae_weights.safetensors`.
 
-SAELens reads them with `SAE.load_from_disk(folder)`: architecture `topk`, or `jumprelu` for a threshold. Its matrices are
-(features, latents) for the encoder and (latents, features) for the decoder.
+SAELens reads them with `SAE.load_from_disk(folder)`: architecture `topk`, or `jumprelu` for a threshold. Its encoder is
+a matrix (features, latents), its decoder (latents, features).
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def _auxiliary(
 
 
 def _part(codes: Codes, low: int, high: int) -> Codes:
-    """The entries of the latents from `low` to before `high`."""
+    """Return the entries of the latents from `low` to before `high`."""
     kept = (codes.latents >= low) & (codes.latents < high)
     if bool(kept.all()):
         return codes

@@ -23,8 +23,8 @@ CHUNK = 8192  # tokens at once
 class Fit:
     """What a dictionary makes of images' tokens; everything is kept by image, so that images can be resampled.
 
-    errors, variances: (images,) fp64, sums of squares. cosines: (images,) mean. l0: (images,) mean. acting: (width,) int,
-    tokens on which each latent acts. tokens: how many there were. pooled: (images, width), each latent's mean value.
+    errors, variances: (images,) fp64, sums of squares. cosines, l0: (images,) means. acting: (width,) int, tokens on which
+    each latent acts. tokens: how many there were. pooled: (images, width), each latent's mean value.
     """
 
     errors: np.ndarray
