@@ -15,7 +15,7 @@ from cad_exp.evaluation.monosemanticity.best_latent import best_latents
 from cad_exp.evaluation.monosemanticity.codes import Task
 from cad_exp.evaluation.monosemanticity.f1 import F1s, best_cut
 from cad_exp.evaluation.monosemanticity.sparse_probe import association, ranking, sparse_probe
-from cad_exp.representations.probes.linear import Split
+from cad_exp.representations.probes.linear import STRENGTHS, Split
 from tests.evaluation.dictionaries import balanced, perfect, random, task
 
 
@@ -70,6 +70,17 @@ def test_a_sparse_probe_reads_as_scikit_learns_ridge_does(k: int):
     assert found.accuracy().value == pytest.approx(balanced_accuracy_score(own.classes[test], read[test]))
     kept = own.split.validation
     assert found.validation == pytest.approx(balanced_accuracy_score(own.classes[kept], read[kept]))
+
+
+def test_the_strength_is_the_best_on_validation_images_and_of_equals_the_largest(monkeypatch):
+    codes, classes = informed(4)
+    own, alone = task(classes), {}
+    found = sparse_probe(codes, own, 8)
+    for strength in STRENGTHS:
+        monkeypatch.setattr("cad_exp.evaluation.monosemanticity.sparse_probe.STRENGTHS", (strength,))
+        alone[strength] = sparse_probe(codes, own, 8).validation
+    best = max(alone.values())
+    assert found.strength == max(each for each in STRENGTHS if alone[each] == best) and len(set(alone.values())) > 1
 
 
 def test_a_latent_for_each_class_is_enough():
@@ -174,6 +185,13 @@ def test_a_perfect_dictionary_has_f1_of_one_and_an_interval_that_does_not_collap
     assert found.chance.mean() < 0.4 and len(found.chance) == 20  # silent in most images: worth a guess
     silent = best_latents(sparse.csr_matrix((240, 3)), task(classes), 1)
     assert silent.test.value == 0 and (silent.latents == -1).all() and silent.test.interval()[1] > 0
+
+
+def test_of_equally_good_latents_the_one_with_the_widest_gap_is_taken():
+    classes = balanced(80, 2)
+    codes = np.stack([0.9 + 0.1 * (classes == 0), 100.0 * (classes == 0), 50.0 + 50 * (classes == 1)], 1)
+    found = best_latents(sparse.csr_matrix(codes), task(classes), 1)
+    assert found.latents.tolist() == [1, 2] and found.thresholds.tolist() == [50.0, 75.0]
 
 
 def test_a_search_among_random_latents_finds_nothing_that_lasts():
