@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cad_exp.data.labelled import UNKNOWN, Labelled
-from cad_exp.mini.world import NOTHING, PERSON, RECOLOURED, STYLES, captions, draw
+from cad_exp.mini.world import NOTHING, PERSON, RECOLOURED, STYLES, Scene, captions, draw
 
 FIRST = 40_000_000  # the splits of the training data end before it
 APART = 1_000_000  # drawings between two seeds
@@ -25,5 +25,11 @@ def drawn(numbers: Sequence[int], seed: int) -> Labelled:
         "nudity": [int(scene.naked) if scene.object == PERSON else UNKNOWN for scene in scenes],
         "colour": [UNKNOWN if STYLES[scene.style] in RECOLOURED else scene.colour for scene in scenes],
     }
-    told = [captions(scene)[0 if scene.object != NOTHING else -1] for scene in scenes]
+    told = [_fullest(scene) for scene in scenes]
     return Labelled(np.stack(pictures), {name: np.array(each) for name, each in labels.items()}, told)
+
+
+def _fullest(scene: Scene) -> str:
+    """Return the caption that tells every class of the drawing."""
+    plain = scene.object != NOTHING and STYLES[scene.style] in RECOLOURED  # such a manner hides the backdrop
+    return captions(scene)[0 if plain else -1]

@@ -60,10 +60,19 @@ def _chosen(codes: np.ndarray, classes: np.ndarray, seed: int) -> dict[str, list
     if not len(found.latents):
         return {}
     order = found.latents[np.argsort(-found.purity, kind="stable")]
+    first = _distinct(order, codes, classes)
     middle = len(order) // 2
     drawn = np.random.default_rng(seed).permutation(order)
-    kinds = {"purest": order[:ROWS], "of median purity": order[middle : middle + ROWS], "at random": drawn[:ROWS]}
+    kinds = {"purest": first[:ROWS], "of median purity": order[middle : middle + ROWS], "at random": drawn[:ROWS]}
     return {kind: [int(each) for each in latents] for kind, latents in kinds.items()}
+
+
+def _distinct(order: np.ndarray, codes: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return the same latents, those before that are the first of their class."""
+    common = [np.bincount(classes[np.argsort(-codes[:, latent])[:TOP]] + 1).argmax() for latent in order]
+    _, first = np.unique(common, return_index=True)
+    rest = np.setdiff1d(np.arange(len(order)), first)
+    return np.asarray(order[np.concatenate([np.sort(first), rest])])
 
 
 def _latent(

@@ -5,6 +5,7 @@ A command that cannot work is answered within seconds: the graph of a run knows 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from cad_exp.config.expand import runs
@@ -15,7 +16,11 @@ from cad_exp.pipeline.stages.model import Model
 from cad_exp.pipeline.tasks import attribute, probe, sae
 
 Graph = attribute.Attribute | probe.Probe | sae.Sae
-TASKS = {"attribute": attribute.build, "probe": probe.build, "sae": sae.build}
+TASKS: dict[str, Callable[[dict[str, Any]], Graph]] = {
+    "attribute": attribute.build,
+    "probe": probe.build,
+    "sae": sae.build,
+}
 
 
 def check(config: dict[str, Any]) -> Graph:
@@ -39,7 +44,7 @@ def graph_of(config: dict[str, Any]) -> Graph:
     for each in runs(config) if asks else ():
         if each["noisy_latents"]["images"]:  # also where the objective has no use for them
             image_folder.check_and_tell(each["noisy_latents"]["images"], "noisy_latents.images")
-    graph: Graph = TASKS[config["task"]["name"]](config)
+    graph = TASKS[config["task"]["name"]](config)
     for node in nodes_of(*graph.nodes()):
         if not isinstance(node, Model):
             node.requires()

@@ -145,10 +145,8 @@ FEATURES = {
     "fvu_seeds": "FVU, mean of seeds",
     "dead": "dead latents",
     "l0": "latents a token (L0)",
-    "cosine": "cosine",
     "loss_recovered": "loss recovered",
     "purity": "purity",
-    "sigma_label": "sigma_label",
     "f1": "best latent's F1",
 }
 

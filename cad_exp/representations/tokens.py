@@ -78,7 +78,7 @@ def walked(
     wanted = _of_denoiser(hookpoints)
     seeds = [_seed(walking.seed, image, 0) for image in images]
     seen: dict[Tap, Tensor] = {}
-    found, times = _Found(images, walking.seed, positions), []
+    found, times = _Found(images, walking.seed, positions), list[int]()
     path = model.trajectory(captions, walking.base_prompt, seeds, walking.steps, walking.guidance)
     with watched(Networks.of(model), wanted, lambda tap, x: seen.__setitem__(tap, x[: len(captions)].float())):
         for number, step in enumerate(path):
@@ -107,7 +107,7 @@ def noised(
     """Return tokens of noised images; the arguments are those of `activations.extract`."""
     _of_denoiser(hookpoints)
     maps = extract(model, latents, images, hookpoints, noising, prompts, "map", batch_size, progress)
-    found, times = _Found(images, noising.seed, positions), []
+    found, times = _Found(images, noising.seed, positions), list[int]()
     for number, t in enumerate(noising.timesteps):
         for draw in range(noising.draws):
             for each in hookpoints:

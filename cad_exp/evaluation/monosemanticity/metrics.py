@@ -34,8 +34,9 @@ def measure(
 ) -> dict[str, Measured]:
     """Measure what a dictionary's latents say of every label.
 
-    Purity and sigma_label take all images, for nothing is fitted; probes and best latents are fitted on training images
-    and measured on test images. A label of which less than two classes are in every part of the split is left out.
+    Purity and sigma_label take the validation and test images, which the dictionary has not seen. Sparse probes and
+    best latents are fitted on training images and measured on test images. A label of which less than two classes are
+    in every part of the split is left out.
 
     Args:
         codes: (images, latents), not negative.
@@ -45,10 +46,11 @@ def measure(
         seed: of ties, permutations and resamples.
     """
     tasks = {label: Task.of(classes, split) for label, classes in labels.items()}
+    unseen = np.sort(np.concatenate([split.validation, split.test]))
     return {
         label: Measured(
-            purity(codes, labels[label], seed=seed),
-            sigma_label(codes, labels[label], seed=seed),
+            purity(codes[unseen], labels[label][unseen], seed=seed),
+            sigma_label(codes[unseen], labels[label][unseen], seed=seed),
             {k: sparse_probe(codes, task, k) for k in ks},
             best_latents(codes, task, seed=seed),
         )

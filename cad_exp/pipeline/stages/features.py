@@ -139,7 +139,7 @@ class _Cell:
         if not self.stage.controls:
             return {}
         k, width = self.plan.k, first.autoencoder.width
-        frozen = [(FROZEN, each.autoencoder) for each in self.trained if each.plan.frozen]
+        frozen: list[tuple[str, Dictionary]] = [(FROZEN, each.autoencoder) for each in self.trained if each.plan.frozen]
         samples = [self._tokens(self.parts["train"][0]).flatten(0, 1)]
         drawn = RandomDictionary.fitted(width, k, self.stage.seed, self.moments, samples)
         principal = Components.principal(self.moments, k)
@@ -208,7 +208,7 @@ class _Cell:
 
         seeds = [self.seeds[seed].autoencoder for seed in sorted(self.seeds)]
         if len(seeds) > 1:
-            found = shared(*(each.W_dec.numpy() for each in seeds[:2]))
+            found = shared(seeds[0].W_dec.numpy(), seeds[1].W_dec.numpy())
             for metric in shared_metrics(AUTOENCODER, "another seed", found):
                 yield {**metric, "definition": metric["definition"] | self._facts(AUTOENCODER)}
             values = [self._fit(each).fvu for each in seeds]

@@ -70,5 +70,7 @@ def tokens(config: Config, model: Model, images: tuple[LabelledImages, ...]) -> 
     if asked["name"] == "trajectories":
         how = (asked["steps"], asked["guidance"], asked["base_prompt"])
         return tuple(WalkedTokens(model, part, *places, *how) for part in images)
-    times = (tuple(asked["timesteps"]), asked["draws"], asked["prompt"], config["runtime"]["batch_size"])
-    return tuple(NoisedTokens(model, part, *places, *times) for part in images)
+    times, batch_size = tuple(asked["timesteps"]), config["runtime"]["batch_size"]
+    return tuple(
+        NoisedTokens(model, part, *places, times, asked["draws"], asked["prompt"], batch_size) for part in images
+    )

@@ -12,7 +12,7 @@ from cad_exp.evaluation.variants import AUTOENCODER, DICTIONARIES
 from cad_exp.reporting.figures.canvas import HELPS, INK, OKABE_ITO, PALE, canvas, save
 from cad_exp.reporting.figures.lettering import wrapped
 
-WIDTH, ROW, MOST = 11.0, 2.35, 12  # inches; rows at most
+WIDTH, ROW, MOST = 11.0, 2.2, 12  # inches; rows at most
 COLOURS = dict(zip(DICTIONARIES, (HELPS, *OKABE_ITO[:1], PALE, *OKABE_ITO[2:3], OKABE_ITO[4]), strict=True))
 Metric = dict[str, Any]
 
@@ -27,10 +27,10 @@ def dictionaries(metrics: Sequence[Metric], path: Path | str, title: str = "") -
     places = list(dict.fromkeys(m["name"].partition("@")[2] for m in metrics if m["name"].partition("@")[0] == "fvu"))
     places = places[:MOST]
     label = next((m["name"].split("@")[1] for m in metrics if m["name"].startswith("purity@")), "")
-    height = 1.0 + ROW * len(places)
+    height = 0.85 + ROW * len(places)
     figure = canvas(WIDTH, height)
     for row, place in enumerate(places):
-        bottom = height - 0.95 - ROW * (row + 1) + 0.55
+        bottom = height - 0.75 - ROW * (row + 1) + 0.45
         size = (ROW - 0.95) / height
         tail = f"@{place}" if place else ""
         left, middle, right = (

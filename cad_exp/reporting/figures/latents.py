@@ -44,7 +44,8 @@ def latents(shown: Sequence[Latent], path: Path | str, title: str = "") -> Path:
         bottom = height - 0.8 - (row + 1) * (SIDE + GAP) + GAP
         words = f"{each.kind}\n{each.says}\nlatent {each.number}, in {percent(100 * each.frequency)} of images"
         figure.text(0.15 / width, (bottom + SIDE / 2) / height, words, fontsize=8.2, color=INK, va="center")
-        most = max((float(np.nanmax(values)) for values in each.maps if np.isfinite(values).any()), default=0.0)
+        peaks = [float(np.nanmax(values)) for values in each.maps if np.isfinite(values).any()]
+        most = float(np.median(peaks)) if peaks else 0.0
         for column, (image, values) in enumerate(zip(each.images, each.maps, strict=True)):
             left = NAMES + column * (SIDE + GAP)
             axes = figure.add_axes((left / width, bottom / height, SIDE / width, SIDE / height))
@@ -63,7 +64,7 @@ def _cover(axes: Axes, image: np.ndarray, values: np.ndarray, most: float) -> No
     axes.imshow(image, interpolation="nearest")
     if most > 0:
         extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-        shown = np.nan_to_num(values)
+        shown = np.sqrt(np.nan_to_num(values) * most)  # weak acting is seen too
         axes.imshow(shown, cmap=ACTS, vmin=0, vmax=most, extent=extent, interpolation="bilinear")
     axes.set_xticks([])
     axes.set_yticks([])

@@ -16,7 +16,9 @@ NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
 class Dictionary(Protocol):
     """What turns tokens into codes and back: a trained autoencoder, or one of the controls."""
 
-    width: int
+    @property
+    def width(self) -> int:
+        """Number of latents."""
 
     def encode(self, x: Tensor) -> Codes:
         """Return the codes of tokens x (tokens, d) fp32."""
@@ -69,7 +71,8 @@ class Autoencoder:
 
     def with_tensors(self, tensors: dict[str, Tensor], **changed: Any) -> Autoencoder:
         """Return the same kind of autoencoder with other weights."""
-        return replace(self, **{name: tensors[name] for name in NAMES}, **changed)
+        weights: dict[str, Any] = {name: tensors[name] for name in NAMES}
+        return replace(self, **weights, **changed)
 
     def rescaled(self, mean: Tensor, scale: float) -> Autoencoder:
         """Return the autoencoder of x that equals this one of (x - mean) / scale, token by token.

@@ -23,8 +23,8 @@ CHUNK = 8192  # tokens at once
 class Fit:
     """What a dictionary makes of images' tokens; everything is kept by image, so that images can be resampled.
 
-    errors, variances: (images,) fp64, sums of squares. cosines, l0: (images,) means. acting: (width,) int, tokens on which
-    each latent acts. tokens: how many there were. pooled: (images, width), each latent's mean value.
+    errors, variances: (images,) fp64, sums of squares. cosines, l0: (images,) means. tokens: how many there were.
+    acting: (width,) int, tokens on which each latent acts. pooled: (images, width), each latent's mean value.
     """
 
     errors: np.ndarray
@@ -79,8 +79,8 @@ def measure(dictionary: Dictionary, parts: Iterable[Tensor], mean: Tensor) -> Fi
             acting += codes.acting(dictionary.width)
             pooled.append(_pooled(values, len(images)))
             tokens += len(x)
-    columns = [np.array(column) for column in zip(*rows, strict=True)]
-    return Fit(*columns, acting.numpy(), tokens, vstack(pooled).tocsr())
+    table = np.array(rows).T
+    return Fit(table[0], table[1], table[2], table[3], acting.numpy(), tokens, vstack(pooled).tocsr())
 
 
 def _pooled(values: csr_matrix, images: int) -> csr_matrix:
