@@ -159,3 +159,10 @@ def check_without_scores(edit: Config) -> None:
 def words(text: str) -> str:
     """Return the words of a text with one space between them."""
     return " ".join(text.split())
+
+
+def check_sae(sae: Config) -> None:
+    """Raise UserError for shares of a nested dictionary that do not rise to 1."""
+    shares = list(sae.get("shares", [1]))
+    if shares != sorted(set(shares)) or shares[-1] != 1:
+        raise UserError(f"sae.shares={shares} do not rise to 1: the last is the whole dictionary, such as [0.25,0.5,1]")

@@ -24,6 +24,7 @@ from cad_exp.interventions.methods import METHODS
 from cad_exp.models.content import model_content
 from cad_exp.models.families import FAMILIES
 from cad_exp.pipeline.keys import code_version
+from cad_exp.representations.sae.registries import ARCHITECTURES
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.hashing import digest, file_digest, versions
 from cad_exp.utils.paths import find_file
@@ -91,7 +92,7 @@ def chosen_modules(config: dict[str, Any]) -> list[str]:
     No run names a family: a model's own is found when it is loaded, so every plug-in's family counts.
     """
     groups = [(OBJECTIVES, "objective"), (ESTIMATORS, "estimator"), (METHODS, "edit"), (JUDGES, "judge")]
-    groups += [(GRANULARITIES, "granularity"), (SOURCES, "images")]
+    groups += [(GRANULARITIES, "granularity"), (SOURCES, "images"), (ARCHITECTURES, "sae")]
     named = [(registry, chosen(config[key])) for registry, key in groups if isinstance(config.get(key), dict)]
     named += [(METRICS, str(name)) for name in (config.get("evaluation") or {}).get("metrics") or []]
     more = {registry.where(name).module for registry, name in named if name in registry or "." in name}

@@ -20,6 +20,7 @@ MANDATORY = {
     "torchvision": ["images.path=somewhere", "images.dataset=DTD"],
     "hub": ["images.dataset=owner/name"],
 }
+PRESETS = {"revelio": "topk", "saeuron": "batchtopk", "sdxl_unbox": "topk"}
 FIELDS = {
     "model": {"name", "path", "revision", "steps", "guidance", "resolution", "weights", "edits", "erased"},
     "concept": {"name", "kind", "prompt", "base_prompt", "evaluation_prompts", "label", "ratio", "objective"},
@@ -39,6 +40,8 @@ FIELDS = {
     "images": {"name", "number", "size"},
     "activations": {"hookpoints", "timesteps", "draws", "prompt", "seed"},
     "probe": {"name", "untrained", "balanced", "seed"},
+    "tokens": {"name", "hookpoints", "positions", "seed"},
+    "sae": {"name", "k", "width", "seeds", "seed", "tokens", "batch_size", "optimiser", "lr", "aux", "controls"},
 }
 
 
@@ -57,7 +60,8 @@ def _composed(*overrides: str) -> dict:
 def test_every_option_composes(group: str, option: str):
     config = composed(f"{group}={option}", *MANDATORY.get(option, []))
     assert FIELDS[group] <= set(config.get(group, {}))
-    assert option.startswith(config.get(group, {}).get("name") or option)  # a preset adds to the name
+    name = config.get(group, {}).get("name") or option
+    assert option.startswith(name) or PRESETS.get(option) == name  # a preset adds to the name, or is a work's
     assert (FOLDER / group / f"{option}.yaml").read_text().startswith("# "), (
         "the first comment is the option's line in --help"
     )

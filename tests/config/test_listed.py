@@ -12,6 +12,7 @@ from cad_exp.config.options import conf_folder
 from cad_exp.config.reference import settings
 from cad_exp.config.resolve import resolve
 from cad_exp.config.schema.prompts import Template
+from cad_exp.config.schema.sparse import Width
 from cad_exp.config.schema.types import Choice, Number, Several, Text, Whole
 from cad_exp.reporting.tables.study import _ITEMS, _LISTS
 from cad_exp.utils.errors import UserError
@@ -41,7 +42,7 @@ def of_every_config() -> set[str]:
 
 # The lists among all settings; of several classes with the same key, one.
 LISTS = {each.key: each for each in settings() if isinstance(each.kind, Several) or each.key == "model.erased"}
-SAMPLES = {Text: "edit=uce", Whole: 25, Number: 0.5, Template: "a photo of a {}"}
+SAMPLES = {Width: "auto", Text: "edit=uce", Whole: 25, Number: 0.5, Template: "a photo of a {}"}
 
 
 def one(key: str) -> Any:

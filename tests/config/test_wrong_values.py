@@ -57,6 +57,9 @@ COMMANDS = {
     "wanda": ["estimator=wanda"],
     "random": ["estimator=random"],
     "probe": ["task=probe"],
+    "sae": ["task=sae"],
+    "noised": ["task=sae", "tokens=noised"],
+    "matryoshka": ["task=sae", "sae=matryoshka"],
     "folder": ["images=folder", "images.path=x"],
     "torchvision": ["images=torchvision", "images.path=x", "images.dataset=DTD"],
     "hub": ["images=hub", "images.dataset=a/b"],
@@ -114,14 +117,15 @@ ACCEPTED = {
         concept.bare.base_prompt concept.noun concept.artist objective.base_prompt edit.prompt edit.guide prompts.kind
         objective.name estimator.name edit.name concept.estimator concept.objective.weight concept.objective.neuron
         concept.objective.head concept.objective.layer images.name images.path images.dataset images.image
-        images.label activations.prompt""",  # names may be those of a user's own class
+        images.label activations.prompt tokens.base_prompt tokens.prompt
+        sae.name""",  # names may be those of a user's own class
     "text null": """
         model.revision model.weights concept.label noisy_latents.images judge.nudenet.weights judge.resnet.weights
         judge.clip.weights judge.inception.weights judge.inception.reference judge.lpips.weights tracking.project
         tracking.entity tracking.group tracking.job_type tracking.name tracking.notes runtime.cache prompts.path
         prompts.file prompts.hub prompts.revision prompts.encoding images.split""",
     "text fraction whole list negative zero huge": """
-        concept.evaluation_prompts objective.retain activations.hookpoints""",
+        concept.evaluation_prompts objective.retain activations.hookpoints tokens.hookpoints""",
     "text fraction whole null list negative zero huge": """
         model.edits evaluation.fidelity.sanity tracking.tags edit.preserve prompts.labels prompts.without
         prompts.objects prompts.artists prompts.subjects prompts.persons""",
@@ -140,26 +144,27 @@ ACCEPTED = {
     "bool": """
         noisy_latents.independent estimator.midpoint estimator.first_order evaluation.fidelity.held_out
         evaluation.fidelity.stability runtime.checkpointing edit.bare_prompt prompts.public_code
-        images.download probe.untrained probe.balanced""",
+        images.download probe.untrained probe.balanced sae.controls""",
     "whole": """
         model.steps model.erasure_methods.esd.steps noisy_latents.samples noisy_latents.steps noisy_latents.batch_size
         estimator.patterns estimator.passes estimator.steps evaluation.samples evaluation.retention_samples
         evaluation.reference_samples evaluation.batch_size evaluation.fidelity.noisy_latents
         evaluation.fidelity.images.samples runtime.batch_size edit.steps edit.batch_size edit.sampling_steps
-        edit.checkpoint_every edit.epochs prompts.per_prompt activations.draws""",
+        edit.checkpoint_every edit.epochs prompts.per_prompt activations.draws tokens.positions tokens.steps
+        tokens.draws sae.k sae.seeds sae.tokens sae.batch_size sae.dead_after sae.width""",
     "whole null": """
         edit.count evaluation.timesteps evaluation.fidelity.growth runtime.threads prompts.per_label prompts.limit""",
     "whole zero": """
-        images.seed activations.timesteps activations.seed probe.seed
+        images.seed activations.timesteps activations.seed probe.seed tokens.timesteps tokens.seed sae.seed sae.warmup
         seed noisy_latents.seed estimator.seed evaluation.seed edit.seed evaluation.fidelity.number
         evaluation.fidelity.repeats evaluation.fidelity.draws evaluation.fidelity.images.number
         evaluation.fidelity.images.repeats evaluation.fidelity.images.draws""",
     "whole null zero": "prompts.offset prompts.public_seed",
     "fraction whole": "edit.lamb edit.erase_scale edit.regularisation",
-    "fraction whole null": "estimator.ridge",
+    "fraction whole null": "estimator.ridge sae.lr",
     "fraction whole zero": """
         model.guidance noisy_latents.guidance objective.weight objective.guidance edit.negative_guidance
-        edit.sampling_guidance""",
+        edit.sampling_guidance tokens.guidance sae.aux""",
     "fraction whole null zero": "edit.preserve_scale",
     "fraction whole negative zero": """
         concept.factor.weight concept.factor.neuron concept.factor.head concept.factor.layer""",
@@ -213,7 +218,7 @@ GROUPS = {
     "prompts",
     "retention_prompts",
 }
-GROUPS |= {"evaluation", "judge", "tracking", "runtime", "task", "images", "activations", "probe"}
+GROUPS |= {"evaluation", "judge", "tracking", "runtime", "task", "images", "activations", "probe", "tokens", "sae"}
 GROUPS |= {f"judge.{part}" for part in ("nudenet", "resnet", "clip", "inception", "lpips")}
 
 

@@ -18,6 +18,7 @@ IMAGES += ["evaluation.reference_samples=2", "evaluation.fid_bootstrap=40"]
 # Four prompts in place of the world's sixteen; test_experiment.py runs all of them.
 OTHERS = ["retention_prompts=templates", "retention_prompts.limit=4", "retention_prompts.per_prompt=1"]
 PROBE = ["images.number=80", "activations.hookpoints=[noisy_latent,embedding]"]
+SAE = ["images.number=60", "tokens.steps=2", "sae.tokens=4096", "sae.width=64", "sae.seeds=1"]
 FIDELITY = [f"evaluation.fidelity.{item}" for item in ("noisy_latents=4", "bootstrap=40")]
 SEEN = [f"evaluation.fidelity.images.{item}" for item in ("samples=1", "number=3", "repeats=1", "draws=1")]
 # first_order and erase have no such settings; one image of a rate of 1 does not vary
@@ -31,6 +32,8 @@ def small(name: str) -> list[str]:
     config = composed(f"experiment={name}")
     if config["task"]["name"] == "probe":
         return PROBE
+    if config["task"]["name"] == "sae":
+        return SAE
     settings = config["evaluation"]
     asked = SMALL + (IMAGES if settings["metrics"] else [])
     asked += ["prompts.per_prompt=1"] if config["prompts"]["name"] == "templates" else []

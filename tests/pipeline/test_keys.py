@@ -17,11 +17,12 @@ from cad_exp.pipeline.keys import code_files, code_version, excluded
 from cad_exp.pipeline.run import run
 from cad_exp.pipeline.runtime import Runtime
 from cad_exp.pipeline.stage import Chosen, Derived, Node, Stage, graph
+from cad_exp.pipeline.stages.autoencoders import Plan, Recipe
 from cad_exp.pipeline.stages.images import GivenImages
 from cad_exp.pipeline.stages.judge import Judge
 from cad_exp.pipeline.stages.model import Model, _kept
 from cad_exp.pipeline.stages.replacement import GivenFile
-from cad_exp.pipeline.tasks import probe
+from cad_exp.pipeline.tasks import probe, sae
 from tests.config.test_configs import composed
 from tests.data.test_image_folder import save
 from tests.graphs import graph_of
@@ -127,6 +128,9 @@ def watched(watch, tiny_folder, tmp_path_factory) -> Watch:
     run(composed(*fidelity, "evaluation.fidelity.stability=false"), folder / "fidelity")
     probed = ["task=probe", "images.number=60", "activations.timesteps=[1]"]
     go(folder / "probes", *probed, "activations.hookpoints=[noisy_latent,embedding]")
+    sparse = ["task=sae", "images.number=20", "sae.tokens=1024", "sae.width=16", "sae.seeds=2", "sae.k=2", "sae.batch_size=64"]
+    go(folder / "sae", *sparse, "tokens.steps=2")
+    go(folder / "sae_noised", *sparse, "tokens=noised", "tokens.timesteps=[1]", "sae=matryoshka", "sae.width=16")
     return watch
 
 
@@ -149,6 +153,7 @@ def test_every_module_that_makes_a_stage_counts_in_its_key(watched):
     made = {stage.folder for stage, _ in watched.made}
     assert made >= {"walks", "noisy_latents", "attribution", "replacements", "images", "judgements", "fidelity"}
     assert made >= {"timesteps", "ablations", "labelled_images", "activations", "probes"}
+    assert made >= {"tokens", "autoencoders", "features"}
     assert not uncounted(watched)
 
 
@@ -205,6 +210,8 @@ def lab(tmp_path_factory) -> tuple[Runtime, list[Node]]:
         graph_of(folder / "cache", *noised, f"noisy_latents.images={folder / 'images'}")[1],
         graph_of(folder / "cache", "concept=church", "edit=uce", "evaluation=none", "model.erased=['edit=uce']")[1],
         probe.build(resolve(composed("task=probe"))),
+        sae.build(resolve(composed("task=sae"))),
+        sae.build(resolve(composed("task=sae", "tokens=noised"))),
     ]
     return runtime, graph(*(node for each in (whole, *more) for node in each.nodes()))
 
@@ -223,6 +230,7 @@ def test_the_graphs_hold_every_kind_of_stage(lab):
         "GameOfImages",
         "Drawings",
         "FolderFeatures",
+        "Autoencoders",
         "GivenFile",
     }  # made while others are
     here = {type(node) for node in lab[1]}
@@ -241,6 +249,8 @@ def other(value):
     if isinstance(value, Node):
         name = next(each.name for each in counting(value))
         return dataclasses.replace(value, **{name: other(getattr(value, name))})
+    if isinstance(value, (Plan, Recipe)):
+        return dataclasses.replace(value, seed=value.seed + 1)
     if isinstance(value, bool):
         return not value
     if isinstance(value, (int, float)):

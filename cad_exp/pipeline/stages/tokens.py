@@ -49,7 +49,7 @@ class Shards:
 
 
 @dataclass(frozen=True, eq=False)
-class _TokensStage(Stage[Shards]):
+class _TokensNode(Stage[Shards]):
     """Tokens of a batch of images. positions: of each step; a number, `mean` or `all`."""
 
     folder: ClassVar[str] = "tokens"
@@ -91,7 +91,7 @@ class _TokensStage(Stage[Shards]):
 
 
 @dataclass(frozen=True, eq=False)
-class WalkedTokens(_TokensStage):
+class WalkedTokens(_TokensNode):
     """Tokens on guided trajectories, one for each image's caption; see `representations.tokens.walked`."""
 
     steps: int
@@ -129,7 +129,7 @@ class WalkedTokens(_TokensStage):
 
 
 @dataclass(frozen=True, eq=False)
-class NoisedTokens(_TokensStage):
+class NoisedTokens(_TokensNode):
     """Tokens of noised images; see `representations.tokens.noised`. prompt: as of activations."""
 
     timesteps: tuple[int, ...]

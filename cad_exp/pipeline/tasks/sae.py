@@ -15,8 +15,7 @@ from cad_exp.pipeline.stages.labelled_images import LabelledImages
 from cad_exp.pipeline.stages.model import Model
 from cad_exp.pipeline.stages.tokens import AnyTokens, NoisedTokens, WalkedTokens
 from cad_exp.pipeline.tasks.probe import source_of
-from cad_exp.representations.sae.architectures import ARCHITECTURES
-from cad_exp.representations.sae.optimisers import OPTIMISERS
+from cad_exp.representations.sae.registries import ARCHITECTURES, OPTIMISERS
 
 Config = dict[str, Any]
 BATCH = 50  # images of one shard: what a kill may cost

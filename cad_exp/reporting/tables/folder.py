@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from cad_exp.evaluation.variants import SOURCES
+from cad_exp.evaluation.variants import DICTIONARIES, SOURCES
 from cad_exp.reporting.summary import drawn_instead, number
 from cad_exp.reporting.tables.collect import Run, changes, read_all
 from cad_exp.reporting.tables.plan import lookup
@@ -19,6 +19,7 @@ FACTS, EDIT = ("concept", "granularity", "objective", "estimator", "edit", "seed
 KEYS = (*FACTS[:-1], *EDIT, "seed")
 DETAILS = ("nudity_detections@", "concept_rate@", "drawn@")
 DRAWN = "drawn instead"
+READ = (*SOURCES, *DICTIONARIES)  # of tasks without an edit
 _SCALARS = (str, int, float, type(None))
 NOTE = (
     "unedited → edited (random edit of equal budget), change edited less unedited [95 % paired interval], n images; "
@@ -89,7 +90,7 @@ def _cell(rows: pd.DataFrame) -> str:
         number(rows["value"].get(variant)) + "*" * int(pd.notna(rows["warning"].get(variant)))
         for variant in ("unedited", "edited", "random", "attribution")
     )
-    if read := [f"{number(rows['value'][source])} ({source})" for source in SOURCES if source in rows.index]:
+    if read := [f"{number(rows['value'][source])} ({source})" for source in READ if source in rows.index]:
         return ", ".join(read) + n
     if "attribution" in rows.index:
         return attribution + n

@@ -6,18 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from cad_exp.representations.sae.autoencoder import Selects
+from cad_exp.representations.sae.registries import ARCHITECTURES
 from cad_exp.representations.sae.selection import BatchTopK, Threshold, TopK
 from cad_exp.utils.errors import UserError
-from cad_exp.utils.registry import Registry
-
-ARCHITECTURES = Registry(
-    "autoencoder",
-    {
-        "topk": f"{__name__}:PerToken",
-        "batchtopk": f"{__name__}:PerBatch",
-        "matryoshka": f"{__name__}:Matryoshka",
-    },
-)
 
 
 class Architecture:

@@ -11,12 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cad_exp.utils.registry import Registry
+from cad_exp.representations.sae.registries import OPTIMISERS
 
 WIDTH = 2**14  # for which rates are said
 Weights = dict[str, Tensor]
-
-OPTIMISERS = Registry("optimiser", {"sign": f"{__name__}:ScheduleFreeSign", "adam": f"{__name__}:Adam"})
 
 
 class Optimiser:
