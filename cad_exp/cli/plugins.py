@@ -25,8 +25,8 @@ from cad_exp.utils import console, process
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.registry import HOME, Registry
 
-REGISTRIES = (MODELS, FAMILIES, GRANULARITIES, OBJECTIVES, ESTIMATORS, METHODS, METRICS, JUDGES, SOURCES)
-REGISTRIES += (ARCHITECTURES, OPTIMISERS)
+REGISTRIES: tuple[Registry, ...] = (MODELS, FAMILIES, GRANULARITIES, OBJECTIVES, ESTIMATORS, METHODS, METRICS, JUDGES)
+REGISTRIES += (SOURCES, ARCHITECTURES, OPTIMISERS)
 HELP = """\
 python -m cad_exp plugins [--config-dir FOLDER]
 

@@ -11,6 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cad_exp.interventions.edit_file import (
+    COLUMN,
+    DIRECTION,
+    ENCODER,
+    FACTORS,
+    MARKS,
+    PARTS,
+    REPLACED,
+    STEERING,
+    UNITS,
+    VECTORS,
+    fault,
+    misfit,
+    parts_of,
+)
+from cad_exp.interventions.encoder import Encoder
 from cad_exp.interventions.gating import OUTPUT, Tap, scaled_outputs
 from cad_exp.interventions.methods import METHODS
 from cad_exp.interventions.networks import Networks
@@ -19,18 +35,14 @@ from cad_exp.utils.hashing import digest
 from cad_exp.utils.io import permit, temporary
 from cad_exp.utils.tensors import load_tensors, save_tensors
 
-COLUMN, ENTRY, DIRECTION = "column", "entry", "direction"
-UNITS = (COLUMN, ENTRY, DIRECTION)
-# What the file calls what is no list of indices, before a module's or a parameter's name.
-_REPLACED, _FACTORS, _VECTORS, _STEERING = "replaced:", "factors:", "vectors:", "steering:"
-
 
 @dataclass
 class Edit:
     """Multiply components by `factor`, then put the tensors of `replaced` in place of whole parameters.
 
     indices: module name -> (k,) int64: input columns (unit `column`) or flat entries (`entry`) of its weight. Or
-    numbers of directions (`direction`), whose `vectors` (k, features) are scaled in the module's output, along `axis`.
+    numbers of directions (`direction`), whose `vectors` (k, features) are scaled in the module's output. `taps` tells
+    the axis of its features, and which output of several; `encoders` read the latents, where directions are theirs.
     factors: module name -> (k,), for those whose components have factors of their own.
     meta: granularity, scope, sign, requested, achieved and the attribution's provenance, or the method's settings;
     `changed` is the number of single weights that get another value.
@@ -45,7 +57,8 @@ class Edit:
     replaced: dict[str, Tensor] = field(default_factory=dict)
     factors: dict[str, Tensor] = field(default_factory=dict)
     vectors: dict[str, Tensor] = field(default_factory=dict)
-    axis: int = -1
+    taps: dict[str, tuple[int, int]] = field(default_factory=dict)
+    encoders: dict[str, Encoder] = field(default_factory=dict)
     steering: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -61,11 +74,15 @@ class Edit:
         """Write a safetensors file: int32 indices, replaced parameters as they are, the rest as JSON metadata."""
         meta: dict[str, Any] = {"unit": self.unit, "factor": self.factor, "meta": self.meta}
         if self.vectors:
-            meta["axis"] = self.axis
+            meta["taps"] = {name: list(tap) for name, tap in self.taps.items()}
+        if self.encoders:
+            meta["encoders"] = {name: each.facts for name, each in self.encoders.items()}
         tensors = {name: idx.to(torch.int32) for name, idx in self.indices.items()}
-        marked = {_REPLACED: self.replaced, _FACTORS: self.factors, _VECTORS: self.vectors, _STEERING: self.steering}
+        marked = {REPLACED: self.replaced, FACTORS: self.factors, VECTORS: self.vectors, STEERING: self.steering}
         for mark, named in marked.items():
             tensors |= {mark + name: value for name, value in named.items()}
+        for name, encoder in self.encoders.items():
+            tensors |= {f"{ENCODER}{part}:{name}": value for part, value in encoder.tensors.items()}
         return save_tensors(path, "edit", tensors, meta)
 
     def digest(self) -> str:
@@ -80,13 +97,16 @@ class Edit:
         for named in (self.factors, self.vectors):
             if named:
                 parts.append({name: _content(value[order[name]]) for name, value in named.items()})
-        return digest([*parts, {"axis": self.axis}] if self.vectors else parts)
+        parts += [{name: list(tap) for name, tap in self.taps.items()}] if self.vectors else []
+        for name, encoder in sorted(self.encoders.items()):
+            parts.append([name, encoder.facts, {part: _content(value) for part, value in encoder.tensors.items()}])
+        return digest(parts)
 
     @classmethod
     def load(cls, path: str | Path) -> "Edit":
         """Read an edit file. UserError if it is missing, damaged or something else."""
         tensors, meta = load_tensors(path, "edit")
-        named: dict[str, dict[str, Tensor]] = {_REPLACED: {}, _FACTORS: {}, _VECTORS: {}, _STEERING: {}, "": {}}
+        named: dict[str, dict[str, Tensor]] = {mark: {} for mark in (*MARKS, *PARTS, "")}
         for name, tensor in tensors.items():
             mark = next(mark for mark in named if name.startswith(mark))
             named[mark][name[len(mark) :]] = tensor
@@ -95,11 +115,14 @@ class Edit:
             factor, facts, indices = meta["factor"], meta["meta"], named[""]
         except KeyError as error:
             raise UserError(f"the edit file '{path}' lacks the entry {error}: write it again") from error
-        fault = _fault(indices, factor, facts, named[_REPLACED]) or _misfit(indices, unit, named, facts)
-        if fault:
-            raise UserError(f"the edit file '{path}' {fault}: write it again with Edit.save")
+        taps, told = meta.get("taps", {}), meta.get("encoders", {})
+        faults = (fault(indices, factor, facts, named[REPLACED]), misfit(indices, unit, named, facts, taps, told))
+        if wrong := next(filter(None, faults), None):
+            raise UserError(f"the edit file '{path}' {wrong}: write it again with Edit.save")
         indices = {name: places.long() for name, places in indices.items()}
-        more = named[_REPLACED], named[_FACTORS], named[_VECTORS], meta.get("axis", -1), named[_STEERING]
+        places = {name: (int(tap[0]), int(tap[1])) for name, tap in taps.items()}
+        encoders = {name: Encoder.restored(parts_of(named, name), each) for name, each in told.items()}
+        more = (named[REPLACED], named[FACTORS], named[VECTORS], places, encoders, named[STEERING])
         return cls(indices, unit, float(factor), facts, *more)
 
     def export(self, target: Any, folder: str | Path) -> Path:
@@ -163,8 +186,10 @@ class AppliedEdit:
             _module(networks, name)
         for name, vectors in self._edit.vectors.items():
             factors = self._edit.factors.get(name, torch.full((len(vectors),), self._edit.factor))
-            tap = Tap(name, OUTPUT, self._edit.axis)
-            self._undo.enter_context(scaled_outputs(networks, tap, vectors, factors))
+            tap = Tap(name, OUTPUT, *self._edit.taps.get(name, (-1, 0)))
+            encoder, chosen = self._edit.encoders.get(name), self._edit.indices[name]
+            hook = scaled_outputs(networks, tap, vectors, factors, None, encoder, chosen)
+            self._undo.enter_context(hook)
 
     @torch.no_grad()
     def _write(self, weight: Tensor, place: Any, old: Tensor, new: Tensor) -> None:
@@ -225,43 +250,6 @@ def _parameter(networks: Networks, name: str, new: Tensor) -> Tensor:
         shapes = f"{tuple(new.shape)} for {tuple(old.shape)}"
         raise UserError(f"the edit does not fit '{name}' ({shapes}): it was made for another model")
     return old
-
-
-def _fault(indices: dict[str, Tensor], factor: Any, meta: Any, replaced: dict[str, Tensor]) -> str | None:
-    """Return what keeps the content of a file from being an edit; None where nothing does."""
-    if type(factor) not in (int, float) or not abs(factor) < 1e30:
-        return f"has the factor {str(factor)[:40]}, which is no number of a sensible size"
-    if not isinstance(meta, dict):
-        return "holds no metadata where its settings belong"
-    for name, own in indices.items():
-        if own.dtype not in (torch.int32, torch.int64) or own.dim() != 1:
-            kind = str(own.dtype).removeprefix("torch.")
-            return f"has indices of '{name}' of type {kind} and shape {tuple(own.shape)}, not a list of whole numbers"
-        if len(own) and int(own.min()) < 0:
-            return f"has a negative index of '{name}'"
-        if len(torch.unique(own)) < len(own):
-            return f"names an index of '{name}' twice"
-    for name, new in replaced.items():
-        if not new.is_floating_point() or not new.isfinite().all():
-            return f"replaces '{name}' by values that are no finite numbers"
-    return None
-
-
-def _misfit(
-    indices: dict[str, Tensor], unit: str, named: dict[str, dict[str, Tensor]], meta: dict[str, Any]
-) -> str | None:
-    """Return what does not belong together in a file; None where all does."""
-    if named[_STEERING] and not {"acts", "settings"} <= set(meta):
-        return "does not name the method whose hooks use its tensors"
-    if set(named[_VECTORS]) != (set(indices) if unit == DIRECTION else set()):
-        return "does not have its directions where its indices are"
-    for mark, dims in ((_FACTORS, 1), (_VECTORS, 2)):
-        for name, value in named[mark].items():
-            if name not in indices or value.dim() != dims or len(value) != len(indices[name]):
-                return f"has {mark.rstrip(':')} of '{name}' that do not fit its indices"
-            if not value.is_floating_point() or not value.isfinite().all():
-                return f"has {mark.rstrip(':')} of '{name}' that are no finite numbers"
-    return None
 
 
 def _content(tensor: Tensor) -> str:

@@ -25,6 +25,7 @@ from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from cad_exp.interventions.encoder import Encoder
 from cad_exp.interventions.networks import Networks
 from cad_exp.utils.errors import UserError
 
@@ -106,25 +107,45 @@ def added_outputs(networks: Network, removed: Mapping[str, Tensor], replacements
 
 @contextmanager
 def scaled_outputs(
-    networks: Network, tap: Tap, vectors: Tensor, gates: Tensor, replacements: Replacements | None = None
+    networks: Network,
+    tap: Tap,
+    vectors: Tensor,
+    gates: Tensor,
+    replacements: Replacements | None = None,
+    encoder: Encoder | None = None,
+    chosen: Tensor | None = None,
 ) -> Iterator[None]:
     """Let an output h become h + sum_i (g_i - 1) <h - r, d_i> d_i; r is 0 without a replacement.
 
-    vectors: the directions d (k, features). gates: (k,) for all rows, or (B, k). Differentiable in the gates. Raises
-    UserError if the module does not see one row per sample.
+    vectors: the directions d (k, features). gates: (k,) for all rows, or (B, k). Differentiable in the gates.
+    encoder: tells z_i(h) - z_i(r) in place of <h - r, d_i>, and without a replacement z_i(h). chosen: the numbers (k,)
+    of its latents whose directions these are; None: all. Raises UserError if the module does not see one row per
+    sample.
     """
-    turn = cycle((replacements or {}).get(tap.module, [torch.zeros(())]))
-    moved: dict[Any, Tensor] = {}  # a sampler asks a hundred times
+    given = (replacements or {}).get(tap.module)
+    turn = cycle(given or [torch.zeros(())])
+    moved: dict[Any, Any] = {}  # a sampler asks a hundred times
+
+    def values(h: Tensor) -> Tensor:
+        reader: Encoder = moved[h.device, h.dtype][1]
+        found: Tensor = reader.values(h)
+        return found if chosen is None else found.index_select(-1, chosen.to(h.device))
+
+    def read(h: Tensor, instead: Tensor, d: Tensor) -> Tensor:
+        if encoder is None:
+            projected: Tensor = (h - instead) @ d.T
+            return projected
+        return values(h) if given is None else values(h) - values(instead)
 
     def change(h: Tensor) -> Tensor:
         if (h.device, h.dtype) not in moved:
-            moved[h.device, h.dtype] = vectors.to(h.device, h.dtype)
-        d = moved[h.device, h.dtype]
+            moved[h.device, h.dtype] = (vectors.to(h), None if encoder is None else encoder.to(h))
+        d: Tensor = moved[h.device, h.dtype][0]
         gate, instead = gates.to(h.device, h.dtype), next(turn).to(h.device, h.dtype)
         if gate.ndim > 1:
             _one_row_each(tap.module, h, gate)
             gate = gate.view(len(gate), *[1] * (h.ndim - 2), -1)
-        return h + ((gate - 1) * ((h - instead) @ d.T)) @ d
+        return h + ((gate - 1) * read(h, instead, d)) @ d
 
     with changed_output(networks, tap, change):
         yield

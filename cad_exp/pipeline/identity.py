@@ -19,7 +19,7 @@ from cad_exp.data.labelled import SOURCES, source_settings
 from cad_exp.data.metric_registry import METRICS
 from cad_exp.data.prompts.sources import files as prompt_files
 from cad_exp.evaluation.judges import JUDGES, judge_class
-from cad_exp.interventions.granularity_registry import GRANULARITIES
+from cad_exp.interventions.granularity_registry import GRANULARITIES, contents
 from cad_exp.interventions.methods import METHODS
 from cad_exp.models.content import model_content
 from cad_exp.models.families import FAMILIES
@@ -46,6 +46,7 @@ def run_identity(config: dict[str, Any]) -> str:
         return digest([*parts, SOURCES.make(source_settings(config["images"], config["model"]["path"])).identity()])
     parts += [file_digest(file) for file in prompt_files(config)]
     for each in runs(config):
+        parts += [contents(each["granularity"])]
         given, path = each["noisy_latents"]["images"], each["edit"].get("path")
         judge = judge_class(each["judge"])
         parts += [{} if judge is None else judge.identity_of(each)]

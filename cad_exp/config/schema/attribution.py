@@ -28,6 +28,7 @@ from cad_exp.config.schema.types import (
 from cad_exp.utils import registry
 
 GRANULARITIES = ("head", "layer", "neuron", "weight")
+DIRECTED = ("latent", "principal")
 SCOPES = ("row", "layer", "global")
 KINDS: tuple[str, ...] = ("self-attention", "cross-attention", "joint-attention", "feed-forward", "feed-forward-in")
 KINDS += ("text-attention", "text-feed-forward")
@@ -62,6 +63,18 @@ class Granularity(Group):
     )
 
 
+class OfAutoencoders(Granularity):
+    """Directions of activations: latents of sparse autoencoders, or principal components."""
+
+    title = ", ".join(DIRECTED)
+    name: Annotated[str, Choice(*DIRECTED)] = Field(description="What one component is; part of the run folder's name.")
+    kinds: None = Field(default=None, description="null: they belong to no kind of module.")
+    autoencoders: Str = Field(description="The folder `autoencoders` of a run of task=sae.")
+    hookpoints: Annotated[tuple[str, ...], Several(Text(), least=1)] | None = Field(
+        description="Places among those of the folder; null takes all."
+    )
+
+
 class OwnGranularity(Granularity, Own):
     """A user's own granularity, which takes its own settings."""
 
@@ -75,10 +88,14 @@ class OwnGranularity(Granularity, Own):
 def _of_whom(given: dict[str, Any]) -> type[Granularity]:
     """Return the class of the group: a user's own where a plug-in has the name, or a dotted path stands for it."""
     theirs = registry.TARGET in given or given.get("name") in plug_ins("granularity")
-    return OwnGranularity if theirs else Granularity
+    if theirs:
+        return OwnGranularity
+    return OfAutoencoders if given.get("name") in DIRECTED else Granularity
 
 
-AnyGranularity = Annotated[Granularity | OwnGranularity, ByName(_of_whom, Granularity, OwnGranularity)]
+AnyGranularity = Annotated[
+    Granularity | OfAutoencoders | OwnGranularity, ByName(_of_whom, Granularity, OfAutoencoders, OwnGranularity)
+]
 
 
 class NoisyLatents(Group):

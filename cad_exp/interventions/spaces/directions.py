@@ -1,8 +1,13 @@
-"""Components that are directions of an activation: a gate scales what the activation has along its direction."""
+"""Components that are directions of activations: a gate scales what an activation has of its direction.
+
+What it has is told by the direction itself, or by the encoder of a sparse autoencoder, whose latents they then are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,7 +15,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cad_exp.interventions.edit import DIRECTION, Edit
+from cad_exp.interventions.edit import Edit
+from cad_exp.interventions.edit_file import DIRECTION
+from cad_exp.interventions.encoder import Encoder
 from cad_exp.interventions.gating import OUTPUT, Ready, Replacements, Tap, scaled_outputs
 from cad_exp.interventions.networks import Networks, is_text
 from cad_exp.interventions.spaces.base import TABLE, ComponentSpace, Gating, RowGating, Scale
@@ -21,34 +28,61 @@ from cad_exp.utils.errors import UserError
 FEW = 1024  # directions that estimators can afford which evaluate J for many sets of all of them
 
 
-class Directions(ComponentSpace):
-    """Directions d_i (k, features) at one hookpoint, the output h of a module: h + sum_i (g_i - 1) <h, d_i> d_i.
+@dataclass(frozen=True)
+class Place:
+    """Directions (k, features) of one activation, the output that `tap` names.
 
-    They need not be orthogonal: each reads the activation as it comes. axis: of h's features, 1 in a convolution's map.
+    encoder: reads the values of the latents whose decoder rows the directions are; None: <h, d>.
     Raises UserError if they are no matrix, or the module belongs to a text encoder.
     """
 
-    kinds, form = ("direction",), "directions"
+    tap: Tap
+    vectors: Tensor
+    encoder: Encoder | None = None
 
-    def __init__(self, module: str, vectors: Tensor, axis: int = -1, name: str = "direction"):
-        if vectors.ndim != 2:
-            raise UserError(f"directions of shape {tuple(vectors.shape)}: give a matrix, one direction a row")
-        if is_text(module):
-            raise UserError(f"'{module}' is of a text encoder: directions live in the denoiser")
-        self.module, self.vectors, self.axis, self.name = module, vectors.detach().float().cpu(), axis, name
-        self.n = len(vectors)
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2:
+            raise UserError(f"directions of shape {tuple(self.vectors.shape)}: give a matrix, one direction a row")
+        if is_text(self.tap.module):
+            raise UserError(f"'{self.tap.module}' is of a text encoder: directions live in the denoiser")
+        if self.tap.side != OUTPUT:
+            raise UserError(f"'{self.tap.module}': directions are those of an output")
+
+    @classmethod
+    def of(cls, module: str, vectors: Tensor, axis: int = -1) -> Place:
+        """Return directions at a module's output; axis: of its features, 1 in a convolution's map."""
+        return cls(Tap(module, OUTPUT, axis), vectors.detach().float().cpu())
+
+
+class Directions(ComponentSpace):
+    """Directions d_i at some places: an output h becomes h + sum_i (g_i - 1) z_i(h) d_i, with z_i(h) = <h, d_i>.
+
+    With an encoder z_i(h) is the value of its latent i. They need not be orthogonal: each reads the activation as it
+    comes. name: of the granularity. Raises UserError for no place, and for a module that has two.
+    """
+
+    form = "directions"
+
+    def __init__(self, places: Sequence[Place], name: str = "direction"):
+        modules = [place.tap.module for place in places]
+        if not places or len(set(modules)) < len(modules):
+            raise UserError("directions need at least one place, and each module once")
+        self.places, self.name, self.kinds = list(places), name, (name,)
+        self.sizes_of = [len(place.vectors) for place in places]
+        self.n = sum(self.sizes_of)
         self.scale = Scale.FEW if self.n <= FEW else Scale.MANY
 
     @property
     def taps(self) -> list[Tap]:
-        """The module's output."""
-        return [Tap(self.module, OUTPUT, self.axis)]
+        """The modules' outputs."""
+        return [place.tap for place in self.places]
 
     def table(self) -> pd.DataFrame:
-        """Return one row per direction; start and stop are its number and the next."""
+        """Return one row per direction; start and stop are its number at its place and the next."""
         rows = [
-            (i, self.module, self.module, self.kinds[0], i, f"{self.module} · {self.name} {i}", i, i + 1)
-            for i in range(self.n)
+            (start + i, module, module, self.name, i, f"{module} · {self.name} {i}", i, i + 1)
+            for module, start, size in self._spans()
+            for i in range(size)
         ]
         return pd.DataFrame(rows, columns=TABLE)
 
@@ -61,19 +95,21 @@ class Directions(ComponentSpace):
         return _Rows(self, Networks.of(model), gates.to(model.device, torch.float32))
 
     def split(self, gates: Tensor) -> dict[str, Tensor]:
-        """Return numbers (..., n) under the module's name: the place of a gate is its direction."""
-        return {self.module: gates}
+        """Return numbers (..., n) by module: the place of a gate is its direction."""
+        modules = [place.tap.module for place in self.places]
+        return dict(zip(modules, gates.split(self.sizes_of, -1), strict=True))
 
     def join(self, places: dict[str, Tensor]) -> Tensor:
-        """Return the numbers (n,) fp32 of the module."""
-        return places[self.module].float()
+        """Return the numbers (n,) fp32 of all modules."""
+        return torch.cat([places[place.tap.module].float() for place in self.places])
 
     def components(self, edit: Edit) -> Tensor:
         """Return the sorted numbers of the directions that an edit scales."""
-        return edit.indices.get(self.module, torch.zeros(0)).long().sort().values
+        found = [start + edit.indices.get(module, torch.zeros(0)).long() for module, start, _ in self._spans()]
+        return torch.cat(found).sort().values
 
     def intervention(self, selected: Tensor, factors: float | Tensor = 0.0, meta: dict[str, Any] | None = None) -> Edit:
-        """Make the edit that scales the selected directions (k,) in the module's output."""
+        """Make the edit that scales the selected directions (k,) in the modules' outputs."""
         selected, order = selected.long().sort()
         own = None if isinstance(factors, float | int) else factors.float()[order]
         facts = {
@@ -84,29 +120,67 @@ class Directions(ComponentSpace):
             "components": self.n,
             "changed": 0,  # weights
         }
-        return Edit(
-            {self.module: selected} if len(selected) else {},
-            DIRECTION,
-            factors if isinstance(factors, float | int) else 0.0,
-            facts | (meta or {}),
-            factors={} if own is None else {self.module: own},
-            vectors={self.module: self.vectors[selected]} if len(selected) else {},
-            axis=self.axis,
-        )
+        edit = Edit({}, DIRECTION, factors if isinstance(factors, float | int) else 0.0, facts | (meta or {}))
+        for place, (module, start, size) in zip(self.places, self._spans(), strict=True):
+            here = (selected >= start) & (selected < start + size)
+            if not here.any():
+                continue
+            edit.indices[module] = selected[here] - start
+            edit.vectors[module] = place.vectors[selected[here] - start]
+            edit.taps[module] = (place.tap.axis, place.tap.index)
+            if own is not None:
+                edit.factors[module] = own[here]
+            if place.encoder is not None:
+                edit.encoders[module] = place.encoder
+        return edit
 
     def segments(self, scope: str) -> list[tuple[int, int, int]]:
-        """Return one group of all directions. UserError for a scope that it does not have."""
-        self._checked(scope)
-        return [(0, 1, self.n)]
+        """Return one group of all directions, or one for each place. UserError for a scope that it does not have."""
+        if self._checked(scope) == "global":
+            return [(0, 1, self.n)]
+        return [(start, 1, size) for _, start, size in self._spans()]
 
     def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the directions, and the module with the axis of its features."""
-        return {"vectors": self.vectors}, {"module": self.module, "axis": self.axis, "name": self.name}
+        """Return the directions and encoders, and where they are."""
+        tensors: dict[str, Tensor] = {}
+        told = []
+        for number, place in enumerate(self.places):
+            tensors[f"{number}.vectors"] = place.vectors
+            tap = {"module": place.tap.module, "axis": place.tap.axis, "index": place.tap.index}
+            if place.encoder is not None:
+                tensors |= {f"{number}.{name}": tensor for name, tensor in place.encoder.tensors.items()}
+            told.append(tap | {"encoder": None if place.encoder is None else place.encoder.facts})
+        return tensors, {"name": self.name, "places": told}
 
     @classmethod
     def restored(cls, tensors: dict[str, Tensor], facts: dict[str, Any]) -> Directions:
         """Return the space that was `saved`."""
-        return Directions(facts["module"], tensors["vectors"], facts["axis"], facts["name"])
+        places = []
+        for number, told in enumerate(facts["places"]):
+            head = f"{number}."
+            own = {name.removeprefix(head): each for name, each in tensors.items() if name.startswith(head)}
+            encoder = None if told["encoder"] is None else Encoder.restored(own, told["encoder"])
+            tap = Tap(told["module"], OUTPUT, told["axis"], told["index"])
+            places.append(Place(tap, own["vectors"], encoder))
+        return Directions(places, facts["name"])
+
+    def _spans(self) -> Iterator[tuple[str, int, int]]:
+        """Yield (module, number of its first direction, how many) of every place."""
+        start = 0
+        for place, size in zip(self.places, self.sizes_of, strict=True):
+            yield place.tap.module, start, size
+            start += size
+
+    @contextmanager
+    def scaled(self, networks: Networks, gates: Tensor, replacements: Replacements) -> Iterator[None]:
+        """Let the outputs have these gates meanwhile: (n,) for all rows, or (B, n)."""
+        by_module = self.split(gates)
+        with ExitStack() as hooks:
+            for place in self.places:
+                own = by_module[place.tap.module]
+                hook = scaled_outputs(networks, place.tap, place.vectors, own, replacements, place.encoder)
+                hooks.enter_context(hook)
+            yield
 
 
 class _Shared(Gating):
@@ -116,8 +190,7 @@ class _Shared(Gating):
         self.space, self.networks, self.gates, self.taps = space, Networks.of(model), gates, space.taps
 
     def ready(self, replacements: Replacements) -> Ready:
-        space = self.space
-        return partial(scaled_outputs, self.networks, space.taps[0], space.vectors, self.gates, replacements)
+        return partial(self.space.scaled, self.networks, self.gates, replacements)
 
     def differentiate(self) -> None:
         self.gates = self.gates.detach().clone().requires_grad_()
@@ -125,7 +198,7 @@ class _Shared(Gating):
     def slopes(self) -> dict[str, Tensor]:
         slope = torch.zeros_like(self.gates) if self.gates.grad is None else self.gates.grad
         distributed.add_up([slope])
-        return {self.space.module: slope.cpu()}
+        return {module: own.cpu() for module, own in self.space.split(slope).items()}
 
 
 class _Rows(RowGating):
@@ -133,15 +206,14 @@ class _Rows(RowGating):
 
     def __init__(self, space: Directions, networks: Networks, gates: Tensor):
         self.space, self.networks, self.gates = space, networks, gates
-        self.changed = {space.module: (gates != 1).any(1).cpu()}
+        self.changed = {module: (own != 1).any(1).cpu() for module, own in space.split(gates).items()}
         self.taps: Sequence[Tap] = space.taps
 
     def __getitem__(self, rows: Tensor) -> _Rows:
         return _Rows(self.space, self.networks, self.gates[rows.to(self.gates.device)])
 
     def ready(self, replacements: Replacements) -> Ready:
-        space = self.space
-        return partial(scaled_outputs, self.networks, space.taps[0], space.vectors, self.gates, replacements)
+        return partial(self.space.scaled, self.networks, self.gates, replacements)
 
 
 RESTORED = {cls.form: cls for cls in (Directions,)}  # spaces that were not cut from sites

@@ -27,6 +27,7 @@ class Granularity:
     of_weights: bool = True
     space: type[Columns] = Columns
     from_sites: bool = True  # whether its components are parts of output projections
+    files: tuple[str, ...] = ()  # of its own settings those that are folders, whose content counts
     own: Mapping[str, Any] = {}  # settings of its class, beside the kinds
 
     def __init__(self, kinds: Iterable[str] | None = None):

@@ -76,6 +76,7 @@ class Autoencoders(Stage[list[Trained]]):
 
     def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
         """Train all autoencoders side by side."""
+        from cad_exp.representations.latents import save_moments
         from cad_exp.representations.sae.files import save
         from cad_exp.representations.sae.moments import Moments, width_of
         from cad_exp.representations.sae.stream import Stream
@@ -95,6 +96,7 @@ class Autoencoders(Stage[list[Trained]]):
             )
             for plan in self.plans
         ]
+        save_moments(folder, moments)
         stream = Stream(shards, recipe.batch_size, recipe.seed, BUFFER)
         how = (recipe.tokens, runtime.unfinished(self), tick, runtime.device)
         for number, autoencoder in enumerate(train(stream, members, moments, *how)):

@@ -43,7 +43,17 @@ class Scores(Stage["Attribution"]):
 
     def inputs(self, runtime: Runtime) -> Any:
         """Return the fields, and which spaces are scored."""
-        return super().inputs(runtime) | {"spaces": self.spaces()}
+        from cad_exp.interventions.granularity_registry import contents
+
+        digests = contents(self.granularity.settings)  # of files, whose place does not count
+        spaces = [(name, kinds, own | digests if own else own) for name, kinds, own in self.spaces()]
+        return super().inputs(runtime) | {"spaces": spaces}
+
+    def requires(self) -> None:
+        """Check that the granularity's files are there."""
+        from cad_exp.interventions.granularity_registry import contents
+
+        contents(self.granularity.settings)
 
     def spaces(self) -> tuple[tuple[str, tuple[str, ...] | None, dict[str, Any]], ...]:
         """Return (name, kinds of module, own settings) of each granularity that is scored."""
