@@ -5,7 +5,7 @@ import torch
 
 from cad_exp.attribution.game import Game, input_norms
 from cad_exp.attribution.objectives.build import make_objective
-from cad_exp.interventions.spaces import CROSS, FF, GRANULARITIES, find_sites, make_granularity
+from cad_exp.interventions.spaces import CROSS, FF, OWN, find_sites, make_granularity
 from cad_exp.utils.errors import UserError
 from tests.attribution.test_objectives import leftovers
 
@@ -17,7 +17,7 @@ def game(tiny_model, tiny_latents):
     return lambda name, kinds=None: Game(objective, make_granularity(name, kinds).on(sites))
 
 
-@pytest.mark.parametrize("name", GRANULARITIES)
+@pytest.mark.parametrize("name", OWN)
 def test_split_and_join(name, game):
     """A component's gate reaches its own columns or weights only, and `join` adds up what it has there."""
     played = game(name)
@@ -55,7 +55,7 @@ def test_weights_go_one_by_one(game):
     assert played.values(gates).tolist() == pytest.approx([played.intact, played.value(gates[1])], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", GRANULARITIES)
+@pytest.mark.parametrize("name", OWN)
 def test_gradient_is_a_finite_difference(name, game):
     played = game(name)
     generator = torch.Generator().manual_seed(1)

@@ -56,6 +56,7 @@ COMMANDS = {
     "shapley": ["estimator=shapley", "granularity=head"],
     "wanda": ["estimator=wanda"],
     "random": ["estimator=random"],
+    "latent": ["granularity=latent", "granularity.autoencoders=x"],
     "probe": ["task=probe"],
     "sae": ["task=sae"],
     "noised": ["task=sae", "tokens=noised"],
@@ -118,7 +119,7 @@ ACCEPTED = {
         objective.name estimator.name edit.name concept.estimator concept.objective.weight concept.objective.neuron
         concept.objective.head concept.objective.layer images.name images.path images.dataset images.image
         images.label activations.prompt tokens.base_prompt tokens.prompt
-        sae.name""",  # names may be those of a user's own class
+        sae.name granularity.autoencoders""",  # names may be those of a user's own class
     "text null": """
         model.revision model.weights concept.label noisy_latents.images judge.nudenet.weights judge.resnet.weights
         judge.clip.weights judge.inception.weights judge.inception.reference judge.lpips.weights tracking.project
@@ -129,6 +130,7 @@ ACCEPTED = {
     "text fraction whole null list negative zero huge": """
         model.edits evaluation.fidelity.sanity tracking.tags edit.preserve prompts.labels prompts.without
         prompts.objects prompts.artists prompts.subjects prompts.persons""",
+    "text fraction whole null list negative zero huge ": "granularity.hookpoints",
     "text whole zero": "prompts.columns.prompt",
     "text whole null zero": "prompts.columns.seed prompts.columns.guidance prompts.columns.label prompts.columns.id",
     "null": """
@@ -343,7 +345,8 @@ def test_what_the_types_allow_is_what_the_classes_know():
 
     assert set(attribution.ESTIMATORS) == set(ESTIMATORS) and set(attribution.OBJECTIVES) == set(OBJECTIVES)
     assert set(edit.EDITS) == set(METHODS)
-    assert set(attribution.GRANULARITIES) == set(spaces.GRANULARITIES) and attribution.SCOPES == SCOPES
+    assert {*attribution.GRANULARITIES, *attribution.DIRECTED} == set(spaces.GRANULARITIES)
+    assert set(attribution.GRANULARITIES) == set(spaces.OWN) and attribution.SCOPES == SCOPES
     assert set(attribution.ABLATIONS) == set(ablation.ABLATIONS) and set(evaluation.PARTS) == set(PARTS)
     assert set(evaluation.ABLATIONS) == set(ablations.KINDS)
     assert prompts.COLUMNS == rows.FIELDS and set(prompts.GENERATED) == set(templates.GENERATORS)
@@ -355,7 +358,7 @@ def test_what_the_types_allow_is_what_the_classes_know():
             for granularity in spaces.OWN
             if ESTIMATORS.get(name).fits(spaces.GRANULARITIES.get(granularity))
         }
-        assert set(rules.FEW.get(name, spaces.GRANULARITIES)) == fits
+        assert set(rules.FEW.get(name, spaces.OWN)) == fits
     assert all(OBJECTIVES.fact(name, "latents_kind") == "trajectory" for name in rules.ALONG)
     assert all(OBJECTIVES.get(name).latents_kind == OBJECTIVES.fact(name, "latents_kind") for name in OBJECTIVES)
     assert all(tuple(OBJECTIVES.get(name).asks) == OBJECTIVES.fact(name, "asks") for name in OBJECTIVES)

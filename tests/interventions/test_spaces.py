@@ -17,6 +17,7 @@ from cad_exp.evaluation.fidelity.metrics import fidelity_metrics
 from cad_exp.interventions.edit import Edit
 from cad_exp.interventions.selection import random_edit, select
 from cad_exp.interventions.spaces import FF, Directions, Site, find_sites, make_granularity
+from cad_exp.interventions.spaces.directions import Place
 from cad_exp.utils.errors import UserError
 from tests.attribution.test_objectives import leftovers
 from tests.evaluation.test_fidelity import SETTINGS
@@ -30,7 +31,7 @@ class RandomDirections(Directions):
 
     def __init__(self, module: str, width: int, k: int, seed: int = 0, axis: int = -1):
         vectors = torch.randn(k, width, generator=torch.Generator().manual_seed(seed))
-        super().__init__(module, vectors / vectors.norm(dim=1, keepdim=True), axis)
+        super().__init__([Place.of(module, vectors / vectors.norm(dim=1, keepdim=True), axis)])
 
 
 class Linear:
@@ -78,8 +79,8 @@ def test_every_estimator_knows_a_directions_share_of_a_linear_model(name):
     """J = <change, 5> / 25 is linear in every gate: the score of direction d is (w d)(d A) / (w A)."""
     model = Linear()
     drawn = RandomDirections("0", 3, 4)
-    shares = (drawn.vectors @ model.W[0]) * (drawn.vectors @ model.A) / 5
-    for space, expected in ((Directions("0", HAND), torch.tensor(SCORES)), (drawn, shares)):
+    shares = (drawn.places[0].vectors @ model.W[0]) * (drawn.places[0].vectors @ model.A) / 5
+    for space, expected in ((Directions([Place.of("0", HAND)]), torch.tensor(SCORES)), (drawn, shares)):
         estimator = make_estimator(name, **EXACT[name])
         found = attribute(model, linear(model), "projection", estimator, [space], batch_size=1)
         torch.testing.assert_close(found.scores["direction"], expected, atol=2e-6, rtol=1e-5)
@@ -91,12 +92,14 @@ def test_patching_swaps_a_directions_part(direction):
     """erase: J = (y - base)^2 = 25; without d_0's part of A, y - base is 5 - 3 = 2: 25 - 4; alone it gives 3^2."""
     model = Linear()
     estimator = make_estimator("activation_patching", direction=direction)
-    scores = estimator.estimate(Game(make_objective("erase", model, linear(model)), Directions("0", HAND[:1])))
+    scores = estimator.estimate(
+        Game(make_objective("erase", model, linear(model)), Directions([Place.of("0", HAND[:1])]))
+    )
     assert scores.values.tolist() == pytest.approx([21 if direction == "noising" else 9])
 
 
 def test_from_scores_of_directions_to_an_edit_a_study_and_a_table(tmp_path):
-    model, space = Linear(), Directions("0", HAND)
+    model, space = Linear(), Directions([Place.of("0", HAND)])
     latents = linear(model)
     scored = attribute(model, latents, "projection", "leave_one_out", [space], meta={"concept": "c"})
 
@@ -110,7 +113,7 @@ def test_from_scores_of_directions_to_an_edit_a_study_and_a_table(tmp_path):
     scored.save(tmp_path)
     loaded = Attribution.load(tmp_path)
     assert torch.equal(loaded.scores["direction"], scored.scores["direction"]) and loaded.meta == scored.meta
-    assert torch.equal(loaded.space("direction").vectors, HAND) and loaded.sites == []
+    assert torch.equal(loaded.space("direction").places[0].vectors, HAND) and loaded.sites == []
     assert loaded.tables["direction"].equals(table)
 
     # selection and edit: without d_0 and d_1 the concept has 1 - 0.6 - 0.336 of its 1 left
@@ -237,23 +240,23 @@ def test_ablations_of_a_model_with_an_edited_activation(tiny_model, tiny_latents
 
 
 def test_what_directions_cannot_do(tiny_model, tmp_path):
-    space = Directions("0", HAND)
+    space = Directions([Place.of("0", HAND)])
     with pytest.raises(UserError, match="estimator magnitude is not for granularity direction: use granularity=weight"):
         make_estimator("magnitude").estimate(Game(make_objective("projection", Linear(), linear(Linear())), space))
     with pytest.raises(UserError, match="has no scope 'row'"):
         space.segments("row")
     for wrong, message in ((HAND[0], "one direction a row"), (HAND[:0], "no components")):
         with pytest.raises(UserError, match=message):
-            Game(make_objective("projection", Linear(), linear(Linear())), Directions("0", wrong))
+            Game(make_objective("projection", Linear(), linear(Linear())), Directions([Place.of("0", wrong)]))
     with pytest.raises(UserError, match="directions live in the denoiser"):
-        Directions("text_encoder:layers.0", HAND)
+        Directions([Place.of("text_encoder:layers.0", HAND)])
     edit = space.intervention(torch.tensor([0]))
     with pytest.raises(UserError, match="no module '0'"):
         edit.apply(tiny_model)
     Edit(edit.indices, edit.unit, 0.0, {}).save(tmp_path / "without.safetensors")
     with pytest.raises(UserError, match="does not have its directions"):
         Edit.load(tmp_path / "without.safetensors")
-    Edit(edit.indices, edit.unit, 0.0, {}, vectors={"0": HAND}).save(tmp_path / "more.safetensors")
+    Edit(edit.indices, edit.unit, 0.0, {}, vectors={"0": HAND}, taps={"0": (-1, 0)}).save(tmp_path / "more.safetensors")
     with pytest.raises(UserError, match="vectors of '0' that do not fit"):
         Edit.load(tmp_path / "more.safetensors")
 
