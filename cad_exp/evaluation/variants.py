@@ -4,5 +4,6 @@ VARIANTS = ("unedited", "edited", "random")
 
 # What probes read from: the network's layers, and what these must beat.
 NETWORK, LATENT, UNTRAINED = "network", "noisy latent", "random weights"
-PIXELS, COMPONENTS = "pixels", "principal components of pixels"
-SOURCES = (NETWORK, LATENT, UNTRAINED, PIXELS, COMPONENTS)
+FUSED = "fused"  # the best layers and timesteps together
+ENCODER, PIXELS, COMPONENTS = "image encoder", "pixels", "principal components of pixels"
+SOURCES = (NETWORK, FUSED, LATENT, UNTRAINED, ENCODER, PIXELS, COMPONENTS)
