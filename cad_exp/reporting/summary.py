@@ -122,9 +122,8 @@ def scores_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
 
 def probes_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
     """Return a table with one column per label: what a probe reads from each source, over its interval."""
-    found = {
-        (m["name"].partition("@")[2], m["variant"], m["name"][:4]): m for m in metrics if m["name"].count("@") == 1
-    }
+    plain = [metric for metric in metrics if metric["name"].count("@") == 1]
+    found = {(m["name"].partition("@")[2], m["variant"], m["name"].partition("@")[0]): m for m in plain}
     box = SIMPLE_HEAD if glyph("─", "-") == "─" else ASCII_HEAD
     table = Table(title=escape(clean(title)) or None, title_justify="left", header_style="bold", box=box, padding=0)
     table.show_edge = table.pad_edge = False

@@ -17,7 +17,8 @@ IMAGES = ["evaluation.samples=2", "evaluation.retention_samples=1"]
 IMAGES += ["evaluation.reference_samples=2", "evaluation.fid_bootstrap=40"]
 # Four prompts in place of the world's sixteen; test_experiment.py runs all of them.
 OTHERS = ["retention_prompts=templates", "retention_prompts.limit=4", "retention_prompts.per_prompt=1"]
-PROBE = ["images.number=80", "activations.hookpoints=[noisy_latent,embedding]"]
+PROBE = ["images.number=600"]  # so many that each part of the split has naked persons
+SHALLOW = "activations.hookpoints=[noisy_latent,embedding]"  # unless the study sweeps over places
 FIDELITY = [f"evaluation.fidelity.{item}" for item in ("noisy_latents=4", "bootstrap=40")]
 SEEN = [f"evaluation.fidelity.images.{item}" for item in ("samples=1", "number=3", "repeats=1", "draws=1")]
 # first_order and erase have no such settings; one image of a rate of 1 does not vary
@@ -30,7 +31,7 @@ def small(name: str) -> list[str]:
     """What makes the experiment's jobs fast and leaves its metrics their names."""
     config = composed(f"experiment={name}")
     if config["task"]["name"] == "probe":
-        return PROBE
+        return PROBE + ([] if "activations.hookpoints:" in sweep(name) else [SHALLOW])
     settings = config["evaluation"]
     asked = SMALL + (IMAGES if settings["metrics"] else [])
     asked += ["prompts.per_prompt=1"] if config["prompts"]["name"] == "templates" else []
@@ -42,6 +43,10 @@ def small(name: str) -> list[str]:
         asked += ["evaluation.fidelity.number=3"] if settings["fidelity"]["number"] else []
         asked += SEEN if settings["fidelity"]["images"] else []
     return asked
+
+
+def sweep(name: str) -> str:
+    return (ROOT / "experiments" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -1,6 +1,7 @@
 """task=probe: from the command line to results.json, table and picture, on the embedded model."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -115,6 +116,9 @@ def test_the_command_line(tmp_path: Path, stage_cache):
     first = warm.run(asked, libraries="torch", cwd=tmp_path, timeout=300)
     assert first.returncode == 0, first.stderr
     assert "mini · world · linear probe" in first.stdout and "Read best at t = " in first.stdout
+    shown = {line.split("  ")[0]: re.findall(r"[01][.]\d{3}", line) for line in first.stdout.splitlines()}
+    sizes = [len(shown[source]) for source in (NETWORK, FUSED, LATENT, ENCODER, "gain of the network")]
+    assert sizes[0] >= 3 and set(sizes) == {sizes[0]}  # a value for each label
     [folder] = (tmp_path / "outputs").glob("probe-mini-*")
     assert (folder / "results.json").is_file()
     second = warm.run(asked, libraries="torch", cwd=tmp_path, timeout=300)
