@@ -295,7 +295,7 @@ def test_the_packages_probe_reads_the_packages_images(ran):
     facts, metrics = ran["nearest"]
     assert facts["probe"] == "nearest" and facts["images"] == "stripes" and facts["config"]["probe"]["order"] == 2.0
     best = {each["variant"]: each for each in metrics if each["name"] == "accuracy@direction"}
-    assert best["network"]["value"] > 0.9, best
+    assert best["network"]["value"] > 0.8 > best["pixels"]["value"]
     assert "a nearest probe" in best["network"]["definition"]["what"]
 
 
