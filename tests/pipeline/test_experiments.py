@@ -63,6 +63,7 @@ def test_every_experiment_runs_to_its_table(name: str, tmp_path: Path, stage_cac
     said = capsys.readouterr().out
     assert code == 0, said
     assert (tmp_path / "table" / f"{name}.md").read_text(encoding="utf-8") in said
+    assert ("- Images: 600 of world." if job.config["task"]["name"] == "probe" else "- Noisy latents: ") in said
     page = said.partition("\n## ")[0]  # the tables of changes come after it
     head, _, *rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|")]
     empty = {title for row in rows for title, cell in zip(head, row, strict=True) if set(cell) <= set("- ·")}
