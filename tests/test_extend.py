@@ -144,7 +144,7 @@ def test_the_page_shows_the_example_package():
 
 def test_every_kind_has_its_five_steps():
     sections = [part for part in PAGE.split("\n## ")[1:] if not part.startswith("The package")]
-    assert len(sections) == 10
+    assert len(sections) == 12
     for section in sections:
         assert re.findall(r"^(\d)\. ", section, re.MULTILINE) == ["1", "2", "3", "4", "5"], section[:20]
 
@@ -182,6 +182,8 @@ def test_plugins_lists_what_the_package_adds(installed):
         "little",
         "classed",
         "slice",
+        "nearest",
+        "stripes",
     } <= words
     assert {"concept", "red_church", "hydra/launcher", "one_by_one"} <= words
     assert "cannot be loaded" not in said and "claimed" not in said
@@ -199,6 +201,7 @@ def test_help_shows_the_options_of_the_package(installed):
         ("edit=ster", "did you mean steer?"),
         ("hydra/launcher=one_by_won", "did you mean one_by_one?"),
         ("evaluation.metrics=[rednes]", "did you mean 'redness'?"),
+        ("probe=neerest", "did you mean nearest?"),
     ],
 )
 def test_a_misspelt_name_of_the_package_is_answered(installed, given: str, told: str, tmp_path: Path):
@@ -244,6 +247,7 @@ RUN = {
     "still": [*OWN, "edit=steer", "edit.strength=0"],
     "mine": ["model=little", "edit=none", "evaluation=none", "estimator=mine"],
     "slice": [*OWN, "granularity=slice", "granularity.number=2", "estimator=half_way"],
+    "nearest": ["task=probe", "model=little", "images=stripes", "probe=nearest", "images.number=200"],
     "classed": ["model=local", "model.path=classed_model", "judge=none", "evaluation=none", "estimator=half_way"],
 }
 
@@ -284,6 +288,15 @@ def test_the_packages_granularity_is_scored_and_edited(ran):
     assert facts["config"]["edit"]["ratio"] == 0.04 and facts["changed_weights"] > 0
     redness = values(ran, "slice", "redness")
     assert redness["edited"] != redness["unedited"]
+
+
+def test_the_packages_probe_reads_the_packages_images(ran):
+    """Standing and lying stripes have the same colours; their direction is read from the network."""
+    facts, metrics = ran["nearest"]
+    assert facts["probe"] == "nearest" and facts["images"] == "stripes" and facts["config"]["probe"]["order"] == 2.0
+    best = {each["variant"]: each for each in metrics if each["name"] == "accuracy@direction"}
+    assert best["network"]["value"] > 0.8 > best["pixels"]["value"]
+    assert "a nearest probe" in best["network"]["definition"]["what"]
 
 
 def test_hooks_of_no_strength_change_nothing(ran):

@@ -1,3 +1,10 @@
-"""The commands: run, help, cache, memory, plugins, tables, search. No science."""
+"""The commands: run, help, cache, hookpoints, memory, plugins, tables, search. No science."""
 
-COMMANDS = ("cache", "memory", "plugins", "search", "tables")  # each a module here; anything else is a run or a sweep
+COMMANDS = (
+    "cache",
+    "hookpoints",
+    "memory",
+    "plugins",
+    "search",
+    "tables",
+)  # each a module here; anything else is a run or a sweep

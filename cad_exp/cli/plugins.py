@@ -20,13 +20,14 @@ from cad_exp.interventions.granularity_registry import GRANULARITIES
 from cad_exp.interventions.methods import METHODS
 from cad_exp.models.families import FAMILIES
 from cad_exp.models.sources import MODELS
+from cad_exp.representations.probes.registry import PROBES
 from cad_exp.representations.sae.registries import ARCHITECTURES, OPTIMISERS
 from cad_exp.utils import console, process
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.registry import HOME, Registry
 
 REGISTRIES: tuple[Registry, ...] = (MODELS, FAMILIES, GRANULARITIES, OBJECTIVES, ESTIMATORS, METHODS, METRICS, JUDGES)
-REGISTRIES += (SOURCES, ARCHITECTURES, OPTIMISERS)
+REGISTRIES += (SOURCES, PROBES, ARCHITECTURES, OPTIMISERS)
 HELP = """\
 python -m cad_exp plugins [--config-dir FOLDER]
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cad_exp.evaluation.intervals.labels import Shares
-from cad_exp.evaluation.variants import LATENT, NETWORK, SOURCES
+from cad_exp.evaluation.variants import FUSED, LATENT, NETWORK, SOURCES
 
 
 def shares(right: np.ndarray, classes: np.ndarray) -> Shares:
@@ -27,8 +27,8 @@ def shares(right: np.ndarray, classes: np.ndarray) -> Shares:
     return Shares([np.asarray(right, float)[classes == each] for each in np.unique(classes)])
 
 
-def metrics(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield what results.json holds of a probe map (`pipeline.stages.probes.Row`).
+def metrics(table: pd.DataFrame, probe: str = "linear") -> Iterator[dict[str, Any]]:
+    """Yield what results.json holds of a probe map (`pipeline.stages.probes.Row`). probe: the name of the classifier.
 
     For each label: `accuracy@LABEL` of every source, at the timestep and place that the network's validation images
     choose; the rivals at the same timestep, at their own best place. `accuracy@LABEL@T`, the same at each timestep.
@@ -36,13 +36,13 @@ def metrics(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """
     for label, own in table.groupby("label", sort=False):
         best = chosen(own[own["source"] == NETWORK])
-        yield from _accuracies(f"accuracy@{label}", own, int(best["t"]))
+        yield from _accuracies(f"accuracy@{label}", probe, own, int(best["t"]))
         gained = chosen(own[own["source"] == NETWORK], gains(own))
-        yield _metric(f"gain@{label}", gained, "gain", 0.0)
+        yield _metric(f"gain@{label}", probe, gained, "gain", 0.0)
         for t in sorted({int(each) for each in own["t"] if each >= 0}):
             then = own[(own["t"] == t) & (own["source"] == NETWORK)]
-            yield from _accuracies(f"accuracy@{label}@{t}", own, t, (NETWORK, LATENT))
-            yield _metric(f"gain@{label}@{t}", chosen(then), "gain", 0.0)
+            yield from _accuracies(f"accuracy@{label}@{t}", probe, own, t, (NETWORK, LATENT))
+            yield _metric(f"gain@{label}@{t}", probe, chosen(then), "gain", 0.0)
 
 
 def gains(own: pd.DataFrame) -> pd.Series:
@@ -57,17 +57,20 @@ def chosen(rows: pd.DataFrame, by: pd.Series | None = None) -> pd.Series:
     return rows.iloc[int(values.to_numpy().argmax())]
 
 
-def _accuracies(name: str, own: pd.DataFrame, t: int, sources: tuple[str, ...] = SOURCES) -> Iterator[dict[str, Any]]:
+def _accuracies(
+    name: str, probe: str, own: pd.DataFrame, t: int, sources: tuple[str, ...] = SOURCES
+) -> Iterator[dict[str, Any]]:
     for source in sources:
         rows = own[(own["source"] == source) & own["t"].isin((t, -1))]
         if not rows.empty:
             row = chosen(rows)
-            yield _metric(name, row, "accuracy", float(row["chance"]))
+            yield _metric(name, probe, row, "accuracy", float(row["chance"]))
 
 
-def _metric(name: str, row: pd.Series, value: str, chance: float) -> dict[str, Any]:
+def _metric(name: str, probe: str, row: pd.Series, value: str, chance: float) -> dict[str, Any]:
     low, high = ("low", "high") if value == "accuracy" else (f"{value}_low", f"{value}_high")
-    what = "balanced accuracy of a linear probe on test images"
+    kind = "linear" if row["source"] == FUSED else probe  # fused features are always read linearly
+    what = f"balanced accuracy of {'an' if kind[0] in 'aeiou' else 'a'} {kind} probe on test images"
     gained = f"{what}, less that of the noisy latent at the same timestep"
     interval = Shares([]).words if value == "accuracy" else Shares([]).change_words
     return {

@@ -4,8 +4,9 @@ VARIANTS = ("unedited", "edited", "random")
 
 # What probes read from: the network's layers, and what these must beat.
 NETWORK, LATENT, UNTRAINED = "network", "noisy latent", "random weights"
-PIXELS, COMPONENTS = "pixels", "principal components of pixels"
-SOURCES = (NETWORK, LATENT, UNTRAINED, PIXELS, COMPONENTS)
+FUSED = "fused"  # the best layers and timesteps together
+ENCODER, PIXELS, COMPONENTS = "image encoder", "pixels", "principal components of pixels"
+SOURCES = (NETWORK, FUSED, LATENT, UNTRAINED, ENCODER, PIXELS, COMPONENTS)
 
 # Dictionaries of sparse features: the trained one, and what it must beat.
 AUTOENCODER, FROZEN, RANDOM = "autoencoder", "frozen decoder", "random dictionary"

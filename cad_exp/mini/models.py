@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cad_exp.data.labelled import Labelled
 from cad_exp.data.requests import things
-from cad_exp.mini import PIPELINE, PIPELINE_DIT
+from cad_exp.mini import CLIP, PIPELINE, PIPELINE_DIT
 from cad_exp.models.shipped import Shipped
 
 
@@ -14,6 +14,7 @@ class Mini(Shipped):
     """The UNet, which predicts noise."""
 
     folder = PIPELINE
+    image_encoder = CLIP
 
     @classmethod
     def retention(cls) -> list[tuple[str, str, str]]:

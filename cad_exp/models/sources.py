@@ -12,7 +12,7 @@ from cad_exp.utils.registry import Registry
 # Models that a package ships, by `model.path`: classes of cad_exp.models.shipped.Shipped.
 MODELS = Registry("model")
 PATIENCE = 5.0  # seconds that the hub has for its first answer
-_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx", ".json", ".zip", ".tar")  # no hub id's end
 
 
@@ -32,7 +32,7 @@ def locate(path: str | Path) -> Path | None:
             f"there is no file '{path}', and model.path names a diffusers folder or a hub id: "
             "weights of a denoiser are laid over a model by model.weights=FILE"
         )
-    if not _HUB_ID.fullmatch(path):
+    if not HUB_ID.fullmatch(path):
         raise UserError(
             f"there is no model folder '{path}': give a diffusers folder, a hub id such as owner/name, "
             f"{' or '.join(MODELS)}"
@@ -73,12 +73,26 @@ def check_reachable(path: str, revision: str | None) -> None:
 
     Without this check a download is tried again and again, file after file, before it is given up.
     """
-    if locate(path) is not None or _downloaded(path, revision):
+    if locate(path) is None:
+        elsewhere = "download it on another machine and use model=local model.path=FOLDER (docs/guides/own_model.md)"
+        check_hub(path, revision, INDEX, "model.path", elsewhere)
+
+
+def check_hub(path: str, revision: str | None, index: str, key: str, elsewhere: str) -> None:
+    """Raise UserError if nothing of this id is on this machine or to be had from the hub.
+
+    Args:
+        path: the hub id.
+        revision: a commit or branch; None: the newest.
+        index: the file that tells that it was downloaded.
+        key: of the config, that names it.
+        elsewhere: what else helps.
+    """
+    if _downloaded(path, revision, index):
         return
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    elsewhere = "download it on another machine and use model=local model.path=FOLDER (docs/guides/own_model.md)"
     if constants.is_offline_mode():
         raise UserError(f"'{path}' is not on this machine, and HF_HUB_OFFLINE forbids to download it: {elsewhere}")
     try:
@@ -87,17 +101,17 @@ def check_reachable(path: str, revision: str | None) -> None:
         raise UserError(f"'{path}' is gated: accept its licence on huggingface.co, then `hf auth login`") from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         at = f" at revision {revision}" if revision else ""
-        raise UserError(f"the hub has no model '{path}'{at}, or it needs a login: check model.path") from error
+        raise UserError(f"the hub has no model '{path}'{at}, or it needs a login: check {key}") from error
     except Exception as error:  # hub and network errors share no base class, and change with the hub's HTTP library
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise UserError(f"the Hugging Face hub cannot be reached for '{path}' ({reason}): {elsewhere}") from error
 
 
-def _downloaded(path: str, revision: str | None) -> bool:
+def _downloaded(path: str, revision: str | None, index: str) -> bool:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(path, revision=revision, local_files_only=True, allow_patterns=[INDEX])
+        folder = snapshot_download(path, revision=revision, local_files_only=True, allow_patterns=[index])
     except Exception:  # whatever keeps the snapshot from being found, it has to be downloaded
         return False
-    return (Path(folder) / INDEX).is_file()
+    return (Path(folder) / index).is_file()

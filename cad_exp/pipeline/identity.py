@@ -21,9 +21,11 @@ from cad_exp.data.prompts.sources import files as prompt_files
 from cad_exp.evaluation.judges import JUDGES, judge_class
 from cad_exp.interventions.granularity_registry import GRANULARITIES, contents
 from cad_exp.interventions.methods import METHODS
+from cad_exp.models import image_encoders
 from cad_exp.models.content import model_content
 from cad_exp.models.families import FAMILIES
 from cad_exp.pipeline.keys import code_version
+from cad_exp.representations.probes.registry import PROBES
 from cad_exp.representations.sae.registries import ARCHITECTURES
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.hashing import digest, file_digest, versions
@@ -43,7 +45,10 @@ def run_identity(config: dict[str, Any]) -> str:
         model_content(config["model"]),
     ]
     if config["task"]["name"] != "attribute":
-        return digest([*parts, SOURCES.make(source_settings(config["images"], config["model"]["path"])).identity()])
+        path = config["model"]["path"]
+        encoder = image_encoders.chosen(config.get("probe", {}).get("image_encoder"), path)
+        images = SOURCES.make(source_settings(config["images"], path)).identity()
+        return digest([*parts, images, image_encoders.content(encoder) if encoder else None])
     parts += [file_digest(file) for file in prompt_files(config)]
     for each in runs(config):
         parts += [contents(each["granularity"])]
@@ -93,7 +98,7 @@ def chosen_modules(config: dict[str, Any]) -> list[str]:
     No run names a family: a model's own is found when it is loaded, so every plug-in's family counts.
     """
     groups = [(OBJECTIVES, "objective"), (ESTIMATORS, "estimator"), (METHODS, "edit"), (JUDGES, "judge")]
-    groups += [(GRANULARITIES, "granularity"), (SOURCES, "images"), (ARCHITECTURES, "sae")]
+    groups += [(GRANULARITIES, "granularity"), (SOURCES, "images"), (PROBES, "probe"), (ARCHITECTURES, "sae")]
     named = [(registry, chosen(config[key])) for registry, key in groups if isinstance(config.get(key), dict)]
     named += [(METRICS, str(name)) for name in (config.get("evaluation") or {}).get("metrics") or []]
     more = {registry.where(name).module for registry, name in named if name in registry or "." in name}

@@ -43,6 +43,7 @@ CHOOSERS = (
     "cad_exp.data.metric_registry",
     "cad_exp.evaluation.judges",
     "cad_exp.interventions.methods",
+    "cad_exp.representations.probes.registry",
 )
 _ENTRY = re.compile(r"(cad_exp(?:\.\w+)+):\w+")  # of a registry
 

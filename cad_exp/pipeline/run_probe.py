@@ -36,6 +36,8 @@ def perform(runtime: Runtime, graph: Probe, config: Config, results: Results, fo
         for parts in (stage.trained, stage.untrained):
             if parts:
                 runtime.all(parts, parts[0].what)
+        if stage.encoded:
+            runtime.all(stage.encoded, stage.encoded[0].what)
     with results.time("probes"):
         console.stage("probes")
         table = runtime.get(stage)
@@ -43,7 +45,7 @@ def perform(runtime: Runtime, graph: Probe, config: Config, results: Results, fo
         return
     with atomic(folder / TABLE) as draft:
         table.to_parquet(draft)
-    for metric in probing.metrics(table):
+    for metric in probing.metrics(table, config["probe"]["name"]):
         results.add(metric)
     results.run["verdict"] = probing.verdict(table)
 

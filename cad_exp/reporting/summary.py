@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from cad_exp.evaluation.variants import DICTIONARIES, VARIANTS
+from cad_exp.evaluation.variants import DICTIONARIES, NETWORK, VARIANTS
 from cad_exp.utils import text
 from cad_exp.utils.console import clean, console, glyph, say
 
@@ -121,22 +121,22 @@ def scores_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
 
 
 def probes_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
-    """Return a table with one row per label: what a probe reads from each source, over its interval."""
-    found = [metric for metric in metrics if metric["name"].count("@") == 1]
-    sources = dict.fromkeys(metric["variant"] for metric in found)
+    """Return a table with one column per label: what a probe reads from each source, over its interval."""
+    plain = [metric for metric in metrics if metric["name"].count("@") == 1]
+    found = {(m["name"].partition("@")[2], m["variant"], m["name"].partition("@")[0]): m for m in plain}
     box = SIMPLE_HEAD if glyph("─", "-") == "─" else ASCII_HEAD
     table = Table(title=escape(clean(title)) or None, title_justify="left", header_style="bold", box=box, padding=0)
     table.show_edge = table.pad_edge = False
-    table.add_column("label")
-    for source in sources:
-        table.add_column(source.replace("principal components of pixels", "PCA of pixels"), justify="right")
-    table.add_column("gain", justify="right", style="bold")
-    for name in dict.fromkeys(metric["name"].partition("@")[2] for metric in found):
-        cells = {m["variant"]: m for m in found if m["name"] == f"accuracy@{name}"}
-        gain = next(metric for metric in found if metric["name"] == f"gain@{name}")
-        chance, size = gain["definition"]["classes"], gain["n"]
-        label = f"{escape(clean(name))}\n[dim]n = {size}, chance {1 / chance:.2f}[/]"
-        table.add_row(label, *(_stacked(cells.get(source)) for source in sources), _stacked(gain))
+    table.add_column("read from", no_wrap=True)
+    labels = dict.fromkeys(label for label, _, _ in found)
+    for label in labels:
+        gain = found[label, NETWORK, "gain"]
+        head = f"{escape(clean(label))}\n[dim]n = {gain['n']}, chance {1 / gain['definition']['classes']:.2f}[/]"
+        table.add_column(head, justify="right", no_wrap=True)
+    for source in dict.fromkeys(source for _, source, _ in found):
+        name = source.replace("principal components of pixels", "PCA of pixels")
+        table.add_row(name, *(_stacked(found.get((label, source, "accuracy"))) for label in labels))
+    table.add_row("gain of the network", *(_stacked(found[label, NETWORK, "gain"]) for label in labels), style="bold")
     return table
 
 

@@ -25,8 +25,7 @@ from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.representations.hookpoints import NOISY_LATENT, Hookpoint, taps
 from cad_exp.utils.errors import UserError
 
-GRID = 8  # positions per side to which a noisy latent is averaged, before it is read as one vector
-POOLINGS = ("mean", "map")
+GRID = 8  # positions per side to which a map is averaged at most, and a noisy latent before it is read as one vector
 
 
 class _Finished(Exception):
@@ -102,20 +101,34 @@ def _positions(activation: Tensor) -> Tensor:
 
 
 def pool(name: str, activation: Tensor, pooling: str) -> Tensor:
-    """Pool an activation (B, positions, features): `mean` gives (B, features), `map` leaves it.
+    """Pool an activation (B, positions, features).
 
-    The noisy latent is never averaged over all positions, for hardly anything is left of it then: it is read as one
-    vector, on a grid of at most GRID x GRID positions.
+    `mean` gives (B, features). `grid` gives a square map on at most GRID x GRID positions; `map` leaves it.
+    The noisy latent is never averaged over all positions, for hardly anything is left of it then: in place of its mean
+    there is its grid as one vector.
     """
     if pooling == "map":
         return activation
-    if name != NOISY_LATENT:
+    if pooling == "grid":
+        return gridded(activation)
+    if name != NOISY_LATENT or not _side(activation):
         return activation.mean(1)
-    side = int(round(activation.shape[1] ** 0.5))
-    if side * side != activation.shape[1]:
-        return activation.mean(1)
+    return gridded(activation).movedim(1, -1).flatten(1)
+
+
+def gridded(activation: Tensor) -> Tensor:
+    """Average a square map (B, positions, features) to at most GRID x GRID positions; what is not square stays."""
+    side = _side(activation)
+    if side <= GRID:
+        return activation
     square = activation.movedim(1, -1).reshape(len(activation), -1, side, side)
-    return F.adaptive_avg_pool2d(square, min(side, GRID)).flatten(1)
+    return F.adaptive_avg_pool2d(square, GRID).flatten(2).movedim(1, -1)
+
+
+def _side(activation: Tensor) -> int:
+    """Return the positions per side of a square map; 0 for what is not square."""
+    side = int(round(activation.shape[1] ** 0.5))
+    return side if side * side == activation.shape[1] else 0
 
 
 @torch.no_grad()
@@ -139,7 +152,7 @@ def extract(
         hookpoints: the places; a layer of a text encoder gives the same for all timesteps and draws.
         noising: timesteps, draws and seed.
         prompts: one for all images, or one for each.
-        pooling: `mean` over positions, giving (..., features), or `map`, giving (..., positions, features).
+        pooling: `mean` over positions, giving (..., features), or `grid` or `map`, giving (..., positions, features).
         batch_size: rows of one forward pass.
         progress: called with (rows done, rows in all).
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -17,7 +18,7 @@ from cad_exp.interventions.gating import INPUT, OUTPUT, Tap
 from cad_exp.interventions.networks import is_text
 from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.representations import NOISY_LATENT
-from cad_exp.utils.errors import UserError, choose
+from cad_exp.utils.errors import UserError
 
 # kind -> what it is; a config asks for kinds, for names, or for patterns of names
 KINDS = {
@@ -95,14 +96,27 @@ def choose_hookpoints(model: DiffusionModel, asked: Iterable[str]) -> list[Hookp
         fit = [each.name for each in every if word == each.kind or fnmatchcase(each.name, word)]
         if not fit:
             if any(sign in word for sign in "*?["):
-                raise UserError(f"no hookpoint fits the pattern '{word}': there are {', '.join(names[:6])}, ...")
+                raise UserError(f"no hookpoint fits the pattern '{word}': {_every(model.name, names)}")
             if word in KINDS:
                 raise UserError(f"this model has no hookpoint of kind '{word}' ({KINDS[word]})")
-            choose(word, [*KINDS, *names], "hookpoint")
+            raise UserError(_unknown(word, names, model.name))
         kept.update(fit)
     if not kept:
         raise UserError(f"no hookpoints: ask for at least one of {', '.join(KINDS)}, a name or a pattern")
     return [each for each in every if each.name in kept]
+
+
+def _unknown(word: str, names: list[str], model: str) -> str:
+    """Return what is wrong with a name that there is not, without the list of a thousand names."""
+    close = get_close_matches(word, [*KINDS, *names], n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    some = ", ".join(names[:: max(1, len(names) // 3)][:3])
+    kinds = f"Kinds are {', '.join(KINDS)}; names are such as {some}"
+    return f"unknown hookpoint '{word}': {hint}{kinds}; {_every(model, names)}"
+
+
+def _every(model: str, names: list[str]) -> str:
+    return f"`python -m cad_exp hookpoints model={model}` lists all {len(names)}"
 
 
 def _kind(name: str, module: nn.Module, staged: bool) -> str | None:

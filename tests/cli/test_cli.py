@@ -97,7 +97,10 @@ def test_import_is_light():
         (["concept=custom"], ['concept.prompt="..."']),
         (["model=local"], ['model.path="..."']),
         (["concept"], ["write concept=VALUE"]),
-        (["tabels", "outputs"], ["did you mean 'tables'? There are: cache, memory, plugins, search, tables"]),
+        (
+            ["tabels", "outputs"],
+            ["did you mean 'tables'? There are: cache, hookpoints, memory, plugins, "],
+        ),
     ],
 )
 def test_a_wrong_command_gets_one_line(arguments: list[str], expected: list[str], fake_run: Path):

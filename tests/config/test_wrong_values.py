@@ -61,6 +61,8 @@ COMMANDS = {
     "sae": ["task=sae"],
     "noised": ["task=sae", "tokens=noised"],
     "matryoshka": ["task=sae", "sae=matryoshka"],
+    "attention": ["task=probe", "probe=attention"],
+    "mlp": ["task=probe", "probe=mlp"],
     "folder": ["images=folder", "images.path=x"],
     "torchvision": ["images=torchvision", "images.path=x", "images.dataset=DTD"],
     "hub": ["images=hub", "images.dataset=a/b"],
@@ -118,13 +120,14 @@ ACCEPTED = {
         concept.bare.base_prompt concept.noun concept.artist objective.base_prompt edit.prompt edit.guide prompts.kind
         objective.name estimator.name edit.name concept.estimator concept.objective.weight concept.objective.neuron
         concept.objective.head concept.objective.layer images.name images.path images.dataset images.image
-        images.label activations.prompt tokens.base_prompt tokens.prompt
+        images.label activations.prompt tokens.base_prompt tokens.prompt probe.name
         sae.name granularity.autoencoders""",  # names may be those of a user's own class
     "text null": """
         model.revision model.weights concept.label noisy_latents.images judge.nudenet.weights judge.resnet.weights
         judge.clip.weights judge.inception.weights judge.inception.reference judge.lpips.weights tracking.project
         tracking.entity tracking.group tracking.job_type tracking.name tracking.notes runtime.cache prompts.path
-        prompts.file prompts.hub prompts.revision prompts.encoding images.split""",
+        prompts.file prompts.hub prompts.revision prompts.encoding images.split
+        probe.image_encoder""",
     "text fraction whole list negative zero huge": """
         concept.evaluation_prompts objective.retain activations.hookpoints tokens.hookpoints""",
     "text fraction whole null list negative zero huge": """
@@ -153,20 +156,22 @@ ACCEPTED = {
         evaluation.reference_samples evaluation.batch_size evaluation.fidelity.noisy_latents
         evaluation.fidelity.images.samples runtime.batch_size edit.steps edit.batch_size edit.sampling_steps
         edit.checkpoint_every edit.epochs prompts.per_prompt activations.draws tokens.positions tokens.steps
-        tokens.draws sae.k sae.seeds sae.tokens sae.batch_size sae.dead_after sae.width""",
+        tokens.draws sae.k sae.seeds sae.tokens sae.batch_size sae.dead_after sae.width
+        probe.imbalance probe.epochs probe.patience probe.batch probe.width""",
     "whole null": """
-        edit.count evaluation.timesteps evaluation.fidelity.growth runtime.threads prompts.per_label prompts.limit""",
+        edit.count evaluation.timesteps evaluation.fidelity.growth runtime.threads prompts.per_label prompts.limit
+        probe.fused""",
     "whole zero": """
         images.seed activations.timesteps activations.seed probe.seed tokens.timesteps tokens.seed sae.seed sae.warmup
         seed noisy_latents.seed estimator.seed evaluation.seed edit.seed evaluation.fidelity.number
         evaluation.fidelity.repeats evaluation.fidelity.draws evaluation.fidelity.images.number
         evaluation.fidelity.images.repeats evaluation.fidelity.images.draws""",
     "whole null zero": "prompts.offset prompts.public_seed",
-    "fraction whole": "edit.lamb edit.erase_scale edit.regularisation",
+    "fraction whole": "probe.rate edit.lamb edit.erase_scale edit.regularisation",
     "fraction whole null": "estimator.ridge sae.lr",
     "fraction whole zero": """
         model.guidance noisy_latents.guidance objective.weight objective.guidance edit.negative_guidance
-        edit.sampling_guidance tokens.guidance sae.aux""",
+        edit.sampling_guidance tokens.guidance sae.aux probe.decays""",
     "fraction whole null zero": "edit.preserve_scale",
     "fraction whole negative zero": """
         concept.factor.weight concept.factor.neuron concept.factor.head concept.factor.layer""",

@@ -17,7 +17,8 @@ IMAGES = ["evaluation.samples=2", "evaluation.retention_samples=1"]
 IMAGES += ["evaluation.reference_samples=2", "evaluation.fid_bootstrap=40"]
 # Four prompts in place of the world's sixteen; test_experiment.py runs all of them.
 OTHERS = ["retention_prompts=templates", "retention_prompts.limit=4", "retention_prompts.per_prompt=1"]
-PROBE = ["images.number=80", "activations.hookpoints=[noisy_latent,embedding]"]
+PROBE = ["images.number=600"]  # so many that each part of the split has naked persons
+SHALLOW = "activations.hookpoints=[noisy_latent,embedding]"  # unless the study sweeps over places
 SAE = ["images.number=60", "tokens.steps=2", "sae.tokens=4096", "sae.width=64", "sae.seeds=1"]
 FIDELITY = [f"evaluation.fidelity.{item}" for item in ("noisy_latents=4", "bootstrap=40")]
 SEEN = [f"evaluation.fidelity.images.{item}" for item in ("samples=1", "number=3", "repeats=1", "draws=1")]
@@ -31,7 +32,7 @@ def small(name: str) -> list[str]:
     """What makes the experiment's jobs fast and leaves its metrics their names."""
     config = composed(f"experiment={name}")
     if config["task"]["name"] == "probe":
-        return PROBE
+        return PROBE + ([] if "activations.hookpoints:" in sweep(name) else [SHALLOW])
     if config["task"]["name"] == "sae":
         return SAE
     settings = config["evaluation"]
@@ -45,6 +46,10 @@ def small(name: str) -> list[str]:
         asked += ["evaluation.fidelity.number=3"] if settings["fidelity"]["number"] else []
         asked += SEEN if settings["fidelity"]["images"] else []
     return asked
+
+
+def sweep(name: str) -> str:
+    return (ROOT / "experiments" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -61,6 +66,7 @@ def test_every_experiment_runs_to_its_table(name: str, tmp_path: Path, stage_cac
     said = capsys.readouterr().out
     assert code == 0, said
     assert (tmp_path / "table" / f"{name}.md").read_text(encoding="utf-8") in said
+    assert ("- Images: 600 of world." if job.config["task"]["name"] == "probe" else "- Noisy latents: ") in said
     page = said.partition("\n## ")[0]  # the tables of changes come after it
     head, _, *rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|")]
     empty = {title for row in rows for title, cell in zip(head, row, strict=True) if set(cell) <= set("- ·")}

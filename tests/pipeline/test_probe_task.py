@@ -1,20 +1,22 @@
 """task=probe: from the command line to results.json, table and picture, on the embedded model."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from cad_exp.cli.tables import main as tables
-from cad_exp.evaluation.variants import LATENT, NETWORK, PIXELS, SOURCES, UNTRAINED
+from cad_exp.evaluation.variants import COMPONENTS, ENCODER, FUSED, LATENT, NETWORK, PIXELS, SOURCES, UNTRAINED
+from cad_exp.models import image_encoders
 from cad_exp.pipeline.run import run
 from cad_exp.utils.errors import UserError
 from tests import warm
 from tests.config.test_configs import composed
 
 SMALL = ["task=probe", "images.number=120", "activations.timesteps=[1,500]", "tracking=disabled", "runtime.device=cpu"]
-SMALL += ["activations.hookpoints=[embedding,up_blocks.0.attentions.1]"]
+SMALL += ["activations.hookpoints=[embedding,up_blocks.0.attentions.1]", "probe.fused=2"]
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,55 @@ def test_what_it_finds_is_true_of_the_embedded_model(made):
     assert table[table["source"] == PIXELS]["t"].eq(-1).all()
 
 
+def test_the_best_places_are_read_together(made):
+    """Two of the places and timesteps with the best validation accuracy; of equals the first in the network."""
+    table = pd.read_parquet(made[0] / "probes.parquet")
+    for label, own in table.groupby("label"):
+        network = own[own["source"] == NETWORK].sort_values("validation", ascending=False, kind="stable")
+        expected = ", ".join(f"{row.hookpoint} at t = {row.t}" for row in network.head(2).itertuples())
+        [fused] = own[own["source"] == FUSED].to_dict("records")
+        assert fused["hookpoint"] == expected and fused["t"] == -1, label
+    metric = next(each for each in made[1]["metrics"] if each["variant"] == FUSED)
+    assert metric["definition"]["hookpoint"].count(" at t = ") == 2 and metric["definition"]["t"] is None
+
+
+def test_the_image_encoder_of_the_models_world_reads_clean_images(made):
+    table = pd.read_parquet(made[0] / "probes.parquet").set_index(["label", "source"])
+    assert table.loc[("object", ENCODER), "accuracy"] > table.loc[("object", PIXELS), "accuracy"]
+    assert table.loc[("object", ENCODER), "t"] == -1
+
+
+@pytest.mark.parametrize("name", ["attention", "mlp", "diffc"])
+def test_every_head_runs_to_its_table(name: str, tmp_path: Path, stage_cache):
+    asked = [*SMALL, f"probe={name}", "probe.epochs=4", "probe.decays=[0.01]", "probe.fused=2"]
+    results = run(composed(*asked, "activations.timesteps=[1]", f"runtime.cache={stage_cache}"), tmp_path / "run")
+    table = pd.read_parquet(tmp_path / "run" / "probes.parquet")
+    maps = name != "mlp"
+    assert set(table["source"]) == set(SOURCES) - ({COMPONENTS} if maps else set())
+    best = table[table["source"] == NETWORK].groupby("label")["accuracy"].max()
+    assert best["style"] > 0.4 and (table["strength"][table["source"] != FUSED] == 0.01).all()
+    words = {each["variant"]: each["definition"]["what"] for each in results["metrics"]}
+    assert f"{name} probe" in words[NETWORK] and "a linear probe" in words[FUSED]
+
+
+def test_what_is_thinned_is_told_apart(tmp_path: Path, stage_cache):
+    """Half of the classes with an eighth of their training images: other probes, on the same test images."""
+    asked = [*SMALL, "probe.imbalance=8", "probe.untrained=false", "probe.image_encoder=null"]
+    run(composed(*asked, f"runtime.cache={stage_cache}"), tmp_path / "run")
+    table = pd.read_parquet(tmp_path / "run" / "probes.parquet")
+    assert set(table["source"]) == set(SOURCES) - {UNTRAINED, ENCODER}
+
+
+def test_an_encoder_is_a_folder_or_a_hub_id(tmp_path: Path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="probe.image_encoder: .*empty' is neither a folder of a transformers CLIP"):
+        run(composed(*SMALL, f"probe.image_encoder={tmp_path / 'empty'}"), tmp_path / "run")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="nobody/clip' is not on this machine.*give a folder as probe.image_encoder"):
+        run(composed(*SMALL, "probe.image_encoder=nobody/clip"), tmp_path / "run")
+    assert image_encoders.chosen("auto", "nobody/model") is None and image_encoders.chosen(None, "mini") is None
+
+
 def test_the_same_command_gives_the_same_numbers(made, tmp_path: Path):
     """Without any cache, in other batches: every number again."""
     again = run(composed(*SMALL, "runtime.cache=null"), tmp_path / "again")
@@ -65,6 +116,9 @@ def test_the_command_line(tmp_path: Path, stage_cache):
     first = warm.run(asked, libraries="torch", cwd=tmp_path, timeout=300)
     assert first.returncode == 0, first.stderr
     assert "mini · world · linear probe" in first.stdout and "Read best at t = " in first.stdout
+    shown = {line.split("  ")[0]: re.findall(r"[01][.]\d{3}", line) for line in first.stdout.splitlines()}
+    sizes = [len(shown[source]) for source in (NETWORK, FUSED, LATENT, ENCODER, "gain of the network")]
+    assert sizes[0] >= 3 and set(sizes) == {sizes[0]}  # a value for each label
     [folder] = (tmp_path / "outputs").glob("probe-mini-*")
     assert (folder / "results.json").is_file()
     second = warm.run(asked, libraries="torch", cwd=tmp_path, timeout=300)

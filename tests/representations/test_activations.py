@@ -128,14 +128,31 @@ def test_random_weights_are_undone_bit_for_bit(tiny_model, latents):
     "asked, told",
     [
         (["blok"], "did you mean 'block'"),
-        (["mid_blok"], "did you mean 'mid_block'"),
-        (["up_blocks.9*"], "no hookpoint fits the pattern 'up_blocks.9"),
+        (["mid_blok"], "did you mean 'mid_block'.*hookpoints model=.*lists all"),
+        (["up_blocks.9*"], "no hookpoint fits the pattern 'up_blocks.9.*lists all"),
         ([], "no hookpoints: ask for at least one of"),
     ],
 )
 def test_wrong_places_are_answered(tiny_model, asked: list[str], told: str):
     with pytest.raises(UserError, match=told):
         choose_hookpoints(tiny_model, asked)
+
+
+def test_a_wrong_name_is_answered_in_a_few_lines(tiny_model):
+    with pytest.raises(UserError) as told:
+        choose_hookpoints(tiny_model, ["mid_blok"])
+    assert len(str(told.value)) < 400
+
+
+def test_a_grid_is_the_mean_of_squares_of_positions():
+    """By hand: 16 x 16 positions to 8 x 8; what is small or not square stays."""
+    x = torch.arange(256.0).reshape(1, 256, 1).repeat(1, 1, 2)
+    grid = pool("any", x, "grid")
+    assert grid.shape == (1, 64, 2) and grid[0, 0].tolist() == [(0 + 1 + 16 + 17) / 4] * 2
+    assert grid[0, 9, 0] == (34 + 35 + 50 + 51) / 4
+    for positions in (16, 7):
+        assert pool("any", x[:, :positions], "grid").shape == (1, positions, 2)
+    assert torch.equal(pool(NOISY_LATENT, x, "mean"), grid.movedim(1, 2).flatten(1))
 
 
 def test_every_kind_says_what_it_is(tiny_model):

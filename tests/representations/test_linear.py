@@ -8,7 +8,8 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
-from cad_exp.representations.probes.linear import Split, balanced_accuracy, fit, split_images
+from cad_exp.representations.probes.base import Split, balanced_accuracy, split_images
+from cad_exp.representations.probes.linear import fit
 from cad_exp.utils.errors import UserError
 
 

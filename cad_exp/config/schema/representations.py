@@ -7,11 +7,13 @@ from typing import Annotated
 from pydantic import Field
 
 from cad_exp.config.schema.base import Group, Own, OwnName, by_name
-from cad_exp.config.schema.types import Anything, Bool, Choice, Count, Seed, Several, Str, Text, Whole
+from cad_exp.config.schema.types import Anything, Bool, Choice, Count, Number, Positive, Seed, Several, Str, Text, Whole
 
 TASKS = ("attribute", "probe", "sae")
+PROBES = ("linear", "attention", "mlp", "diffc")
+TRAINED = PROBES[1:]
 SOURCES = ("world", "folder", "torchvision", "hub")
-Number = Annotated[int, Whole(10, 10_000_000)]
+HowMany = Annotated[int, Whole(10, 10_000_000)]
 Size = Annotated[int, Whole(8, 4096)]
 
 
@@ -28,7 +30,7 @@ class Images(Group):
 
     title = ", ".join(SOURCES[1:])
     name: Annotated[str, Choice(*SOURCES)] = Field(description="Where they come from.")
-    number: Number | None = Field(description="How many; null takes all.")
+    number: HowMany | None = Field(description="How many; null takes all.")
     size: Size = Field(description="Width and height in pixels.")
 
 
@@ -36,7 +38,7 @@ class World(Images):
     """Drawings of a world that the model describes itself."""
 
     title = "world"
-    number: Number = Field(description="How many.")
+    number: HowMany = Field(description="How many.")
     seed: Seed = Field(description="Seed of the drawings.")
 
 
@@ -95,9 +97,54 @@ class Activations(Group):
 
 
 class Probe(Group):
-    """The classifier that reads activations."""
+    """The classifier that reads activations, and what it is held against."""
 
-    name: Annotated[str, Choice("linear")] = Field(description="Its kind.")
+    title = "linear"
+    name: Annotated[str, Choice(*PROBES)] = Field(description="Its kind.")
     untrained: Bool = Field(description="Whether a network with random weights is read as well.")
+    image_encoder: Str | None = Field(
+        description="A folder or hub id of a CLIP whose image tower is read as well; auto: the model's own; null: none."
+    )
+    fused: Annotated[int, Whole(1, 100)] | None = Field(
+        description="Number of best layers and timesteps that a linear probe reads together; null: none."
+    )
     balanced: Bool = Field(description="Whether every class weighs alike in the fit.")
-    seed: Seed = Field(description="Seed of the split into training, validation and test images.")
+    imbalance: Annotated[int, Whole(1, 10_000)] = Field(
+        description="Every second class keeps 1 of so many training images; 1 keeps all."
+    )
+    seed: Seed = Field(description="Seed of the split into training, validation and test images, and of the fit.")
+
+
+class TrainedProbe(Probe):
+    """A small network, trained by AdamW until the validation images stop it."""
+
+    title = "attention"
+    name: Annotated[str, Choice(*TRAINED)] = Field(description="Its kind.")
+    rate: Positive = Field(description="Learning rate.")
+    epochs: Count = Field(description="Passes over the training images, at most.")
+    patience: Count = Field(description="Epochs without progress on the validation images, after which it stops.")
+    batch: Annotated[int, Whole(2, 65_536)] = Field(description="Images of a step.")
+    decays: Annotated[tuple[float, ...], Several(Number(least=0, most=1000), least=1)] = Field(
+        description="Weight decays, among which the validation images choose."
+    )
+
+
+class WideProbe(TrainedProbe):
+    """A small network of a given width."""
+
+    title = "mlp, diffc"
+    name: Annotated[str, Choice("mlp", "diffc")] = Field(description="Its kind.")
+    width: Annotated[int, Whole(1, 65_536)] = Field(description="Features of its hidden layers.")
+
+
+class OwnProbe(Probe, Own):
+    """A user's own probe, which takes its own settings."""
+
+    title = "a probe of your own"
+    name: Annotated[str, OwnName(*PROBES)] = Field(description="The name of its class.")
+
+
+AnyProbe = Annotated[
+    Probe | TrainedProbe | WideProbe | OwnProbe,
+    by_name({Probe: ("linear",), TrainedProbe: ("attention",), WideProbe: ("mlp", "diffc")}, OwnProbe),
+]

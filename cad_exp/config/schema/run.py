@@ -12,7 +12,7 @@ from cad_exp.config.schema.edit import AnyEdit
 from cad_exp.config.schema.evaluation import AnyJudge, Evaluation
 from cad_exp.config.schema.model import AnyConcept, Model
 from cad_exp.config.schema.prompts import AnyPrompts, AnyRetentionPrompts
-from cad_exp.config.schema.representations import Activations, AnyImages, Probe, Task
+from cad_exp.config.schema.representations import Activations, AnyImages, AnyProbe, Task
 from cad_exp.config.schema.sparse import AnySae, AnyTokens
 from cad_exp.config.schema.types import Batch, Bool, Choice, Device, Seed, Several, Str, Text, Whole
 
@@ -71,7 +71,7 @@ class RunConfig(Group):
     judge: AnyJudge = Field(description="Who says what the images show.")
     images: AnyImages = Field(description="The labelled images that probes and autoencoders learn from.")
     activations: Activations = Field(description="Where and when the network is looked at.")
-    probe: Probe = Field(description="The classifier that reads activations.")
+    probe: AnyProbe = Field(description="The classifier that reads activations.")
     tokens: AnyTokens = Field(description="The activations that sparse autoencoders learn from.")
     sae: AnySae = Field(description="The sparse autoencoders.")
     tracking: Tracking = Field(description="Where the results are mirrored.")

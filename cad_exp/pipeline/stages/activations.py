@@ -51,8 +51,8 @@ class Activations(Stage["dict[str, torch.Tensor]"]):
     """Activations (images, timesteps, draws, ...) fp32 by hookpoint.
 
     hookpoints: kinds, names or patterns. timesteps: of the model. draws: of the noise, for each image and timestep.
-    prompt: for all images; `caption`: each image's own. pooling: mean, or map. untrained: seed of random weights in
-    place of the model's; None: its own.
+    prompt: for all images; `caption`: each image's own. pooling: mean, grid or map. untrained: seed of random weights
+    in place of the model's; None: its own.
     """
 
     folder: ClassVar[str] = "activations"

@@ -1,4 +1,4 @@
-"""The probe map: what a linear probe reads at every hookpoint and timestep, beside what it must beat."""
+"""The probe map: what a probe reads at every hookpoint and timestep, beside what it must beat."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cad_exp.evaluation.variants import COMPONENTS, LATENT, NETWORK, PIXELS, UNTRAINED
-from cad_exp.pipeline.stage import Stage, Tick
+from cad_exp.evaluation.variants import COMPONENTS, ENCODER, FUSED, LATENT, NETWORK, PIXELS, UNTRAINED
+from cad_exp.pipeline.stage import Chosen, Stage, Tick
 from cad_exp.pipeline.stages.activations import Activations
+from cad_exp.pipeline.stages.image_features import ImageFeatures
 from cad_exp.pipeline.stages.labelled_images import LabelledImages
+from cad_exp.representations import NOISY_LATENT
+from cad_exp.representations.probes.base import GRID
+from cad_exp.representations.probes.registry import PROBES
 from cad_exp.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 
     from cad_exp.evaluation.intervals.labels import Shares
     from cad_exp.pipeline.runtime import Runtime
+    from cad_exp.representations.probes.base import Probe
 
 FILE = "probes.parquet"
 KEPT = 64  # of the pixels' principal components
@@ -29,15 +34,21 @@ class ProbeMap(Stage["pd.DataFrame"]):
     """Balanced accuracy of a probe for every label, hookpoint and timestep, and of its rivals on the same test images.
 
     trained, untrained: activations of the same images in parts; of the network, and of one with random weights (empty:
-    not asked). seed: of the split. balanced: whether classes weigh alike in the fit.
+    not asked). encoded: their features by the image tower of a CLIP, if there is one. probe: the classifier. seed: of
+    the split and of the fit. balanced: whether classes weigh alike in the fit. imbalance: half of the classes keep 1 of
+    so many training images. fused: the number of best places and timesteps that are read together.
     """
 
     folder: ClassVar[str] = "probes"
     trained: tuple[Activations, ...]
     untrained: tuple[Activations, ...]
+    encoded: tuple[ImageFeatures, ...]
     images: tuple[LabelledImages, ...]
+    probe: Chosen
     seed: int
     balanced: bool
+    imbalance: int = 1
+    fused: int | None = None
 
     @property
     def work(self) -> int:
@@ -59,9 +70,10 @@ class ProbeMap(Stage["pd.DataFrame"]):
 class Row:
     """One row of the table.
 
-    label: what is read. source: one of variants.SOURCES. hookpoint, t: where and when; "" and -1 for pixels.
-    accuracy, low, high: balanced, on test images. gain, gain_low, gain_high: over the noisy latent at the same t.
-    validation: the accuracy by which sites are chosen. strength: of the ridge penalty. n: test images.
+    label: what is read. source: one of variants.SOURCES. hookpoint, t: where and when; t is -1 where there is no one
+    timestep, and the hookpoint "" for images. accuracy, low, high: balanced, on test images. gain, gain_low, gain_high:
+    over the noisy latent at the same t. validation: the accuracy by which sites are chosen. strength: of the ridge
+    penalty or weight decay. n: test images.
     """
 
     label: str
@@ -88,7 +100,8 @@ class _Map:
     def __init__(self, stage: ProbeMap, runtime: Runtime):
         import numpy as np
 
-        from cad_exp.representations.probes.linear import split_images
+        from cad_exp.representations.probes.base import split_images
+        from cad_exp.representations.probes.maps import Fit
 
         self.stage, self.runtime = stage, runtime
         labelled = [runtime.get(part) for part in stage.images]
@@ -96,53 +109,76 @@ class _Map:
         self.labels = {name: np.concatenate([each.labels[name] for each in labelled]) for name in labelled[0].labels}
         self.split = split_images(len(self.pixels), stage.seed)
         self.timesteps = stage.trained[0].timesteps
+        self.probe = PROBES.make(stage.probe.settings)
+        self.how = Fit(stage.balanced, stage.imbalance, stage.seed, str(runtime.device))
+        self.trained = self._joined(stage.trained)
         self.latents: dict[tuple[str, int], Shares] = {}  # what is read from the noisy latent, by label and t
 
     def table(self, tick: Tick) -> pd.DataFrame:
         import pandas as pd
 
-        rows = [row for number, each in enumerate(self._features(tick)) for row in self._rows(number, *each)]
+        rows = [
+            row
+            for number, (source, name, t, features) in enumerate(self._features(tick))
+            for row in self._rows((number, source, name, t), self.probe, features, self.labels)
+        ]
         if not rows:
             raise UserError(
                 f"{len(self.pixels)} images are too few to read a label from: training, validation and test images "
                 "must share two classes, so raise images.number"
             )
+        rows += self._fused(rows) if self.stage.fused else []
         return pd.DataFrame([vars(row) for row in rows], columns=[each.name for each in fields(Row)])
 
     def _features(self, tick: Tick) -> Iterator[tuple[str, str, int, np.ndarray]]:
-        """Yield (source, hookpoint, t, features (N, F)); the noisy latents of all timesteps first."""
-        from cad_exp.representations.hookpoints import NOISY_LATENT
-        from cad_exp.representations.probes import maps
-
-        trained = self._joined(self.stage.trained)
-        asked = [(LATENT, NOISY_LATENT, trained)]
-        asked += [(NETWORK, name, trained) for name in trained if name != NOISY_LATENT]
+        """Yield (source, hookpoint, t, features (N, ...)); the noisy latents of all timesteps first."""
+        asked = [(LATENT, NOISY_LATENT, self.trained)]
+        asked += [(NETWORK, name, self.trained) for name in self.trained if name != NOISY_LATENT]
         if self.stage.untrained:
             other = self._joined(self.stage.untrained)
             asked += [(UNTRAINED, name, other) for name in other if name != NOISY_LATENT]
-        total = len(asked) + 2
+        total = len(asked) + 1
         for done, (source, name, found) in enumerate(asked):
             for number, t in enumerate(self.timesteps):
                 yield source, name, t, found[name][:, number]
             tick(done + 1, total)
-        flat = maps.pixels(self.pixels)
-        yield PIXELS, "", -1, flat
-        yield COMPONENTS, "", -1, maps.principal(flat, self.split.train, KEPT)
+        for source, features in self._of_images():
+            yield source, "", -1, features
         tick(total, total)
 
+    def _of_images(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (source, features (N, ...)) of what reads the clean images; a main direction has no positions."""
+        import torch
+
+        from cad_exp.representations.probes import maps
+
+        if self.stage.encoded:
+            yield ENCODER, torch.cat(self.runtime.all(self.stage.encoded, self.stage.encoded[0].what)).numpy()
+        grid = maps.pixels(self.pixels)
+        flat = grid.reshape(len(grid), -1)
+        if self.probe.wants == GRID:
+            yield PIXELS, grid
+        else:
+            yield PIXELS, flat
+            yield COMPONENTS, maps.principal(flat, self.split.train, KEPT)
+
     def _joined(self, parts: tuple[Activations, ...]) -> dict[str, np.ndarray]:
-        """Activations (images, timesteps, features) by hookpoint, averaged over draws."""
+        """Activations (images, timesteps, ...) by hookpoint, averaged over draws."""
         import torch
 
         found = self.runtime.all(parts, parts[0].what)
         return {name: torch.cat([part[name].mean(2) for part in found]).numpy() for name in found[0]}
 
-    def _rows(self, order: int, source: str, hookpoint: str, t: int, features: np.ndarray) -> Iterator[Row]:
+    def _rows(
+        self, place: tuple[int, str, str, int], probe: Probe, features: np.ndarray, labels: dict[str, np.ndarray]
+    ) -> Iterator[Row]:
+        """Yield a row for each label. place: order, source, hookpoint and t."""
         from cad_exp.evaluation.intervals.estimate import estimated
         from cad_exp.evaluation.probing import shares
         from cad_exp.representations.probes.maps import readings
 
-        for read in readings(features, self.labels, self.split, self.stage.balanced):
+        order, source, hookpoint, t = place
+        for read in readings(features, labels, self.split, probe, self.how):
             estimate = shares(read.right, read.classes)
             if source == LATENT:
                 self.latents[read.label, t] = estimate
@@ -162,6 +198,21 @@ class _Map:
                 strength=read.probe.strength,
                 n=len(read.right),
             )
+
+    def _fused(self, rows: list[Row]) -> Iterator[Row]:
+        """Yield for each label what a linear probe reads from its best places and timesteps together."""
+        import numpy as np
+
+        from cad_exp.representations.probes.linear import LinearProbe
+
+        for label in dict.fromkeys(row.label for row in rows):
+            own = [row for row in rows if row.label == label and row.source == NETWORK]
+            best = sorted(own, key=lambda row: -row.validation)[: self.stage.fused]
+            parts = [self.trained[row.hookpoint][:, self.timesteps.index(row.t)] for row in best]
+            features = np.concatenate([part if part.ndim == 2 else part.mean(1) for part in parts], 1)
+            words = ", ".join(f"{row.hookpoint} at t = {row.t}" for row in best)
+            place = (len(rows), FUSED, words, -1)
+            yield from self._rows(place, LinearProbe(), features, {label: self.labels[label]})
 
 
 def _named(head: str, names: tuple[str, str, str], found: tuple[float | None, ...]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """task=probe: what each layer knows at each timestep, read by light classifiers from frozen activations.
 
-labelled images ── activations (network, and one with random weights) ── probe map
+labelled images ─┬─ activations (network, and one with random weights) ─┬─ probe map
+                 └─ features of an image encoder ───────────────────────┘
 """
 
 from __future__ import annotations
@@ -8,12 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from cad_exp.models import image_encoders
 from cad_exp.pipeline.stage import Chosen, Node
 from cad_exp.pipeline.stages.activations import Activations
+from cad_exp.pipeline.stages.image_features import ImageFeatures
 from cad_exp.pipeline.stages.labelled_images import LabelledImages
 from cad_exp.pipeline.stages.model import Model
 from cad_exp.pipeline.stages.probes import ProbeMap
 from cad_exp.representations import NOISY_LATENT
+from cad_exp.representations.probes.registry import PROBES, probe_settings
 
 Config = dict[str, Any]
 BATCH = 100  # images of one part: what a kill may cost
@@ -33,12 +37,16 @@ class Probe:
 
 def build(config: Config) -> Probe:
     """Return the graph of a resolved config."""
-    model = Model.of(config["model"])
+    model, settings = Model.of(config["model"]), config["probe"]
+    chosen = Chosen.of(PROBES, probe_settings(settings))
+    pooling = PROBES.of(settings).wants
     images = labelled_images(config)
-    trained = activations(config, model, images)
-    untrained = activations(config, model, images, config["seed"] + 1) if config["probe"]["untrained"] else ()
-    settings = config["probe"]
-    return Probe(model, ProbeMap(trained, untrained, images, settings["seed"], settings["balanced"]))
+    trained = activations(config, model, images, pooling)
+    untrained = activations(config, model, images, pooling, config["seed"] + 1) if settings["untrained"] else ()
+    encoder = image_encoders.chosen(settings["image_encoder"], config["model"]["path"])
+    encoded = tuple(ImageFeatures(part, pooling, encoder) for part in images) if encoder else ()
+    how = (settings["seed"], settings["balanced"], settings["imbalance"], settings["fused"])
+    return Probe(model, ProbeMap(trained, untrained, encoded, images, chosen, *how))
 
 
 def labelled_images(config: Config) -> tuple[LabelledImages, ...]:
@@ -62,11 +70,11 @@ def source_of(config: Config) -> tuple[Chosen, int, int]:
 
 
 def activations(
-    config: Config, model: Model, images: tuple[LabelledImages, ...], untrained: int | None = None
+    config: Config, model: Model, images: tuple[LabelledImages, ...], pooling: str, untrained: int | None = None
 ) -> tuple[Activations, ...]:
     """Return the activations of every part of the images."""
     asked = config["activations"]
     places = tuple(dict.fromkeys([NOISY_LATENT, *asked["hookpoints"]]))  # every gain is over it
     times = tuple(asked["timesteps"])
-    how = (places, times, asked["draws"], asked["seed"], asked["prompt"], "mean", config["runtime"]["batch_size"])
+    how = (places, times, asked["draws"], asked["seed"], asked["prompt"], pooling, config["runtime"]["batch_size"])
     return tuple(Activations(model, part, *how, untrained) for part in images)

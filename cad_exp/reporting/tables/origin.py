@@ -25,11 +25,21 @@ def origin(plan: Plan, runs: Sequence[Run], metrics: Sequence[Metric]) -> list[s
     models = _all(f"{run.run.get('model')} (weights {run.run.get('weights')})" for run in runs)
     lines.append(f"Model: {models}.")
     lines.append(f"Seed: {_all(run.run.get('seed') for run in runs)}.")
-    asked = [[lookup(run.run["config"], f"noisy_latents.{key}") for key in ("samples", "steps")] for run in runs]
-    latents = _all(f"{samples} samples x {steps} steps" for samples, steps in asked)
-    lines.append(f"Noisy latents: {latents}.")
+    lines.append(_looked_at(runs))
     lines.append(f"Code: git {_all(run.run.get('git') or 'unknown' for run in runs)}.")
     return lines + _differences(runs)
+
+
+def _looked_at(runs: Sequence[Run]) -> str:
+    """Return at how many noisy latents the model was asked, or which labelled images were read."""
+
+    def of(group: str, *keys: str) -> list[list[Any]]:
+        return [[lookup(run.run["config"], f"{group}.{key}") for key in keys] for run in runs]
+
+    if all(run.run.get("task") == "probe" for run in runs):
+        return f"Images: {_all(f'{number} of {name}' for name, number in of('images', 'name', 'number'))}."
+    latents = _all(f"{samples} samples x {steps} steps" for samples, steps in of("noisy_latents", "samples", "steps"))
+    return f"Noisy latents: {latents}."
 
 
 def _metric(metric: Metric, runs: Sequence[Run]) -> str:

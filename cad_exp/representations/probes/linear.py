@@ -15,18 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cad_exp.utils.errors import UserError
+from cad_exp.representations.probes.base import MEAN, Probe, Split, balanced_accuracy, row_weights
 
 STRENGTHS = tuple(float(10.0**power) for power in range(-2, 6))
-
-
-@dataclass(frozen=True)
-class Split:
-    """Row numbers for training, for choices, and for what is reported; no image is in two of them."""
-
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -73,10 +64,7 @@ def fit(
     """
     x, y = np.asarray(features[split.train], np.float64), classes[split.train]
     number = int(classes.max()) + 1
-    counts = np.bincount(y, minlength=number)
-    if (counts == 0).any():
-        raise UserError(f"class {int(counts.argmin())} has no training image: take more images, or fewer classes")
-    weights = (len(y) / (number * counts))[y] if balanced else np.ones(len(y))
+    weights = row_weights(y, number, balanced)
     share = (weights / weights.sum())[:, None]
     mean = (share * x).sum(0)
     scale = x.std(0)
@@ -99,14 +87,25 @@ def fit(
     return best
 
 
-def balanced_accuracy(said: np.ndarray, classes: np.ndarray) -> float:
-    """Return the mean over the classes that have rows of the share of these that were read rightly."""
-    found = [np.mean(said[classes == each] == each) for each in np.unique(classes)]
-    return float(np.mean(found))
+class LinearProbe(Probe):
+    """Ridge regression onto the classes.
 
+    strengths: of the penalty, to choose among.
+    """
 
-def split_images(number: int, seed: int, shares: tuple[float, float] = (0.6, 0.2)) -> Split:
-    """Return a random split of `number` images; shares: of training and validation, the rest is for the test."""
-    order = np.random.default_rng([seed, 13]).permutation(number)
-    first, second = round(number * shares[0]), round(number * (shares[0] + shares[1]))
-    return Split(np.sort(order[:first]), np.sort(order[first:second]), np.sort(order[second:]))
+    wants = MEAN
+
+    def __init__(self, strengths: Sequence[float] = STRENGTHS):
+        self.strengths = tuple(strengths)
+
+    def fit(
+        self,
+        features: np.ndarray,
+        classes: np.ndarray,
+        split: Split,
+        balanced: bool = True,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> Linear:
+        """Fit in closed form: nothing is drawn, and the device does not matter."""
+        return fit(features, classes, split, self.strengths, balanced)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cad_exp.representations.probes.linear import Linear, Split, fit
+from cad_exp.representations.probes.base import Fitted, Probe, Split, thinned
 
 PIXELS = 16  # per side, of an image that is read as one vector
 
@@ -23,25 +23,37 @@ class Reading:
     right: np.ndarray
     classes: np.ndarray
     number_of_classes: int
-    probe: Linear
+    probe: Fitted
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How probes are fitted.
+
+    balanced: whether every class weighs alike in the fit. imbalance: every second class keeps 1 of so many training
+    images. seed: of what is drawn. device: where networks are trained.
+    """
+
+    balanced: bool = True
+    imbalance: int = 1
+    seed: int = 0
+    device: str = "cpu"
 
 
 def readings(
-    features: np.ndarray,
-    labels: dict[str, np.ndarray],
-    split: Split,
-    balanced: bool = True,
+    features: np.ndarray, labels: dict[str, np.ndarray], split: Split, probe: Probe, how: Fit = Fit()
 ) -> Iterator[Reading]:
-    """Yield a linear probe's reading of every label from features (N, F).
+    """Yield a probe's reading of every label.
 
     Images without a class are left out, and so are classes that the training, validation or test rows lack; a label
     of which less than two classes are left is not read.
 
     Args:
-        features: (N, F).
+        features: (N, F) or (N, positions, F), as the probe wants them.
         labels: label -> class (N,) of each image, below 0 for none.
         split: of the images.
-        balanced: whether every class weighs alike in the fit.
+        probe: which classifier.
+        how: it is fitted.
     """
     for label, classes in labels.items():
         own, kept = usable(classes, split)
@@ -50,8 +62,9 @@ def readings(
         renumbered = np.full(int(classes.max(initial=0)) + 2, -1)
         renumbered[kept] = np.arange(len(kept))
         y = renumbered[classes]
-        probe = fit(features, y, own, balanced=balanced)
-        yield Reading(label, probe.predict(features[own.test]) == y[own.test], y[own.test], len(kept), probe)
+        thin = thinned(y, own, how.imbalance, how.seed)
+        fitted = probe.fit(features, y, thin, how.balanced, how.seed, how.device)
+        yield Reading(label, fitted.predict(features[own.test]) == y[own.test], y[own.test], len(kept), fitted)
 
 
 def usable(classes: np.ndarray, split: Split) -> tuple[Split, np.ndarray]:
@@ -63,13 +76,16 @@ def usable(classes: np.ndarray, split: Split) -> tuple[Split, np.ndarray]:
 
 
 def pixels(images: np.ndarray) -> np.ndarray:
-    """Return images (N, H, W, 3) as vectors of PIXELS x PIXELS mean colours, (N, 3 PIXELS^2) float in 0..1."""
+    """Return images (N, H, W, 3) as PIXELS x PIXELS mean colours, (N, PIXELS^2, 3) float in 0..1.
+
+    Images that are smaller keep their pixels.
+    """
     side = images.shape[1] // PIXELS
     if side < 1:
-        return np.asarray(images.reshape(len(images), -1) / 255.0)
+        return np.asarray(images.reshape(len(images), -1, 3) / 255.0)
     cut = images[:, : side * PIXELS, : side * PIXELS].astype(np.float64)
     blocks = cut.reshape(len(images), PIXELS, side, PIXELS, side, 3).mean((2, 4))
-    return np.asarray(blocks.reshape(len(images), -1) / 255.0)
+    return np.asarray(blocks.reshape(len(images), -1, 3) / 255.0)
 
 
 def principal(features: np.ndarray, rows: np.ndarray, components: int) -> np.ndarray:
