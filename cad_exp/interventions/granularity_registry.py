@@ -11,6 +11,7 @@ from cad_exp.utils.registry import Entry, Registry, chosen
 
 _HOME = "cad_exp.interventions.spaces.granularities"
 _LATENTS = "cad_exp.representations.latents"
+_MAKE = "`python -m cad_exp task=sae \"tokens.hookpoints=['*.attn2']\" hydra.run.dir=outputs/latents`"
 OWN = ("weight", "neuron", "head", "layer")  # of this package; one estimate of an additive estimator serves all four
 FILES = "files"  # a class's settings that are folders, whose content counts
 
@@ -37,6 +38,6 @@ def contents(settings: Mapping[str, Any]) -> dict[str, str]:
     for key in GRANULARITIES.fact(chosen(settings), FILES):
         folder = resolve(str(settings[key]))
         if not Path(folder).is_dir():
-            raise UserError(f"granularity.{key}: there is no folder '{settings[key]}': `task=sae` makes one")
+            raise UserError(f"granularity.{key}: there is no folder '{settings[key]}': make it by {_MAKE}")
         found[key] = folder_digest(folder)
     return found

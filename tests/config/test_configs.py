@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from cad_exp.config.options import GROUPS, conf_folder, options
-from cad_exp.interventions.granularity_registry import OWN
+from cad_exp.interventions.granularity_registry import GRANULARITIES
 
 FOLDER = conf_folder()
 EVERY = [(group, option) for group in GROUPS for option in options(group, [FOLDER])]
@@ -20,8 +20,6 @@ MANDATORY = {
     "folder": ["images.path=somewhere"],
     "torchvision": ["images.path=somewhere", "images.dataset=DTD"],
     "hub": ["images.dataset=owner/name"],
-    "latent": ["granularity.autoencoders=somewhere"],
-    "principal": ["granularity.autoencoders=somewhere"],
 }
 PRESETS = {"revelio": "topk", "saeuron": "batchtopk", "sdxl_unbox": "topk"}
 FIELDS = {
@@ -111,7 +109,7 @@ def test_concepts_speak_the_embedded_worlds_language(concept: str):
 def test_edit_defaults_exist_for_every_granularity():
     for concept in options("concept", [FOLDER]):
         chosen = composed(f"concept={concept}", *MANDATORY.get(concept, []))["concept"]
-        assert set(chosen["ratio"]) == set(chosen["objective"]) == set(OWN)  # others go by the neurons'
+        assert set(chosen["ratio"]) == set(chosen["objective"]) == set(GRANULARITIES)
         assert all(0 < ratio < 1 for ratio in chosen["ratio"].values())
         assert set(chosen["objective"].values()) <= set(options("objective", [FOLDER])) - {"auto"}
 
@@ -120,7 +118,6 @@ def test_names_agree_with_the_package():
     from cad_exp.attribution.estimators import ESTIMATORS
     from cad_exp.attribution.objectives import OBJECTIVES
     from cad_exp.interventions.methods import METHODS
-    from cad_exp.interventions.spaces import GRANULARITIES
 
     for group, known in {
         "granularity": GRANULARITIES,

@@ -119,7 +119,8 @@ ACCEPTED = {
         model.name model.path concept.name concept.kind concept.prompt concept.base_prompt concept.bare.prompt
         concept.bare.base_prompt concept.noun concept.artist objective.base_prompt edit.prompt edit.guide prompts.kind
         objective.name estimator.name edit.name concept.estimator concept.objective.weight concept.objective.neuron
-        concept.objective.head concept.objective.layer images.name images.path images.dataset images.image
+        concept.objective.head concept.objective.layer concept.objective.latent
+        concept.objective.principal images.name images.path images.dataset images.image
         images.label activations.prompt tokens.base_prompt tokens.prompt probe.name
         sae.name granularity.autoencoders""",  # names may be those of a user's own class
     "text null": """
@@ -174,7 +175,8 @@ ACCEPTED = {
         edit.sampling_guidance tokens.guidance sae.aux probe.decays""",
     "fraction whole null zero": "edit.preserve_scale",
     "fraction whole negative zero": """
-        concept.factor.weight concept.factor.neuron concept.factor.head concept.factor.layer""",
+        concept.factor.weight concept.factor.neuron concept.factor.head concept.factor.layer concept.factor.latent
+        concept.factor.principal""",
     "fraction whole null negative zero": "edit.factor",
     "zero": "judge.nudenet.threshold estimator.level",
 }

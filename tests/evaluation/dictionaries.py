@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 
 from cad_exp.evaluation.monosemanticity.codes import Task
-from cad_exp.representations.probes.linear import Split, split_images
+from cad_exp.representations.probes.base import Split, split_images
 
 
 def balanced(images: int, number: int) -> np.ndarray:

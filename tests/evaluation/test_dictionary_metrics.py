@@ -13,7 +13,7 @@ from cad_exp.evaluation.monosemanticity.splitting import splitting
 from cad_exp.evaluation.monosemanticity.widths import absorption_metrics, shared_metrics, splitting_metric
 from cad_exp.evaluation.variants import LATENT, NETWORK, UNTRAINED
 from cad_exp.reporting.results import FIELDS, Results
-from cad_exp.representations.probes.linear import split_images
+from cad_exp.representations.probes.base import split_images
 from tests.evaluation.dictionaries import balanced, perfect, random, task
 
 CLASSES = balanced(240, 4)

@@ -15,7 +15,8 @@ from cad_exp.evaluation.monosemanticity.best_latent import best_latents
 from cad_exp.evaluation.monosemanticity.codes import Task
 from cad_exp.evaluation.monosemanticity.f1 import F1s, best_cut
 from cad_exp.evaluation.monosemanticity.sparse_probe import association, ranking, sparse_probe
-from cad_exp.representations.probes.linear import STRENGTHS, Split
+from cad_exp.representations.probes.base import Split
+from cad_exp.representations.probes.linear import STRENGTHS
 from tests.evaluation.dictionaries import balanced, perfect, random, task
 
 

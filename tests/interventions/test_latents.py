@@ -172,7 +172,7 @@ def test_wrong_folders_and_places_are_answered(tiny_model, folder, tmp_path):
             tiny_model, []
         )
     settings = {"name": "latent", "autoencoders": str(tmp_path / "none")}
-    with pytest.raises(UserError, match="there is no folder .* `task=sae` makes one"):
+    with pytest.raises(UserError, match="there is no folder .*: make it by `python -m cad_exp task=sae"):
         contents(settings)
     first = contents(settings | {"autoencoders": str(folder)})
     save(folder / PLACES[0] / "0", autoencoder(9), {})

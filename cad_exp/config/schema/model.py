@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic_core import PydanticCustomError
 
-from cad_exp.config.schema.attribution import ESTIMATORS, GRANULARITIES, OBJECTIVES
+from cad_exp.config.schema.attribution import DIRECTED, ESTIMATORS, GRANULARITIES, OBJECTIVES
 from cad_exp.config.schema.base import ByName, Group, Own, OwnName, Registered, shipped
 from cad_exp.config.schema.types import (
     KEY,
@@ -27,7 +27,7 @@ from cad_exp.config.schema.types import (
 )
 
 JUDGES = ("real", "none")  # and those of plug-ins
-PerGranularity = Annotated[str, Registered("granularity", *GRANULARITIES)]
+PerGranularity = Annotated[str, Registered("granularity", *GRANULARITIES, *DIRECTED)]
 Prompts = Annotated[tuple[str, ...], Several(Text(), least=1)]
 
 

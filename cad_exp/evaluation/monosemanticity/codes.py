@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from cad_exp.representations.probes.linear import Split
+from cad_exp.representations.probes.base import Split
 from cad_exp.representations.probes.maps import usable
 
 

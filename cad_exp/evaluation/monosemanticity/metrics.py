@@ -14,7 +14,7 @@ from cad_exp.evaluation.monosemanticity.codes import Task
 from cad_exp.evaluation.monosemanticity.purity import QUANTILE, Purity, purity
 from cad_exp.evaluation.monosemanticity.sigma import Sigma, sigma_label
 from cad_exp.evaluation.monosemanticity.sparse_probe import KS, SparseProbe, sparse_probe
-from cad_exp.representations.probes.linear import Split
+from cad_exp.representations.probes.base import Split
 
 Metric = dict[str, Any]
 

@@ -23,7 +23,8 @@ from scipy import sparse
 from cad_exp.evaluation.intervals.labels import Shares
 from cad_exp.evaluation.monosemanticity.codes import Task
 from cad_exp.evaluation.probing import shares
-from cad_exp.representations.probes.linear import STRENGTHS, balanced_accuracy, fit
+from cad_exp.representations.probes.base import balanced_accuracy
+from cad_exp.representations.probes.linear import STRENGTHS, fit
 
 KS = (1, 2, 4, 8, 16)
 

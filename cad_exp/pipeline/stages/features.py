@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from cad_exp.evaluation.reconstruction import Reconstructed
     from cad_exp.pipeline.runtime import Runtime
-    from cad_exp.representations.probes.linear import Split
+    from cad_exp.representations.probes.base import Split
     from cad_exp.representations.sae.autoencoder import Dictionary
     from cad_exp.representations.sae.measures import Fit
     from cad_exp.representations.sae.moments import Moments
@@ -189,7 +189,7 @@ class _Cell:
     def _labels(self) -> tuple[dict[str, np.ndarray], Split]:
         import numpy as np
 
-        from cad_exp.representations.probes.linear import Split
+        from cad_exp.representations.probes.base import Split
 
         stages = [*self.own.tokens, *self.stage.choice, *self.stage.test]
         labelled = [self.runtime.get(each.images) for each in stages]
