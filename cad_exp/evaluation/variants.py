@@ -7,3 +7,4 @@ NETWORK, LATENT, UNTRAINED = "network", "noisy latent", "random weights"
 FUSED = "fused"  # the best layers and timesteps together
 ENCODER, PIXELS, COMPONENTS = "image encoder", "pixels", "principal components of pixels"
 SOURCES = (NETWORK, FUSED, LATENT, UNTRAINED, ENCODER, PIXELS, COMPONENTS)
+INPUTS = (LATENT, PIXELS)  # what no network has worked on: the better of two probes reads them
