@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cad_exp.evaluation.intervals.labels import Shares
-from cad_exp.evaluation.variants import FUSED, LATENT, NETWORK, SOURCES
+from cad_exp.evaluation.variants import FUSED, INPUTS, LATENT, NETWORK, SOURCES
 
 
 def shares(right: np.ndarray, classes: np.ndarray) -> Shares:
@@ -69,8 +69,7 @@ def _accuracies(
 
 def _metric(name: str, probe: str, row: pd.Series, value: str, chance: float) -> dict[str, Any]:
     low, high = ("low", "high") if value == "accuracy" else (f"{value}_low", f"{value}_high")
-    kind = "linear" if row["source"] == FUSED else probe  # fused features are always read linearly
-    what = f"balanced accuracy of {'an' if kind[0] in 'aeiou' else 'a'} {kind} probe on test images"
+    what = f"balanced accuracy of {_reader(row['source'], probe)} on test images"
     gained = f"{what}, less that of the noisy latent at the same timestep"
     interval = Shares([]).words if value == "accuracy" else Shares([]).change_words
     return {
@@ -93,6 +92,14 @@ def _metric(name: str, probe: str, row: pd.Series, value: str, chance: float) ->
         },
         "changes": {},
     }
+
+
+def _reader(source: str, probe: str) -> str:
+    """Return in words which classifier read a source: fused features always a linear one, inputs the better of two."""
+    if probe == "linear" or source == FUSED:
+        return "a linear probe"
+    named = f"{'an' if probe[0] in 'aeiou' else 'a'} {probe} probe"
+    return f"the better of {named} and a linear one, by validation images," if source in INPUTS else named
 
 
 def _or_none(value: Any) -> float | None:

@@ -7,6 +7,7 @@ NETWORK, LATENT, UNTRAINED = "network", "noisy latent", "random weights"
 FUSED = "fused"  # the best layers and timesteps together
 ENCODER, PIXELS, COMPONENTS = "image encoder", "pixels", "principal components of pixels"
 SOURCES = (NETWORK, FUSED, LATENT, UNTRAINED, ENCODER, PIXELS, COMPONENTS)
+INPUTS = (LATENT, PIXELS)  # what no network has worked on: the better of two probes reads them
 
 # Dictionaries of sparse features: the trained one, and what it must beat.
 AUTOENCODER, FROZEN, RANDOM = "autoencoder", "frozen decoder", "random dictionary"

@@ -75,16 +75,21 @@ def test_the_image_encoder_of_the_models_world_reads_clean_images(made):
 
 
 @pytest.mark.parametrize("name", ["attention", "mlp", "diffc"])
-def test_every_head_runs_to_its_table(name: str, tmp_path: Path, stage_cache):
+def test_every_head_runs_to_its_table(name: str, made, tmp_path: Path, stage_cache):
     asked = [*SMALL, f"probe={name}", "probe.epochs=4", "probe.decays=[0.01]", "probe.fused=2"]
     results = run(composed(*asked, "activations.timesteps=[1]", f"runtime.cache={stage_cache}"), tmp_path / "run")
     table = pd.read_parquet(tmp_path / "run" / "probes.parquet")
     maps = name != "mlp"
     assert set(table["source"]) == set(SOURCES) - ({COMPONENTS} if maps else set())
     best = table[table["source"] == NETWORK].groupby("label")["accuracy"].max()
-    assert best["style"] > 0.4 and (table["strength"][table["source"] != FUSED] == 0.01).all()
+    assert best["style"] > 0.4 and (table["strength"][~table["source"].isin([FUSED, LATENT, PIXELS])] == 0.01).all()
+    # the input is no weaker a rival than for a linear probe: by validation images the better of both reads it
+    plain = pd.read_parquet(made[0] / "probes.parquet")
+    inputs = [each[(each["source"] == LATENT) & (each["t"] == 1)].set_index("label") for each in (table, plain)]
+    assert (inputs[0]["validation"] >= inputs[1]["validation"]).all()
     words = {each["variant"]: each["definition"]["what"] for each in results["metrics"]}
-    assert f"{name} probe" in words[NETWORK] and "a linear probe" in words[FUSED]
+    assert f"{name} probe on" in words[NETWORK] and "a linear probe" in words[FUSED]
+    assert f"the better of {'an' if name[0] == 'a' else 'a'} {name} probe and a linear one" in words[LATENT]
 
 
 def test_what_is_thinned_is_told_apart(tmp_path: Path, stage_cache):

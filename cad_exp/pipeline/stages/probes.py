@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cad_exp.evaluation.variants import COMPONENTS, ENCODER, FUSED, LATENT, NETWORK, PIXELS, UNTRAINED
+from cad_exp.evaluation.variants import COMPONENTS, ENCODER, FUSED, INPUTS, LATENT, NETWORK, PIXELS, UNTRAINED
 from cad_exp.pipeline.stage import Chosen, Stage, Tick
 from cad_exp.pipeline.stages.activations import Activations
 from cad_exp.pipeline.stages.image_features import ImageFeatures
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cad_exp.evaluation.intervals.labels import Shares
     from cad_exp.pipeline.runtime import Runtime
     from cad_exp.representations.probes.base import Probe
+    from cad_exp.representations.probes.maps import Reading
 
 FILE = "probes.parquet"
 KEPT = 64  # of the pixels' principal components
@@ -175,10 +176,9 @@ class _Map:
         """Yield a row for each label. place: order, source, hookpoint and t."""
         from cad_exp.evaluation.intervals.estimate import estimated
         from cad_exp.evaluation.probing import shares
-        from cad_exp.representations.probes.maps import readings
 
         order, source, hookpoint, t = place
-        for read in readings(features, labels, self.split, probe, self.how):
+        for read in self._readings(source, probe, features, labels):
             estimate = shares(read.right, read.classes)
             if source == LATENT:
                 self.latents[read.label, t] = estimate
@@ -198,6 +198,25 @@ class _Map:
                 strength=read.probe.strength,
                 n=len(read.right),
             )
+
+    def _readings(
+        self, source: str, probe: Probe, features: np.ndarray, labels: dict[str, np.ndarray]
+    ) -> Iterator[Reading]:
+        """Yield what the probe reads; of INPUTS the better of what it and a linear probe read, by validation images.
+
+        A probe that averages positions finds nearly nothing in a map of few features: over such a rival all would gain.
+        """
+        from cad_exp.representations.probes.linear import LinearProbe
+        from cad_exp.representations.probes.maps import readings
+
+        found = readings(features, labels, self.split, probe, self.how)
+        if source not in INPUTS or isinstance(probe, LinearProbe):
+            yield from found
+            return
+        flat = features.reshape(len(features), -1)
+        plain = readings(flat, labels, self.split, LinearProbe(), self.how)
+        for pair in zip(found, plain, strict=True):
+            yield max(pair, key=lambda read: read.probe.validation)
 
     def _fused(self, rows: list[Row]) -> Iterator[Row]:
         """Yield for each label what a linear probe reads from its best places and timesteps together."""

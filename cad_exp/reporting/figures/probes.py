@@ -91,11 +91,8 @@ def _heat(
     axes.spines[:].set_visible(False)
     for (row, column), value in np.ndenumerate(cells):
         if np.isfinite(value):
-            strong = abs(value - sum(limits) / 2) > 0.35 * (limits[1] - limits[0])
-            colour = (
-                "white" if strong and sure[row, column] and value > limits[0] + 0.6 * (limits[1] - limits[0]) else INK
-            )
-            colour = colour if sure[row, column] else "#9ca3af"
+            dark = sum(np.array(colours((value - limits[0]) / (limits[1] - limits[0]))[:3])) < 1.5
+            colour = ("white" if dark else INK) if sure[row, column] else ("#d1d5db" if dark else "#9ca3af")
             text = form.format(value).replace("0.", ".", 1)
             axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
 
