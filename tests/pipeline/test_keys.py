@@ -128,7 +128,15 @@ def watched(watch, tiny_folder, tmp_path_factory) -> Watch:
     run(composed(*fidelity, "evaluation.fidelity.stability=false"), folder / "fidelity")
     probed = ["task=probe", "images.number=60", "activations.timesteps=[1]"]
     go(folder / "probes", *probed, "activations.hookpoints=[noisy_latent,embedding]")
-    sparse = ["task=sae", "images.number=20", "sae.tokens=1024", "sae.width=16", "sae.seeds=2", "sae.k=2", "sae.batch_size=64"]
+    sparse = [
+        "task=sae",
+        "images.number=20",
+        "sae.tokens=1024",
+        "sae.width=16",
+        "sae.seeds=2",
+        "sae.k=2",
+        "sae.batch_size=64",
+    ]
     go(folder / "sae", *sparse, "tokens.steps=2")
     go(folder / "sae_noised", *sparse, "tokens=noised", "tokens.timesteps=[1]", "sae=matryoshka", "sae.width=16")
     return watch
