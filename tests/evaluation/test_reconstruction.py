@@ -9,7 +9,9 @@ from cad_exp.evaluation.reconstruction import Reconstructed, metrics
 def measured(errors: list[float], losses: tuple[list[float], ...] | None = None) -> Reconstructed:
     number = len(errors)
     spliced = None if losses is None else tuple(np.array(each) for each in losses)
-    return Reconstructed(np.array(errors), np.full(number, 4.0), np.ones(number), np.full(number, 2.0), 0.25, 8, spliced)
+    return Reconstructed(
+        np.array(errors), np.full(number, 4.0), np.ones(number), np.full(number, 2.0), 0.25, 8, spliced
+    )
 
 
 def test_sums_of_images_are_divided_and_compared_on_the_same_images():
