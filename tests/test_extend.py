@@ -144,7 +144,7 @@ def test_the_page_shows_the_example_package():
 
 def test_every_kind_has_its_five_steps():
     sections = [part for part in PAGE.split("\n## ")[1:] if not part.startswith("The package")]
-    assert len(sections) == 12
+    assert len(sections) == 13
     for section in sections:
         assert re.findall(r"^(\d)\. ", section, re.MULTILINE) == ["1", "2", "3", "4", "5"], section[:20]
 
@@ -184,6 +184,8 @@ def test_plugins_lists_what_the_package_adds(installed):
         "slice",
         "nearest",
         "stripes",
+        "generous",
+        "descent",
     } <= words
     assert {"concept", "red_church", "hydra/launcher", "one_by_one"} <= words
     assert "cannot be loaded" not in said and "claimed" not in said
@@ -202,10 +204,12 @@ def test_help_shows_the_options_of_the_package(installed):
         ("hydra/launcher=one_by_won", "did you mean one_by_one?"),
         ("evaluation.metrics=[rednes]", "did you mean 'redness'?"),
         ("probe=neerest", "did you mean nearest?"),
+        ("task=sae sae=generos", "did you mean generous?"),
+        ("task=sae sae.optimiser=decent", "did you mean 'descent'?"),
     ],
 )
 def test_a_misspelt_name_of_the_package_is_answered(installed, given: str, told: str, tmp_path: Path):
-    answer = typed(installed, given, f"hydra.run.dir={tmp_path / 'run'}", folder=tmp_path)
+    answer = typed(installed, *given.split(), f"hydra.run.dir={tmp_path / 'run'}", folder=tmp_path)
     assert told in answer.stderr and answer.stderr.count("\n") == 1
 
 
@@ -240,6 +244,7 @@ FAST = ["noisy_latents.samples=2", "noisy_latents.steps=2", "evaluation.samples=
 FAST += ["model.steps=2", "evaluation.fid_bootstrap=40", "tracking.mode=disabled", "evaluation.fidelity=null"]
 FAST += ["runtime.device=cpu", "runtime.cache=cache", "concept=red_church"]
 OWN = ["model=little", "evaluation.metrics=[erasure,redness]"]
+SPARSE = ["images.number=60", "sae.tokens=4096", "sae.width=64", "sae.seeds=1", "sae.controls=false"]
 RUN = {
     "loudest": [*OWN, "objective=cosine", "estimator=half_way", "edit=loudest"],
     "shrink": [*OWN, "edit=shrink"],
@@ -248,6 +253,7 @@ RUN = {
     "mine": ["model=little", "edit=none", "evaluation=none", "estimator=mine"],
     "slice": [*OWN, "granularity=slice", "granularity.number=2", "estimator=half_way"],
     "nearest": ["task=probe", "model=little", "images=stripes", "probe=nearest", "images.number=200"],
+    "generous": ["task=sae", "sae=generous", "sae.k=4", "sae.times=3", *SPARSE],
     "classed": ["model=local", "model.path=classed_model", "judge=none", "evaluation=none", "estimator=half_way"],
 }
 
@@ -297,6 +303,14 @@ def test_the_packages_probe_reads_the_packages_images(ran):
     best = {each["variant"]: each for each in metrics if each["name"] == "accuracy@direction"}
     assert best["network"]["value"] > 0.8 > best["pixels"]["value"]
     assert "a nearest probe" in best["network"]["definition"]["what"]
+
+
+def test_the_packages_autoencoder_learns_by_its_optimiser(ran):
+    """It has three times as many latents in training as afterwards, and explains more than the mean does."""
+    facts, metrics = ran["generous"]
+    assert facts["config"]["sae"]["times"] == 3 and facts["config"]["sae"]["optimiser"] == "descent"
+    assert 3 < values(ran, "generous", "l0")["autoencoder"] <= 4
+    assert values(ran, "generous", "fvu")["autoencoder"] < 1
 
 
 def test_hooks_of_no_strength_change_nothing(ran):

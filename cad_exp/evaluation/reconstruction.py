@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cad_exp.evaluation.intervals.estimate import Estimate, estimated
+from cad_exp.evaluation.intervals.estimate import estimated
 from cad_exp.evaluation.intervals.formulas import Bounds, Interval
 
 RESAMPLES, SEED = 1000, 0
@@ -66,10 +66,10 @@ class Reconstructed:
     width: int
     losses: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
-    def estimates(self) -> dict[str, Estimate]:
+    def estimates(self) -> dict[str, Ratio]:
         """Return every measure that has an interval, by the name of its metric."""
         ones = np.ones(len(self.cosines))
-        found: dict[str, Estimate] = {
+        found = {
             "fvu": Ratio(self.errors, self.variances),
             "cosine": Ratio(self.cosines, ones),
             "l0": Ratio(self.l0, ones),
@@ -114,7 +114,7 @@ def metrics(
             "value": value,
             "low": low,
             "high": high,
-            "n": len(found.errors),
+            "n": len(estimate.below),
             "higher_is_better": better,
             "definition": {"what": what, **facts, "interval": estimate.words},
             "changes": {

@@ -42,8 +42,7 @@ def perform(runtime: Runtime, graph: Sae, config: Config, results: Results, fold
         return
     for name, stage in stages.items():
         shutil.copytree(runtime.place(stage), folder / FOLDER / name, dirs_exist_ok=True)
-    for metric in measured.metrics:
-        results.add(metric)
+    results.add(*measured.metrics)
     results.run["verdict"] = features.verdict(measured.metrics)
 
 

@@ -105,13 +105,18 @@ class Results:
         self.publish = publish
         self._write()
 
-    def add(self, metric: dict[str, Any]) -> None:
-        """Add one metric, or replace the one of the same name and variant.
+    def add(self, *metrics: dict[str, Any]) -> None:
+        """Add metrics, each in place of one of the same name and variant, and write the file once.
 
         Keys: name, variant (one of VARIANTS), value, low and high (95 % interval or None), n (samples),
         higher_is_better (what this run wants), definition (a dict that pins it down), changes (other variant -> paired
         change against it: value, low, high and in words the interval). ValueError otherwise.
         """
+        for metric in metrics:
+            self._add(metric)
+        self._write()
+
+    def _add(self, metric: dict[str, Any]) -> None:
         if set(metric) != set(FIELDS) or metric["variant"] not in VARIANTS:
             raise ValueError(f"a metric has the fields {FIELDS} and a variant out of {VARIANTS}, not {metric}")
         key = (metric["name"], metric["variant"])
@@ -120,7 +125,6 @@ class Results:
             self.metrics[places[0]] = dict(metric)
         else:
             self.metrics.append(dict(metric))
-        self._write()
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:

@@ -59,6 +59,14 @@ def test_every_metric_is_on_disk_at_once_and_replaces_its_former_self(tmp_path):
     assert [known["value"] for known in load_results(tmp_path)["metrics"]] == [0.2, 0.9]
 
 
+def test_many_metrics_are_written_once(tmp_path, monkeypatch):
+    """A run with many places has thousands: to write them one by one takes minutes."""
+    results, written = Results(tmp_path, {}), []
+    monkeypatch.setattr(results, "_write", lambda: written.append(len(results.metrics)))
+    results.add(metric(), metric(variant="random"), metric(value=0.2))
+    assert written == [2] and [known["value"] for known in results.metrics] == [0.2, metric()["value"]]
+
+
 @pytest.mark.parametrize("wrong", [{"variant": "other"}, {"extra": 1}])
 def test_a_metric_of_another_shape_is_refused(tmp_path, wrong):
     with pytest.raises(ValueError, match="a metric has the fields"):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from cad_exp.config.schema.base import Group, Own, OwnName, by_name
+from cad_exp.config.schema.base import Group, Own, OwnName, Registered, by_name
 from cad_exp.config.schema.types import (
     Anything,
     Batch,
@@ -112,7 +112,7 @@ class Sae(Group):
     seed: Seed = Field(description="Seed of the first of them.")
     tokens: Annotated[int, Whole(1, MOST)] = Field(description="Tokens that each autoencoder sees.")
     batch_size: Batch = Field(description="Tokens of a batch.")
-    optimiser: Annotated[str, Choice(*OPTIMISERS)] = Field(description="How weights move.")
+    optimiser: Annotated[str, Registered("optimiser", *OPTIMISERS)] = Field(description="How weights move.")
     lr: Positive | None = Field(description="The learning rate; null goes by the width.")
     warmup: Annotated[int, Whole(0)] = Field(description="Steps in which the rate rises.")
     aux: Annotated[float, Number(least=0, most=1000)] = Field(description="Weight of AuxK; 0 leaves it out.")

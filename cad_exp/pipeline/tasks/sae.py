@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from cad_exp.config.schema.sparse import Sae as Settings
 from cad_exp.pipeline.stage import Chosen, Node
 from cad_exp.pipeline.stages.autoencoders import Everywhere, Recipe, plans
 from cad_exp.pipeline.stages.features import Features
@@ -19,6 +20,7 @@ from cad_exp.representations.sae.registries import ARCHITECTURES, OPTIMISERS
 
 Config = dict[str, Any]
 BATCH = 50  # images of one shard: what a kill may cost
+COMMON = frozenset(Settings.model_fields) - {"name"}  # what every architecture has: all else is the class's own
 SHARES = (0.7, 0.1)  # of the images, for training and for choices; the rest is for what is reported
 
 
@@ -39,8 +41,7 @@ def build(config: Config) -> Sae:
     """Return the graph of a resolved config."""
     model, settings = Model.of(config["model"]), config["sae"]
     train, choice, test = (tokens(config, model, images) for images in labelled_images(config))
-    own = ("name", "shares") if "shares" in settings else ("name",)
-    architecture = Chosen.of(ARCHITECTURES, {key: settings[key] for key in own})
+    architecture = Chosen.of(ARCHITECTURES, {key: settings[key] for key in settings if key not in COMMON})
     rates = {key: settings[key] for key in ("lr", "warmup")}
     optimiser = Chosen.of(OPTIMISERS, {"name": settings["optimiser"], **rates})
     keys = ("tokens", "batch_size", "aux", "dead_after", "seed")

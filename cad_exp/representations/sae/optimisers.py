@@ -44,9 +44,15 @@ class Optimiser:
         lr = self.lr * min(1.0, self.steps / max(1, self.warmup))
         for name, gradient in gradients.items():
             self._move(name, gradient, lr)
+            _normalise(name, self.weights[name])
+            self._moved(name)
 
     def _move(self, name: str, gradient: Tensor, lr: float) -> None:
+        """Move the weights of this name, in place."""
         raise NotImplementedError
+
+    def _moved(self, name: str) -> None:
+        """Do what is to be done when the weights of this name have moved."""
 
     def _moments(self) -> Iterator[tuple[str, Weights]]:
         """Yield what it keeps beside the weights, by name."""
@@ -87,9 +93,10 @@ class ScheduleFreeSign(Optimiser):
         return self.average
 
     def _move(self, name: str, gradient: Tensor, lr: float) -> None:
-        z = self.weights[name].sub_(gradient.sign(), alpha=lr)
-        _normalise(name, z)
-        self.average[name].lerp_(z, self._share())
+        self.weights[name].sub_(gradient.sign(), alpha=lr)
+
+    def _moved(self, name: str) -> None:
+        self.average[name].lerp_(self.weights[name], self._share())
 
     def _share(self) -> float:
         """c, with the squares of a rate that rises linearly and then stays."""
@@ -117,7 +124,6 @@ class Adam(Optimiser):
         second = self.second[name].mul_(two).addcmul_(gradient, gradient, value=1 - two)
         root = (second / (1 - two**self.steps)).sqrt_().add_(1e-8)
         self.weights[name].addcdiv_(first, root, value=-lr / (1 - one**self.steps))
-        _normalise(name, self.weights[name])
 
     def _moments(self) -> Iterator[tuple[str, Weights]]:
         yield "first", self.first
