@@ -21,6 +21,7 @@ from cad_exp.utils.errors import UserError
 from tests import offline
 from tests.cli.test_cli import ROOT, cad
 from tests.config.test_configs import FOLDER, MANDATORY, composed
+from tests.pictures import undrawn
 
 FAST = [
     "noisy_latents.samples=2",
@@ -38,15 +39,16 @@ NAMES = {"concept_rate", "retention_mean", "retention_worst", "fid", "kid", "cli
 NAMES |= {"blank_images", "blank_images_retention", "outside_world", "outside_world_retention"}
 
 
-def fast(folder: Path, *overrides: str) -> dict:
+def fast(folder: Path, *overrides: str, pictures: bool = False) -> dict:
     """One run in a fast mode; what other tests' runs have made already comes from the cache of the session."""
-    return run(composed(*FAST, f"runtime.cache={os.environ['CAD_EXP_TESTS_CACHE']}", *overrides), folder)
+    with undrawn(not pictures):
+        return run(composed(*FAST, f"runtime.cache={os.environ['CAD_EXP_TESTS_CACHE']}", *overrides), folder)
 
 
 @pytest.fixture(scope="module")
 def nudity(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("nudity")
-    fast(folder, "concept=nudity", "granularity=neuron", "tracking.mode=offline")
+    fast(folder, "concept=nudity", "granularity=neuron", "tracking.mode=offline", pictures=True)
     return folder
 
 
@@ -91,7 +93,8 @@ def test_a_picture_that_cannot_be_made_costs_one_line(tmp_path: Path, monkeypatc
     monkeypatch.setattr("cad_exp.reporting.figures.attribution.attribution_map", fail)
     monkeypatch.setattr("cad_exp.pipeline.report.images", fail)
     monkeypatch.setattr("cad_exp.reporting.summary.show_run", fail)
-    results = fast(tmp_path, "concept=church", "granularity=head", "evaluation=erasure", "noisy_latents.samples=1")
+    asked = ["concept=church", "granularity=head", "evaluation=erasure", "noisy_latents.samples=1"]
+    results = fast(tmp_path, *asked, pictures=True)
     said = [line for line in capsys.readouterr().err.splitlines() if " is left out" in line]
     assert [line.split(" is left out")[0].strip() for line in said] == ["images", "attribution.png", "the table"]
     assert "No space left" in said[0] and set(results["run"]["left_out"]) == {"images", "attribution.png"}
@@ -212,7 +215,7 @@ def test_every_estimator_runs(estimator: str, tmp_path: Path):
 
 
 def test_scores_by_timestep(tmp_path: Path):
-    fast(tmp_path, "granularity=head", "evaluation=none", "evaluation.timesteps=2")
+    fast(tmp_path, "granularity=head", "evaluation=none", "evaluation.timesteps=2", pictures=True)
     assert (tmp_path / "timesteps.png").exists() and len(pd.read_parquet(tmp_path / "timesteps.parquet")) == 2 * 56
 
 
@@ -251,6 +254,7 @@ def test_the_command_line_runs_a_sweep_into_four_folders(tmp_path: Path):
         folder=tmp_path,
         timeout=400,
         libraries="torch",
+        pictures=False,
     )
     assert answer.returncode == 0, answer.stderr
     assert sorted(path.parent.name.rpartition("-")[0] for path in (tmp_path / "sweep").glob("*/results.json")) == [
