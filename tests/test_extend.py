@@ -225,14 +225,17 @@ from cad_exp.config import options
 from cad_exp.config.compose import hydra
 from cad_exp.mini import PIPELINE
 from cad_exp.pipeline.run import run
+from tests.pictures import undrawn
+from tests.warm import hasten
 
+hasten()
 folder, (fast, runs) = Path.cwd(), json.loads(sys.argv[1])
 pipe = DiffusionPipeline.from_pretrained(PIPELINE)
 torch.manual_seed(0)
 pipe.unet = UNet2DConditionModel.from_config({**pipe.unet.config, "num_class_embeds": 3})
 pipe.save_pretrained(folder / "classed_model")
 told = {}
-with redirect_stdout(io.StringIO()):
+with redirect_stdout(io.StringIO()), undrawn():
     for name, overrides in runs.items():
         with hydra([options.conf_folder(), folder / "own", *options.installed()]) as composer:
             own = [] if any(each.startswith("granularity=") for each in overrides) else ["granularity=layer"]

@@ -20,6 +20,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.pictures import undrawn
+
 ROOT = Path(__file__).resolve().parents[1]
 LIGHT = ("cad_exp.cli.job", "cad_exp.cli.run", "cad_exp.cli.tables", "cad_exp.pipeline.identity", "hydra.main")
 TORCH = (
@@ -38,6 +40,11 @@ TORCH += (
     "cad_exp.models.state_dicts",
 )
 TORCH += ("cad_exp.reporting.figures.attribution", "cad_exp.reporting.figures.before_after", "pyarrow.parquet")
+TORCH += ("cad_exp.models.families.stable_diffusion", "diffusers.pipelines.stable_diffusion", "diffusers.guiders")
+TORCH += ("cad_exp.attribution.estimators.ablated_gradients", "cad_exp.attribution.objectives.noise")
+TORCH += ("cad_exp.interventions.methods.choosing", "cad_exp.mini.clip", "cad_exp.mini.reference", "cad_exp.mini.train")
+TORCH += ("pyarrow.dataset", "safetensors.numpy", "concurrent.futures.process")
+# Not onnxruntime: its threads do not survive a fork, which then aborts at its end.
 LIBRARIES = {"light": LIGHT, "torch": LIGHT + TORCH}
 _addresses: dict[str, str] = {}
 
@@ -74,15 +81,18 @@ def hasten() -> None:
     yaml.load, Hydra.get_mode, defaults_list._create_interpolation_map = load, get_mode, choices
 
 
-def start(arguments: list[str], libraries: str = "light", code: str | None = None, **settings: Any):
+def start(
+    arguments: list[str], libraries: str = "light", code: str | None = None, pictures: bool = True, **settings: Any
+):
     """A Popen of `python -m cad_exp ARGUMENTS`, or of `python -c CODE ARGUMENTS`.
 
-    libraries: a key of LIBRARIES. A sitecustomize.py in a folder of PYTHONPATH is run, as Python would.
+    libraries: a key of LIBRARIES. pictures: whether a run draws them; a test that looks at none can do without.
+    A sitecustomize.py in a folder of PYTHONPATH is run, as Python would.
     """
     if sys.platform != "linux":
         module = ["-m", "cad_exp"] if code is None else ["-c", code]
         return subprocess.Popen([sys.executable, *module, *arguments], **settings)
-    return _Fork(arguments, libraries, code, settings)
+    return _Fork(arguments, libraries, code, pictures, settings)
 
 
 def run(arguments: list[str], timeout: float = 60, **settings: Any) -> subprocess.CompletedProcess:
@@ -99,15 +109,17 @@ def run(arguments: list[str], timeout: float = 60, **settings: Any) -> subproces
 class _Fork(subprocess.Popen):
     """A Popen whose process another one has forked, and which that one waits for."""
 
-    def __init__(self, arguments: list[str], libraries: str, code: str | None, settings: dict[str, Any]):
-        self.libraries, self.code = libraries, code
+    def __init__(
+        self, arguments: list[str], libraries: str, code: str | None, pictures: bool, settings: dict[str, Any]
+    ):
+        self.libraries, self.code, self.pictures = libraries, code, pictures
         super().__init__(["python", *arguments], **settings)
 
     def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, info, flags, shell,
                        p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, signals, gid, gids, uid, umask,
                        start_new_session, *rest) -> None:  # fmt: skip
         request = {"arguments": args[1:], "code": self.code, "cwd": os.fspath(cwd or os.getcwd()),
-                   "env": dict(env or os.environ), "session": start_new_session}  # fmt: skip
+                   "env": dict(env or os.environ), "session": start_new_session, "pictures": self.pictures}  # fmt: skip
         with open(os.devnull, "r+b") as nothing:
             given = zip((p2cread, c2pwrite, errwrite), (nothing.fileno(), 1, 2), strict=True)
             streams = [stream if stream != -1 else other for stream, other in given]
@@ -224,6 +236,11 @@ def _work(request: dict[str, Any]) -> None:
         if (start := Path(folder) / "sitecustomize.py").exists():
             runpy.run_path(str(start))
     sys.argv[1:] = request["arguments"]
+    with undrawn(not request["pictures"]):
+        _begin(request)
+
+
+def _begin(request: dict[str, Any]) -> None:
     if request["code"] is not None:
         sys.argv[0] = "-c"
         exec(compile(request["code"], "<string>", "exec"), {"__name__": "__main__"})

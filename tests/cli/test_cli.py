@@ -16,9 +16,11 @@ from tests import warm
 ROOT = Path(cad_exp.__file__).resolve().parents[1]
 
 
-def cad(*arguments: str, folder: Path, timeout: float = 120, libraries="light") -> subprocess.CompletedProcess:
+def cad(
+    *arguments: str, folder: Path, timeout: float = 120, libraries: str = "light", pictures: bool = True
+) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
-    return warm.run(list(arguments), timeout, libraries=libraries, cwd=folder, env=environment)
+    return warm.run(list(arguments), timeout, libraries=libraries, pictures=pictures, cwd=folder, env=environment)
 
 
 @pytest.fixture

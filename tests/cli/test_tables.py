@@ -581,7 +581,7 @@ def test_a_study_changes_no_hash():
         (["experiment=fidelty"], "did you mean 'fidelity'"),
         (["experiment=fidelity", "concept=nudty"], "did you mean nudity?"),
         (["experiment=fidelity", "edit.ratoi=3"], "did you mean ratio?"),
-        (["experiment=fidelity", "study.rows=[edit.ratoi]"], "did you mean 'edit.ratio'"),
+        (["experiment=kinds", "study.rows=[edit.ratoi]"], "did you mean 'edit.ratio'"),
         (["experiment=fidelity", "church"], "does not understand 'church'"),
         (["experiment=fidelity", "--config-dir", "nowhere"], "no folder 'nowhere'"),
         (["experiment=" + "a" * 300], "There are: "),

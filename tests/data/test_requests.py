@@ -24,6 +24,7 @@ from cad_exp.utils.errors import UserError
 from tests.config.test_configs import FOLDER, MANDATORY, composed
 from tests.data.test_prompts import HEAD, I2P, IMAGENETTE, written
 from tests.graphs import graph_of, unedited
+from tests.pictures import undrawn
 from tests.pipeline.test_experiment import FAST
 
 REQUESTS = st.builds(
@@ -233,7 +234,8 @@ def test_a_run_of_a_written_set(tmp_path: Path):
     given = [*FAST, "concept=church", "granularity=layer", "edit=none", "estimator=first_order", "model.steps=2"]
     given += ["runtime.cache=null", "noisy_latents.samples=1", "noisy_latents.steps=2", "evaluation.batch_size=1"]
     set_ = ["prompts=imagenette", f"prompts.path={tmp_path / 'own.csv'}"]
-    run(composed(*given, *set_), tmp_path / "set")
+    with undrawn():
+        run(composed(*given, *set_), tmp_path / "set")
     table = pd.read_parquet(tmp_path / "set" / "records.parquet")
     joined = table.merge(pd.DataFrame(rows, columns=["row", "asked", "class", "own"]), on="row", validate="m:1")
     assert (
@@ -250,7 +252,8 @@ def test_a_run_of_a_written_set(tmp_path: Path):
     saved = {path.name: path for path in (tmp_path / "set" / "images" / "unedited").rglob("*.png")}
     assert len(saved) == 4
     # A row with the seed and prompt of an ordinary run gives its image, though neither run knows the other's cache.
-    run(composed(*given, "evaluation=erasure", "evaluation.samples=1"), tmp_path / "plain")
+    with undrawn():
+        run(composed(*given, "evaluation=erasure", "evaluation.samples=1"), tmp_path / "plain")
     [ordinary] = (tmp_path / "plain" / "images" / "unedited").rglob("*.png")
     assert ordinary.name == "a_photo_of_a_church-0000100000.png"
     ours, theirs = images.load([saved["a_photo_of_a_church-r4-0000100000.png"], ordinary])

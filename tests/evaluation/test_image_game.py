@@ -14,6 +14,7 @@ from cad_exp.interventions.spaces import CROSS, Site, make_granularity
 from cad_exp.pipeline.run import run
 from cad_exp.utils.errors import UserError
 from tests.config.test_configs import composed
+from tests.pictures import undrawn
 from tests.pipeline.test_experiment import FAST
 
 REQUESTS = [ImageRequest("concept", "a church", seed, "object", "church") for seed in range(4)]
@@ -128,7 +129,8 @@ def test_the_full_study_on_images(tmp_path: Path):
     for name in ("fidelity.png", "fidelity_curves.png", "fidelity_images.png"):
         assert (tmp_path / "one" / name).exists()
     entries = len(list((tmp_path / "c" / "ablations").iterdir()))
-    again = run(composed(*asked, "estimator=magnitude"), tmp_path / "two")
+    with undrawn():
+        again = run(composed(*asked, "estimator=magnitude"), tmp_path / "two")
     uniform = [r["true"].tolist() for r in (records, pd.read_parquet(tmp_path / "two" / "fidelity.parquet"))]
     assert uniform[0][:4] == uniform[1][:4]
     assert again["run"]["complete"] and len(list((tmp_path / "c" / "ablations").iterdir())) < 2 * entries

@@ -437,7 +437,7 @@ def test_every_option_is_run_somewhere():
 
 @pytest.mark.parametrize("edit", RUNS)
 def test_every_method_runs(edit: str, tmp_path: Path):
-    results = fast(tmp_path, f"edit={edit}", *SMALL, *RUNS[edit])
+    results = fast(tmp_path, f"edit={edit}", *SMALL, *RUNS[edit], pictures=True)
     assert {metric["variant"] for metric in results["metrics"]} == {"unedited", "edited", "random"}
     edit = edit.removesuffix("_all")  # a preset
     assert results["run"]["complete"] and results["run"]["edit"] == edit
@@ -484,12 +484,12 @@ def test_a_method_comes_out_of_the_cache(tmp_path: Path, capsys):
 
 def test_a_training_that_is_killed_goes_on(tmp_path: Path):
     """kill -9 once a file of the unfinished training is there; the same command then ends as one left alone."""
-    given = ["edit=esd", "edit.steps=40", "edit.checkpoint_every=8", "evaluation=none", "concept=church"]
+    given = ["edit=esd", "edit.steps=24", "edit.checkpoint_every=8", "evaluation=none", "concept=church"]
     given += ["model.steps=2", "edit.method=esd-x-strict", "runtime.threads=1"]
     command = [*FAST, *given, "runtime.cache=cache", "hydra.run.dir=killed"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
-    process = warm.start(command, "torch", cwd=tmp_path, env=environment, **silent)
+    process = warm.start(command, "torch", pictures=False, cwd=tmp_path, env=environment, **silent)
     unfinished, limit = tmp_path / "cache" / ".checkpoints", time.monotonic() + 120
     while not list(unfinished.glob("[!.]*.safetensors")):
         assert process.poll() is None and time.monotonic() < limit, "it ended before it was killed"

@@ -219,15 +219,18 @@ def test_an_exported_edit_laid_over_is_the_edited_model(tiny_folder, tmp_path):
     from cad_exp.pipeline.run import run
     from cad_exp.pipeline.runtime import Runtime
     from cad_exp.pipeline.tasks.attribute import build
+    from tests.pictures import undrawn
 
-    run(config(tmp_path / "cache", tiny_folder), tmp_path / "first")
+    with undrawn():
+        run(config(tmp_path / "cache", tiny_folder), tmp_path / "first")
     intact = DiffusionModel.load(tiny_folder, device="cpu")
     edit = Edit.load(tmp_path / "first" / "edit.safetensors")
     exported = edit.export(intact, tmp_path / "church-free")
     file = exported / "unet" / "diffusion_pytorch_model.safetensors"
     again = config(tmp_path / "cache", tiny_folder, f"model.weights={file}")
     assert run_identity(again) != run_identity(config(tmp_path / "cache", tiny_folder))
-    run(again, tmp_path / "second")
+    with undrawn():
+        run(again, tmp_path / "second")
     resolved = resolve(again)
     laid = Runtime(resolved["runtime"], tmp_path / "cache").get(build(resolved).model)
     with edit.apply(intact):

@@ -30,6 +30,7 @@ from cad_exp.pipeline.tasks.attribute import build
 from cad_exp.utils.errors import UserError
 from tests.cli.test_cli import ROOT
 from tests.config.test_configs import composed
+from tests.pictures import undrawn
 from tests.pipeline.test_experiment import FAST
 
 INPUTS = {"seed": 0, "steps": 4}
@@ -324,7 +325,8 @@ def test_weights_are_known_by_their_content(lab: Path, tmp_path: Path):
 
 def test_a_cached_run_loads_no_model_and_gives_the_same(tmp_path: Path, monkeypatch, capsys):
     def go(folder: str, *overrides: str) -> dict:
-        return run(composed(*FAST, f"runtime.cache={tmp_path / 'cache'}", *overrides), tmp_path / folder)
+        with undrawn():
+            return run(composed(*FAST, f"runtime.cache={tmp_path / 'cache'}", *overrides), tmp_path / folder)
 
     asked = ["concept=church", "estimator.patterns=4", "retention_prompts=templates", "retention_prompts.limit=4"]
     asked += ["retention_prompts.per_prompt=2"]
@@ -344,7 +346,9 @@ def test_a_cached_run_loads_no_model_and_gives_the_same(tmp_path: Path, monkeypa
 
 def test_a_damaged_image_in_the_cache_is_made_again(tmp_path: Path, capsys):
     def go(folder: str) -> dict:
-        return run(composed(*FAST, f"runtime.cache={tmp_path / 'cache'}", "evaluation=erasure"), tmp_path / folder)
+        asked = [*FAST, f"runtime.cache={tmp_path / 'cache'}", "evaluation=erasure"]
+        with undrawn():
+            return run(composed(*asked), tmp_path / folder)
 
     first = go("first")
     flip(next(iter((tmp_path / "cache" / "images").glob("*/0000.png"))))
@@ -362,15 +366,8 @@ def test_a_damaged_image_in_the_cache_is_made_again(tmp_path: Path, capsys):
 
 def test_concepts_share_unguided_walks(tmp_path: Path):
     for concept in ("church", "tench"):
-        run(
-            composed(
-                *FAST,
-                f"concept={concept}",
-                "noisy_latents.guidance=0",
-                "evaluation=none",
-                f"runtime.cache={tmp_path / 'c'}",
-            ),
-            tmp_path / concept,
-        )
+        asked = ["noisy_latents.guidance=0", "evaluation=none", f"runtime.cache={tmp_path / 'c'}"]
+        with undrawn():
+            run(composed(*FAST, f"concept={concept}", *asked), tmp_path / concept)
     count = {stage: len(list((tmp_path / "c" / stage).iterdir())) for stage in ("walks", "noisy_latents")}
     assert count == {"walks": 1, "noisy_latents": 2}

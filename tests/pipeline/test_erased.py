@@ -25,6 +25,7 @@ from cad_exp.utils.errors import UserError
 from tests.cli.test_cli import cad
 from tests.config.test_configs import composed
 from tests.data.test_prompts import written
+from tests.pictures import undrawn
 from tests.pipeline.test_experiment import FAST
 from tests.reporting.test_nudity_table import I2P
 
@@ -123,7 +124,8 @@ def test_it_is_the_two_steps_in_one(overrides: list[str], tmp_path: Path):
 
     def go(folder: str, *more: str) -> dict:
         few = [*FAST, "concept=church", "evaluation.samples=2"]
-        return run(composed(*few, f"runtime.cache={tmp_path / 'c'}", *more), tmp_path / folder)
+        with undrawn():
+            return run(composed(*few, f"runtime.cache={tmp_path / 'c'}", *more), tmp_path / folder)
 
     recall = [*SMALL, "edit=amplify", "evaluation=erasure", "evaluation.fidelity=null"]
     first = go("first", "evaluation=none", *overrides)
@@ -145,7 +147,8 @@ def test_it_is_the_two_steps_in_one(overrides: list[str], tmp_path: Path):
 
 def test_a_run_that_was_stopped_erases_no_second_time(tmp_path: Path, monkeypatch, capsys):
     config = composed(*FAST, *SMALL, "edit=amplify", "evaluation=none", erased(*CAD), f"runtime.cache={tmp_path / 'c'}")
-    whole = run({**config, "runtime": {**config["runtime"], "cache": None}}, tmp_path / "whole")
+    with undrawn():
+        whole = run({**config, "runtime": {**config["runtime"], "cache": None}}, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr("cad_exp.pipeline.run_attribute.make_edits", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -160,7 +163,8 @@ def test_a_run_that_was_stopped_erases_no_second_time(tmp_path: Path, monkeypatc
         "cad_exp.interventions.selection.random_edit",
         lambda edit, *rest: (drawn.append(edit), random_edit(edit, *rest))[1],
     )
-    again = run(config, tmp_path / "again")
+    with undrawn():
+        again = run(config, tmp_path / "again")
     assert len(drawn) == 1, "a random edit is for comparison, and the erasing run compares nothing"
     assert sorted(made) == ["attribution", "images", "noisy_latents"], "of the amplifying run alone"
     assert "erased" in again["run"] and again["run"]["erased"] == whole["run"]["erased"]
@@ -174,7 +178,7 @@ def test_a_sweep_over_lists_also_with_ones_own_options(tmp_path: Path):
     lists = [erased(*each).partition("=")[2] for each in (["edit=mine"], ["edit=mien"])]
     fixed = ["--config-dir=mine", "concept=church", "edit=amplify", *FAST, *SMALL, "evaluation=none"]
     given = ["-m", *fixed, f"model.erased={','.join(lists)}", "hydra.sweep.dir=sweep"]
-    answer = cad(*given, folder=tmp_path, timeout=300, libraries="torch")
+    answer = cad(*given, folder=tmp_path, timeout=300, libraries="torch", pictures=False)
     assert answer.returncode == 1 and "1 of 2 jobs failed" in answer.stderr
     assert "model.erased: unknown edit 'mien': did you mean mine?" in answer.stderr
     [made] = [json.loads(path.read_text())["run"] for path in (tmp_path / "sweep").glob("*/results.json")]

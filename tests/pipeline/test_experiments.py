@@ -10,6 +10,7 @@ from cad_exp.pipeline.run import run
 from cad_exp.reporting.tables.plan import plan
 from tests.cli.test_cli import ROOT
 from tests.config.test_configs import composed
+from tests.pictures import undrawn
 
 STUDIES = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
 SMALL = ["noisy_latents.samples=2", "noisy_latents.steps=4", "model.steps=2"]
@@ -60,7 +61,8 @@ def test_every_experiment_runs_to_its_table(name: str, tmp_path: Path, stage_cac
         asked.append("estimator.patterns=4")
     if job.config.get("concept", {}).get("kind") == "style" and OTHERS[0] in asked:
         asked += [f"retention_prompts.{item}" for item in ("groups=[artists]", "per_label=1", "limit=5")]
-    done = run(composed(*asked, *job.overrides, f"runtime.cache={stage_cache}"), tmp_path / "runs" / "one")
+    with undrawn():
+        done = run(composed(*asked, *job.overrides, f"runtime.cache={stage_cache}"), tmp_path / "runs" / "one")
     assert done["run"]["complete"]
     code = main([*asked, *job.overrides, "--from", str(tmp_path / "runs"), "--to", str(tmp_path / "table")])
     said = capsys.readouterr().out

@@ -26,6 +26,7 @@ from cad_exp.pipeline.tasks import probe, sae
 from tests.config.test_configs import composed
 from tests.data.test_image_folder import save
 from tests.graphs import graph_of
+from tests.pictures import undrawn
 from tests.pipeline.test_experiment import FAST, FIDELITY
 
 PACKAGE = Path(keys.__file__).parents[1]
@@ -88,7 +89,8 @@ def watch():
 
 def go(folder: Path, *overrides: str) -> None:
     _kept.cache_clear()
-    run(composed(*FAST, "runtime.cache=null", "runtime.device=cpu", *overrides), folder)
+    with undrawn():
+        run(composed(*FAST, "runtime.cache=null", "runtime.device=cpu", *overrides), folder)
 
 
 LOCAL = [
@@ -125,7 +127,8 @@ def watched(watch, tiny_folder, tmp_path_factory) -> Watch:
     asked = [item for item in FAST if "fidelity" not in item]
     fidelity = [*asked, *FIDELITY, *few, "evaluation.metrics=[]"]
     fidelity += ["runtime.cache=null"]
-    run(composed(*fidelity, "evaluation.fidelity.stability=false"), folder / "fidelity")
+    with undrawn():
+        run(composed(*fidelity, "evaluation.fidelity.stability=false"), folder / "fidelity")
     probed = ["task=probe", "images.number=60", "activations.timesteps=[1]"]
     go(folder / "probes", *probed, "activations.hookpoints=[noisy_latent,embedding]")
     sparse = [

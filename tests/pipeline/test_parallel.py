@@ -48,7 +48,7 @@ def started(folder: Path, processes: int, *overrides: str) -> list[subprocess.Po
     shared |= {"WORLD_SIZE": f"{processes}", "LOCAL_WORLD_SIZE": f"{processes}"}
     ranks = [shared | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"} for rank in range(processes)]
     told = ranks if processes > 1 else [{}]
-    return [warm.start(arguments, "torch", **(how | {"env": how["env"] | each})) for each in told]
+    return [warm.start(arguments, "torch", pictures=False, **(how | {"env": how["env"] | each})) for each in told]
 
 
 def finish(process: subprocess.Popen, seconds: float = 200) -> str:

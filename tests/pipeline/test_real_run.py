@@ -26,6 +26,7 @@ from tests.cli.test_cli import ROOT, cad
 from tests.config.test_configs import composed
 from tests.evaluation.test_judges import inception_states, pictures
 from tests.evaluation.test_judges import weights as weights  # the fixture
+from tests.pictures import undrawn
 from tests.tiny import build
 
 FEW = ["model.steps=2", "noisy_latents.samples=2", "noisy_latents.steps=2", "evaluation.fid_bootstrap=40"]
@@ -77,7 +78,13 @@ def test_nudity_by_nudenet_from_the_command_to_the_table(folder: Path, tmp_path:
     asked = ["concept=nudity", "granularity=weight", "model=local", f"model.path={folder}", "evaluation=erasure", *FEW]
     asked += ["judge.nudenet.thresholds=[0.05,0.2,0.5]"]
     answer = cad(
-        *asked, "judge.nudenet.threshold=0.1", "hydra.run.dir=runs/one", folder=tmp_path, timeout=300, libraries="torch"
+        *asked,
+        "judge.nudenet.threshold=0.1",
+        "hydra.run.dir=runs/one",
+        folder=tmp_path,
+        timeout=300,
+        libraries="torch",
+        pictures=False,
     )
     assert answer.returncode == 0 and not answer.stderr, answer.stderr
     assert "exposed parts found" in answer.stdout and "explicit images: dropped" in answer.stdout
@@ -100,7 +107,8 @@ def test_nudity_by_nudenet_from_the_command_to_the_table(folder: Path, tmp_path:
 
     capsys.readouterr()
     config = composed(*asked, "judge.nudenet.threshold=0.25", f"runtime.cache={tmp_path / 'outputs' / 'cache'}")
-    run(config, tmp_path / "runs" / "two")
+    with undrawn():
+        run(config, tmp_path / "runs" / "two")
     said = capsys.readouterr().out
     assert "loading" not in said and said.count("judgements") == 3  # another threshold: nothing is made or judged again
     first, second = (pd.read_parquet(tmp_path / "runs" / name / "records.parquet") for name in ("one", "two"))

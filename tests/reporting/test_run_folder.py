@@ -3,6 +3,7 @@
 The command line is real; `experiment.run` is replaced by one that needs no torch and writes what the settings ask for.
 """
 
+import ctypes
 import hashlib
 import io
 import json
@@ -32,6 +33,9 @@ from tests import warm
 
 ROOT = Path(cad_exp.__file__).resolve().parents[1]
 SETTINGS = ["tracking=disabled"]
+PRETENDED = (
+    "import sys; from tests.reporting.test_run_folder import main, pretend; pretend(); sys.exit(main(sys.argv[1:]))"
+)
 
 
 def fake_run(config: dict, graph: object, folder: Path) -> None:
@@ -91,13 +95,10 @@ def cad(place: Path, *arguments: str, **environment: str) -> SimpleNamespace:
 
 def process(place: Path, *arguments: str, **environment: str) -> subprocess.Popen:
     """The same in a process of its own, which can be killed."""
-    code = (
-        "import sys; from tests.reporting.test_run_folder import main, pretend; pretend(); sys.exit(main(sys.argv[1:]))"
-    )
     given = [*SETTINGS, f"runtime.cache={place / 'cache'}", *arguments]
     paths = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return warm.start(given, code=code, cwd=place / "work", env=paths, **pipes)
+    return warm.start(given, code=PRETENDED, cwd=place / "work", env=paths, **pipes)
 
 
 def state(folder: Path) -> dict[str, bytes]:
@@ -307,24 +308,30 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(place: Path, given: str, s
 def read_only(place: Path, *arguments: str) -> SimpleNamespace:
     """The command line where nothing below `place`/work can be written, also not by the superuser."""
     folder = place / "work"
-    code = (
-        "import sys; from tests.reporting.test_run_folder import main, pretend; pretend(); sys.exit(main(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", code, *SETTINGS, f"runtime.cache={place / 'cache'}", *arguments]
-    how = {"capture_output": True, "text": True, "timeout": 60, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+    how = {"cwd": folder, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+    given = [*SETTINGS, f"runtime.cache={place / 'cache'}", *arguments]
     if os.getuid():
         paths = [folder, *folder.rglob("*")]
         modes = [path.stat().st_mode for path in paths]
         for path, mode in zip(paths, modes, strict=True):
             path.chmod(mode & ~0o222)
-        answer = subprocess.run(command, **how)
+        answer = warm.run(given, code=PRETENDED, **how)
         for path, mode in zip(paths, modes, strict=True):
             path.chmod(mode)
         return answer
     if not shutil.which("unshare") or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("the superuser writes anywhere here")
-    mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && cd "$0" && exec "$@"'
-    return subprocess.run(["unshare", "-m", "sh", "-c", mount, str(folder), *command], **how)
+    mounted = "from tests.reporting.test_run_folder import mount_read_only; mount_read_only()"
+    return warm.run(given, code=f"{mounted}\n{PRETENDED}", **how)
+
+
+def mount_read_only() -> None:
+    """From now on this process cannot write into its current folder, and sees it as before; others are left alone."""
+    folder, new_mounts = os.getcwd(), 0x00020000  # CLONE_NEWNS; os.unshare is there from Python 3.12 on
+    assert ctypes.CDLL(None).unshare(new_mounts) == 0
+    for given in (["--make-rprivate", "/"], ["--bind", folder, folder], ["-o", "remount,ro,bind", folder]):
+        subprocess.run(["mount", *given], check=True)
+    os.chdir(folder)
 
 
 def test_a_read_only_folder_is_one_sentence_and_a_finished_run_in_it_is_shown(place: Path):
