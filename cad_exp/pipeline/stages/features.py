@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -59,6 +60,11 @@ class Features(Stage[Measured]):
     test: tuple[AnyTokens, ...]
     controls: bool
     seed: int
+
+    @cached_property
+    def encoded(self) -> Encoded:
+        """The clean latents of the first test images, one node for all cells."""
+        return Encoded(self.test[0].model, self.test[0].images)
 
     def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
         """Measure every dictionary of every hookpoint."""
@@ -179,7 +185,7 @@ class _Cell:
             return {}
         changes = {name: splice.reconstruction(each) for name, each in self.dictionaries.items()}
         changes |= {"intact": lambda x: x, "mean": splice.ablation(self.moments.mean)}
-        latents = runtime.get(Encoded(stage.test[0].model, first))[:SPLICED]
+        latents = runtime.get(stage.encoded)[:SPLICED]
         numbers = list(stage.test[0].numbers)[: len(latents)]
         captions = runtime.get(first).captions[: len(latents)]
         noising = Noising(TIMES, 1, stage.seed)
