@@ -40,11 +40,6 @@ TORCH += (
     "cad_exp.models.state_dicts",
 )
 TORCH += ("cad_exp.reporting.figures.attribution", "cad_exp.reporting.figures.before_after", "pyarrow.parquet")
-TORCH += ("cad_exp.models.families.stable_diffusion", "diffusers.pipelines.stable_diffusion", "diffusers.guiders")
-TORCH += ("cad_exp.attribution.estimators.ablated_gradients", "cad_exp.attribution.objectives.noise")
-TORCH += ("cad_exp.interventions.methods.choosing", "cad_exp.mini.clip", "cad_exp.mini.reference", "cad_exp.mini.train")
-TORCH += ("pyarrow.dataset", "safetensors.numpy", "concurrent.futures.process")
-# Not onnxruntime: its threads do not survive a fork, which then aborts at its end.
 LIBRARIES = {"light": LIGHT, "torch": LIGHT + TORCH}
 _addresses: dict[str, str] = {}
 
