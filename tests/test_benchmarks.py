@@ -78,8 +78,8 @@ def test_measuring():
     assert calls == ["ours", "peer"] * 2
     before = resident()
     reset()
-    held = torch.ones(50 * 2**20 // 4)
-    assert peak() - before > 40 and held.sum() > 0
+    held = torch.ones(400 * 2**20 // 4)  # more than the allocator may have kept of what was freed before
+    assert peak() - before > 300 and held.sum() > 0
 
 
 def test_line_and_plot(tmp_path):

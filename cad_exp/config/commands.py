@@ -41,7 +41,7 @@ def quoted(content: str) -> str:
     mark = "'" if '"' in content else '"'
     # a backslash counts as itself, but for those before a quotation mark, also before the closing one
     inner = re.sub(rf"(\\*){mark}", rf"\1\1\\{mark}", content)
-    return mark + re.sub(r"(\\+)$", r"\1\1", inner) + mark
+    return mark + re.sub(r"(\\+)\Z", r"\1\1", inner) + mark  # \Z: not before a last line break
 
 
 def override(key: str, value: object) -> str:

@@ -22,13 +22,25 @@ def save_tensors(path: str | Path, kind: str, tensors: dict[str, torch.Tensor], 
     with atomic(path) as draft:
         try:
             save_file(
-                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+                _apart(tensors),
                 str(draft),
                 metadata={KEY: json.dumps({"kind": kind, "version": 1, "meta": meta}, sort_keys=True)},
             )
         except SafetensorError as error:
             raise system_error(error) or error from error
     return Path(path)
+
+
+def _apart(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return tensors of which no two share memory: safetensors refuses such, and each is its own in the file."""
+    found: dict[str, torch.Tensor] = {}
+    seen = set[int]()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        place = own.untyped_storage().data_ptr()
+        found[name] = own.clone() if place in seen else own
+        seen.add(place)
+    return found
 
 
 def resumed(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -43,6 +43,7 @@ def back(command: str) -> list[tuple[str, object]]:
     return [(item.key_or_group, value["it"]) for item, value in zip(parsed, values, strict=True)]
 
 
+@example("\\\n", [], 0.0, 0, None)
 @given(TEXTS, st.lists(TEXTS, max_size=3), st.floats(allow_nan=False), st.integers(), st.none() | st.booleans())
 def test_what_is_printed_gives_the_same_values(text, texts, real, whole, word):
     given = [("concept.prompt", text), ("a.b", texts), ("c", real), ("d", whole), ("e", word)]
