@@ -11,6 +11,8 @@ from benchmarks.measure import alternate, row
 from benchmarks.memory import peak, reset, resident
 from benchmarks.models import MODELS, sd14_unet
 from benchmarks.public import our_cost, public_attribution, public_cost
+from benchmarks.sae import Data
+from benchmarks.sae_rivals import missing
 from benchmarks.scaling import line, plot
 from cad_exp import attribute, find_sites, make_granularity, make_objective, sample_trajectory
 
@@ -98,3 +100,27 @@ def test_shape_of_stable_diffusion():
     assert sum(p.numel() for p in unet.parameters()) == 859_520_964
     assert (make_granularity("head").on(sites).n, make_granularity("neuron").on(sites).n) == (256, 49_920)
     assert "sd14_shape" in MODELS
+
+
+def test_autoencoders(tmp_path, capsys):
+    """With the peers that are installed; how to install the others is said."""
+    assert benchmarks.main(["--quick", "--only", "sae", "--out", str(tmp_path)]) == 0
+    (path,) = tmp_path.glob("*-mini.json")
+    found = json.loads(path.read_text())["rows"]["sae"]
+    assert [each["unit"] for each in found] == ["", "tokens/s", "tokens/s"] * 2
+    assert all(0 < each["ours"] < 1 for each in found[::3]) and all(each["ours"] > 1 for each in found[1:3])
+    for library, each in zip(("sparsify", "dictionary_learning"), found[1:3], strict=True):
+        assert (each["peer"] is None) == bool(missing(library)) and each["notes"] == missing(library)
+
+
+def test_everyone_gets_the_same_tokens():
+    """Centred and scaled, in the order in which ours sees them; nothing of a trajectory is on two sides."""
+    tokens = torch.arange(60.0).repeat_interleave(100)[:, None].expand(-1, 4).reshape(60, 100, 4) + torch.rand(
+        60, 100, 4
+    )
+    data = Data(tokens)
+    assert (len(data.validation), len(data.test), sum(map(len, data.parts))) == (6, 12, 4200)
+    first, again = next(data.scaled(3)), next(data.stream(3).batches())
+    torch.testing.assert_close(first * data.moments.scale + data.moments.mean.float(), again)
+    learned = torch.cat([part.tokens for part in data.parts])
+    assert learned.max() < data.validation.min() and data.validation.max() < data.test.min()

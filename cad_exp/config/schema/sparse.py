@@ -29,7 +29,7 @@ from cad_exp.config.schema.types import (
 
 WALKS, NOISED = "trajectories", "noised"
 ARCHITECTURES = ("topk", "batchtopk", "matryoshka")
-OPTIMISERS = ("sign", "adam")
+OPTIMISERS = ("annealed", "sign", "adam")
 MOST = 1_000_000_000  # tokens
 
 

@@ -90,3 +90,13 @@ def initial(d: int, width: int, selects: Selects, seed: int) -> Autoencoder:
     directions = torch.randn(width, d, generator=torch.Generator().manual_seed(seed))
     directions /= directions.norm(dim=1, keepdim=True)
     return Autoencoder(directions.clone(), torch.zeros(width), directions, torch.zeros(d), selects)
+
+
+def balanced(start: Autoencoder, x: Tensor) -> Autoencoder:
+    """Return an untrained autoencoder whose encoder is scaled so that tokens x (tokens, d) keep their length.
+
+    Directions that are not orthogonal add up to too much: without this, a short training begins by shrinking.
+    """
+    made = start.decode(start.encode(x)) - start.b_dec
+    gain = (made * (x - start.b_dec)).sum() / made.square().sum().clamp_min(torch.finfo(x.dtype).tiny)
+    return start.with_tensors({**start.tensors, "W_enc": start.W_enc * gain})

@@ -29,6 +29,7 @@ def save(folder: Path, autoencoder: Autoencoder, facts: dict[str, Any]) -> None:
     tensors = {name: tensor.detach().cpu() for name, tensor in autoencoder.tensors.items()}
     tensors["W_enc"] = tensors["W_enc"].T
     config = {
+        "sae_lens_version": "6.0.0",  # without it, SAELens takes the file for an older one and drops the facts
         "d_in": autoencoder.W_dec.shape[1],
         "d_sae": autoencoder.width,
         "dtype": "float32",
@@ -67,10 +68,15 @@ def load(folder: Path) -> tuple[Autoencoder, dict[str, Any]]:
     own = {name: tensors[name].float() for name in NAMES}
     own["W_enc"] = own["W_enc"].T.contiguous()
     width, d = own["W_dec"].shape if own["W_dec"].ndim == 2 else (0, 0)
-    if own["W_enc"].shape != (width, d) or own["b_enc"].shape != (width,) or own["b_dec"].shape != (d,):
+    shapes = {"W_enc": (width, d), "b_enc": (width,), "b_dec": (d,), "threshold": (width,)}
+    if not width or any(tensor.shape != shapes[name] for name, tensor in (tensors | own).items() if name in shapes):
         raise UserError(f"the matrices in '{folder / WEIGHTS}' do not fit one another: write it again")
     if config.get("normalize_activations", "none") != "none" or not config.get("apply_b_dec_to_input", True):
         raise UserError(f"'{folder / CONFIG}': only normalize_activations=none with apply_b_dec_to_input=true is read")
+    if config.get("rescale_acts_by_decoder_norm"):  # SAELens then selects by how far a latent moves a token
+        lengths = own["W_dec"].norm(dim=1)
+        own |= {"W_enc": own["W_enc"] * lengths[:, None], "b_enc": own["b_enc"] * lengths}
+        own["W_dec"] = own["W_dec"] / lengths[:, None]
     facts = config.get("metadata")
     return Autoencoder(**own, selects=_selects(folder, config, tensors)), facts if isinstance(facts, dict) else {}
 

@@ -12,4 +12,11 @@ ARCHITECTURES = Registry(
         "matryoshka": f"{_HOME}.architectures:Matryoshka",
     },
 )
-OPTIMISERS = Registry("optimiser", {"sign": f"{_HOME}.optimisers:ScheduleFreeSign", "adam": f"{_HOME}.optimisers:Adam"})
+OPTIMISERS = Registry(
+    "optimiser",
+    {
+        "annealed": f"{_HOME}.optimisers:Annealed",
+        "sign": f"{_HOME}.optimisers:ScheduleFreeSign",
+        "adam": f"{_HOME}.optimisers:Adam",
+    },
+)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cad_exp.representations.sae.architectures import Architecture, make_architecture
-from cad_exp.representations.sae.autoencoder import Autoencoder, initial
+from cad_exp.representations.sae.autoencoder import Autoencoder, balanced, initial
 from cad_exp.representations.sae.gradients import Aux, gradients
 from cad_exp.representations.sae.moments import Moments
 from cad_exp.representations.sae.optimisers import Optimiser, make_optimiser
@@ -41,22 +41,24 @@ class Member:
     architecture: dict[str, Any]
     width: int
     seed: int
-    optimiser: dict[str, Any] = field(default_factory=lambda: {"name": "sign"})
+    optimiser: dict[str, Any] = field(default_factory=lambda: {"name": "annealed"})
     aux: float = 1 / 32
-    dead_after: int = 100_000
+    dead_after: int = 5_000
     frozen: bool = False
 
 
 class _Training:
     """One member on its way."""
 
-    def __init__(self, member: Member, d: int, device: torch.device):
-        self.member = member
+    def __init__(self, member: Member, first: Tensor, steps: int):
+        """first: a batch by which the encoder is scaled; steps: of the whole training."""
+        self.member, self.steps = member, steps
         self.architecture: Architecture = make_architecture(member.architecture)
-        start = initial(d, member.width, self.architecture.training(), member.seed)
-        self.shape = start.with_tensors({name: tensor.to(device) for name, tensor in start.tensors.items()})
+        start = initial(first.shape[1], member.width, self.architecture.training(), member.seed)
+        start = start.with_tensors({name: tensor.to(first.device) for name, tensor in start.tensors.items()})
+        self.shape = balanced(start, first)
         self.optimiser: Optimiser = make_optimiser(self.shape.tensors, member.optimiser)
-        self.idle = torch.zeros(member.width, dtype=torch.long, device=device)  # tokens since a latent acted
+        self.idle = torch.zeros(member.width, dtype=torch.long, device=first.device)  # tokens since a latent acted
         self.prefixes = self.architecture.prefixes(member.width)
         self.loss = float("nan")
 
@@ -67,7 +69,7 @@ class _Training:
         outcome = gradients(current, x, self.prefixes, aux)
         if member.frozen:
             outcome.gradients.pop("W_dec")
-        self.optimiser.step(outcome.gradients)
+        self.optimiser.step(outcome.gradients, (self.optimiser.steps + 0.5) / self.steps)
         self.idle = torch.where(outcome.acted, 0, self.idle + len(x))
         self.loss = outcome.loss
 
@@ -108,8 +110,9 @@ def train(
     """
     place = torch.device(device)
     mean, scale = moments.mean.float().to(place), moments.scale
-    trainings = [_Training(member, len(mean), place) for member in members]
     steps = max(1, tokens // stream.batch_size)
+    first = (next(stream.batches()).to(place) - mean) / scale
+    trainings = [_Training(member, first, steps) for member in members]
     done = _resume(checkpoint, trainings)
     saved = time.monotonic()
     for x in islice(stream.batches(done), steps - done):
@@ -122,7 +125,8 @@ def train(
         if checkpoint is not None and done < steps and time.monotonic() - saved > EVERY:
             _save(checkpoint, trainings, done)
             saved = time.monotonic()
-    last = [(x.to(place) - mean) / scale for x in islice(stream.batches(), min(CALIBRATED, stream.per_epoch))]
+    calibrated = min(CALIBRATED, stream.per_epoch) if any(each.architecture.threshold for each in trainings) else 0
+    last = [(x.to(place) - mean) / scale for x in islice(stream.batches(), calibrated)]
     return [training.result(last).rescaled(mean, scale) for training in trainings]
 
 
