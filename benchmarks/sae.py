@@ -17,8 +17,8 @@ from benchmarks.measure import Bench, Row, row
 from benchmarks.sae_rivals import DictionaryLearning, Sparsify, missing
 from cad_exp.mini.labelled import drawn
 from cad_exp.representations.hookpoints import choose_hookpoints
+from cad_exp.representations.sae import measures
 from cad_exp.representations.sae.autoencoder import Autoencoder
-from cad_exp.representations.sae.measures import measure
 from cad_exp.representations.sae.moments import Moments
 from cad_exp.representations.sae.stream import Stream
 from cad_exp.representations.sae.training import Member, train
@@ -67,8 +67,8 @@ class Data:
         mean, scale = self.moments.mean.float(), self.moments.scale
         return ((x - mean) / scale for x in self.stream(seed).batches())
 
-    def fvu(self, autoencoder: Autoencoder, part: Tensor) -> float:
-        return measure(autoencoder, [part], part.flatten(0, 1).mean(0)).fvu
+    def measured(self, autoencoder: Autoencoder, part: Tensor) -> measures.Fit:
+        return measures.measure(autoencoder, [part], part.flatten(0, 1).mean(0))
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,16 @@ def _peer(trainer: Callable[..., Autoencoder]) -> Fit:
     return fit
 
 
+@dataclass(frozen=True)
+class Found:
+    """Of all seeds: mean FVU, mean share of dead latents, median tokens a second."""
+
+    rate: float
+    fvu: float
+    dead: float
+    speed: float
+
+
 OURS = Contender("ours", "torch", _ours("annealed"), (0.008, 0.016, 0.032))
 PEERS = (
     Contender("sparsify, Signum", "sparsify", _peer(Sparsify("signum")), (0.005, 0.01, 0.02)),
@@ -107,51 +117,58 @@ PEERS = (
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """FVU on test trajectories at equal tokens, and tokens a second, with three seeds in turn."""
+    """FVU on test trajectories at equal tokens, and tokens a second, with three seeds in turn.
+
+    Ours has AuxK; the peers call latents dead after ten million tokens only, and so do without.
+    """
     data = Data.of(bench)
     there = [OURS, *(peer for peer in PEERS if not missing(peer.library))]
     lacking = sorted({missing(peer.library) for peer in PEERS if missing(peer.library)})
     for tokens in (bench.size(205_000, 2_048), bench.size(800_000, 4_096)):
         rates = {each.name: _best_rate(data, each, tokens, bench) for each in there}
-        found = _in_turn(data, there, rates, tokens, bench.repeats)
-        yield from _compared(tokens, rates, found, lacking)
+        yield from _compared(tokens, _in_turn(data, there, rates, tokens, bench.repeats), lacking)
 
 
 def _best_rate(data: Data, each: Contender, tokens: int, bench: Bench) -> float:
     """Of another seed than those that are measured."""
     rates = each.rates[: bench.size(3, 1)]
-    return min(rates, key=lambda rate: data.fvu(each.fit(data, tokens, 100, rate), data.validation))
+    return min(rates, key=lambda rate: data.measured(each.fit(data, tokens, 100, rate), data.validation).fvu)
 
 
 def _in_turn(
     data: Data, there: Sequence[Contender], rates: dict[str, float], tokens: int, repeats: int
-) -> dict[str, tuple[float, float]]:
-    """Mean FVU and median tokens a second of each."""
-    fvu: dict[str, list[float]] = {each.name: [] for each in there}
-    speed: dict[str, list[float]] = {each.name: [] for each in there}
+) -> dict[str, Found]:
+    fits: dict[str, list[measures.Fit]] = {each.name: [] for each in there}
+    speeds: dict[str, list[float]] = {each.name: [] for each in there}
     for seed in range(repeats):
         for each in there:
             start = time.perf_counter()
             made = each.fit(data, tokens, seed, rates[each.name])
-            speed[each.name].append(tokens / (time.perf_counter() - start))
-            fvu[each.name].append(data.fvu(made, data.test))
-    return {name: (statistics.mean(fvu[name]), statistics.median(speed[name])) for name in fvu}
+            speeds[each.name].append(tokens / (time.perf_counter() - start))
+            fits[each.name].append(data.measured(made, data.test))
+    return {
+        name: Found(
+            rates[name],
+            statistics.mean(fit.fvu for fit in fits[name]),
+            statistics.mean(fit.dead for fit in fits[name]),
+            statistics.median(speeds[name]),
+        )
+        for name in fits
+    }
 
 
-def _compared(
-    tokens: int, rates: dict[str, float], found: dict[str, tuple[float, float]], lacking: list[str]
-) -> Iterator[Row]:
-    peers, (fvu, speed) = [name for name in found if name != OURS.name], found[OURS.name]
+def _compared(tokens: int, found: dict[str, Found], lacking: list[str]) -> Iterator[Row]:
+    peers, ours = {name: each for name, each in found.items() if name != OURS.name}, found[OURS.name]
     head = f"autoencoder, {tokens:,} tokens: "
-    note = "; ".join(f"{name} {value[0]:.4f} at rate {rates[name]:g}" for name, value in found.items())
+    told = [f"{name} {each.fvu:.4f} at rate {each.rate:g}, {each.dead:.1%} dead" for name, each in found.items()]
     if lacking:
-        note += f"; for the other peers: {' and '.join(lacking)}"
-    best = min((found[name][0] for name in peers), default=None)
-    yield row(head + "FVU", "", fvu, best, None if best is None else fvu / best, "<= 1", note)
+        told.append(f"for the other peers: {' and '.join(lacking)}")
+    best = min((each.fvu for each in peers.values()), default=None)
+    yield row(head + "FVU", "", ours.fvu, best, best and ours.fvu / best, "<= 1", "; ".join(told))
     for library, target in (("sparsify", ">= 1.15"), ("dictionary_learning", ">= 2")):
-        fastest = max((found[name][1] for name in peers if name.startswith(library)), default=None)
-        ratio = None if fastest is None else speed / fastest
-        yield row(f"{head}speed against {library}", "tokens/s", speed, fastest, ratio, target, missing(library))
+        fastest = max((each.speed for name, each in peers.items() if name.startswith(library)), default=None)
+        ratio = fastest and ours.speed / fastest
+        yield row(f"{head}speed against {library}", "tokens/s", ours.speed, fastest, ratio, target, missing(library))
 
 
 def _shares(number: int) -> list[int]:

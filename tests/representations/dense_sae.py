@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cad_exp.representations.sae.autoencoder import Autoencoder
-from cad_exp.representations.sae.gradients import Aux
+from cad_exp.representations.sae.gradients import AUX_PART, Aux
 from cad_exp.representations.sae.selection import BatchTopK, TopK
 
 
@@ -34,10 +34,12 @@ def dense_loss(autoencoder: Autoencoder, x: Tensor, prefixes: list[int], aux: Au
     if aux is None or not aux.dead.any():
         return loss
     k = min(aux.k, int(aux.dead.sum()))
-    spare = torch.where(aux.dead, pre, -torch.inf)
-    chosen = torch.zeros_like(pre).scatter_(1, spare.topk(k).indices, 1.0).bool()
-    error = (pre.relu() * chosen) @ autoencoder.W_dec - (x - made[-1]).detach()
-    return loss + aux.weight * min(1.0, float(aux.dead.sum()) / aux.k) * error.square().sum() / variance
+    part = len(x) // AUX_PART
+    spare = torch.where(aux.dead, pre[:part], -torch.inf)
+    chosen = torch.zeros_like(spare).scatter_(1, spare.topk(k).indices, 1.0).bool()
+    error = (pre[:part].relu() * chosen) @ autoencoder.W_dec - (x - made[-1])[:part].detach()
+    share = error.square().sum() / (variance * part / len(x))
+    return loss + aux.weight * min(1.0, float(aux.dead.sum()) / aux.k) * share
 
 
 def dense_gradients(

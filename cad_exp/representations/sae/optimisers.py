@@ -144,7 +144,7 @@ class Annealed(Adam):
     Of what was tried for trainings of some hundred steps, this left the least (benchmarks/README.md).
     """
 
-    rate = 4e-3
+    rate = 3.5e-3
     betas = (0.7, 0.95)
 
     def _annealed(self, done: float) -> float:

@@ -19,11 +19,11 @@ class TopK:
 
     def select(self, pre: Tensor) -> Codes:
         """Return k entries a token; those that are not positive have the value 0."""
-        latents = _largest(pre, min(self.k, pre.shape[1]))
+        latents = largest(pre, min(self.k, pre.shape[1]))
         return Codes.even(latents, pre.gather(1, latents).relu())
 
 
-def _largest(pre: Tensor, k: int) -> Tensor:
+def largest(pre: Tensor, k: int) -> Tensor:
     """Return where the k largest of each token are, (tokens, k), in any order."""
     if pre.device.type == "cpu" and pre.dtype.itemsize >= 4:  # in little more than half the time of torch's own
         places = np.argpartition(pre.detach().numpy(), pre.shape[1] - k, axis=1)[:, pre.shape[1] - k :]

@@ -42,8 +42,8 @@ class Member:
     width: int
     seed: int
     optimiser: dict[str, Any] = field(default_factory=lambda: {"name": "annealed"})
-    aux: float = 1 / 32
-    dead_after: int = 5_000
+    aux: float = 1 / 4
+    dead_after: int = 2_000
     frozen: bool = False
 
 
