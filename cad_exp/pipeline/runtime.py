@@ -39,6 +39,7 @@ class Runtime:
         offload.check(settings["offload"], self.device)
         # The number of threads decides in which order a CPU adds up, and so the last bits.
         self.threads = torch.get_num_threads() if self.device.type == "cpu" else None
+        self._alone = 0  # stages that this process makes now without the others: they do not wait for what it needs
         self._keys: WeakKeyDictionary[Node[Any], str] = WeakKeyDictionary()
         self._values: WeakKeyDictionary[Node[Any], Any] = WeakKeyDictionary()
         self._places: WeakKeyDictionary[Stage[Any], Path] = WeakKeyDictionary()
@@ -80,7 +81,7 @@ class Runtime:
         with progress.progress(sum(works), what) as tick:
             todo = list(zip(missing, _ticks(tick, works), strict=True))
             apart = [each for each in todo if not each[0].shared]
-            if distributed.size() > 1 and apart:
+            if distributed.size() > 1 and apart and not self._alone:
                 for stage, own in distributed.share(apart):
                     self.entry(stage, own)
                 distributed.barrier()
@@ -98,8 +99,12 @@ class Runtime:
         """Return the folder of a stage's files in the cache, made if they are missing."""
 
         def make(draft: Path) -> None:
-            stage.make(self, draft, tick)
-            if distributed.main():
+            self._alone += not stage.shared
+            try:
+                stage.make(self, draft, tick)
+            finally:
+                self._alone -= not stage.shared
+            if distributed.main() or not stage.shared:
                 self.unfinished(stage).unlink(missing_ok=True)
 
         return self.cache.get(stage.folder, self.inputs(stage), make, stage.code(), stage.shared)

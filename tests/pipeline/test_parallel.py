@@ -101,6 +101,25 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, overrides: list[str])
     assert all((one / name).read_bytes() == (two / name).read_bytes() for name in pictures)
 
 
+TASKS = {
+    "probe": ["task=probe", "images.number=150", "activations.timesteps=[1]", "activations.hookpoints=[embedding]"],
+    "sae": ["task=sae", "images.number=60", "tokens=noised", "tokens.timesteps=[1]", "sae.tokens=2048", "sae.width=32"],
+}
+TASKS["sae"] += ["sae.seeds=1", "sae.k=4", "sae.batch_size=64"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_two_processes_read_what_one_reads(task: str, tmp_path: Path):
+    """A stage that one process makes needs others on the way, for which the other process does not wait."""
+    found = []
+    for processes in (1, 2):
+        ranks = started(tmp_path, processes, *TASKS[task], f"runtime.cache=cache{processes}")
+        said = finish_all(ranks, 60)
+        assert [rank.returncode for rank in ranks] == [0] * processes, said
+        found.append(json.loads((tmp_path / f"run{processes}" / "results.json").read_text())["metrics"])
+    assert found[0] == found[1]
+
+
 def test_a_dead_process_ends_the_run(tmp_path: Path):
     run = launched(tmp_path, "noisy_latents.samples=64", "noisy_latents.steps=50", "evaluation=none")  # minutes of work
     while not (tmp_path / "outputs" / "cache").exists():

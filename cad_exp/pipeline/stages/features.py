@@ -114,7 +114,7 @@ class _Cell:
         first = self.seeds[min(self.seeds)]
         self.dictionaries: dict[str, Dictionary] = {AUTOENCODER: first.autoencoder, **self._controls(first)}
         self.fits = {name: self._fit(each) for name, each in self.dictionaries.items()}
-        self.pooled = {name: self._pooled(each) for name, each in self.dictionaries.items()}
+        self.pooled = {name: self._pooled(name) for name in self.dictionaries}
 
     def metrics(self) -> Iterator[dict[str, Any]]:
         """Yield the metrics of all dictionaries: of the reconstruction, then of what latents say of labels."""
@@ -154,23 +154,26 @@ class _Cell:
     def _tokens(self, part: Shards) -> torch.Tensor:
         return part.tensor(self.own.hookpoint)
 
-    def _fit(self, dictionary: Dictionary) -> Fit:
-        from cad_exp.representations.sae.measures import measure
+    @cached_property
+    def mean(self) -> torch.Tensor:
+        """The mean of the test tokens, around which their variance is."""
         from cad_exp.representations.sae.moments import Moments
 
-        test = self.parts["test"]
-        mean = Moments(self._tokens(part).flatten(0, 1) for part in test).mean.float()
-        return measure(dictionary, map(self._tokens, test), mean)
+        return Moments(self._tokens(part).flatten(0, 1) for part in self.parts["test"]).mean.float()
 
-    def _pooled(self, dictionary: Dictionary) -> csr_matrix:
+    def _fit(self, dictionary: Dictionary) -> Fit:
+        from cad_exp.representations.sae.measures import measure
+
+        return measure(dictionary, map(self._tokens, self.parts["test"]), self.mean)
+
+    def _pooled(self, name: str) -> csr_matrix:
         """How strongly each latent acts in each image, training, validation and test images in this order."""
         from scipy.sparse import vstack
 
         from cad_exp.representations.sae.measures import measure
 
-        every = [part for parts in self.parts.values() for part in parts]
-        mean = self.moments.mean.float()
-        return vstack([measure(dictionary, [self._tokens(part)], mean).pooled for part in every]).tocsr()
+        seen = map(self._tokens, [*self.parts["train"], *self.parts["validation"]])
+        return vstack([measure(self.dictionaries[name], seen, self.mean).pooled, self.fits[name].pooled]).tocsr()
 
     def _losses(self) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Return the denoiser's loss by image: under each dictionary, untouched, with the mean in its place."""
@@ -217,7 +220,7 @@ class _Cell:
             found = shared(seeds[0].W_dec.numpy(), seeds[1].W_dec.numpy())
             for metric in shared_metrics(AUTOENCODER, "another seed", found):
                 yield {**metric, "definition": metric["definition"] | self._facts(AUTOENCODER)}
-            values = [self._fit(each).fvu for each in seeds]
+            values = [self.fits[AUTOENCODER].fvu, *(self._fit(each).fvu for each in seeds[1:])]
             yield {
                 "name": "fvu_seeds",
                 "variant": AUTOENCODER,
