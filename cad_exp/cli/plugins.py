@@ -15,6 +15,7 @@ from cad_exp.config import options
 from cad_exp.config.arguments import WrongFlag, without_flags
 from cad_exp.data.labelled import SOURCES
 from cad_exp.data.metric_registry import METRICS
+from cad_exp.evaluation.analyses import ANALYSES
 from cad_exp.evaluation.judges import JUDGES
 from cad_exp.interventions.granularity_registry import GRANULARITIES
 from cad_exp.interventions.methods import METHODS
@@ -27,7 +28,7 @@ from cad_exp.utils.errors import UserError
 from cad_exp.utils.registry import HOME, Registry
 
 REGISTRIES: tuple[Registry, ...] = (MODELS, FAMILIES, GRANULARITIES, OBJECTIVES, ESTIMATORS, METHODS, METRICS, JUDGES)
-REGISTRIES += (SOURCES, PROBES, ARCHITECTURES, OPTIMISERS)
+REGISTRIES += (SOURCES, PROBES, ARCHITECTURES, OPTIMISERS, ANALYSES)
 HELP = """\
 python -m cad_exp plugins [--config-dir FOLDER]
 

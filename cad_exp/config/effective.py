@@ -15,6 +15,7 @@ _OWN = {
     + ("retention_prompts", "evaluation", "judge"),
     "probe": ("images", "activations", "probe"),
     "sae": ("images", "tokens", "sae"),
+    "analyse": ("images", "activations", "analysis"),
 }
 
 

@@ -39,8 +39,10 @@ def resolve(config: Config, folders: Sequence[Path] = ()) -> Resolved:
 def _filled(config: Config, folders: Sequence[Path]) -> Config:
     """Fill in the open defaults of the checked config, and check the rules between settings."""
     if config["task"]["name"] != "attribute":
-        rules.check_sae(config["sae"])
-        return _without_edit(of_task(config))
+        config = of_task(config)
+        if "sae" in config:
+            rules.check_sae(config["sae"])
+        return _without_edit(config)
     config = of_task(config)
     config["model"]["erased"] = _erased(config, folders)
     concept, edit = config["concept"], config["edit"]

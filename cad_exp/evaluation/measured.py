@@ -53,6 +53,34 @@ def compared(
         }
 
 
+def metric(
+    name: str,
+    variant: str,
+    estimate: Estimate,
+    n: int,
+    higher: bool,
+    definition: dict[str, Any],
+    others: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return one metric as `reporting.results.Results.add` takes it. others: name -> another dictionary's estimate."""
+    value, low, high = estimated(estimate)
+    changes = {}
+    for other, before in others.items():
+        change, least, most = estimate.change(before)
+        changes[other] = {"value": change, "low": least, "high": most, "interval": estimate.change_words}
+    return {
+        "name": name,
+        "variant": variant,
+        "value": value,
+        "low": low,
+        "high": high,
+        "n": n,
+        "higher_is_better": higher,
+        "definition": {**definition, "interval": estimate.words},
+        "changes": changes,
+    }
+
+
 def _changes(variant: str, samples: Mapping[str, Sample]) -> dict[str, dict[str, Any]]:
     """Return the paired change against each other variant that has the same images."""
     estimate, rows = samples[variant]

@@ -9,6 +9,9 @@ ENCODER, PIXELS, COMPONENTS = "image encoder", "pixels", "principal components o
 SOURCES = (NETWORK, FUSED, LATENT, UNTRAINED, ENCODER, PIXELS, COMPONENTS)
 INPUTS = (LATENT, PIXELS)  # what no network has worked on: the better of two probes reads them
 
+# What stands beside an analysis: the same measure where nothing is to be found.
+CONTROL = "control"
+
 # Dictionaries of sparse features: the trained one, and what it must beat.
 AUTOENCODER, FROZEN, RANDOM = "autoencoder", "frozen decoder", "random dictionary"
 PRINCIPAL, CHANNELS = "principal components", "raw channels"

@@ -18,6 +18,7 @@ from cad_exp.data.image_folder import images_digest
 from cad_exp.data.labelled import SOURCES, source_settings
 from cad_exp.data.metric_registry import METRICS
 from cad_exp.data.prompts.sources import files as prompt_files
+from cad_exp.evaluation.analyses import ANALYSES
 from cad_exp.evaluation.judges import JUDGES, judge_class
 from cad_exp.interventions.granularity_registry import GRANULARITIES, contents
 from cad_exp.interventions.methods import METHODS
@@ -66,6 +67,10 @@ def program(config: dict[str, Any]) -> str:
     return f"cad_exp.pipeline.run_{task['name'] if isinstance(task, dict) else 'attribute'}"
 
 
+# by which settings a run's folder is called, by task
+_NAMED = {"attribute": ("concept.name", "granularity.name"), "analyse": ("analysis.name", "model.name")}
+
+
 def run_name(*, _root_: Any) -> str:
     """OmegaConf resolver for the names of run folders: what is asked, and eight hex digits of settings, code, versions.
 
@@ -74,7 +79,7 @@ def run_name(*, _root_: Any) -> str:
     from omegaconf import OmegaConf
 
     asks = OmegaConf.select(_root_, "task.name", default="attribute")
-    keys = ("concept.name", "granularity.name") if asks == "attribute" else ("task.name", "model.name")
+    keys = _NAMED.get(asks, ("task.name", "model.name"))
     found = {key: OmegaConf.select(_root_, key) for key in keys}
     if lacking := [key for key, name in found.items() if name is None]:
         group, _, name = lacking[0].partition(".")
@@ -99,6 +104,7 @@ def chosen_modules(config: dict[str, Any]) -> list[str]:
     """
     groups = [(OBJECTIVES, "objective"), (ESTIMATORS, "estimator"), (METHODS, "edit"), (JUDGES, "judge")]
     groups += [(GRANULARITIES, "granularity"), (SOURCES, "images"), (PROBES, "probe"), (ARCHITECTURES, "sae")]
+    groups += [(ANALYSES, "analysis")]
     named = [(registry, chosen(config[key])) for registry, key in groups if isinstance(config.get(key), dict)]
     named += [(METRICS, str(name)) for name in (config.get("evaluation") or {}).get("metrics") or []]
     more = {registry.where(name).module for registry, name in named if name in registry or "." in name}

@@ -13,13 +13,14 @@ from cad_exp.data import image_folder
 from cad_exp.pipeline.cache.folder import CacheFolder
 from cad_exp.pipeline.stage import graph as nodes_of
 from cad_exp.pipeline.stages.model import Model
-from cad_exp.pipeline.tasks import attribute, probe, sae
+from cad_exp.pipeline.tasks import analyse, attribute, probe, sae
 
-Graph = attribute.Attribute | probe.Probe | sae.Sae
+Graph = attribute.Attribute | probe.Probe | sae.Sae | analyse.Analyse
 TASKS: dict[str, Callable[[dict[str, Any]], Graph]] = {
     "attribute": attribute.build,
     "probe": probe.build,
     "sae": sae.build,
+    "analyse": analyse.build,
 }
 
 

@@ -154,18 +154,28 @@ FEATURES = {
 def features_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
     """Return a table with one row per measure of sparse features, the controls beside the autoencoder."""
     found = [metric for metric in metrics if metric["name"].split("@")[0] in FEATURES]
-    shown = [name for name in DICTIONARIES if any(metric["variant"] == name for metric in found)]
+    return _beside(found, DICTIONARIES, "held-out images", title)
+
+
+def analysis_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
+    """Return a table with one row per measure of an analysis, its controls beside it."""
+    return _beside(metrics, tuple(dict.fromkeys(metric["variant"] for metric in metrics)), "measure", title)
+
+
+def _beside(found: list[dict[str, Any]], variants: tuple[str, ...], head: str, title: str) -> Table:
+    """One row per metric, one column per variant; the level of chance below the name."""
+    shown = [name for name in variants if any(metric["variant"] == name for metric in found)]
     box = SIMPLE_HEAD if glyph("─", "-") == "─" else ASCII_HEAD
     table = Table(title=escape(clean(title)) or None, title_justify="left", header_style="bold", box=box, padding=0)
     table.show_edge = table.pad_edge = False
-    table.add_column("held-out images")
-    for name in shown:
-        table.add_column(name, justify="right", style="bold" if name == DICTIONARIES[0] else None)
+    table.add_column(head)
+    for number_of, name in enumerate(shown):
+        table.add_column(name, justify="right", style=None if number_of else "bold")
     for name in dict.fromkeys(metric["name"] for metric in found):
         cells = {metric["variant"]: metric for metric in found if metric["name"] == name}
         kind, _, rest = name.partition("@")
         first = next(iter(cells.values()))
-        arrow = _label({**first, "name": FEATURES[kind]})
+        arrow = _label({**first, "name": FEATURES.get(kind, kind.replace("_", " "))})
         chance = {cell["definition"].get("chance") for cell in cells.values()} - {None}
         under = f"[dim]n = {first['n']}" + (f", chance {number(max(chance))}[/]" if chance else "[/]")
         told = f"{arrow}, {escape(clean(rest.replace('@', ', ')))}" if rest else arrow
@@ -232,6 +242,9 @@ def show_run(content: dict[str, Any], folder: Path) -> None:
         console().print(features_table(content["metrics"], f"{run['model']} · {run['tokens']} · {run['sae']}"))
         names = {"results": "results.json", "controls": "features.png", "latents": "latents.png"}
         names |= {"autoencoders": "autoencoders"}
+    elif run.get("task") == "analyse":
+        console().print(analysis_table(content["metrics"], f"{run['model']} · {run['images']} · {run['analysis']}"))
+        names = {"results": "results.json", "picture": "analysis.png", "table": "analysis.parquet"}
     elif run.get("task") == "probe":
         console().print(probes_table(content["metrics"], f"{run['model']} · {run['images']} · {run['probe']} probe"))
         names = {"results": "results.json", "map": "probes.png", "all places": "probes.parquet"}

@@ -43,6 +43,7 @@ FIELDS = {
     "images": {"name", "number", "size"},
     "activations": {"hookpoints", "timesteps", "draws", "prompt", "seed"},
     "probe": {"name", "untrained", "balanced", "seed"},
+    "analysis": {"name", "seed"},
     "tokens": {"name", "hookpoints", "positions", "seed"},
     "sae": {"name", "k", "width", "seeds", "seed", "tokens", "batch_size", "optimiser", "lr", "aux", "controls"},
 }

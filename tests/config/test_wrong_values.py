@@ -61,6 +61,7 @@ COMMANDS = {
     "sae": ["task=sae"],
     "noised": ["task=sae", "tokens=noised"],
     "matryoshka": ["task=sae", "sae=matryoshka"],
+    "class_overlap": ["task=analyse"],
     "attention": ["task=probe", "probe=attention"],
     "mlp": ["task=probe", "probe=mlp"],
     "folder": ["images=folder", "images.path=x"],
@@ -228,7 +229,7 @@ GROUPS = {
     "retention_prompts",
 }
 GROUPS |= {"evaluation", "judge", "tracking", "runtime", "task", "images", "activations", "probe", "tokens", "sae"}
-GROUPS |= {f"judge.{part}" for part in ("nudenet", "resnet", "clip", "inception", "lpips")}
+GROUPS |= {"analysis"} | {f"judge.{part}" for part in ("nudenet", "resnet", "clip", "inception", "lpips")}
 
 
 # ------------------------------------------------------------------------------------------------ as a sentence says it

@@ -21,6 +21,7 @@ OTHERS = ["retention_prompts=templates", "retention_prompts.limit=4", "retention
 PROBE = ["images.number=600"]  # so many that each part of the split has naked persons
 SHALLOW = "activations.hookpoints=[noisy_latent,embedding]"  # unless the study sweeps over places
 SAE = ["images.number=60", "tokens.steps=2", "sae.tokens=4096", "sae.width=64", "sae.seeds=1"]
+ANALYSE = ["images.number=40", "activations.timesteps=[100]"]
 FIDELITY = [f"evaluation.fidelity.{item}" for item in ("noisy_latents=4", "bootstrap=40")]
 SEEN = [f"evaluation.fidelity.images.{item}" for item in ("samples=1", "number=3", "repeats=1", "draws=1")]
 # first_order and erase have no such settings; one image of a rate of 1 does not vary
@@ -36,6 +37,8 @@ def small(name: str) -> list[str]:
         return PROBE + ([] if "activations.hookpoints:" in sweep(name) else [SHALLOW])
     if config["task"]["name"] == "sae":
         return SAE
+    if config["task"]["name"] == "analyse":
+        return ANALYSE
     settings = config["evaluation"]
     asked = SMALL + (IMAGES if settings["metrics"] else [])
     asked += ["prompts.per_prompt=1"] if config["prompts"]["name"] == "templates" else []

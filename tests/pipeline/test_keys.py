@@ -22,7 +22,7 @@ from cad_exp.pipeline.stages.images import GivenImages
 from cad_exp.pipeline.stages.judge import Judge
 from cad_exp.pipeline.stages.model import Model, _kept
 from cad_exp.pipeline.stages.replacement import GivenFile
-from cad_exp.pipeline.tasks import probe, sae
+from cad_exp.pipeline.tasks import analyse, probe, sae
 from tests.config.test_configs import composed
 from tests.data.test_image_folder import save
 from tests.graphs import graph_of
@@ -131,6 +131,7 @@ def watched(watch, tiny_folder, tmp_path_factory) -> Watch:
         run(composed(*fidelity, "evaluation.fidelity.stability=false"), folder / "fidelity")
     probed = ["task=probe", "images.number=60", "activations.timesteps=[1]"]
     go(folder / "probes", *probed, "activations.hookpoints=[noisy_latent,embedding]")
+    go(folder / "analysis", "task=analyse", "images.number=20", "activations.timesteps=[1]")
     sparse = [
         "task=sae",
         "images.number=20",
@@ -221,6 +222,7 @@ def lab(tmp_path_factory) -> tuple[Runtime, list[Node]]:
         graph_of(folder / "cache", *noised, f"noisy_latents.images={folder / 'images'}")[1],
         graph_of(folder / "cache", "concept=church", "edit=uce", "evaluation=none", "model.erased=['edit=uce']")[1],
         probe.build(resolve(composed("task=probe"))),
+        analyse.build(resolve(composed("task=analyse"))),
         sae.build(resolve(composed("task=sae"))),
         sae.build(resolve(composed("task=sae", "tokens=noised"))),
     ]

@@ -105,6 +105,8 @@ TASKS = {
     "probe": ["task=probe", "images.number=150", "activations.timesteps=[1]", "activations.hookpoints=[embedding]"],
     "sae": ["task=sae", "images.number=60", "tokens=noised", "tokens.timesteps=[1]", "sae.tokens=2048", "sae.width=32"],
 }
+TASKS["analyse"] = ["task=analyse", "images.number=110", "activations.timesteps=[1]", "analysis.leave_out=[]"]
+TASKS["analyse"] += ["analysis.label=nudity"]
 TASKS["sae"] += ["sae.seeds=1", "sae.k=4", "sae.batch_size=64"]
 
 

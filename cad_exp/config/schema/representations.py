@@ -9,7 +9,7 @@ from pydantic import Field
 from cad_exp.config.schema.base import Group, Own, OwnName, by_name
 from cad_exp.config.schema.types import Anything, Bool, Choice, Count, Number, Positive, Seed, Several, Str, Text, Whole
 
-TASKS = ("attribute", "probe", "sae")
+TASKS = ("attribute", "probe", "sae", "analyse")
 PROBES = ("linear", "attention", "mlp", "diffc")
 TRAINED = PROBES[1:]
 SOURCES = ("world", "folder", "torchvision", "hub")
@@ -21,7 +21,7 @@ class Task(Group):
     """What a run asks."""
 
     name: Annotated[str, Choice(*TASKS)] = Field(
-        description="Which components make a concept, what layers know, or which sparse features they have."
+        description="Which components make a concept, what layers know, their sparse features, or one analysis."
     )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from cad_exp.config.schema.analysis import AnyAnalysis
 from cad_exp.config.schema.attribution import AnyEstimator, AnyGranularity, AnyObjective, NoisyLatents
 from cad_exp.config.schema.base import Group
 from cad_exp.config.schema.edit import AnyEdit
@@ -74,5 +75,6 @@ class RunConfig(Group):
     probe: AnyProbe = Field(description="The classifier that reads activations.")
     tokens: AnyTokens = Field(description="The activations that sparse autoencoders learn from.")
     sae: AnySae = Field(description="The sparse autoencoders.")
+    analysis: AnyAnalysis = Field(description="One look at what a model represents.")
     tracking: Tracking = Field(description="Where the results are mirrored.")
     runtime: Runtime = Field(description="Device, precision, threads.")

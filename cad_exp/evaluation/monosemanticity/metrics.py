@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cad_exp.evaluation.intervals.estimate import Estimate, estimated
+from cad_exp.evaluation.measured import metric
 from cad_exp.evaluation.monosemanticity.best_latent import BestLatents, best_latents
 from cad_exp.evaluation.monosemanticity.codes import Task
 from cad_exp.evaluation.monosemanticity.purity import QUANTILE, Purity, purity
@@ -80,34 +80,6 @@ def metrics(
             rivals = {name: each.probes[k].accuracy() for name, each in others.items() if k in each.probes}
             yield _sparse_probe(variant, label, probe, rivals)
         yield _f1(variant, label, own.best, {name: each.best.test for name, each in others.items()})
-
-
-def metric(
-    name: str,
-    variant: str,
-    estimate: Estimate,
-    n: int,
-    higher: bool,
-    definition: dict[str, Any],
-    others: Mapping[str, Any],
-) -> Metric:
-    """Return one metric as `reporting.results.Results.add` takes it. others: name -> another dictionary's estimate."""
-    value, low, high = estimated(estimate)
-    changes = {}
-    for other, before in others.items():
-        change, least, most = estimate.change(before)
-        changes[other] = {"value": change, "low": least, "high": most, "interval": estimate.change_words}
-    return {
-        "name": name,
-        "variant": variant,
-        "value": value,
-        "low": low,
-        "high": high,
-        "n": n,
-        "higher_is_better": higher,
-        "definition": {**definition, "interval": estimate.words},
-        "changes": changes,
-    }
 
 
 def _purity(variant: str, label: str, own: Purity, others: Mapping[str, Purity]) -> Iterator[Metric]:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from cad_exp.evaluation.measured import metric
 from cad_exp.evaluation.monosemanticity import absorption as absorbing
 from cad_exp.evaluation.monosemanticity import splitting as splits
 from cad_exp.evaluation.monosemanticity.absorption import Absorption
 from cad_exp.evaluation.monosemanticity.matching import Shared
-from cad_exp.evaluation.monosemanticity.metrics import Metric, metric
+from cad_exp.evaluation.monosemanticity.metrics import Metric
 from cad_exp.evaluation.monosemanticity.splitting import Splitting
 
 

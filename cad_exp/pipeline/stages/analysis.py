@@ -1,0 +1,105 @@
+"""What an analysis found: its table, its metrics, what to draw, and its verdict."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from cad_exp.evaluation.analyses import ANALYSES
+from cad_exp.pipeline.stage import Chosen, Stage, Tick
+from cad_exp.pipeline.stages.activations import Activations, Encoded
+from cad_exp.pipeline.stages.labelled_images import LabelledImages
+from cad_exp.pipeline.stages.model import Model
+
+if TYPE_CHECKING:
+    import torch
+
+    from cad_exp.data.labelled import Labelled
+    from cad_exp.evaluation.analyses.base import Findings
+    from cad_exp.pipeline.runtime import Runtime
+
+TABLE, TOLD, ARRAYS = "analysis.parquet", "findings.json", "views.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis(Stage["Findings"]):
+    """One analysis of a model over labelled images.
+
+    timesteps: at which it looks. activations: of the images in parts; empty where it asks for none. seed: of everything
+    random in it. batch_size: rows of a forward pass.
+    """
+
+    folder: ClassVar[str] = "analysis"
+    model: Model
+    images: tuple[LabelledImages, ...]
+    activations: tuple[Activations, ...]
+    analysis: Chosen
+    timesteps: tuple[int, ...]
+    seed: int
+    batch_size: int
+
+    def requires(self) -> None:
+        """Check the settings against the labels of the images."""
+        made = ANALYSES.make(self.analysis.settings)
+        made.check(self.images[0].given().classes())
+
+    def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
+        """Look, and write down what is found."""
+        import torch
+
+        from cad_exp.evaluation.analyses import views
+        from cad_exp.evaluation.analyses.base import Given
+
+        analysis = ANALYSES.make(self.analysis.settings)
+        latents = torch.cat([runtime.get(Encoded(self.model, part)) for part in self.images])
+        numbers = [number for part in self.images for number in range(part.first, part.first + part.count)]
+        found = analysis.find(
+            Given(
+                model=runtime.get(self.model),
+                images=self._labelled(runtime),
+                classes=self.images[0].given().classes(),
+                numbers=numbers,
+                latents=latents,
+                timesteps=self.timesteps,
+                activations=self._joined(runtime),
+                seed=self.seed,
+                batch_size=self.batch_size,
+                tick=tick,
+            )
+        )
+        found.table.to_parquet(folder / TABLE)
+        told = {"metrics": found.metrics, "views": views.save(found.views, folder / ARRAYS), "verdict": found.verdict}
+        (folder / TOLD).write_text(json.dumps(told), encoding="utf-8")
+
+    def load(self, runtime: Runtime, folder: Path) -> Findings:
+        """Read what was found."""
+        import pandas as pd
+
+        from cad_exp.evaluation.analyses import views
+        from cad_exp.evaluation.analyses.base import Findings
+
+        told = json.loads((folder / TOLD).read_text(encoding="utf-8"))
+        drawn = views.load(told["views"], folder / ARRAYS)
+        return Findings(pd.read_parquet(folder / TABLE), told["metrics"], drawn, told["verdict"])
+
+    def _labelled(self, runtime: Runtime) -> Labelled:
+        """Return the images of all parts as one."""
+        import numpy as np
+
+        from cad_exp.data.labelled import Labelled
+
+        parts = runtime.all(self.images, "images")
+        labels = {name: np.concatenate([part.labels[name] for part in parts]) for name in parts[0].labels}
+        captions = [caption for part in parts for caption in part.captions]
+        return Labelled(np.concatenate([part.images for part in parts]), labels, captions)
+
+    def _joined(self, runtime: Runtime) -> dict[str, torch.Tensor]:
+        """Return activations (images, timesteps, draws, ...) by hookpoint; nothing where none are asked for."""
+        import torch
+
+        if not self.activations:
+            return {}
+        parts = runtime.all(self.activations, self.activations[0].what)
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
