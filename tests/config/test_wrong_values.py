@@ -123,7 +123,8 @@ ACCEPTED = {
         concept.objective.head concept.objective.layer concept.objective.latent
         concept.objective.principal images.name images.path images.dataset images.image
         images.label activations.prompt tokens.base_prompt tokens.prompt probe.name
-        sae.name granularity.autoencoders analysis.name analysis.prompt analysis.rephrased""",  # names may be those of a user's own class
+        sae.name granularity.autoencoders
+        analysis.name analysis.prompt analysis.rephrased""",  # names may be those of a user's own class
     "text null": """
         model.revision model.weights concept.label noisy_latents.images judge.nudenet.weights judge.resnet.weights
         judge.clip.weights judge.inception.weights judge.inception.reference judge.lpips.weights tracking.project
@@ -164,8 +165,8 @@ ACCEPTED = {
         edit.count evaluation.timesteps evaluation.fidelity.growth runtime.threads prompts.per_label prompts.limit
         probe.fused""",
     "whole zero": """
-        images.seed analysis.seed activations.timesteps activations.seed probe.seed tokens.timesteps tokens.seed sae.seed sae.warmup
-        seed noisy_latents.seed estimator.seed evaluation.seed edit.seed evaluation.fidelity.number
+        images.seed analysis.seed activations.timesteps activations.seed probe.seed tokens.timesteps tokens.seed
+        sae.seed sae.warmup seed noisy_latents.seed estimator.seed evaluation.seed edit.seed evaluation.fidelity.number
         evaluation.fidelity.repeats evaluation.fidelity.draws evaluation.fidelity.images.number
         evaluation.fidelity.images.repeats evaluation.fidelity.images.draws""",
     "whole null zero": "prompts.offset prompts.public_seed",

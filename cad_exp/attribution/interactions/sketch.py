@@ -6,7 +6,9 @@ moves, and F'F the matrix A'A of all pairs of components.
 
 1. Draw signs for every noisy latent, and run the gated network on a batch.
 2. Where rows can have gates of their own, one backward pass gives a row of F for every noisy latent of the batch.
-3. Where they cannot (single weights), it gives one row for the whole batch: as good on average, with more noise.
+   Where they cannot (single weights), it gives one row for the whole batch: as good on average, with more noise.
+3. The distance from a target, u + A d with u the intact distance, is taken apart: along u it is known exactly, by one
+   more backward pass; the signs sketch only what is left. So the sketch cannot promise less than nothing.
 
 Source: Gauss-Newton (Schraudolph, Neural Computation 14, 2002) by random projections (Hutchinson 1989; Johnson and
 Lindenstrauss 1984). The objective is CAD's erase (arXiv 2412.02542, eq. 5) to second order.
@@ -20,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cad_exp.attribution.interactions.quadratic import Quadratic
+from cad_exp.attribution.interactions.quadratic import Quadratic, total
 from cad_exp.data.noisy_latents import NoisyLatents
 from cad_exp.interventions.spaces import ComponentSpace
 from cad_exp.models.families.condition import Condition
@@ -62,65 +64,67 @@ class Sketcher:
         """Return the mean squared distance of the prediction from a target as a function of d = gates - at.
 
         latents: M noisy latents. condition: one row, for all. target: (M, ...) predictions; None: the gated model's own
-        at d = 0, from which the distance has neither a constant nor a linear part.
+        at d = 0, from which there is no distance yet.
         """
-        signs = self._signs(latents)
-        batches = list(enumerate(latents.batches(self.batch_size)))
-        own, total = distributed.share(batches), len(batches) * (self.projections + (target is not None))
-        per, size = self._rows_of(latents), latents.x[0].numel()
-        factor = torch.zeros(self.projections * sum(per), self.space.n)
-        linear, constant, done = torch.zeros(self.space.n, dtype=torch.float64), 0.0, 0
-        for number, batch in own:
-            start = number * self.batch_size
-            rows = slice(start, start + len(batch))
-            first = sum(per[:number])
-            for each in range(self.projections):
-                found, predicted = self._pulled(batch, condition, signs[each, rows])
-                at = each * sum(per) + first
-                factor[at : at + len(found)] = found
-                done += 1
-                if progress:
-                    progress(done * distributed.size(), total)
+        signs, batches = self._signs(latents), list(enumerate(latents.batches(self.batch_size)))
+        own, passes = distributed.share(batches), self.projections + (target is not None)
+        per = [len(batch) if self.space.per_row else 1 for _, batch in batches]
+        factor, offset = torch.zeros(passes * sum(per), self.space.n), torch.zeros(passes * sum(per))
+        for done, (number, batch) in enumerate(own):
+            rows = slice(number * self.batch_size, number * self.batch_size + len(batch))
+            drawn, places = signs[:, rows], sum(per[:number]) + torch.arange(per[number])
             if target is not None:
-                error = (predicted.cpu() - target[rows]) / (size * len(latents))
-                constant += float(error.double().square().sum()) * size * len(latents)
-                linear += 2 * self._pulled(batch, condition, error)[0].double().sum(0)
-                done += 1
-                if progress:
-                    progress(done * distributed.size(), total)
-        sums = [factor, linear, torch.tensor([constant], dtype=torch.float64)]
-        distributed.add_up(sums)
-        factor /= (size * len(latents) * self.projections) ** 0.5
-        return Quadratic(float(sums[2]), linear, factor)
-
-    def _rows_of(self, latents: NoisyLatents) -> list[int]:
-        """Return how many rows one projection of each batch gives."""
-        sizes = [len(batch) for batch in latents.batches(self.batch_size)]
-        return sizes if self.space.per_row else [1] * len(sizes)
+                distance = self._distance(batch, condition, target[rows])
+                along = distance / _norm(distance).clamp_min(1e-12)
+                drawn = drawn - (drawn * along).flatten(2).sum(2).reshape(len(drawn), len(batch), 1, 1, 1) * along
+                if not self.space.per_row:  # the rows of a batch are told apart by a sign for each
+                    flip = signs[0, rows].flatten(1)[:, 0].reshape(-1, 1, 1, 1)
+                    distance, along = distance * flip, along * flip
+                length = (distance * along).flatten(1).sum(1) if self.space.per_row else (distance * along).sum()[None]
+                places_of = self.projections * sum(per) + places
+                factor[places_of], offset[places_of] = self._pulled(batch, condition, along), length
+            for each in range(self.projections):
+                factor[each * sum(per) + places] = self._pulled(batch, condition, drawn[each])
+            if progress:
+                progress((done + 1) * distributed.size(), len(batches))
+        distributed.add_up([factor, offset])
+        size = latents.x[0].numel() * len(latents)
+        scale = torch.full((passes * sum(per), 1), (size * self.projections) ** -0.5)
+        scale[self.projections * sum(per) :] = size**-0.5
+        return Quadratic(offset * scale[:, 0], factor * scale)
 
     def _signs(self, latents: NoisyLatents) -> Tensor:
         """Return random signs (projections, M, ...), the same whatever the batches are."""
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.randint(0, 2, (self.projections, *latents.x.shape), generator=generator, dtype=torch.int8)
-        return drawn * 2 - 1
+        signs: Tensor = drawn * 2 - 1
+        return signs
 
-    def _pulled(self, batch: NoisyLatents, condition: Condition, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Return d<weights, eps>/d gates, (B, n) or (1, n) for all rows together, and eps (B, ...)."""
+    def _distance(self, batch: NoisyLatents, condition: Condition, target: Tensor) -> Tensor:
+        """Return the prediction's distance (B, ...) from the target at d = 0, on the CPU."""
+        batch = batch.to(self.model.device)
+        with torch.no_grad(), self.space.gated(self.model, self.at):
+            return self.model.predict(batch.x, batch.t, condition).cpu() - target
+
+    def _pulled(self, batch: NoisyLatents, condition: Condition, weights: Tensor) -> Tensor:
+        """Return d<weights, eps>/d gates, (B, n) or (1, n) for all rows together, on the CPU."""
         batch = batch.to(self.model.device)
         with torch.enable_grad():
             if self.space.per_row:
                 gates = self.at.to(self.model.device).expand(len(batch), -1).clone().requires_grad_()
                 with self.space.gated(self.model, gates):
-                    predicted = self.model.predict(batch.x, batch.t, condition)
-                    (predicted * weights.to(predicted)).sum().backward()
-                slopes = torch.zeros_like(gates) if gates.grad is None else gates.grad
-                return slopes.float().cpu(), predicted.detach()
+                    (self.model.predict(batch.x, batch.t, condition) * weights.to(self.model.device)).sum().backward()
+                return (torch.zeros_like(gates) if gates.grad is None else gates.grad).float().cpu()
             gating = self.space.gating(self.model, self.at)
             gating.differentiate()
             with gating.ready({})():
-                predicted = self.model.predict(batch.x, batch.t, condition)
-                (predicted * weights.to(predicted)).sum().backward()
-        return self.space.join(gating.slopes())[None], predicted.detach()
+                (self.model.predict(batch.x, batch.t, condition) * weights.to(self.model.device)).sum().backward()
+        return self.space.join(gating.slopes())[None]
+
+
+def _norm(x: Tensor) -> Tensor:
+    """Return the length (B, 1, 1, 1) of every row of x (B, ...)."""
+    return x.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
 
 
 def concept(sketcher: Sketcher, latents: NoisyLatents, progress: Progress | None = None) -> Quadratic:
@@ -147,7 +151,4 @@ def retained(
             parts.append(sketcher.rows(each, sketcher.model.encode([prompt])))
         if progress:
             progress(number + 1, len(latents))
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total.times(1 / len(parts))
+    return total(parts).times(1 / len(parts))
