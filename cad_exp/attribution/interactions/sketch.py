@@ -104,7 +104,8 @@ class Sketcher:
         """Return the prediction's distance (B, ...) from the target at d = 0, on the CPU."""
         batch = batch.to(self.model.device)
         with torch.no_grad(), self.space.gated(self.model, self.at):
-            return self.model.predict(batch.x, batch.t, condition).cpu() - target
+            predicted = self.model.predict(batch.x, batch.t, condition).cpu()
+        return predicted - target
 
     def _pulled(self, batch: NoisyLatents, condition: Condition, weights: Tensor) -> Tensor:
         """Return d<weights, eps>/d gates, (B, n) or (1, n) for all rows together, on the CPU."""

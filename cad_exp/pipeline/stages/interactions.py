@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cad_exp.pipeline.stage import Chosen, Stage, Tick
+from cad_exp.pipeline.stages.ablations import GameOfJ
 from cad_exp.pipeline.stages.model import Model
 from cad_exp.pipeline.stages.noisy_latents import PromptLatents
 from cad_exp.pipeline.stages.scores import SHARED, SpaceScores
@@ -15,6 +16,7 @@ from cad_exp.utils.registry import TARGET
 
 if TYPE_CHECKING:
     from cad_exp.attribution.interactions.quadratic import Quadratic
+    from cad_exp.attribution.interactions.second_order import SecondOrder
     from cad_exp.interventions.edit import Edit
     from cad_exp.interventions.spaces import ComponentSpace
     from cad_exp.pipeline.runtime import Runtime
@@ -90,6 +92,39 @@ class Interactions(Stage[tuple["Quadratic", "Quadratic"]]):
         own = {key: value for key, value in self.granularity.own.items() if key not in (*SHARED, TARGET)}
         [space] = spaces_of(runtime.get(self.model), [make_granularity(self.granularity.name, self.kinds, **own)])
         return space
+
+
+@dataclass(frozen=True, eq=False)
+class SecondOrderOfJ(Stage["SecondOrder"]):
+    """What ablations do to J beyond the sum of scores, at some noisy latents. seed: of random signs."""
+
+    folder: ClassVar[str] = "second_order"
+    shared: ClassVar[bool] = True
+    game: GameOfJ
+    seed: int
+
+    def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
+        """Measure the interactions."""
+        from safetensors.torch import save_file
+
+        from cad_exp.attribution.interactions.second_order import second_order
+
+        found = second_order(runtime.get(self.game), seed=self.seed)
+        tensors = {"scores": found.scores, "fading": found.fading, "pairs": found.pairs}
+        if distributed.main():
+            kept = {name: each.contiguous() for name, each in tensors.items() if each is not None}
+            save_file(kept, folder / FILE, {"trace": repr(found.trace)})
+
+    def load(self, runtime: Runtime, folder: Path) -> SecondOrder:
+        """Read the interactions."""
+        from safetensors import safe_open
+
+        from cad_exp.attribution.interactions.second_order import SecondOrder
+
+        with safe_open(folder / FILE, framework="pt") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # it is no mapping
+            trace = float(file.metadata()["trace"])
+        return SecondOrder(found["scores"], found["fading"], trace, found.get("pairs"))
 
 
 @dataclass(frozen=True, eq=False)
