@@ -7,7 +7,7 @@ from scipy.optimize import lsq_linear
 
 from cad_exp.attribution.attribute import spaces_of
 from cad_exp.attribution.interactions.joint import Joint
-from cad_exp.attribution.interactions.quadratic import Quadratic, total
+from cad_exp.attribution.interactions.quadratic import Quadratic, shrunk, total
 from cad_exp.attribution.interactions.sketch import Sketcher, concept, retained
 from cad_exp.attribution.interactions.solve import solve
 from cad_exp.attribution.objectives.build import make_objective
@@ -17,7 +17,7 @@ from cad_exp.utils.errors import UserError
 
 # ------------------------------------------------------------------------------ by hand
 
-TWO = Quadratic(torch.tensor([1.0]), torch.tensor([[1.0, 2.0]]))  # (1 + a + 2 b)^2
+TWO = Quadratic.of(torch.tensor([[1.0, 2.0]]), torch.tensor([1.0]))  # (1 + a + 2 b)^2
 
 
 def test_a_function_of_two_gates_by_hand():
@@ -32,10 +32,10 @@ def test_a_function_of_two_gates_by_hand():
 
 def test_redundant_and_joint_components_by_hand():
     """Of two that do the same, the second loss costs nothing; of two that cancel, only both together are harmless."""
-    redundant = Quadratic(torch.tensor([2.0, 0.0]), torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
+    redundant = Quadratic.of(torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.tensor([2.0, 0.0]))
     alone, both = redundant.value(torch.tensor([[-1.0, 0.0], [-1.0, -1.0]])).tolist()
     assert (alone, both) == (1, 0) and redundant.interaction([0], [1]).item() == 2
-    opposed = Quadratic(torch.tensor([0.0]), torch.tensor([[1.0, -1.0]]))
+    opposed = Quadratic.of(torch.tensor([[1.0, -1.0]]))
     assert opposed.value(torch.tensor([[-1.0, 0.0], [-1.0, -1.0]])).tolist() == [1, 0]
     assert opposed.interaction([0], [1]).item() == -2
 
@@ -47,12 +47,31 @@ def test_sums_weights_and_groups():
     assert whole.value(torch.tensor([-0.5])).item() == pytest.approx(TWO.value(torch.tensor([-0.5, -0.5])).item())
 
 
+def test_a_sketch_of_few_rows_is_shrunk_and_nearer_to_the_truth():
+    """Rows of a known covariance: the more there are, the less is shrunk; of few the shrunk matrix errs less."""
+    n = 40
+    generator = torch.Generator().manual_seed(0)
+    root = torch.eye(n) + 0.3 * torch.ones(n, n) / n**0.5
+    true = root @ root.T
+    alphas = []
+    for number in (10, 100, 10_000):
+        rows = torch.randn(number, n, generator=generator) @ root / number**0.5
+        found, alpha = shrunk(rows)
+        alphas.append(alpha)
+        matrix = found.interaction(range(n)).float() / 2
+        plain = Quadratic.of(rows).interaction(range(n)).float() / 2
+        torch.testing.assert_close(matrix.diagonal(), plain.diagonal(), rtol=1e-4, atol=1e-5)
+        if number < 1000:
+            assert (matrix - true).norm() < (plain - true).norm()
+    assert 1 >= alphas[0] > alphas[1] > alphas[2] and alphas[0] > 0.5 and alphas[2] < 0.1
+
+
 # ------------------------------------------------------------------------------ the best gates
 
 
 def test_one_gate_by_hand():
     """(1 + d)^2 + keep d^2 is least at d = -1 / (1 + keep), or where the box ends; a penalty moves it."""
-    left, kept = Quadratic(torch.ones(1), torch.ones(1, 1)), Quadratic(torch.zeros(1), torch.ones(1, 1))
+    left, kept = Quadratic.of(torch.ones(1, 1), torch.ones(1)), Quadratic.of(torch.ones(1, 1))
     assert solve(left, kept, 1.0).d.item() == pytest.approx(-0.5, abs=1e-4)
     assert solve(left, kept, 0.0, lowest=-0.7).d.item() == pytest.approx(-0.7, abs=1e-6)
     assert solve(left, kept, 0.0, sparsity=1.0).d.item() == pytest.approx(-0.5, abs=1e-4)
@@ -62,8 +81,8 @@ def test_one_gate_by_hand():
 @pytest.mark.parametrize("seed", range(3))
 def test_the_best_gates_are_those_of_scipy(seed: int):
     rng = np.random.default_rng(seed)
-    left = Quadratic(torch.tensor(rng.normal(size=12)).float(), torch.tensor(rng.normal(size=(12, 20))).float())
-    kept = Quadratic(torch.zeros(15), torch.tensor(rng.normal(size=(15, 20))).float())
+    left = Quadratic.of(torch.tensor(rng.normal(size=(12, 20))).float(), torch.tensor(rng.normal(size=12)).float())
+    kept = Quadratic.of(torch.tensor(rng.normal(size=(15, 20))).float())
     found = solve(left, kept, 0.3, lowest=-2, steps=20_000)
     rows = total([left, kept.times(0.3)])
     best = lsq_linear(rows.factor.double().numpy(), -rows.offset.double().numpy(), (-2, 0), tol=1e-12)
@@ -72,8 +91,8 @@ def test_the_best_gates_are_those_of_scipy(seed: int):
 
 def test_more_weight_on_the_others_keeps_more_and_erases_less():
     rng = np.random.default_rng(0)
-    left = Quadratic(torch.ones(6), torch.tensor(rng.normal(size=(6, 9))).float())
-    kept = Quadratic(torch.zeros(9), torch.tensor(rng.normal(size=(9, 9))).float())
+    left = Quadratic.of(torch.tensor(rng.normal(size=(6, 9))).float(), torch.ones(6))
+    kept = Quadratic.of(torch.tensor(rng.normal(size=(9, 9))).float())
     found = [solve(left, kept, keep).d for keep in (0.01, 0.1, 1.0)]
     erased, moved = ([float(each.value(d)) for d in found] for each in (left, kept))
     assert erased == sorted(erased) and moved == sorted(moved, reverse=True)
@@ -118,8 +137,7 @@ def test_a_complete_sketch_is_the_squared_distance_of_the_linearised_prediction(
     d = torch.randn(heads.n, generator=torch.Generator().manual_seed(0)) / 3
     condition = tiny_model.encode([latents.prompt])
     change = moved(tiny_model, heads, latents, condition, d)
-    sketched = Complete(tiny_model, heads, batch_size=2).rows(latents, condition)
-    assert sketched.constant == 0
+    sketched = Quadratic.of(Complete(tiny_model, heads, batch_size=2).sketch(latents, condition))
     assert sketched.value(d).item() == pytest.approx(change.square().mean().item(), rel=1e-2)
     left = concept(Complete(tiny_model, heads, batch_size=2), latents)
     intact = latents.cond - latents.base
@@ -174,8 +192,8 @@ def directions() -> Directions:
 
 
 def test_the_edit_holds_the_gates_that_were_found():
-    left = Quadratic(torch.tensor([1.0]), torch.tensor([[1.0, 0.01]]))
-    kept = Quadratic(torch.zeros(2), torch.eye(2))
+    left = Quadratic.of(torch.tensor([[1.0, 0.01]]), torch.tensor([1.0]))
+    kept = Quadratic.of(torch.eye(2))
     edit = Joint.choose(directions(), left, kept, keep=1.0, lowest=-2.0, sparsity=0.0, least=0.02)
     assert edit.indices["a"].tolist() == [0] and edit.factors["a"].item() == pytest.approx(0.5, abs=1e-3)
     assert edit.meta["predicted"]["concept"] == pytest.approx(0.25, abs=1e-3)

@@ -83,6 +83,7 @@ def _steepest(whole: Quadratic, rounds: int = 30) -> float:
     v = torch.ones(whole.n) + 1e-3 * torch.arange(whole.n) / whole.n
     norm = torch.zeros(())
     for _ in range(rounds):
-        v = whole.factor.T @ (whole.factor @ (v / v.norm().clamp_min(1e-30)))
+        v = v / v.norm().clamp_min(1e-30)
+        v = whole.factor.T @ (whole.factor @ v) + whole.diagonal * v
         norm = v.norm()
     return 2.2 * float(norm)

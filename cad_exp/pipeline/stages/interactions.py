@@ -70,8 +70,8 @@ class Interactions(Stage[tuple["Quadratic", "Quadratic"]]):
         )
         if distributed.main():
             parts = dict(zip(PARTS, (found, kept), strict=True))
-            tensors = {f"{name}.offset": part.offset for name, part in parts.items()}
-            tensors |= {f"{name}.factor": part.factor for name, part in parts.items()}
+            kinds = ("offset", "factor", "diagonal")
+            tensors = {f"{name}.{kind}": getattr(part, kind) for name, part in parts.items() for kind in kinds}
             save_file(tensors, folder / FILE)
 
     def load(self, runtime: Runtime, folder: Path) -> tuple[Quadratic, Quadratic]:
@@ -80,8 +80,9 @@ class Interactions(Stage[tuple["Quadratic", "Quadratic"]]):
 
         from cad_exp.attribution.interactions.quadratic import Quadratic
 
-        tensors = load_file(folder / FILE)
-        first, second = (Quadratic(tensors[f"{name}.offset"], tensors[f"{name}.factor"]) for name in PARTS)
+        found = load_file(folder / FILE)
+        kinds = ("offset", "factor", "diagonal")
+        first, second = (Quadratic(*(found[f"{name}.{kind}"] for kind in kinds)) for name in PARTS)
         return first, second
 
     def space(self, runtime: Runtime) -> ComponentSpace:
