@@ -62,6 +62,7 @@ COMMANDS = {
     "noised": ["task=sae", "tokens=noised"],
     "matryoshka": ["task=sae", "sae=matryoshka"],
     "class_overlap": ["task=analyse"],
+    "cka": ["task=analyse", "analysis=cka"],
     "prototypes": ["task=analyse", "analysis=prototypes"],
     "attention": ["task=probe", "probe=attention"],
     "mlp": ["task=probe", "probe=mlp"],

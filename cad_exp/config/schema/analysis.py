@@ -7,9 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from cad_exp.config.schema.base import Group, Own, OwnName, by_name
-from cad_exp.config.schema.types import Choice, Positive, Seed, Several, Steps, Str, Text, Whole
+from cad_exp.config.schema.types import Choice, Positive, Seed, Several, Share, Steps, Str, Text, Whole
 
-ANALYSES = ("class_overlap", "prototypes")
+ANALYSES = ("class_overlap", "cka", "prototypes")
 
 
 class Analysis(Group):
@@ -29,6 +29,16 @@ class ClassOverlap(Analysis):
     leave_out: Annotated[tuple[str, ...], Several(Text())] | None = Field(
         description="Classes that no prompt names; null: the class `nothing`, if there is one."
     )
+
+
+class Cka(Analysis):
+    """Which layers and timesteps order the images alike."""
+
+    title = "cka"
+    timestep: Annotated[int, Whole(0, 999)] = Field(
+        description="Whose matrices are drawn: the nearest of activations.timesteps."
+    )
+    alike: Share = Field(description="Mean CKA above which neighbouring layers are one block.")
 
 
 class Prototypes(Analysis):
@@ -63,6 +73,6 @@ class OwnAnalysis(Analysis, Own):
 
 
 AnyAnalysis = Annotated[
-    ClassOverlap | Prototypes | OwnAnalysis,
-    by_name({ClassOverlap: ("class_overlap",), Prototypes: ("prototypes",)}, OwnAnalysis),
+    ClassOverlap | Cka | Prototypes | OwnAnalysis,
+    by_name({ClassOverlap: ("class_overlap",), Cka: ("cka",), Prototypes: ("prototypes",)}, OwnAnalysis),
 ]

@@ -14,6 +14,7 @@ ANALYSES = Registry(
         "class_overlap": Entry(
             f"{_HOME}.class_overlap:ClassOverlap", facts={"reads_activations": None, "reads_untrained": False}
         ),
+        "cka": Entry(f"{_HOME}.cka:LayerSimilarity", facts=_FEATURES),
         "prototypes": Entry(f"{_HOME}.prototypes:SinkhornPrototypes", facts=_FEATURES),
     },
 )

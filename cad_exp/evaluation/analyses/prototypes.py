@@ -184,13 +184,15 @@ class _Groups:
 
 def _views(found: Sequence[Measured], now: Sequence[Measured], label: str, t: int) -> list[View]:
     own = [each for each in now if each.label == label]
-    bounds = np.array([ends(each.estimates[NMI]) for each in own]).reshape(-1, 3)
+    value, low, high = np.array([ends(each.estimates[NMI]) for each in own]).reshape(-1, 3).T
     chance = next((each.chance[NMI].value for each in own if each.variant == NETWORK), None)
     note = "held-out images; the line: permuted labels"
     bars = Bars(
         f"Agreement of groups with {label} (NMI)",
         [each.variant for each in own],
-        *(bounds[:, end] for end in range(3)),
+        value,
+        low,
+        high,
         chance=chance,
         note=note,
     )
