@@ -9,7 +9,7 @@ from pydantic import Field
 from cad_exp.config.schema.base import Group, Own, OwnName, by_name
 from cad_exp.config.schema.types import Choice, Positive, Seed, Several, Share, Steps, Str, Text, Whole
 
-ANALYSES = ("class_overlap", "cka", "prototypes")
+ANALYSES = ("class_overlap", "cka", "prototypes", "zero_shot")
 
 
 class Analysis(Group):
@@ -65,6 +65,27 @@ class Prototypes(Analysis):
     )
 
 
+class ZeroShot(Analysis):
+    """Names of classes that no map to the text encoder's space has seen."""
+
+    title = "zero_shot"
+    label: Str | None = Field(
+        description="The label whose classes are left out in turn; null: the first of the images."
+    )
+    prompt: Str = Field(description="A prompt with {} in place of the name of a class.")
+    hookpoint: Str = Field(
+        description="One of activations.hookpoints; auto: chosen by classes that are left out inside the training images."
+    )
+    timestep: Annotated[int, Whole(0, 999)] = Field(description="Of the metrics: the nearest of activations.timesteps.")
+    folds: Annotated[int, Whole(2, 100)] = Field(description="Groups of classes, each left out once.")
+    leave_out: Annotated[tuple[str, ...], Several(Text())] | None = Field(
+        description="Classes that take no part; null: the class `nothing`, if there is one."
+    )
+    image_encoder: Str | None = Field(
+        description="A folder or hub id of a CLIP that is read as well; auto: the model's own; null: none."
+    )
+
+
 class OwnAnalysis(Analysis, Own):
     """A user's own analysis, which takes its own settings."""
 
@@ -73,6 +94,9 @@ class OwnAnalysis(Analysis, Own):
 
 
 AnyAnalysis = Annotated[
-    ClassOverlap | Cka | Prototypes | OwnAnalysis,
-    by_name({ClassOverlap: ("class_overlap",), Cka: ("cka",), Prototypes: ("prototypes",)}, OwnAnalysis),
+    ClassOverlap | Cka | Prototypes | ZeroShot | OwnAnalysis,
+    by_name(
+        {ClassOverlap: ("class_overlap",), Cka: ("cka",), Prototypes: ("prototypes",), ZeroShot: ("zero_shot",)},
+        OwnAnalysis,
+    ),
 ]

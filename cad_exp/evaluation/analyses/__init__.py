@@ -16,6 +16,7 @@ ANALYSES = Registry(
         ),
         "cka": Entry(f"{_HOME}.cka:LayerSimilarity", facts=_FEATURES),
         "prototypes": Entry(f"{_HOME}.prototypes:SinkhornPrototypes", facts=_FEATURES),
+        "zero_shot": Entry(f"{_HOME}.zero_shot:ZeroShot", facts=_FEATURES),
     },
 )
 
