@@ -169,7 +169,8 @@ ACCEPTED = {
         edit.count evaluation.timesteps evaluation.fidelity.growth runtime.threads prompts.per_label prompts.limit
         probe.fused""",
     "whole zero": """
-        images.seed analysis.seed analysis.timestep analysis.guided activations.timesteps activations.seed probe.seed tokens.timesteps tokens.seed sae.seed sae.warmup
+        images.seed analysis.seed analysis.timestep analysis.guided activations.timesteps activations.seed probe.seed
+        tokens.timesteps tokens.seed sae.seed sae.warmup
         seed noisy_latents.seed estimator.seed evaluation.seed edit.seed evaluation.fidelity.number
         evaluation.fidelity.repeats evaluation.fidelity.draws evaluation.fidelity.images.number
         evaluation.fidelity.images.repeats evaluation.fidelity.images.draws""",

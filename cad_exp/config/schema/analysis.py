@@ -69,13 +69,9 @@ class ZeroShot(Analysis):
     """Names of classes that no map to the text encoder's space has seen."""
 
     title = "zero_shot"
-    label: Str | None = Field(
-        description="The label whose classes are left out in turn; null: the first of the images."
-    )
+    label: Str | None = Field(description="The label whose classes are left out in turn; null: the first one.")
     prompt: Str = Field(description="A prompt with {} in place of the name of a class.")
-    hookpoint: Str = Field(
-        description="One of activations.hookpoints; auto: chosen by classes that are left out inside the training images."
-    )
+    hookpoint: Str = Field(description="One of activations.hookpoints; auto: chosen inside the training images.")
     timestep: Annotated[int, Whole(0, 999)] = Field(description="Of the metrics: the nearest of activations.timesteps.")
     folds: Annotated[int, Whole(2, 100)] = Field(description="Groups of classes, each left out once.")
     leave_out: Annotated[tuple[str, ...], Several(Text())] | None = Field(

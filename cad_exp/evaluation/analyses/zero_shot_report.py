@@ -13,6 +13,7 @@ from cad_exp.evaluation.analyses.base import Metric
 from cad_exp.evaluation.analyses.views import Bars, Lines, Matrix, View
 from cad_exp.evaluation.analyses.zero_shot_folds import AMONG_ALL, SEEN, UNSEEN, Folds, Named, per_class
 from cad_exp.evaluation.intervals.estimate import estimated
+from cad_exp.evaluation.intervals.formulas import Bounds
 from cad_exp.evaluation.intervals.images import Mean
 from cad_exp.evaluation.measured import metric
 from cad_exp.evaluation.variants import CONTROL, NETWORK
@@ -31,6 +32,11 @@ class OverClasses(Mean):
 
     words: ClassVar[str] = "95 % Student t over classes; none for one class or equal values"
     change_words: ClassVar[str] = "95 % Student t of the differences per class"
+
+    def interval(self) -> Bounds | None:
+        """Return the ends inside 0..1."""
+        found = super().interval()
+        return None if found is None else (max(0.0, found[0]), min(1.0, found[1]))
 
 
 def accuracy(named: Named, kind: str, folds: Folds) -> OverClasses:

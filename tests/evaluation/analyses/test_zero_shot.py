@@ -12,16 +12,16 @@ from cad_exp.utils.errors import UserError
 SETTINGS = {"label": None, "prompt": "a {}", "hookpoint": "auto", "timestep": 100, "folds": 2}
 
 
-def world(seed: int = 0, n: int = 400) -> tuple[Folds, np.ndarray]:
-    """Six classes whose names lie in a space of four directions, and features that are a mixture of it."""
+def world(seed: int = 0, n: int = 800) -> tuple[Folds, np.ndarray]:
+    """Twelve classes, captions that say more than their names, and features that are a mixture of the captions' space."""
     rng = np.random.default_rng(seed)
-    names = rng.standard_normal((6, 4))
-    classes = rng.integers(0, 6, n)
+    names = rng.standard_normal((12, 8))
+    classes = rng.integers(0, 12, n)
     classes[::20] = -1
-    texts = names[classes] + 0.05 * rng.standard_normal((n, 4))
-    x = texts @ rng.standard_normal((4, 8)) + 0.05 * rng.standard_normal((n, 8))
+    texts = names[classes] + 0.3 * rng.standard_normal((n, 8))
+    x = texts @ rng.standard_normal((8, 16)) + 0.05 * rng.standard_normal((n, 16))
     rows = np.flatnonzero(classes >= 0)
-    return Folds(rows[::2], rows[1::2], classes, texts, names, (np.array([0, 1, 2]), np.array([3, 4, 5])), seed), x
+    return Folds(rows[::2], rows[1::2], classes, texts, names, tuple(np.arange(12).reshape(4, 3)), seed), x
 
 
 def test_unseen_names_are_found_where_they_can_be_and_not_where_nothing_is_told():
@@ -29,7 +29,7 @@ def test_unseen_names_are_found_where_they_can_be_and_not_where_nothing_is_told(
     found = chosen(NETWORK, 100, {"good": folds.read(x)}, folds)
     noise = np.random.default_rng(1).standard_normal(x.shape)
     blind = chosen(NETWORK, 100, {"blind": folds.read(noise)}, folds)
-    assert accuracy(found, UNSEEN, folds).value > 0.9 and accuracy(found, SEEN, folds).value > 0.9
+    assert accuracy(found, UNSEEN, folds).value > 0.8 and accuracy(found, SEEN, folds).value > 0.8
     assert abs(accuracy(blind, UNSEEN, folds).value - folds.chance[UNSEEN]) < 0.12
     shuffled = folds.shuffled(0)
     control = chosen(CONTROL, 100, {"good": shuffled.read(x)}, folds)
@@ -52,16 +52,18 @@ def test_each_fold_takes_the_hookpoint_that_its_validation_chooses():
     folds, _ = world()
     truth = folds.classes[folds.test]
     right = np.where(truth >= 0, truth, 0)
-    good, bad = (Reading(v, r, r) for v, r in ((0.9, right), (0.1, (right + 1) % 6)))
-    found = chosen(NETWORK, 1, {"a": [good, bad], "b": [bad, good]}, folds)
-    assert found.places == ("a", "b") and np.nanmean(found.hits[UNSEEN]) == 1 == np.nanmean(found.hits[AMONG_ALL])
+    good, bad = (Reading(v, r, r) for v, r in ((0.9, right), (0.1, (right + 1) % 12)))
+    found = chosen(NETWORK, 1, {"a": [good, bad, good, bad], "b": [bad, good, bad, good]}, folds)
+    assert found.places == ("a", "b", "a", "b") and np.nanmean(found.hits[UNSEEN]) == 1 == np.nanmean(
+        found.hits[AMONG_ALL]
+    )
 
 
 def test_every_class_weighs_alike_and_chance_is_by_hand():
     hits, classes = np.array([1.0, 1.0, 0.0, 0.0]), np.array([0, 0, 0, 4])
     assert per_class(hits, classes) == pytest.approx([2 / 3, 0.0])
     folds, _ = world()
-    assert folds.chance == pytest.approx({UNSEEN: 1 / 3, AMONG_ALL: 1 / 6, SEEN: 1 / 6})
+    assert folds.chance == pytest.approx({UNSEEN: 1 / 3, AMONG_ALL: 1 / 12, SEEN: 1 / 12})
 
 
 def test_metrics_name_their_chance_and_intervals_stay_between_0_and_1():
