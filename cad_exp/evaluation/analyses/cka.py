@@ -144,7 +144,7 @@ def _metrics(found: Mapping[str, Compared], n: int) -> list[Metric]:
     for name, (what, estimates) in kinds.items():
         for variant, estimate in estimates.items():
             others = {other: estimates[other] for other in estimates if variant == NETWORK and other != NETWORK}
-            made.append(metric(name, variant, estimate, n, False, {"what": what}, others))
+            made.append(metric(name, variant, estimate, n, None, {"what": what}, others))
     return made
 
 

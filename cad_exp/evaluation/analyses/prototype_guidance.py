@@ -74,7 +74,7 @@ class Guided:
                 told["reader"] = f"linear probe on a CLIP's image tower, balanced accuracy {self.accuracy:.3f} held out"
             for variant, each in hits.items():
                 others = {other: Share(hits[other]) for other in hits if variant == GUIDED and other != GUIDED}
-                made.append(metric(name, variant, Share(each), len(each), variant == GUIDED, told, others))
+                made.append(metric(name, variant, Share(each), len(each), True, told, others))
         return made
 
     def view(self) -> Pictures:

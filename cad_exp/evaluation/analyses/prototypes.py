@@ -75,7 +75,8 @@ class SinkhornPrototypes(Analysis):
             )
         moment = features.nearest(list(given.timesteps), self.timestep)
         learned = self._everywhere(given, split, moment)
-        place = self._place(given, split, learned, label)
+        asked = self.hookpoint != AUTO
+        place = features.hookpoint(given, self.hookpoint) if asked else self._place(given, split, learned, label)
         groups = _Groups(given, split, label, place, moment, learned[place])
         found = [*self._measured(given, split, groups, learned)]
         guided = (
@@ -91,10 +92,12 @@ class SinkhornPrototypes(Analysis):
             if self.guidance.guided
             else None
         )
+        best = {name: self._place(given, split, learned, name) for name in dict.fromkeys(each.label for each in found)}
         now = [each for each in found if each.place in (place, NOISY_LATENT, "") and each.t in (groups.t, -1)]
+        now.sort(key=lambda each: each.variant != NETWORK)
         told = [*metrics(now), *(guided.metrics() if guided else [])]
         views = [*_views(found, now, label, groups.t), groups.matrix(), *([guided.view()] if guided else [])]
-        return Findings(table(found), told, views, _verdict(now, label, place, groups.t, guided))
+        return Findings(table(found), told, views, _verdict(found, now, best, groups, guided))
 
     def _everywhere(self, given: Given, split: Split, moment: int) -> dict[str, Prototypes]:
         """Return the prototypes of every hookpoint at one timestep."""
@@ -107,9 +110,7 @@ class SinkhornPrototypes(Analysis):
         return learn(x[split.train], self.number, given.seed)
 
     def _place(self, given: Given, split: Split, learned: Mapping[str, Prototypes], label: str) -> str:
-        """Return the hookpoint that is asked for; `auto`: where groups of training images agree best with the label."""
-        if self.hookpoint != AUTO:
-            return features.hookpoint(given, self.hookpoint)
+        """Return the hookpoint where groups of training images agree best with a label (NMI)."""
         classes = given.images.labels[label]
         rows, moment = split.train[classes[split.train] >= 0], features.nearest(list(given.timesteps), self.timestep)
         found = {}
@@ -218,8 +219,18 @@ def _by_place(found: Sequence[Measured], t: int) -> Matrix:
     return Matrix(f"What groups agree with at t = {t} (NMI)", places, labels, values, note=note)
 
 
-def _verdict(now: Sequence[Measured], label: str, place: str, t: int, guided: Guided | None) -> dict[str, str]:
-    told = {}
+def _verdict(
+    found: Sequence[Measured],
+    now: Sequence[Measured],
+    best: Mapping[str, str],
+    groups: _Groups,
+    guided: Guided | None,
+) -> dict[str, str]:
+    """best: by label, the hookpoint that the training images choose."""
+    told, everywhere = (
+        {},
+        {(each.place, each.label): each for each in found if each.t == groups.t and each.variant == NETWORK},
+    )
     for each in now:
         if each.variant != NETWORK:
             continue
@@ -231,7 +242,11 @@ def _verdict(now: Sequence[Measured], label: str, place: str, t: int, guided: Gu
         head = f"NMI {each.estimates[NMI].value:.2f} (permuted labels {each.chance[NMI].value:.2f})"
         sure = f"surely above {', '.join(beaten)}" if beaten else "surely above no rival"
         rest = f"; not surely above {', '.join(not_beaten)}" if beaten and not_beaten else ""
-        told[f"groups and {each.label}"] = f"{head} in {place} at t = {t}, {sure}{rest}."
+        told[f"groups and {each.label}"] = f"{head} in {groups.place} at t = {groups.t}, {sure}{rest}."
+    places = [
+        f"{label} in {place} ({everywhere[place, label].estimates[NMI].value:.2f})" for label, place in best.items()
+    ]
+    told["where"] = f"Training images agree best with {', '.join(places)}; in brackets: NMI of held-out images."
     if guided is not None:
         told["guidance"] = guided.verdict()
     return told

@@ -66,7 +66,7 @@ class Analysis(Stage["Findings"]):
         from cad_exp.evaluation.analyses.base import Given
 
         analysis = ANALYSES.make(self.analysis.settings)
-        latents = torch.cat([runtime.get(Encoded(self.model, part)) for part in self.images])
+        latents = torch.cat(runtime.all([Encoded(self.model, part) for part in self.images], "encoded images"))
         numbers = [number for part in self.images for number in range(part.first, part.first + part.count)]
         found = analysis.find(
             Given(

@@ -13,7 +13,7 @@ SETTINGS = {"label": None, "prompt": "a {}", "hookpoint": "auto", "timestep": 10
 
 
 def world(seed: int = 0, n: int = 800) -> tuple[Folds, np.ndarray]:
-    """Twelve classes, captions that say more than their names, and features that are a mixture of the captions' space."""
+    """Twelve classes, captions that say more than their names, and features that mix the directions of captions."""
     rng = np.random.default_rng(seed)
     names = rng.standard_normal((12, 8))
     classes = rng.integers(0, 12, n)
