@@ -144,7 +144,7 @@ def test_the_page_shows_the_example_package():
 
 def test_every_kind_has_its_five_steps():
     sections = [part for part in PAGE.split("\n## ")[1:] if not part.startswith("The package")]
-    assert len(sections) == 13
+    assert len(sections) == 14
     for section in sections:
         assert re.findall(r"^(\d)\. ", section, re.MULTILINE) == ["1", "2", "3", "4", "5"], section[:20]
 
@@ -186,6 +186,7 @@ def test_plugins_lists_what_the_package_adds(installed):
         "stripes",
         "generous",
         "descent",
+        "loudness",
     } <= words
     assert {"concept", "red_church", "hydra/launcher", "one_by_one"} <= words
     assert "cannot be loaded" not in said and "claimed" not in said
@@ -205,6 +206,7 @@ def test_help_shows_the_options_of_the_package(installed):
         ("evaluation.metrics=[rednes]", "did you mean 'redness'?"),
         ("probe=neerest", "did you mean nearest?"),
         ("task=sae sae=generos", "did you mean generous?"),
+        ("task=analyse analysis=lowdness", "did you mean loudness?"),
         ("task=sae sae.optimiser=decent", "did you mean 'descent'?"),
     ],
 )
@@ -256,6 +258,7 @@ RUN = {
     "mine": ["model=little", "edit=none", "evaluation=none", "estimator=mine"],
     "slice": [*OWN, "granularity=slice", "granularity.number=2", "estimator=half_way"],
     "nearest": ["task=probe", "model=little", "images=stripes", "probe=nearest", "images.number=200"],
+    "loudness": ["task=analyse", "model=little", "images=stripes", "analysis=loudness", "images.number=10"],
     "generous": ["task=sae", "sae=generous", "sae.k=4", "sae.times=3", *SPARSE],
     "classed": ["model=local", "model.path=classed_model", "judge=none", "evaluation=none", "estimator=half_way"],
 }
@@ -277,6 +280,15 @@ def ran(installed, tmp_path_factory) -> dict[str, list]:
 
 def values(ran: dict[str, list], run: str, metric: str) -> dict[str, float]:
     return {each["variant"]: each["value"] for each in ran[run][1] if each["name"] == metric}
+
+
+def test_a_run_of_the_packages_analysis(ran):
+    """Loudness is a mean of absolute values, and the control stands beside it."""
+    named = {each["name"] for each in ran["loudness"][1]}
+    assert ran["loudness"][0]["verdict"]["loudest"].split(",")[0] in {name.partition("@")[2] for name in named}
+    for name in named:
+        found = values(ran, "loudness", name)
+        assert set(found) == {"network", "random weights"} and min(found.values()) > 0
 
 
 @pytest.mark.parametrize("run", ["loudest", "shrink", "steer"])

@@ -58,7 +58,7 @@ def metric(
     variant: str,
     estimate: Estimate,
     n: int,
-    higher: bool,
+    higher: bool | None,
     definition: dict[str, Any],
     others: Mapping[str, Any],
 ) -> dict[str, Any]:

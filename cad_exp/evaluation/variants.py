@@ -11,6 +11,9 @@ INPUTS = (LATENT, PIXELS)  # what no network has worked on: the better of two pr
 
 # What stands beside an analysis: the same measure where nothing is to be found.
 CONTROL = "control"
+KMEANS, GUIDED, UNGUIDED = "k-means", "guided", "unguided"
+RANDOM_DIRECTION = "random direction"  # of guidance, as long as the true one
+ANALYSED = (CONTROL, KMEANS, GUIDED, UNGUIDED, RANDOM_DIRECTION)
 
 # Dictionaries of sparse features: the trained one, and what it must beat.
 AUTOENCODER, FROZEN, RANDOM = "autoencoder", "frozen decoder", "random dictionary"

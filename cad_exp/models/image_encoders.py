@@ -21,10 +21,10 @@ AUTO = "auto"  # the one that the model's own world brings
 
 
 def chosen(asked: str | None, model: str) -> str | None:
-    """Return the folder or hub id of the encoder that `probe.image_encoder` asks for; None for none.
+    """Return the folder or hub id of the encoder that a config asks for; None for none.
 
     Args:
-        asked: a folder, a hub id, None, or `auto`.
+        asked: what `image_encoder` of a group says: a folder, a hub id, None, or `auto`.
         model: `model.path` of the config.
     """
     if asked != AUTO:
@@ -33,8 +33,8 @@ def chosen(asked: str | None, model: str) -> str | None:
     return None if own is None else str(own)
 
 
-def folder(encoder: str) -> Path | None:
-    """Return the folder of an encoder, None for a hub id.
+def folder(encoder: str, key: str = KEY) -> Path | None:
+    """Return the folder of an encoder, None for a hub id. key: of the config, for errors.
 
     Raises:
         UserError: what can be neither.
@@ -44,20 +44,20 @@ def folder(encoder: str) -> Path | None:
         return place
     if os.path.exists(place) or not HUB_ID.fullmatch(encoder):
         raise UserError(
-            f"{KEY}: '{encoder}' is neither a folder of a transformers CLIP model (with {INDEX}) nor a hub id such as "
+            f"{key}: '{encoder}' is neither a folder of a transformers CLIP model (with {INDEX}) nor a hub id such as "
             "openai/clip-vit-base-patch32: give one, or null for none"
         )
     return None
 
 
-def check(encoder: str) -> None:
-    """Check within seconds that an encoder can be had.
+def check(encoder: str, key: str = KEY) -> None:
+    """Check within seconds that an encoder can be had. key: of the config, for errors.
 
     Raises:
         UserError: it cannot, with what to do.
     """
-    if folder(encoder) is None:
-        check_hub(encoder, None, INDEX, KEY, f"give a folder as {KEY}, or null for none")
+    if folder(encoder, key) is None:
+        check_hub(encoder, None, INDEX, key, f"give a folder as {key}, or null for none")
 
 
 def content(encoder: str) -> str:

@@ -33,6 +33,8 @@ def perform(runtime: Runtime, graph: Analyse, config: Config, results: Results, 
         with results.time("activations"):
             console.stage(f"activations at t = {', '.join(map(str, stage.timesteps))}")
             runtime.all(stage.activations, stage.activations[0].what)
+            if stage.untrained:
+                runtime.all(stage.untrained, stage.untrained[0].what)
     with results.time("analysis"):
         console.stage(f"analysis: {stage.analysis.name}")
         found = runtime.get(stage)

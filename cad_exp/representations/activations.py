@@ -47,11 +47,12 @@ def noise_of(shape: Sequence[int], seed: int, image: int, t: int, draw: int) -> 
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(state))
 
 
-@torch.no_grad()
 def observe(
     model: DiffusionModel, x: Tensor, t: Tensor, condition: Condition, hookpoints: Sequence[Hookpoint]
 ) -> dict[str, Tensor]:
     """Return the activation (B, positions, features) fp32 at every hookpoint of the denoiser, by name.
+
+    Differentiable in the noisy latents.
 
     Args:
         model: whose denoiser runs once, up to the last of the hookpoints.

@@ -22,13 +22,18 @@ class ImageEncoder:
 
     def __init__(self, place: str | Path, device: str | torch.device = "cpu"):
         from transformers import CLIPImageProcessor, CLIPVisionModel
+        from transformers.utils import logging
 
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # the folder also holds the text tower, each of whose weights would be listed
         try:
             self.tower = CLIPVisionModel.from_pretrained(str(place)).eval().requires_grad_(False).to(device)
             self.prepare = CLIPImageProcessor.from_pretrained(str(place))
         except (OSError, ValueError, TypeError) as error:
             said = " ".join(str(error).split())[:200]
             raise UserError(f"probe.image_encoder: '{place}' holds no CLIP of transformers ({said})") from error
+        finally:
+            logging.set_verbosity(verbosity)
 
     @torch.no_grad()
     def features(

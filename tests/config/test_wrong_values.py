@@ -63,6 +63,9 @@ COMMANDS = {
     "noised": ["task=sae", "tokens=noised"],
     "matryoshka": ["task=sae", "sae=matryoshka"],
     "class_overlap": ["task=analyse"],
+    "cka": ["task=analyse", "analysis=cka"],
+    "prototypes": ["task=analyse", "analysis=prototypes"],
+    "zero_shot": ["task=analyse", "analysis=zero_shot"],
     "attention": ["task=probe", "probe=attention"],
     "mlp": ["task=probe", "probe=mlp"],
     "folder": ["images=folder", "images.path=x"],
@@ -124,14 +127,14 @@ ACCEPTED = {
         concept.objective.head concept.objective.layer concept.objective.latent
         concept.objective.principal images.name images.path images.dataset images.image
         images.label activations.prompt tokens.base_prompt tokens.prompt probe.name
-        sae.name granularity.autoencoders
-        analysis.name analysis.prompt analysis.rephrased""",  # names may be those of a user's own class
+        sae.name granularity.autoencoders analysis.name analysis.prompt analysis.rephrased
+        analysis.hookpoint""",  # names may be those of a user's own class
     "text null": """
         model.revision model.weights concept.label noisy_latents.images judge.nudenet.weights judge.resnet.weights
         judge.clip.weights judge.inception.weights judge.inception.reference judge.lpips.weights tracking.project
         tracking.entity tracking.group tracking.job_type tracking.name tracking.notes runtime.cache prompts.path
         prompts.file prompts.hub prompts.revision prompts.encoding images.split
-        probe.image_encoder analysis.label""",
+        probe.image_encoder analysis.label analysis.image_encoder""",
     "text fraction whole list negative zero huge": """
         concept.evaluation_prompts objective.retain activations.hookpoints tokens.hookpoints""",
     "text fraction whole null list negative zero huge": """
@@ -161,18 +164,20 @@ ACCEPTED = {
         evaluation.fidelity.images.samples runtime.batch_size edit.steps edit.batch_size edit.sampling_steps
         edit.checkpoint_every edit.epochs prompts.per_prompt activations.draws tokens.positions tokens.steps
         tokens.draws sae.k sae.seeds sae.tokens sae.batch_size sae.dead_after sae.width
-        edit.projections edit.trajectories probe.imbalance probe.epochs probe.patience probe.batch probe.width""",
+        edit.projections edit.trajectories probe.imbalance probe.epochs probe.patience probe.batch probe.width
+        analysis.number analysis.images analysis.steps analysis.folds""",
     "whole null": """
         evaluation.fidelity.second_order
         edit.count evaluation.timesteps evaluation.fidelity.growth runtime.threads prompts.per_label prompts.limit
         probe.fused""",
     "whole zero": """
         images.seed analysis.seed activations.timesteps activations.seed probe.seed tokens.timesteps tokens.seed
-        sae.seed sae.warmup seed noisy_latents.seed estimator.seed evaluation.seed edit.seed evaluation.fidelity.number
+        sae.seed sae.warmup seed noisy_latents.seed estimator.seed evaluation.seed edit.seed
+        evaluation.fidelity.number analysis.timestep analysis.guided
         evaluation.fidelity.repeats evaluation.fidelity.draws evaluation.fidelity.images.number
         evaluation.fidelity.images.repeats evaluation.fidelity.images.draws""",
     "whole null zero": "prompts.offset prompts.public_seed",
-    "fraction whole": "probe.rate edit.lamb edit.erase_scale edit.regularisation",
+    "fraction whole": "probe.rate analysis.scale analysis.temperature edit.lamb edit.erase_scale edit.regularisation",
     "fraction whole null": "estimator.ridge sae.lr",
     "fraction whole zero": """
         model.guidance noisy_latents.guidance objective.weight objective.guidance edit.negative_guidance

@@ -7,9 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from cad_exp.config.schema.base import Group, Own, OwnName, by_name
-from cad_exp.config.schema.types import Choice, Seed, Several, Str, Text
+from cad_exp.config.schema.types import Choice, Positive, Seed, Several, Share, Steps, Str, Text, Whole
 
-ANALYSES = ("class_overlap",)
+ANALYSES = ("class_overlap", "cka", "prototypes", "zero_shot")
 
 
 class Analysis(Group):
@@ -31,6 +31,57 @@ class ClassOverlap(Analysis):
     )
 
 
+class Cka(Analysis):
+    """Which layers and timesteps order the images alike."""
+
+    title = "cka"
+    timestep: Annotated[int, Whole(0, 999)] = Field(
+        description="Whose matrices are drawn: the nearest of activations.timesteps."
+    )
+    alike: Share = Field(description="Mean CKA above which neighbouring layers are one block.")
+
+
+class Prototypes(Analysis):
+    """Groups that features make without labels, and guidance by them."""
+
+    title = "prototypes"
+    label: Str | None = Field(
+        description="The label whose classes are drawn and read in guided images; null: the first of the images."
+    )
+    hookpoint: Str = Field(
+        description="One of activations.hookpoints; auto: where groups agree best with the label on training images."
+    )
+    timestep: Annotated[int, Whole(0, 999)] = Field(
+        description="Where prototypes are learned: the nearest of activations.timesteps."
+    )
+    number: Annotated[int, Whole(2, 10_000)] = Field(description="Number of prototypes.")
+    guided: Annotated[int, Whole(0, 100)] = Field(description="Prototypes towards which images are sampled; 0: none.")
+    images: Annotated[int, Whole(1, 1000)] = Field(description="Images that are sampled towards each.")
+    steps: Steps = Field(description="Steps of the sampler.")
+    scale: Positive = Field(description="Length of the push over that of the prediction.")
+    temperature: Positive = Field(description="Temperature of a prototype's probability: smaller is sharper.")
+    image_encoder: Str | None = Field(
+        description="A folder or hub id of a CLIP that reads sampled images; auto: the model's own; null: none."
+    )
+
+
+class ZeroShot(Analysis):
+    """Names of classes that no map to the text encoder's space has seen."""
+
+    title = "zero_shot"
+    label: Str | None = Field(description="The label whose classes are left out in turn; null: the first one.")
+    prompt: Str = Field(description="A prompt with {} in place of the name of a class.")
+    hookpoint: Str = Field(description="One of activations.hookpoints; auto: chosen inside the training images.")
+    timestep: Annotated[int, Whole(0, 999)] = Field(description="Of the metrics: the nearest of activations.timesteps.")
+    folds: Annotated[int, Whole(2, 100)] = Field(description="Groups of classes, each left out once.")
+    leave_out: Annotated[tuple[str, ...], Several(Text())] | None = Field(
+        description="Classes that take no part; null: the class `nothing`, if there is one."
+    )
+    image_encoder: Str | None = Field(
+        description="A folder or hub id of a CLIP that is read as well; auto: the model's own; null: none."
+    )
+
+
 class OwnAnalysis(Analysis, Own):
     """A user's own analysis, which takes its own settings."""
 
@@ -38,4 +89,10 @@ class OwnAnalysis(Analysis, Own):
     name: Annotated[str, OwnName(*ANALYSES)] = Field(description="The name of its class.")
 
 
-AnyAnalysis = Annotated[ClassOverlap | OwnAnalysis, by_name({ClassOverlap: ("class_overlap",)}, OwnAnalysis)]
+AnyAnalysis = Annotated[
+    ClassOverlap | Cka | Prototypes | ZeroShot | OwnAnalysis,
+    by_name(
+        {ClassOverlap: ("class_overlap",), Cka: ("cka",), Prototypes: ("prototypes",), ZeroShot: ("zero_shot",)},
+        OwnAnalysis,
+    ),
+]

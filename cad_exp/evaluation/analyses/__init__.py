@@ -2,17 +2,25 @@
 
 from typing import Any
 
-from cad_exp.utils.registry import RESERVED, Entry, Registry
+from cad_exp.utils.registry import Entry, Registry
 
 _HOME = "cad_exp.evaluation.analyses"
-SEED = "seed"  # a setting of every analysis, which the task hands on
+SEED, IMAGE_ENCODER = "seed", "image_encoder"  # settings that the task hands on
+_FEATURES = {"reads_activations": "mean", "reads_untrained": True}
 
 ANALYSES = Registry(
     "analysis",
-    {"class_overlap": Entry(f"{_HOME}.class_overlap:ClassOverlap", facts={"reads_activations": None})},
+    {
+        "class_overlap": Entry(
+            f"{_HOME}.class_overlap:ClassOverlap", facts={"reads_activations": None, "reads_untrained": False}
+        ),
+        "cka": Entry(f"{_HOME}.cka:LayerSimilarity", facts=_FEATURES),
+        "prototypes": Entry(f"{_HOME}.prototypes:SinkhornPrototypes", facts=_FEATURES),
+        "zero_shot": Entry(f"{_HOME}.zero_shot:ZeroShot", facts=_FEATURES),
+    },
 )
 
 
 def analysis_settings(analysis: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of the class that the group `analysis` of a config chooses: its name and its own."""
-    return {key: value for key, value in analysis.items() if key in RESERVED or key != SEED}
+    return {key: value for key, value in analysis.items() if key not in (SEED, IMAGE_ENCODER)}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cad_exp.models.pipeline import DiffusionModel
+    from cad_exp.representations.image_encoder import ImageEncoder
 
 Metric = dict[str, Any]
 NOTHING = "nothing"  # the class of images without an object, which no prompt can name
@@ -35,7 +36,9 @@ class Given:
     model: loaded. images: labelled (N). classes: the names of each label's classes. numbers: (N,) of the images, from
     which noise is seeded. latents: clean latents (N, C, h, w) fp32. timesteps: at which to look. activations:
     (N, timesteps, draws, ...) fp32 by hookpoint, in network order; empty unless the analysis `reads_activations`.
-    seed: of everything random. batch_size: rows of a forward pass. tick: called with (done, of).
+    untrained: the same of the network with random weights; empty unless it `reads_untrained`. encoder: the image tower
+    of a CLIP; None without one. seed: of everything random. batch_size: rows of a forward pass. tick: called with
+    (done, of).
     """
 
     model: DiffusionModel
@@ -45,6 +48,8 @@ class Given:
     latents: Tensor
     timesteps: Sequence[int]
     activations: Mapping[str, Tensor]
+    untrained: Mapping[str, Tensor]
+    encoder: ImageEncoder | None
     seed: int
     batch_size: int
     tick: Callable[[int, int], Any]
@@ -68,9 +73,11 @@ class Analysis(ABC):
     """One analysis; the arguments of its constructor are its settings.
 
     reads_activations: the pooling of the activations that it asks for (`mean`, `grid` or `map`); None: it takes none.
+    reads_untrained: whether it asks for those of a network with random weights as well.
     """
 
     reads_activations: ClassVar[str | None] = None
+    reads_untrained: ClassVar[bool] = False
 
     def check(self, classes: Mapping[str, Sequence[str]]) -> None:  # noqa: B027  # most have nothing to check
         """Check the settings against the labels of the images, before torch loads.

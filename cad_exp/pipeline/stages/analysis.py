@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cad_exp.evaluation.analyses import ANALYSES
-from cad_exp.pipeline.stage import Chosen, Stage, Tick
+from cad_exp.models import image_encoders
+from cad_exp.pipeline.stage import NO_KEY, Chosen, Stage, Tick
 from cad_exp.pipeline.stages.activations import Activations, Encoded
 from cad_exp.pipeline.stages.labelled_images import LabelledImages
 from cad_exp.pipeline.stages.model import Model
@@ -19,31 +20,43 @@ if TYPE_CHECKING:
     from cad_exp.data.labelled import Labelled
     from cad_exp.evaluation.analyses.base import Findings
     from cad_exp.pipeline.runtime import Runtime
+    from cad_exp.representations.image_encoder import ImageEncoder
 
 TABLE, TOLD, ARRAYS = "analysis.parquet", "findings.json", "views.npz"
+ENCODER_KEY = "analysis.image_encoder"
 
 
 @dataclass(frozen=True, eq=False)
 class Analysis(Stage["Findings"]):
     """One analysis of a model over labelled images.
 
-    timesteps: at which it looks. activations: of the images in parts; empty where it asks for none. seed: of everything
-    random in it. batch_size: rows of a forward pass.
+    timesteps: at which it looks. activations: of the images in parts; empty where it asks for none. untrained: the same
+    of a network with random weights. seed: of everything random in it. batch_size: rows of a forward pass. encoder:
+    folder or hub id of a CLIP whose image tower it asks; None: it asks none.
     """
 
     folder: ClassVar[str] = "analysis"
     model: Model
     images: tuple[LabelledImages, ...]
     activations: tuple[Activations, ...]
+    untrained: tuple[Activations, ...]
     analysis: Chosen
     timesteps: tuple[int, ...]
     seed: int
     batch_size: int
+    encoder: str | None = field(default=None, metadata=NO_KEY)
 
     def requires(self) -> None:
-        """Check the settings against the labels of the images."""
+        """Check the settings against the labels of the images, and that the image encoder can be had."""
         made = ANALYSES.make(self.analysis.settings)
         made.check(self.images[0].given().classes())
+        if self.encoder is not None:
+            image_encoders.check(self.encoder, ENCODER_KEY)
+
+    def inputs(self, runtime: Runtime) -> Any:
+        """Return the fields, and the image encoder's content in place of its name."""
+        content = None if self.encoder is None else image_encoders.content(self.encoder)
+        return super().inputs(runtime) | {"encoder": content}
 
     def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
         """Look, and write down what is found."""
@@ -53,7 +66,7 @@ class Analysis(Stage["Findings"]):
         from cad_exp.evaluation.analyses.base import Given
 
         analysis = ANALYSES.make(self.analysis.settings)
-        latents = torch.cat([runtime.get(Encoded(self.model, part)) for part in self.images])
+        latents = torch.cat(runtime.all([Encoded(self.model, part) for part in self.images], "encoded images"))
         numbers = [number for part in self.images for number in range(part.first, part.first + part.count)]
         found = analysis.find(
             Given(
@@ -63,7 +76,9 @@ class Analysis(Stage["Findings"]):
                 numbers=numbers,
                 latents=latents,
                 timesteps=self.timesteps,
-                activations=self._joined(runtime),
+                activations=_joined(runtime, self.activations),
+                untrained=_joined(runtime, self.untrained),
+                encoder=self._encoder(runtime),
                 seed=self.seed,
                 batch_size=self.batch_size,
                 tick=tick,
@@ -95,11 +110,20 @@ class Analysis(Stage["Findings"]):
         captions = [caption for part in parts for caption in part.captions]
         return Labelled(np.concatenate([part.images for part in parts]), labels, captions)
 
-    def _joined(self, runtime: Runtime) -> dict[str, torch.Tensor]:
-        """Return activations (images, timesteps, draws, ...) by hookpoint; nothing where none are asked for."""
-        import torch
+    def _encoder(self, runtime: Runtime) -> ImageEncoder | None:
+        """Return the image tower of the CLIP that is asked."""
+        from cad_exp.representations.image_encoder import ImageEncoder
 
-        if not self.activations:
-            return {}
-        parts = runtime.all(self.activations, self.activations[0].what)
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        if self.encoder is None:
+            return None
+        return ImageEncoder(image_encoders.folder(self.encoder, ENCODER_KEY) or self.encoder, runtime.device)
+
+
+def _joined(runtime: Runtime, parts: tuple[Activations, ...]) -> dict[str, torch.Tensor]:
+    """Return activations (images, timesteps, draws, ...) by hookpoint; nothing where none are asked for."""
+    import torch
+
+    if not parts:
+        return {}
+    found = runtime.all(parts, parts[0].what)
+    return {name: torch.cat([part[name] for part in found]) for name in found[0]}

@@ -17,13 +17,14 @@ from cad_exp.reporting.figures.lettering import wrapped
 WIDTH, HEAD, TITLE, FOOT = 9.0, 0.6, 0.62, 0.55  # inches: the page, its head, above and below a view
 CELL, ROW, LINES, PICTURE = 0.3, 0.24, 2.4, 0.8
 NAMES = 2.3  # inches for the names of rows
+LETTER = 0.03  # inches that a letter of a turned name reaches down
 PLAIN = LinearSegmentedColormap.from_list("plain", ["#f8f8f7", "#f5b08a", HELPS])
 MOST = 20  # columns whose cells are lettered
 
 
 def draw(views: Sequence[View], path: Path | str, title: str = "") -> Path:
     """Draw all views of an analysis on one page; returns `path` (PNG)."""
-    heights = [_height(view) + TITLE + FOOT for view in views]
+    heights = [_height(view) + TITLE + _foot(view) for view in views]
     height = HEAD + sum(heights)
     figure = canvas(WIDTH, height)
     figure.text(0.15 / WIDTH, 1 - 0.14 / height, title, fontsize=13, fontweight="bold", color=INK, va="top")
@@ -42,6 +43,13 @@ def _height(view: View) -> float:
     return _tile(view) * len(view.rows) if isinstance(view, Pictures) else LINES
 
 
+def _foot(view: View) -> float:
+    """Return the inches below a view: turned names of columns take more, the longer they are."""
+    if not isinstance(view, Matrix):
+        return FOOT
+    return max(FOOT, 0.3 + LETTER * max(map(len, map(str, view.columns)), default=0))
+
+
 def _tile(view: Pictures) -> float:
     """Return the width of one image in inches."""
     return min(PICTURE, (WIDTH - NAMES - 0.3) / len(view.columns))
@@ -53,7 +61,7 @@ def _view(figure: Figure, view: View, top: float, own: float, height: float) -> 
     if view.note:
         text = wrapped(view.note, int(13 * WIDTH), 1)
         figure.text(0.15 / WIDTH, (top - 0.21) / height, text, fontsize=8, color=PALE, va="top")
-    bottom, tall = top - own + FOOT, own - TITLE - FOOT
+    bottom, tall = top - own + _foot(view), own - TITLE - _foot(view)
     if isinstance(view, Pictures):
         _pictures(figure, view, bottom, height)
         return
