@@ -12,6 +12,7 @@ from cad_exp.pipeline.stage import Chosen, Stage, Tick
 from cad_exp.pipeline.stages.activations import Activations, Encoded
 from cad_exp.pipeline.stages.labelled_images import LabelledImages
 from cad_exp.pipeline.stages.model import Model
+from cad_exp.utils.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -41,9 +42,15 @@ class Analysis(Stage["Findings"]):
     batch_size: int
 
     def requires(self) -> None:
-        """Check the settings against the labels of the images."""
+        """Check the settings against the labels of the images, and that these have what is needed."""
         made = ANALYSES.make(self.analysis.settings)
-        made.check(self.images[0].given().classes())
+        given = self.images[0].given()
+        if made.needs_masks and not given.masked:
+            raise UserError(
+                f"analysis={self.analysis.name} needs images whose objects' masks are known, and this source has "
+                "none: take images=world"
+            )
+        made.check(given.classes())
 
     def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
         """Look, and write down what is found."""
@@ -93,7 +100,9 @@ class Analysis(Stage["Findings"]):
         parts = runtime.all(self.images, "images")
         labels = {name: np.concatenate([part.labels[name] for part in parts]) for name in parts[0].labels}
         captions = [caption for part in parts for caption in part.captions]
-        return Labelled(np.concatenate([part.images for part in parts]), labels, captions)
+        masks = [part.masks for part in parts if part.masks is not None]
+        found = np.concatenate(masks) if len(masks) == len(parts) else None
+        return Labelled(np.concatenate([part.images for part in parts]), labels, captions, found)
 
     def _joined(self, runtime: Runtime) -> dict[str, torch.Tensor]:
         """Return activations (images, timesteps, draws, ...) by hookpoint; nothing where none are asked for."""
