@@ -9,8 +9,11 @@ ENCODER, PIXELS, COMPONENTS = "image encoder", "pixels", "principal components o
 SOURCES = (NETWORK, FUSED, LATENT, UNTRAINED, ENCODER, PIXELS, COMPONENTS)
 INPUTS = (LATENT, PIXELS)  # what no network has worked on: the better of two probes reads them
 
-# What stands beside an analysis: the same measure where nothing is to be found.
+# What stands beside an analysis: the same measure where nothing is to be found, and its rivals.
 CONTROL = "control"
+ERROR = "denoising error"  # how well the noise is predicted
+OTHER_WORD, CENTRE = "another word", "centre of the image"  # in place of the word that is looked for
+BESIDE = (CONTROL, ERROR, OTHER_WORD, CENTRE)
 
 # Dictionaries of sparse features: the trained one, and what it must beat.
 AUTOENCODER, FROZEN, RANDOM = "autoencoder", "frozen decoder", "random dictionary"

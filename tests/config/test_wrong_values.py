@@ -62,6 +62,8 @@ COMMANDS = {
     "noised": ["task=sae", "tokens=noised"],
     "matryoshka": ["task=sae", "sae=matryoshka"],
     "class_overlap": ["task=analyse"],
+    "image_text_score": ["task=analyse", "analysis=image_text_score"],
+    "segmentation": ["task=analyse", "analysis=segmentation"],
     "attention": ["task=probe", "probe=attention"],
     "mlp": ["task=probe", "probe=mlp"],
     "folder": ["images=folder", "images.path=x"],

@@ -9,7 +9,11 @@ SEED = "seed"  # a setting of every analysis, which the task hands on
 
 ANALYSES = Registry(
     "analysis",
-    {"class_overlap": Entry(f"{_HOME}.class_overlap:ClassOverlap", facts={"reads_activations": None})},
+    {
+        "class_overlap": Entry(f"{_HOME}.class_overlap:ClassOverlap", facts={"reads_activations": None}),
+        "image_text_score": Entry(f"{_HOME}.image_text_score:ImageTextScore", facts={"reads_activations": None}),
+        "segmentation": Entry(f"{_HOME}.segmentation:Segmentation", facts={"reads_activations": None}),
+    },
 )
 
 
