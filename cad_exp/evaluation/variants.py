@@ -12,8 +12,9 @@ INPUTS = (LATENT, PIXELS)  # what no network has worked on: the better of two pr
 # What stands beside an analysis: the same measure where nothing is to be found, and its rivals.
 CONTROL = "control"
 ERROR = "denoising error"  # how well the noise is predicted
-OTHER_WORD, CENTRE = "another word", "centre of the image"  # in place of the word that is looked for
-BESIDE = (CONTROL, ERROR, OTHER_WORD, CENTRE)
+WORD, OTHER_WORD = "word maps", "another word"
+CENTRE, PLACE = "centre of the image", "place in the image"  # what any image tells of where its object is
+BESIDE = (CONTROL, ERROR, WORD, OTHER_WORD, CENTRE, PLACE)
 
 # Dictionaries of sparse features: the trained one, and what it must beat.
 AUTOENCODER, FROZEN, RANDOM = "autoencoder", "frozen decoder", "random dictionary"

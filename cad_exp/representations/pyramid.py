@@ -40,7 +40,7 @@ def pyramid(
         noise = torch.stack([noise_of(own.shape[1:], seed, int(n), t, 0) for n in images[start : start + batch_size]])
         at = torch.full((len(own),), t)
         seen = observe(model, model.add_noise(own, noise, at), at, condition, hookpoints)
-        parts.append(torch.cat([_resized(seen[each.name].cpu(), side) for each in hookpoints], -1))
+        parts.append(torch.cat([at_positions(seen[each.name].cpu(), side) for each in hookpoints], -1))
         tick(len(own))
     return torch.cat(parts).numpy()
 
@@ -52,8 +52,11 @@ def patches(pictures: np.ndarray, side: int) -> np.ndarray:
     return F.unfold(pixels, PATCH, stride=PATCH).movedim(-1, 1).contiguous().numpy()
 
 
-def _resized(activation: Tensor, side: int) -> Tensor:
-    """(B, positions, features) to (B, side^2, features): averaged where it is finer, bilinear where it is coarser."""
+def at_positions(activation: Tensor, side: int) -> Tensor:
+    """Return a square map (B, positions, features) as (B, side^2, features).
+
+    It is averaged where it is finer, and bilinear where it is coarser.
+    """
     own = int(round(activation.shape[1] ** 0.5))
     square = activation.movedim(-1, 1).unflatten(-1, (own, own))
     if own > side:

@@ -17,7 +17,7 @@ from cad_exp.evaluation.intervals.estimate import estimated
 from cad_exp.evaluation.intervals.images import Mean, Share
 from cad_exp.evaluation.masks import best_threshold, enlarged, overlaps, pointed, stretched
 from cad_exp.evaluation.measured import metric
-from cad_exp.evaluation.variants import CENTRE, LATENT, NETWORK, OTHER_WORD, PIXELS, UNTRAINED
+from cad_exp.evaluation.variants import CENTRE, LATENT, NETWORK, OTHER_WORD, PIXELS, PLACE, UNTRAINED, WORD
 from cad_exp.representations.probes.base import Split
 
 IOU = "intersection over union with the true mask, mean over test images"
@@ -28,6 +28,8 @@ WHAT = {
     "pyramid_iou@object": f"{IOU}: positions read as object or background by a linear classifier",
     "pyramid_iou@class": f"{IOU}: positions read as the image's class by a linear classifier of classes and background",
 }
+MAPS = "mean over test images, 95 %; timestep, layer and threshold are chosen on validation images"
+READ = "mean over test images, 95 %; every classifier is told the place in the image, one of them nothing else"
 ALL = -1  # in place of a layer: the mean of all
 SHOWN = 6  # images in the picture
 
@@ -109,11 +111,12 @@ def findings(
         for source, estimate in by_source.items():
             told: dict[str, Any] = {"what": WHAT[name]}
             if name.startswith("pyramid"):
-                told["t"] = t
+                told |= {} if source in (WORD, OTHER_WORD, PIXELS, PLACE) else {"t": t}
             elif source != CENTRE:
                 told |= where[source][name == "layer_iou"]
-            others = {other: each for other, each in by_source.items() if other != source}
-            metrics.append(metric(name, source, estimate, len(names), True, told, others if source == NETWORK else {}))
+            compared = (NETWORK, WORD) if name.startswith("pyramid") else (NETWORK,)
+            others = {other: each for other, each in by_source.items() if other != source and source in compared}
+            metrics.append(metric(name, source, estimate, len(names), True, told, others))
     views = _views(words, found, timesteps, layers)
     views.append(_pictures(words[NETWORK], best[NETWORK][1], pyramids["object", NETWORK], pictures, masks, names))
     return Findings(_table(words, found, timesteps, layers), metrics, views, _verdict(found, where[NETWORK][1]))
@@ -157,11 +160,11 @@ def _views(
         "pyramid_iou@object": "Linear classifier of positions, object or background: overlap",
         "pyramid_iou@class": "Linear classifier of positions, classes and background: overlap",
     }
-    note = "mean over test images, 95 %; timestep, layer and threshold are chosen on validation images"
     views: list[View] = []
     for name, title in titles.items():
         bands = np.array([estimated(each) for each in found[name].values()], float)
-        views.append(Bars(title, list(found[name]), bands[:, 0], bands[:, 1], bands[:, 2], None, note))
+        said = MAPS if name in ("map_pointing", "map_iou", "layer_iou") else READ
+        views.append(Bars(title, list(found[name]), bands[:, 0], bands[:, 1], bands[:, 2], None, said))
     own = [source for source in (NETWORK, OTHER_WORD, UNTRAINED, CENTRE) if source in words]
     bands = np.array(
         [
@@ -226,8 +229,10 @@ def _verdict(found: Mapping[str, Mapping[str, Mean | Share]], at: Mapping[str, s
         "the best layer": f"{one[NETWORK].value:.2f} ({at['layer']} at t = {at['t']}): "
         f"{_against(one[NETWORK], one[CENTRE])} the centre alone.",
         "pyramid": f"object or background: overlap {whole[NETWORK].value:.2f}; pixels {whole[PIXELS].value:.2f}, noisy "
-        f"latent {whole[LATENT].value:.2f}, place alone {whole[CENTRE].value:.2f}, random weights "
+        f"latent {whole[LATENT].value:.2f}, place alone {whole[PLACE].value:.2f}, random weights "
         f"{whole[UNTRAINED].value:.2f}.",
+        "word maps, read": f"the same classifier of the word maps: {whole[WORD].value:.2f}, of another word's "
+        f"{whole[OTHER_WORD].value:.2f}: {_against(whole[WORD], whole[PLACE])} the place alone.",
         "pyramid, classes": f"overlap {kinds[NETWORK].value:.2f}; pixels {kinds[PIXELS].value:.2f}, noisy latent "
         f"{kinds[LATENT].value:.2f}: {_against(kinds[NETWORK], kinds[PIXELS])} the pixels.",
     }

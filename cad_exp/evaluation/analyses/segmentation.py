@@ -5,7 +5,8 @@ no training: a threshold and a timestep are chosen on validation images. The pyr
 position by a linear classifier of the activations with hardly any noise.
 
 Controls of the maps: another class's word on the same image, random weights, and how near the centre a pixel is. Those
-of the pyramid: random weights, the noisy latent, the pixels, and the place in the image alone.
+of the pyramid: random weights, the noisy latent, the pixels, and the place in the image alone. The same classifier
+reads the word maps too, which says what they tell beside the place.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from cad_exp.data.prompts.templates import fill
 from cad_exp.evaluation.analyses.base import NOTHING, Analysis, Findings, Given, label_of
 from cad_exp.evaluation.analyses.found_masks import Maps, findings
 from cad_exp.evaluation.dense import Segmented, segmented
-from cad_exp.evaluation.variants import CENTRE, LATENT, NETWORK, OTHER_WORD, PIXELS, UNTRAINED
+from cad_exp.evaluation.variants import CENTRE, LATENT, NETWORK, OTHER_WORD, PIXELS, PLACE, UNTRAINED, WORD
 from cad_exp.representations import NOISY_LATENT
 from cad_exp.representations.cross_attention import attentions_to_text
 from cad_exp.representations.hookpoints import choose_hookpoints
 from cad_exp.representations.probes.base import split_images
-from cad_exp.representations.pyramid import patches, pyramid
+from cad_exp.representations.pyramid import at_positions, patches, pyramid
 from cad_exp.representations.untrained import untrained
 from cad_exp.representations.word_maps import word_maps
 from cad_exp.utils.errors import UserError, choose
@@ -108,14 +110,14 @@ class Segmentation(Analysis):
             UNTRAINED: random[..., self._channels(asked) :],
             LATENT: features[..., : self._channels(asked)],
             PIXELS: patches(pictures, side),
-            CENTRE: features[..., :0],
+            PLACE: features[..., :0],
         }
-        classes = {OBJECT: np.zeros_like(asked.y), CLASS: asked.y}
-        found: dict[tuple[str, str], Segmented] = {
-            (what, source): segmented(each, y, masks, split)
-            for what, y in classes.items()
-            for source, each in read.items()
-        }
+        found: dict[tuple[str, str], Segmented] = {}
+        for source, each in read.items():
+            found[OBJECT, source] = segmented(each, np.zeros_like(asked.y), masks, split)
+            found[CLASS, source] = segmented(each, asked.y, masks, split)
+        for source, own in ((WORD, NETWORK), (OTHER_WORD, OTHER_WORD)):  # they know the word: no class is asked of them
+            found[OBJECT, source] = segmented(_by_position(maps[own], side), np.zeros_like(asked.y), masks, split)
         words = {source: Maps(each, masks, split) for source, each in maps.items()}
         shown = [names[each] for each in asked.y[split.test]]
         return findings(words, found, pictures[split.test], masks[split.test], shown, given.timesteps, layers, self.t)
@@ -152,6 +154,12 @@ class _Count:
     def __call__(self, rows: int) -> None:
         self.done += rows
         self.given.tick(self.done, self.total)
+
+
+def _by_position(maps: np.ndarray, side: int) -> np.ndarray:
+    """Return maps (N, timesteps, layers, h, w) as features (N, side^2, timesteps layers)."""
+    found = torch.from_numpy(maps).flatten(1, 2).flatten(2).movedim(1, -1)
+    return at_positions(found, side).numpy()
 
 
 def _centre(shape: tuple[int, ...]) -> np.ndarray:
