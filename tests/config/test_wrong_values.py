@@ -125,18 +125,18 @@ ACCEPTED = {
         concept.objective.head concept.objective.layer concept.objective.latent
         concept.objective.principal images.name images.path images.dataset images.image
         images.label activations.prompt tokens.base_prompt tokens.prompt probe.name
-        sae.name granularity.autoencoders""",  # names may be those of a user's own class
+        sae.name granularity.autoencoders analysis.name analysis.prompt analysis.rephrased""",  # names may be those of a user's own class
     "text null": """
         model.revision model.weights concept.label noisy_latents.images judge.nudenet.weights judge.resnet.weights
         judge.clip.weights judge.inception.weights judge.inception.reference judge.lpips.weights tracking.project
         tracking.entity tracking.group tracking.job_type tracking.name tracking.notes runtime.cache prompts.path
         prompts.file prompts.hub prompts.revision prompts.encoding images.split
-        probe.image_encoder""",
+        probe.image_encoder analysis.label""",
     "text fraction whole list negative zero huge": """
         concept.evaluation_prompts objective.retain activations.hookpoints tokens.hookpoints""",
     "text fraction whole null list negative zero huge": """
         model.edits evaluation.fidelity.sanity tracking.tags edit.preserve prompts.labels prompts.without
-        prompts.objects prompts.artists prompts.subjects prompts.persons""",
+        prompts.objects prompts.artists prompts.subjects prompts.persons analysis.leave_out""",
     "text fraction whole null list negative zero huge ": "granularity.hookpoints",
     "text whole zero": "prompts.columns.prompt",
     "text whole null zero": "prompts.columns.seed prompts.columns.guidance prompts.columns.label prompts.columns.id",
@@ -166,7 +166,7 @@ ACCEPTED = {
         edit.count evaluation.timesteps evaluation.fidelity.growth runtime.threads prompts.per_label prompts.limit
         probe.fused""",
     "whole zero": """
-        images.seed activations.timesteps activations.seed probe.seed tokens.timesteps tokens.seed sae.seed sae.warmup
+        images.seed analysis.seed activations.timesteps activations.seed probe.seed tokens.timesteps tokens.seed sae.seed sae.warmup
         seed noisy_latents.seed estimator.seed evaluation.seed edit.seed evaluation.fidelity.number
         evaluation.fidelity.repeats evaluation.fidelity.draws evaluation.fidelity.images.number
         evaluation.fidelity.images.repeats evaluation.fidelity.images.draws""",

@@ -42,7 +42,7 @@ def test_the_command_line(tmp_path: Path, stage_cache: Path):
     [
         (["analysis.label=objekt"], "did you mean 'object'"),
         (["analysis.leave_out=[churc]"], "did you mean 'church'"),
-        (["analysis.rephrased=a photo of a {}"], "say it in other words"),
+        (["analysis.rephrased='a photo of a {}'"], "say it in other words"),
     ],
 )
 def test_wrong_settings_are_answered_before_torch(asked: list[str], said: str):
