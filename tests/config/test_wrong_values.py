@@ -125,7 +125,8 @@ ACCEPTED = {
         concept.objective.head concept.objective.layer concept.objective.latent
         concept.objective.principal images.name images.path images.dataset images.image
         images.label activations.prompt tokens.base_prompt tokens.prompt probe.name
-        sae.name granularity.autoencoders analysis.name analysis.prompt analysis.rephrased""",  # names may be those of a user's own class
+        sae.name granularity.autoencoders
+        analysis.name analysis.prompt analysis.rephrased""",  # names may be those of a user's own class
     "text null": """
         model.revision model.weights concept.label noisy_latents.images judge.nudenet.weights judge.resnet.weights
         judge.clip.weights judge.inception.weights judge.inception.reference judge.lpips.weights tracking.project
@@ -133,7 +134,7 @@ ACCEPTED = {
         prompts.file prompts.hub prompts.revision prompts.encoding images.split
         probe.image_encoder analysis.label""",
     "text fraction whole list negative zero huge": """
-        concept.evaluation_prompts objective.retain activations.hookpoints tokens.hookpoints""",
+        concept.evaluation_prompts objective.retain activations.hookpoints tokens.hookpoints analysis.hookpoints""",
     "text fraction whole null list negative zero huge": """
         model.edits evaluation.fidelity.sanity tracking.tags edit.preserve prompts.labels prompts.without
         prompts.objects prompts.artists prompts.subjects prompts.persons analysis.leave_out""",
@@ -161,16 +162,16 @@ ACCEPTED = {
         evaluation.fidelity.images.samples runtime.batch_size edit.steps edit.batch_size edit.sampling_steps
         edit.checkpoint_every edit.epochs prompts.per_prompt activations.draws tokens.positions tokens.steps
         tokens.draws sae.k sae.seeds sae.tokens sae.batch_size sae.dead_after sae.width
-        probe.imbalance probe.epochs probe.patience probe.batch probe.width""",
+        probe.imbalance probe.epochs probe.patience probe.batch probe.width analysis.images""",
     "whole null": """
         edit.count evaluation.timesteps evaluation.fidelity.growth runtime.threads prompts.per_label prompts.limit
-        probe.fused""",
+        probe.fused analysis.shots""",
     "whole zero": """
-        images.seed analysis.seed activations.timesteps activations.seed probe.seed tokens.timesteps tokens.seed sae.seed sae.warmup
-        seed noisy_latents.seed estimator.seed evaluation.seed edit.seed evaluation.fidelity.number
-        evaluation.fidelity.repeats evaluation.fidelity.draws evaluation.fidelity.images.number
+        images.seed analysis.seed analysis.t activations.timesteps activations.seed probe.seed tokens.timesteps
+        tokens.seed sae.seed sae.warmup seed noisy_latents.seed estimator.seed evaluation.seed edit.seed
+        evaluation.fidelity.number evaluation.fidelity.repeats evaluation.fidelity.draws evaluation.fidelity.images.number
         evaluation.fidelity.images.repeats evaluation.fidelity.images.draws""",
-    "whole null zero": "prompts.offset prompts.public_seed",
+    "whole null zero": "prompts.offset prompts.public_seed analysis.timesteps",
     "fraction whole": "probe.rate edit.lamb edit.erase_scale edit.regularisation",
     "fraction whole null": "estimator.ridge sae.lr",
     "fraction whole zero": """
