@@ -14,7 +14,7 @@ CONTROL = "control"
 ERROR = "denoising error"  # how well the noise is predicted
 WORD, OTHER_WORD = "word maps", "another word"
 CENTRE, PLACE = "centre of the image", "place in the image"  # what any image tells of where its object is
-BESIDE = (CONTROL, ERROR, WORD, OTHER_WORD, CENTRE, PLACE)
+ANALYSED = (CONTROL, ERROR, WORD, OTHER_WORD, CENTRE, PLACE)
 
 # Dictionaries of sparse features: the trained one, and what it must beat.
 AUTOENCODER, FROZEN, RANDOM = "autoencoder", "frozen decoder", "random dictionary"

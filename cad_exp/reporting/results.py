@@ -30,7 +30,7 @@ SCHEMA_VERSION = 2
 FILE = "results.json"
 STOPPED = "the run was stopped before it was made"  # of a picture, in `run.left_out`
 # "attribution": facts of the scores, not of images; last, what probes read from, and dictionaries
-VARIANTS = (*variants.VARIANTS, "attribution", *variants.SOURCES, *variants.DICTIONARIES, *variants.BESIDE)
+VARIANTS = (*variants.VARIANTS, "attribution", *variants.SOURCES, *variants.DICTIONARIES, *variants.ANALYSED)
 FIELDS = ("name", "variant", "value", "low", "high", "n", "higher_is_better", "definition", "changes")
 PACKAGES = (
     "cad-exp",

@@ -21,6 +21,7 @@ from cad_exp.interventions.networks import Networks
 from cad_exp.interventions.spaces.sites import CROSS, JOINT, find_sites
 from cad_exp.models.families.condition import Condition
 from cad_exp.models.pipeline import DiffusionModel
+from cad_exp.representations import unread
 from cad_exp.utils.errors import UserError
 
 MASK = "mask"  # the extra of a condition that says which tokens are there
@@ -98,10 +99,7 @@ def attentions_to_text(model: DiffusionModel) -> list[Place]:
         if isinstance(module, Attention):
             found[name] = _place(name, module, joint=site.kind == JOINT)
     if not found:
-        raise UserError(
-            f"the attention to text of '{model.name}' cannot be read: take a model with a UNet (mini, sd14, sdxl), "
-            "PixArt, or Stable Diffusion 3 (mini_dit, sd35_medium)"
-        )
+        raise UserError(unread(model.name))
     return list(found.values())
 
 

@@ -169,8 +169,8 @@ ACCEPTED = {
     "whole zero": """
         images.seed analysis.seed analysis.t activations.timesteps activations.seed probe.seed tokens.timesteps
         tokens.seed sae.seed sae.warmup seed noisy_latents.seed estimator.seed evaluation.seed edit.seed
-        evaluation.fidelity.number evaluation.fidelity.repeats evaluation.fidelity.draws evaluation.fidelity.images.number
-        evaluation.fidelity.images.repeats evaluation.fidelity.images.draws""",
+        evaluation.fidelity.number evaluation.fidelity.repeats evaluation.fidelity.draws
+        evaluation.fidelity.images.number evaluation.fidelity.images.repeats evaluation.fidelity.images.draws""",
     "whole null zero": "prompts.offset prompts.public_seed analysis.timesteps",
     "fraction whole": "probe.rate edit.lamb edit.erase_scale edit.regularisation",
     "fraction whole null": "estimator.ridge sae.lr",

@@ -61,6 +61,8 @@ class ImageTextScore(Analysis):
     tuning. leave_out: classes that no prompt names; None: the class `nothing`, if there is one.
     """
 
+    reads_attention = True
+
     def __init__(
         self,
         label: str | None,

@@ -59,7 +59,7 @@ class Segmentation(Analysis):
     object; None: the class `nothing`, if there is one.
     """
 
-    needs_masks = True
+    needs_masks = reads_attention = True
 
     def __init__(
         self,

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from cad_exp.evaluation.analyses import ANALYSES
+from cad_exp.models.model_folder import read_index
+from cad_exp.models.sources import locate
 from cad_exp.pipeline.stage import Chosen, Stage, Tick
 from cad_exp.pipeline.stages.activations import Activations, Encoded
 from cad_exp.pipeline.stages.labelled_images import LabelledImages
 from cad_exp.pipeline.stages.model import Model
+from cad_exp.representations import UNREAD, unread
 from cad_exp.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,6 +47,10 @@ class Analysis(Stage["Findings"]):
     def requires(self) -> None:
         """Check the settings against the labels of the images, and that these have what is needed."""
         made = ANALYSES.make(self.analysis.settings)
+        folder = locate(self.model.path)
+        denoiser = read_index(folder).get("transformer") if folder and made.reads_attention else None
+        if denoiser and denoiser[1] in UNREAD:
+            raise UserError(unread(self.model.name))
         given = self.images[0].given()
         if made.needs_masks and not given.masked:
             raise UserError(

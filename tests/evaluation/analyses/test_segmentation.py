@@ -11,6 +11,7 @@ from cad_exp.representations.probes.base import Split
 from cad_exp.utils.errors import UserError
 from tests.config.test_configs import composed
 from tests.data.test_labelled import folder  # noqa: F401  # a fixture
+from tests.tiny import build
 
 SETTINGS = {"label": "object", "prompt": "a photo of a {}", "images": 9, "t": 1, "hookpoints": ["block"]}
 
@@ -52,3 +53,11 @@ def test_images_without_masks_are_answered_before_torch(folder):  # noqa: F811
     asked = ["task=analyse", "analysis=segmentation", "images=folder", f"images.path={folder}"]
     with pytest.raises(UserError, match="take images=world"):
         preflight.check(resolve(composed(*asked)))
+
+
+@pytest.mark.parametrize("name", ["segmentation", "image_text_score"])
+def test_a_model_whose_attention_is_not_read_is_answered_before_torch(name: str, once, folder):  # noqa: F811
+    flux = once("flux_schnell", lambda place: build("flux_schnell", place))
+    asked = ["task=analyse", f"analysis={name}", "model=local", f"model.path={flux}", "images=folder"]
+    with pytest.raises(UserError, match="take a model with a UNet"):
+        preflight.check(resolve(composed(*asked, f"images.path={folder}")))
