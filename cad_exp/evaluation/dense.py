@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cad_exp.evaluation.masks import enlarged, overlaps
+from cad_exp.evaluation.masks import best_threshold, enlarged, overlaps
 from cad_exp.representations.probes import linear
 from cad_exp.representations.probes.base import Split
 
@@ -21,10 +21,14 @@ BIASES = tuple(round(0.05 * step, 2) for step in range(-12, 13))
 
 @dataclass(frozen=True)
 class Segmented:
-    """Test images. masks: (n, H, W), where they are said to show their class; overlap: (n,) with the true ones."""
+    """Test images. masks: (n, H, W), where they are said to show their class; overlap: (n,) with the true ones.
+
+    ceiling: the mean overlap that the true masks have, told at the same positions only.
+    """
 
     overlap: np.ndarray
     masks: np.ndarray
+    ceiling: float
 
 
 def segmented(features: np.ndarray, y: np.ndarray, masks: np.ndarray, split: Split) -> Segmented:
@@ -58,7 +62,14 @@ def segmented(features: np.ndarray, y: np.ndarray, masks: np.ndarray, split: Spl
     chosen = values(seen)
     met = [overlaps(said(chosen, seen, bias), masks[seen]).mean() if len(seen) else 0.0 for bias in BIASES]
     shown = said(values(split.test), split.test, BIASES[int(np.argmax(met))])
-    return Segmented(overlaps(shown, masks[split.test]), shown)
+    return Segmented(overlaps(shown, masks[split.test]), shown, _ceiling(masks, side, split))
+
+
+def _ceiling(masks: np.ndarray, side: int, split: Split) -> float:
+    """Return the mean overlap of the true masks at side x side positions, with a threshold of the validation images."""
+    cells = enlarged(_cells(masks, side).reshape(-1, side, side), masks.shape[1:])
+    threshold = best_threshold(cells[split.validation], masks[split.validation])
+    return float(overlaps(cells[split.test] > threshold, masks[split.test]).mean())
 
 
 def _fit(placed: np.ndarray, classes: np.ndarray, split: Split) -> linear.Linear:

@@ -94,6 +94,7 @@ def findings(
     words: maps by source. pyramids: by what they read and source. pictures, masks, names: of the test images. layers:
     the names of the maps' layers. t: the pyramid's timestep.
     """
+    layers = [each.replace(".transformer_blocks.0", "").removesuffix(".attn2").removesuffix(".attn") for each in layers]
     best = {source: (each.best(False), each.best(True)) for source, each in words.items()}
     found: dict[str, dict[str, Mean | Share]] = {
         "map_pointing": {source: Share(mean.pointing) for source, (mean, _) in best.items()},
@@ -111,6 +112,7 @@ def findings(
         for source, estimate in by_source.items():
             told: dict[str, Any] = {"what": WHAT[name]}
             if name.startswith("pyramid"):
+                told["ceiling"] = pyramids[name.removeprefix("pyramid_iou@"), source].ceiling
                 told |= {} if source in (WORD, OTHER_WORD, PIXELS, PLACE) else {"t": t}
             elif source != CENTRE:
                 told |= where[source][name == "layer_iou"]
@@ -119,7 +121,8 @@ def findings(
             metrics.append(metric(name, source, estimate, len(names), True, told, others))
     views = _views(words, found, timesteps, layers)
     views.append(_pictures(words[NETWORK], best[NETWORK][1], pyramids["object", NETWORK], pictures, masks, names))
-    return Findings(_table(words, found, timesteps, layers), metrics, views, _verdict(found, where[NETWORK][1]))
+    said = _verdict(found, where[NETWORK][1], pyramids["object", NETWORK].ceiling)
+    return Findings(_table(words, found, timesteps, layers), metrics, views, said)
 
 
 def _named(shown: Shown, timesteps: Sequence[int], layers: Sequence[str]) -> dict[str, str | int | float]:
@@ -192,11 +195,10 @@ def _views(
     grid = np.array(
         [[words[NETWORK].shown[t, n].overlap.mean() for t in range(len(timesteps))] for n in range(len(layers))]
     )
-    short = [each.replace(".transformer_blocks.0", "").removesuffix(".attn2").removesuffix(".attn") for each in layers]
     views.append(
         Matrix(
             "Which layer's word map finds the object",
-            short,
+            layers,
             [f"t = {t}" for t in timesteps],
             grid,
             False,
@@ -219,22 +221,26 @@ def _pictures(
     return Pictures("What is found", [names[row] for row in rows], columns, np.stack(shown, 1), note)
 
 
-def _verdict(found: Mapping[str, Mapping[str, Mean | Share]], at: Mapping[str, str | int | float]) -> dict[str, str]:
-    maps, one, whole, kinds = (
-        found[name] for name in ("map_iou", "layer_iou", "pyramid_iou@object", "pyramid_iou@class")
-    )
+def _verdict(
+    found: Mapping[str, Mapping[str, Mean | Share]], at: Mapping[str, str | int | float], ceiling: float
+) -> dict[str, str]:
+    names = ("map_iou", "layer_iou", "pyramid_iou@object", "pyramid_iou@class")
+    maps, one, whole, kinds = ({source: each.value for source, each in found[name].items()} for name in names)
+    layer, read, classes = (found[name] for name in names[1:])
     return {
-        "word maps": f"overlap {maps[NETWORK].value:.2f}; {maps[OTHER_WORD].value:.2f} by another word, "
-        f"{maps[UNTRAINED].value:.2f} with random weights, {maps[CENTRE].value:.2f} by the centre alone.",
-        "the best layer": f"{one[NETWORK].value:.2f} ({at['layer']} at t = {at['t']}): "
-        f"{_against(one[NETWORK], one[CENTRE])} the centre alone.",
-        "pyramid": f"object or background: overlap {whole[NETWORK].value:.2f}; pixels {whole[PIXELS].value:.2f}, noisy "
-        f"latent {whole[LATENT].value:.2f}, place alone {whole[PLACE].value:.2f}, random weights "
-        f"{whole[UNTRAINED].value:.2f}.",
-        "word maps, read": f"the same classifier of the word maps: {whole[WORD].value:.2f}, of another word's "
-        f"{whole[OTHER_WORD].value:.2f}: {_against(whole[WORD], whole[PLACE])} the place alone.",
-        "pyramid, classes": f"overlap {kinds[NETWORK].value:.2f}; pixels {kinds[PIXELS].value:.2f}, noisy latent "
-        f"{kinds[LATENT].value:.2f}: {_against(kinds[NETWORK], kinds[PIXELS])} the pixels.",
+        "word maps": f"overlap {maps[NETWORK]:.2f}; {maps[OTHER_WORD]:.2f} by another word, {maps[UNTRAINED]:.2f} with "
+        f"random weights, {maps[CENTRE]:.2f} by the centre alone.",
+        "the best layer": f"{one[NETWORK]:.2f} ({at['layer']} at t = {at['t']}): "
+        f"{_against(layer[NETWORK], layer[OTHER_WORD])} another word ({one[OTHER_WORD]:.2f}), "
+        f"{_against(layer[NETWORK], layer[CENTRE])} the centre alone.",
+        "pyramid": f"object or background: overlap {whole[NETWORK]:.2f} of at most {ceiling:.2f}; pixels "
+        f"{whole[PIXELS]:.2f}, noisy latent {whole[LATENT]:.2f}, place alone {whole[PLACE]:.2f}, random weights "
+        f"{whole[UNTRAINED]:.2f}.",
+        "word maps, read": f"the same classifier of the word maps: {whole[WORD]:.2f}, of another word's "
+        f"{whole[OTHER_WORD]:.2f}: {_against(read[WORD], read[OTHER_WORD])} another word, "
+        f"{_against(read[WORD], read[PLACE])} the place alone.",
+        "pyramid, classes": f"overlap {kinds[NETWORK]:.2f}; pixels {kinds[PIXELS]:.2f}, noisy latent "
+        f"{kinds[LATENT]:.2f}: {_against(classes[NETWORK], classes[PIXELS])} the pixels.",
     }
 
 
