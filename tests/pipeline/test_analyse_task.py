@@ -16,7 +16,10 @@ from tests.config.test_configs import composed
 
 # what makes an analysis fast; its metrics keep their names
 SMALL = ["task=analyse", "images.number=40", "activations.timesteps=[100]", "tracking=disabled", "runtime.device=cpu"]
-SMALLER = {"image_text_score": ["analysis.images=24", "analysis.timesteps=[300]", "analysis.shots=[1]"]}
+SMALLER = {
+    "image_text_score": ["analysis.images=24", "analysis.timesteps=[300]", "analysis.shots=[1]"],
+    "segmentation": ["analysis.images=24", "analysis.hookpoints=[mid_block]"],
+}
 ANALYSES = sorted(path.stem for path in (conf_folder() / "analysis").glob("[!_]*.yaml"))
 
 

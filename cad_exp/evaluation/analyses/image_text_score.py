@@ -7,7 +7,7 @@ the model predicts the noise best (Diffusion Classifier, arXiv 2303.16203).
 1. Noise the images, and run the network once under every class's prompt: scores and errors come from the same passes.
 2. Match the test images as the score is, and less each prompt's mean over the training images (which needs no labels).
 3. Tune: with k labelled images a class, learn how much each layer, head and timestep counts (a conditional logit).
-4. Controls: permuted labels, a network with random weights, and the errors tuned alike.
+4. Controls: labels in random order, a network with random weights, and the errors tuned alike.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from cad_exp.evaluation.analyses.base import NOTHING, Analysis, Findings, Given,
 from cad_exp.evaluation.analyses.views import Bars, Lines, View
 from cad_exp.evaluation.intervals.estimate import estimated
 from cad_exp.evaluation.intervals.labels import Shares
+from cad_exp.evaluation.intervals.resampled import Permuted
 from cad_exp.evaluation.measured import metric
 from cad_exp.evaluation.probing import shares
 from cad_exp.evaluation.variants import CONTROL, ERROR, NETWORK, UNTRAINED
@@ -43,6 +44,8 @@ WHAT = {
 OF = {NETWORK: "score", UNTRAINED: "score, random weights", ERROR: "-error", CONTROL: "score, permuted labels"}
 SHORT = {NETWORK: "score", UNTRAINED: "random weights", ERROR: "denoising error", CONTROL: "permuted labels"}
 SPLIT = (0.4, 0.1)  # shares of training and validation images
+ORDERS = 20  # random orders of the labels
+Found = dict[tuple[str, str], Shares | Permuted]
 
 
 @dataclass(frozen=True)
@@ -99,14 +102,15 @@ class ImageTextScore(Analysis):
         with untrained(given.model, given.seed + 1):
             random = self._read(given, known, names, times, 1)
         sources = {NETWORK: network.score, UNTRAINED: random.score, ERROR: -network.error}
-        found = {("accuracy", source): _plain(each, y, split) for source, each in sources.items()}
+        found: Found = {("accuracy", source): _plain(each, y, split) for source, each in sources.items()}
         found |= {("centred", source): _centred(each, y, split) for source, each in sources.items()}
-        shuffled = np.random.default_rng([given.seed, 29]).permutation(len(y))
+        orders = [np.random.default_rng([given.seed, 29, each]).permutation(len(y)) for each in range(ORDERS)]
         for k in self.shots:
             train = _few(y, split.train, k, given.seed)
             for source, each in sources.items():
                 found[f"tuned@{k}", source] = _tuned(each, y, y, train, split)
-            found[f"tuned@{k}", CONTROL] = _tuned(network.score, y[shuffled], y, train, split)
+            shuffled = [_tuned(network.score, y[order], y, train, split).value for order in orders]
+            found[f"tuned@{k}", CONTROL] = Permuted(np.array(shuffled))
         return _findings(found, len(names), len(split.test), self.shots)
 
     @torch.no_grad()
@@ -166,17 +170,15 @@ def _few(y: np.ndarray, train: np.ndarray, k: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate([order[y[order] == each][:k] for each in np.unique(y)]))
 
 
-Found = Mapping[tuple[str, str], Shares]
-
-
 def _findings(found: Found, classes: int, n: int, shots: Sequence[int]) -> Findings:
     metrics, rows = list[Metric](), []
     for (name, source), estimate in found.items():
         what, _, k = name.partition("@")
         told = {"what": WHAT[what].format(OF[source], k), "chance": 1 / classes, "prompts": classes}
-        others = {other: found[name, other] for other in OF if other != source and (name, other) in found}
-        metrics.append(metric(name, source, estimate, n, True, told, others if source == NETWORK else {}))
-        rows.append((name, source, int(k) if k else 0, *estimated(estimate), n))
+        others = {other: found[name, other] for other in (UNTRAINED, ERROR) if (name, other) in found}
+        count = len(estimate.values) if isinstance(estimate, Permuted) else n
+        metrics.append(metric(name, source, estimate, count, True, told, others if source == NETWORK else {}))
+        rows.append((name, source, int(k) if k else 0, *estimated(estimate), count))
     table = pd.DataFrame(rows, columns=["way", "source", "shots", "accuracy", "low", "high", "n"])
     return Findings(table, metrics, _views(found, classes, shots), _verdict(found, classes, shots))
 

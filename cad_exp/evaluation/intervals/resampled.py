@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 from scipy import stats
 
+from cad_exp.evaluation.intervals.estimate import estimated
 from cad_exp.evaluation.intervals.formulas import LEVEL, Bounded, Bounds, Interval
 
 
@@ -79,3 +80,53 @@ class Jackknifed:
         parts = (self.without - before.without, self.without_reference - before.without_reference)
         reach, value = Jackknifed(0.0, *parts)._reach, self.value - before.value
         return (value, None, None) if reach is None else (value, value - reach, value + reach)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A statistic of one set of images, with its values without each of them (n,): the delete-one jackknife.
+
+    B. Efron and C. Stein, Annals of Statistics 9, 1981; the quantile is Student's.
+    """
+
+    value: float
+    without: np.ndarray
+    words: ClassVar[str] = "95 % Student t, delete-one jackknife over images"
+    change_words: ClassVar[str] = "95 % Student t, paired delete-one jackknife over images"
+
+    def interval(self) -> Bounds | None:
+        n = len(self.without)
+        if n < 3 or np.ptp(self.without) < 1e-15:  # of equal values nobody has seen the spread
+            return None
+        variance = (n - 1) / n * ((self.without - self.without.mean()) ** 2).sum()
+        reach = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * math.sqrt(variance))
+        return self.value - reach, self.value + reach
+
+    def change(self, before: LeftOut) -> Interval:
+        return estimated(LeftOut(self.value - before.value, self.without - before.without))
+
+
+@dataclass(frozen=True)
+class Permuted:
+    """What a statistic is by chance: its values (times,) for labels in random order."""
+
+    values: np.ndarray
+
+    @property
+    def words(self) -> str:
+        return f"the middle 95 % of {len(self.values)} random orders of the labels"
+
+    @property
+    def change_words(self) -> str:
+        return self.words
+
+    @property
+    def value(self) -> float:
+        return float(np.mean(self.values))
+
+    def interval(self) -> Bounds:
+        low, high = np.percentile(self.values, [2.5, 97.5])
+        return float(low), float(high)
+
+    def change(self, before: Permuted) -> Interval:
+        return estimated(Permuted(self.values - before.values))
