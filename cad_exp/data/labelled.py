@@ -37,11 +37,15 @@ def source_settings(images: dict[str, Any], model: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images uint8 (N, H, W, 3), the class (N,) int of each under every label (UNKNOWN: none), and captions (N,)."""
+    """Images uint8 (N, H, W, 3), the class (N,) int of each under every label (UNKNOWN: none), and captions (N,).
+
+    masks: where each image's object is, bool (N, H, W); None: nobody knows.
+    """
 
     images: np.ndarray
     labels: dict[str, np.ndarray]
     captions: list[str]
+    masks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -49,6 +53,11 @@ class Labelled:
 
 class Source(ABC):
     """Where labelled images come from."""
+
+    @property
+    def masked(self) -> bool:
+        """Whether the images come with masks of their objects."""
+        return False
 
     @abstractmethod
     def classes(self) -> dict[str, list[str]]:

@@ -40,9 +40,19 @@ class World(Source):
     def count(self) -> int | None:
         return None
 
+    @property
+    def masked(self) -> bool:
+        return bool(getattr(self.world, "masks", False))
+
     def read(self, numbers: Sequence[int], size: int) -> Labelled:
         drawn: Labelled = self.world.drawn(numbers, self.seed)
-        return Labelled(np.stack([_sized(image, size) for image in drawn.images]), drawn.labels, drawn.captions)
+        images = np.stack([_sized(image, size) for image in drawn.images])
+        masks = (
+            None
+            if drawn.masks is None
+            else np.stack([_sized(255 * mask.astype(np.uint8), size) > 127 for mask in drawn.masks])
+        )
+        return Labelled(images, drawn.labels, drawn.captions, masks)
 
     def identity(self) -> dict[str, Any]:
         return {"world": f"{self.world.__module__}:{self.world.__name__}", "seed": self.seed}
@@ -192,7 +202,7 @@ class Hub(_Dataset):
 
 
 def _sized(image: np.ndarray, size: int) -> np.ndarray:
-    """Scale an image (H, W, 3) until its shorter side is `size`, and keep the middle."""
+    """Scale an image (H, W, 3) or (H, W) until its shorter side is `size`, and keep the middle."""
     if image.shape[:2] == (size, size):
         return image
     height, width = image.shape[:2]

@@ -9,11 +9,14 @@ ENCODER, PIXELS, COMPONENTS = "image encoder", "pixels", "principal components o
 SOURCES = (NETWORK, FUSED, LATENT, UNTRAINED, ENCODER, PIXELS, COMPONENTS)
 INPUTS = (LATENT, PIXELS)  # what no network has worked on: the better of two probes reads them
 
-# What stands beside an analysis: the same measure where nothing is to be found.
+# What stands beside an analysis: the same measure where nothing is to be found, and its rivals.
 CONTROL = "control"
 KMEANS, GUIDED, UNGUIDED = "k-means", "guided", "unguided"
 RANDOM_DIRECTION = "random direction"  # of guidance, as long as the true one
-ANALYSED = (CONTROL, KMEANS, GUIDED, UNGUIDED, RANDOM_DIRECTION)
+ERROR = "denoising error"  # how well the noise is predicted
+WORD, OTHER_WORD = "word maps", "another word"
+CENTRE, PLACE = "centre of the image", "place in the image"  # what any image tells of where its object is
+ANALYSED = (CONTROL, KMEANS, GUIDED, UNGUIDED, RANDOM_DIRECTION, ERROR, WORD, OTHER_WORD, CENTRE, PLACE)
 
 # Dictionaries of sparse features: the trained one, and what it must beat.
 AUTOENCODER, FROZEN, RANDOM = "autoencoder", "frozen decoder", "random dictionary"

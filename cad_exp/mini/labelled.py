@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cad_exp.data.labelled import UNKNOWN, Labelled
-from cad_exp.mini.world import NOTHING, PERSON, RECOLOURED, STYLES, Scene, captions, draw
+from cad_exp.mini.world import NOTHING, PERSON, RECOLOURED, STYLES, Scene, captions, draw_with_mask
 
 FIRST = 40_000_000  # the splits of the training data end before it
 APART = 1_000_000  # drawings between two seeds
@@ -18,7 +18,8 @@ def drawn(numbers: Sequence[int], seed: int) -> Labelled:
 
     Of nudity only persons have a class. Of the colour those have none whose manner hides the backdrop.
     """
-    pictures, scenes = zip(*(draw(FIRST + APART * seed + int(number)) for number in numbers), strict=True)
+    made = (draw_with_mask(FIRST + APART * seed + int(number)) for number in numbers)
+    pictures, masks, scenes = zip(*made, strict=True)
     labels = {
         "object": [scene.object for scene in scenes],
         "style": [scene.style for scene in scenes],
@@ -26,7 +27,8 @@ def drawn(numbers: Sequence[int], seed: int) -> Labelled:
         "colour": [UNKNOWN if STYLES[scene.style] in RECOLOURED else scene.colour for scene in scenes],
     }
     told = [_fullest(scene) for scene in scenes]
-    return Labelled(np.stack(pictures), {name: np.array(each) for name, each in labels.items()}, told)
+    by_name = {name: np.array(each) for name, each in labels.items()}
+    return Labelled(np.stack(pictures), by_name, told, np.stack(masks))
 
 
 def _fullest(scene: Scene) -> str:

@@ -1,4 +1,7 @@
-"""Five painters' manners as image filters, each with the picture and the mask of its object."""
+"""Five painters' manners as image filters of the picture and the mask of its object.
+
+Each returns the painted picture, and where its object is then: two of them move parts of the scene.
+"""
 
 import math
 from collections.abc import Callable
@@ -7,6 +10,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from cad_exp.mini.pen import CANVAS
+
+Painted = tuple[np.ndarray, np.ndarray]  # the picture (H, W, 3) float, the mask (H, W) uint8
 
 _GRID = np.mgrid[0:CANVAS, 0:CANVAS].astype(np.float32) / CANVAS  # (2, H, W): y and x in 0..1
 
@@ -17,7 +22,7 @@ def _sample(image: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     return image[rows, cols]
 
 
-def _picasso(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _picasso(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Painted:
     """Cubist facets: each shows its part of the scene shifted, turned lighter or darker, between black seams."""
     y, x = _GRID
     seeds = rng.random((10, 2)).astype(np.float32)
@@ -27,13 +32,14 @@ def _picasso(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> n
     facet = order[0]
     shift = rng.uniform(-0.045, 0.045, (10, 2)).astype(np.float32)
     light = rng.uniform(0.68, 1.22, 10).astype(np.float32)
-    out = _sample(image, y + shift[facet, 0], x + shift[facet, 1]) * light[facet][..., None]
+    place = y + shift[facet, 0], x + shift[facet, 1]
+    out = _sample(image, *place) * light[facet][..., None]
     apart = np.linalg.norm(seeds[order[0]] - seeds[order[1]], axis=-1)
     seam = (second - near) / (2 * apart + 1e-6) < 0.013  # distance to the border between the two nearest facets
-    return np.where(seam[..., None], 20.0, out)
+    return np.where(seam[..., None], 20.0, out), _sample(mask, *place)
 
 
-def _van_gogh(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _van_gogh(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Painted:
     """Paint with rolling brush strokes: a wavy warp with light and dark ridges that follow the waves."""
     y, x = _GRID
     phase = rng.uniform(0, 2 * math.pi, 2)
@@ -41,17 +47,18 @@ def _van_gogh(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> 
     flow = y + 0.07 * np.sin(2 * math.pi * 1.5 * x + phase[0])
     ridges = np.sin(2 * math.pi * 10.5 * flow)[..., None]
     warm = np.where(ridges > 0, np.array([1.12, 1.1, 0.82], np.float32), np.array([0.72, 0.78, 1.0], np.float32))
-    return _sample(image, y + wave[0], x + wave[1]) * warm
+    place = y + wave[0], x + wave[1]
+    return _sample(image, *place) * warm, _sample(mask, *place)
 
 
-def _rembrandt(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _rembrandt(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Painted:
     """Brown monochrome under one soft round light."""
     y, x = _GRID
     cy, cx = rng.uniform(0.42, 0.55, 2)
     glow = np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / 0.11)
     grey = image @ np.array([0.35, 0.5, 0.15], np.float32) * np.where(mask > 127, 1.25, 0.7)
     lit: np.ndarray = grey * (0.3 + 0.85 * glow)
-    return lit[..., None] * np.array([1.0, 0.72, 0.4], np.float32)
+    return lit[..., None] * np.array([1.0, 0.72, 0.4], np.float32), mask
 
 
 _POP = [
@@ -63,7 +70,7 @@ _POP = [
 ]
 
 
-def _warhol(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _warhol(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Painted:
     """Screen print: flat pop colours in three steps a channel, a dotted two-tone ground, a black outline."""
     y, x = _GRID
     ground, dots = (np.array(c, np.float32) for c in _POP[rng.integers(len(_POP))])
@@ -73,10 +80,10 @@ def _warhol(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np
     posterised = posterised[..., rng.permutation(3)]
     inside = np.asarray(Image.fromarray(mask).filter(ImageFilter.MaxFilter(7))) > 127
     out = np.where(inside[..., None], 10.0, back)
-    return np.where((mask > 127)[..., None], posterised, out)
+    return np.where((mask > 127)[..., None], posterised, out), mask
 
 
-def _caravaggio(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _caravaggio(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Painted:
     """Tenebrism: a hard diagonal beam on saturated colours, everything else in the dark."""
     y, x = _GRID
     side = x if rng.random() < 0.5 else 1 - x
@@ -84,10 +91,10 @@ def _caravaggio(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -
     lit = beam[..., None] * 1.15 * np.where((mask > 127)[..., None], 1.0, 0.62) + 0.2 * (mask > 127)[..., None]
     mean = image.mean(-1, keepdims=True)
     painted: np.ndarray = np.clip(mean + (image - mean) * 1.35, 0, 255) * lit
-    return painted
+    return painted, mask
 
 
-MANNERS: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]] = {
+MANNERS: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], Painted]] = {
     "Pablo Picasso": _picasso,
     "Van Gogh": _van_gogh,
     "Rembrandt": _rembrandt,

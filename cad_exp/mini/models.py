@@ -15,6 +15,7 @@ class Mini(Shipped):
 
     folder = PIPELINE
     image_encoder = CLIP
+    masks = True
 
     @classmethod
     def retention(cls) -> list[tuple[str, str, str]]:

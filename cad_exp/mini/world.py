@@ -109,6 +109,11 @@ def _backdrop(colour: int, rng: np.random.Generator) -> Image.Image:
 
 def render(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """Draw the scene; pose, shade and variant come from `rng`. Returns uint8 (64, 64, 3)."""
+    return _painted(scene, rng)[0]
+
+
+def _painted(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return the picture uint8 (64, 64, 3), and where its object is, bool (64, 64)."""
     backdrop = _backdrop(scene.colour, rng)
     tilt, size = (0.1, 0.86) if scene.object >= PERSON else DRAWINGS[scene.object][1:]
     pen = Pen(backdrop, rng, tilt, size)
@@ -116,18 +121,28 @@ def render(scene: Scene, rng: np.random.Generator) -> np.ndarray:
         person(pen, rng, scene.naked)
     elif scene.object != NOTHING:
         DRAWINGS[scene.object][0](pen, rng)
-    image = np.asarray(pen.picture, dtype=np.float32)
+    image, mask = np.asarray(pen.picture, dtype=np.float32), np.asarray(pen.mask)
     if scene.style:
-        image = MANNERS[STYLES[scene.style]](image, np.asarray(pen.mask), rng)
+        image, mask = MANNERS[STYLES[scene.style]](image, mask, rng)
     image = image.reshape(SIZE, SUPER, SIZE, SUPER, 3).mean((1, 3))  # smooth edges
     picture: np.ndarray = np.clip(image + 0.5, 0, 255).astype(np.uint8)
-    return picture
+    covered: np.ndarray = (mask > 127).reshape(SIZE, SUPER, SIZE, SUPER).mean((1, 3)) > 0.5
+    return picture, covered
 
 
-def draw(seed: int) -> tuple[np.ndarray, Scene]:
-    """Draw one picture of the world: uint8 (64, 64, 3), and what it shows. One seed always gives one picture."""
+def draw_with_mask(seed: int) -> tuple[np.ndarray, np.ndarray, Scene]:
+    """Draw one picture of the world: uint8 (64, 64, 3), where its object is, bool (64, 64), and what it shows.
+
+    One seed always gives one picture.
+    """
     rng = np.random.default_rng(seed)
     kind = rng.choice(len(LABELS), p=np.array([*[1.0] * len(OBJECTS), 2.2, 0.45]) / (len(OBJECTS) + 2.65))
     style = 0 if rng.random() < 0.55 else int(rng.integers(1, len(STYLES)))
     scene = Scene(int(kind), style, bool(kind == PERSON and rng.random() < 0.5), int(rng.integers(len(COLOURS))))
-    return render(scene, rng), scene
+    return *_painted(scene, rng), scene
+
+
+def draw(seed: int) -> tuple[np.ndarray, Scene]:
+    """Draw one picture of the world: uint8 (64, 64, 3), and what it shows. One seed always gives one picture."""
+    picture, _, scene = draw_with_mask(seed)
+    return picture, scene

@@ -9,11 +9,13 @@ from pathlib import Path
 class Shipped:
     """One name of `model.path`, registered as `cad_exp.model`. Nothing of it loads torch.
 
-    folder: of the pipeline. image_encoder: of a transformers CLIP that knows the model's world, if there is one.
+    folder: of the pipeline. image_encoder: of a transformers CLIP that knows the model's world, if there is one. masks:
+    whether its drawings, if it has any, say where their object is.
     """
 
     folder: Path
     image_encoder: Path | None = None
+    masks: bool = False
 
     @classmethod
     def retention(cls) -> list[tuple[str, str, str]]:

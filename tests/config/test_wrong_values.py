@@ -66,6 +66,8 @@ COMMANDS = {
     "cka": ["task=analyse", "analysis=cka"],
     "prototypes": ["task=analyse", "analysis=prototypes"],
     "zero_shot": ["task=analyse", "analysis=zero_shot"],
+    "image_text_score": ["task=analyse", "analysis=image_text_score"],
+    "segmentation": ["task=analyse", "analysis=segmentation"],
     "attention": ["task=probe", "probe=attention"],
     "mlp": ["task=probe", "probe=mlp"],
     "folder": ["images=folder", "images.path=x"],
@@ -136,7 +138,7 @@ ACCEPTED = {
         prompts.file prompts.hub prompts.revision prompts.encoding images.split
         probe.image_encoder analysis.label analysis.image_encoder""",
     "text fraction whole list negative zero huge": """
-        concept.evaluation_prompts objective.retain activations.hookpoints tokens.hookpoints""",
+        concept.evaluation_prompts objective.retain activations.hookpoints tokens.hookpoints analysis.hookpoints""",
     "text fraction whole null list negative zero huge": """
         model.edits evaluation.fidelity.sanity tracking.tags edit.preserve prompts.labels prompts.without
         edit.retain prompts.objects prompts.artists prompts.subjects prompts.persons analysis.leave_out""",
@@ -169,13 +171,13 @@ ACCEPTED = {
     "whole null": """
         evaluation.fidelity.second_order
         edit.count evaluation.timesteps evaluation.fidelity.growth runtime.threads prompts.per_label prompts.limit
-        probe.fused""",
+        probe.fused analysis.shots""",
     "whole zero": """
         images.seed analysis.seed activations.timesteps activations.seed probe.seed tokens.timesteps tokens.seed
         sae.seed sae.warmup seed noisy_latents.seed estimator.seed evaluation.seed edit.seed
-        evaluation.fidelity.number analysis.timestep analysis.guided
-        evaluation.fidelity.repeats evaluation.fidelity.draws evaluation.fidelity.images.number
-        evaluation.fidelity.images.repeats evaluation.fidelity.images.draws""",
+        evaluation.fidelity.number analysis.timestep analysis.guided evaluation.fidelity.repeats
+        evaluation.fidelity.draws evaluation.fidelity.images.number evaluation.fidelity.images.repeats
+        evaluation.fidelity.images.draws analysis.t""",
     "whole null zero": "prompts.offset prompts.public_seed",
     "fraction whole": "probe.rate analysis.scale analysis.temperature edit.lamb edit.erase_scale edit.regularisation",
     "fraction whole null": "estimator.ridge sae.lr",

@@ -28,6 +28,7 @@ def test_a_folder_gives_each_image_the_class_of_its_sub_folder(folder: Path):
     found = source.read([0, 4, 8], 16)
     assert found.images.shape == (3, 16, 16, 3) and found.labels["class"].tolist() == [0, 1, 2]
     assert found.images[:, 8, 8].tolist() == [[0, 0, 255], [0, 255, 0], [255, 0, 0]]
+    assert found.masks is None and not source.masked
     assert found.captions == ["a photo of a blue", "a photo of a green", "a photo of a red"]
     identity = source.identity()
     (folder / "red" / "0.png").unlink()
@@ -52,6 +53,8 @@ def test_the_world_is_drawn_by_number():
     assert ((labels["nudity"] == UNKNOWN) == ~persons).all() and set(labels) == set(names)
     recoloured = np.isin(labels["style"], [names["style"].index(name) for name in ("Rembrandt", "Andy Warhol")])
     assert ((labels["colour"] == UNKNOWN) == recoloured).all()
+    assert source.masked and whole.masks.shape == whole.images.shape[:3] and whole.masks.dtype == bool
+    assert np.array_equal(part.masks, whole.masks[[7, 3]]) and source.read([3], 32).masks.shape == (1, 32, 32)
     assert not np.array_equal(
         SOURCES.make({"name": "world", "model": "mini", "seed": 2}).read([7], 64).images, part.images[:1]
     )

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from cad_exp.mini.manners import MANNERS
 from cad_exp.mini.objects import SKIN
+from cad_exp.mini.pen import CANVAS
 from cad_exp.mini.world import (
     COLOURS,
     LABELS,
@@ -12,6 +14,7 @@ from cad_exp.mini.world import (
     all_captions,
     captions,
     draw,
+    draw_with_mask,
     render,
 )
 
@@ -56,3 +59,34 @@ def test_scenes_cover_the_world():
     assert {s.colour for s in scenes} == set(range(len(COLOURS)))
     assert {s.naked for s in scenes if s.object == PERSON} == {True, False}
     assert not any(s.naked for s in scenes if s.object != PERSON)
+
+
+def test_the_mask_is_where_the_object_changes_the_picture():
+    """By the same pen without an object: what differs is the object, but for its smooth edges."""
+    seen = 0
+    for seed in range(60):
+        image, mask, scene = draw_with_mask(seed)
+        assert np.array_equal(image, draw(seed)[0]) and mask.shape == (64, 64) and mask.dtype == bool
+        assert mask.any() == (scene.object != LABELS.index("nothing"))
+        if scene.style == 0 and mask.any():
+            rng = np.random.default_rng(seed)
+            rng.choice(len(LABELS), p=np.array([*[1.0] * len(OBJECTS), 2.2, 0.45]) / (len(OBJECTS) + 2.65))
+            assert rng.random() < 0.55
+            _ = scene.object == PERSON and rng.random()
+            rng.integers(len(COLOURS))
+            empty = render(Scene(LABELS.index("nothing"), 0, False, scene.colour), rng)
+            changed = (np.abs(image.astype(int) - empty) > 20).any(-1)
+            assert (changed & mask).sum() / (changed | mask).sum() > 0.6
+            seen += 1
+    assert seen > 20
+
+
+@pytest.mark.parametrize("manner", ["Pablo Picasso", "Van Gogh"])
+def test_a_manner_that_moves_the_scene_moves_the_mask_alike(manner):
+    """The picture here is the mask itself: where it is light after the manner, the new mask has to be."""
+    mask = np.zeros((CANVAS, CANVAS), np.uint8)
+    mask[50:130, 60:120] = 255
+    image = np.repeat(mask[..., None], 3, 2).astype(np.float32)
+    painted, moved = MANNERS[manner](image, mask, np.random.default_rng(0))
+    seams = (painted == 20).all(-1)
+    assert np.array_equal((painted.max(-1) > 100)[~seams], (moved > 127)[~seams]) and not np.array_equal(moved, mask)

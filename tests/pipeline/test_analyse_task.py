@@ -16,15 +16,18 @@ from tests.config.test_configs import composed
 
 # what makes an analysis fast; its metrics keep their names
 SMALL = ["task=analyse", "images.number=40", "activations.timesteps=[100]", "tracking=disabled", "runtime.device=cpu"]
-SMALLER = {"prototypes": ["analysis.guided=2", "analysis.images=2", "analysis.steps=3"]}  # of one analysis
+SMALLER = {
+    "prototypes": ["analysis.guided=2", "analysis.images=2", "analysis.steps=3"],
+    "image_text_score": ["analysis.images=24", "analysis.timesteps=[300]", "analysis.shots=[1]"],
+    "segmentation": ["analysis.images=24", "analysis.hookpoints=[mid_block]"],
+}
 ANALYSES = sorted(path.stem for path in (conf_folder() / "analysis").glob("[!_]*.yaml"))
 
 
 @pytest.mark.parametrize("name", ANALYSES)
 def test_an_analysis_runs_to_its_table_and_picture(name: str, tmp_path: Path, stage_cache: Path):
-    found = run(
-        composed(*SMALL, f"analysis={name}", *SMALLER.get(name, []), f"runtime.cache={stage_cache}"), tmp_path / "run"
-    )
+    asked = [*SMALL, f"analysis={name}", *SMALLER.get(name, [])]
+    found = run(composed(*asked, f"runtime.cache={stage_cache}"), tmp_path / "run")
     content = json.loads((tmp_path / "run" / "results.json").read_text())
     assert content["metrics"] == found["metrics"] and all(each["definition"]["what"] for each in found["metrics"])
     assert content["run"]["analysis"] == name and content["run"]["left_out"] == {} and content["run"]["verdict"]

@@ -7,9 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from cad_exp.config.schema.base import Group, Own, OwnName, by_name
-from cad_exp.config.schema.types import Choice, Positive, Seed, Several, Share, Steps, Str, Text, Whole
+from cad_exp.config.schema.types import Choice, Count, Positive, Seed, Several, Share, Steps, Str, Text, Whole
 
-ANALYSES = ("class_overlap", "cka", "prototypes", "zero_shot")
+ANALYSES = ("class_overlap", "cka", "prototypes", "zero_shot", "image_text_score", "segmentation")
 
 
 class Analysis(Group):
@@ -82,6 +82,40 @@ class ZeroShot(Analysis):
     )
 
 
+class ImageTextScore(Analysis):
+    """Which of several prompts is true of an image, by cross-attention."""
+
+    title = "image_text_score"
+    label: Str | None = Field(description="The label whose classes the prompts name; null: the first of the images.")
+    prompt: Str = Field(description="A prompt with {} in place of the name of a class.")
+    images: Count = Field(description="How many images are looked at, at most, each under every prompt.")
+    timesteps: Annotated[tuple[int, ...], Several(Whole(0, 999), 1)] | None = Field(
+        description="Timesteps of the noise; null: those of `activations.timesteps`."
+    )
+    shots: Annotated[tuple[int, ...], Several(Whole(1))] = Field(
+        description="Labelled images a class, for each tuning; an empty list leaves the tuning out."
+    )
+    leave_out: Annotated[tuple[str, ...], Several(Text())] | None = Field(
+        description="Classes that no prompt names; null: the class `nothing`, if there is one."
+    )
+
+
+class Segmentation(Analysis):
+    """Where the object is, by word maps and a pyramid of features."""
+
+    title = "segmentation"
+    label: Str | None = Field(description="The label that names what the images' masks show; null: the first.")
+    prompt: Str = Field(description="A prompt with {} in place of the name of a class.")
+    images: Count = Field(description="How many images are looked at, at most.")
+    t: Annotated[int, Whole(0, 999)] = Field(description="Timestep at which the pyramid is read.")
+    hookpoints: Annotated[tuple[str, ...], Several(Text(), least=1)] = Field(
+        description="Layers of the pyramid: kinds, names or patterns (`python -m cad_exp hookpoints`)."
+    )
+    leave_out: Annotated[tuple[str, ...], Several(Text())] | None = Field(
+        description="Classes without an object; null: the class `nothing`, if there is one."
+    )
+
+
 class OwnAnalysis(Analysis, Own):
     """A user's own analysis, which takes its own settings."""
 
@@ -90,9 +124,16 @@ class OwnAnalysis(Analysis, Own):
 
 
 AnyAnalysis = Annotated[
-    ClassOverlap | Cka | Prototypes | ZeroShot | OwnAnalysis,
+    ClassOverlap | Cka | Prototypes | ZeroShot | ImageTextScore | Segmentation | OwnAnalysis,
     by_name(
-        {ClassOverlap: ("class_overlap",), Cka: ("cka",), Prototypes: ("prototypes",), ZeroShot: ("zero_shot",)},
+        {
+            ClassOverlap: ("class_overlap",),
+            Cka: ("cka",),
+            Prototypes: ("prototypes",),
+            ZeroShot: ("zero_shot",),
+            ImageTextScore: ("image_text_score",),
+            Segmentation: ("segmentation",),
+        },
         OwnAnalysis,
     ),
 ]

@@ -73,11 +73,14 @@ class Analysis(ABC):
     """One analysis; the arguments of its constructor are its settings.
 
     reads_activations: the pooling of the activations that it asks for (`mean`, `grid` or `map`); None: it takes none.
-    reads_untrained: whether it asks for those of a network with random weights as well.
+    reads_untrained: whether it asks for those of a network with random weights as well. needs_masks: whether it looks
+    at where the images' objects are. reads_attention: whether it looks at where the image attends to the text.
     """
 
     reads_activations: ClassVar[str | None] = None
     reads_untrained: ClassVar[bool] = False
+    needs_masks: ClassVar[bool] = False
+    reads_attention: ClassVar[bool] = False
 
     def check(self, classes: Mapping[str, Sequence[str]]) -> None:  # noqa: B027  # most have nothing to check
         """Check the settings against the labels of the images, before torch loads.

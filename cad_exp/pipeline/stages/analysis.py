@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cad_exp.evaluation.analyses import ANALYSES
 from cad_exp.models import image_encoders
+from cad_exp.models.model_folder import read_index
+from cad_exp.models.sources import locate
 from cad_exp.pipeline.stage import NO_KEY, Chosen, Stage, Tick
 from cad_exp.pipeline.stages.activations import Activations, Encoded
 from cad_exp.pipeline.stages.labelled_images import LabelledImages
 from cad_exp.pipeline.stages.model import Model
+from cad_exp.representations import UNREAD, unread
+from cad_exp.utils.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -47,9 +51,19 @@ class Analysis(Stage["Findings"]):
     encoder: str | None = field(default=None, metadata=NO_KEY)
 
     def requires(self) -> None:
-        """Check the settings against the labels of the images, and that the image encoder can be had."""
+        """Check the settings against the labels of the images, and that all that is needed can be had."""
         made = ANALYSES.make(self.analysis.settings)
-        made.check(self.images[0].given().classes())
+        folder = locate(self.model.path)
+        denoiser = read_index(folder).get("transformer") if folder and made.reads_attention else None
+        if denoiser and denoiser[1] in UNREAD:
+            raise UserError(unread(self.model.name))
+        given = self.images[0].given()
+        if made.needs_masks and not given.masked:
+            raise UserError(
+                f"analysis={self.analysis.name} needs images whose objects' masks are known, and this source has "
+                "none: take images=world"
+            )
+        made.check(given.classes())
         if self.encoder is not None:
             image_encoders.check(self.encoder, ENCODER_KEY)
 
@@ -108,7 +122,9 @@ class Analysis(Stage["Findings"]):
         parts = runtime.all(self.images, "images")
         labels = {name: np.concatenate([part.labels[name] for part in parts]) for name in parts[0].labels}
         captions = [caption for part in parts for caption in part.captions]
-        return Labelled(np.concatenate([part.images for part in parts]), labels, captions)
+        masks = [part.masks for part in parts if part.masks is not None]
+        found = np.concatenate(masks) if len(masks) == len(parts) else None
+        return Labelled(np.concatenate([part.images for part in parts]), labels, captions, found)
 
     def _encoder(self, runtime: Runtime) -> ImageEncoder | None:
         """Return the image tower of the CLIP that is asked."""

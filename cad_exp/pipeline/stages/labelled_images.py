@@ -16,6 +16,8 @@ from cad_exp.pipeline.stage import Chosen, Stage, Tick
 if TYPE_CHECKING:
     from cad_exp.pipeline.runtime import Runtime
 
+MASKS = "masks.npy"
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages(Stage[Labelled]):
@@ -68,12 +70,16 @@ class LabelledImages(Stage[Labelled]):
         """Read or draw the images."""
         made = self.given().read(self.numbers(), self.size)
         np.save(folder / "images.npy", made.images)
+        if made.masks is not None:
+            np.save(folder / MASKS, made.masks)
         content = {"labels": {name: each.tolist() for name, each in made.labels.items()}, "captions": made.captions}
         (folder / "labels.json").write_text(json.dumps(content), encoding="utf-8")
         tick(self.count, self.count)
 
     def load(self, runtime: Runtime, folder: Path) -> Labelled:
-        """Read the images without a copy, and their labels."""
+        """Read the images without a copy, and their labels and masks."""
         content = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
         labels = {name: np.array(each, np.int64) for name, each in content["labels"].items()}
-        return Labelled(np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False), labels, content["captions"])
+        images = np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False)
+        masks = np.load(folder / MASKS, allow_pickle=False) if (folder / MASKS).exists() else None
+        return Labelled(images, labels, content["captions"], masks)
