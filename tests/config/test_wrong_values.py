@@ -55,6 +55,7 @@ COMMANDS = {
     "coar": ["estimator=coar"],
     "shapley": ["estimator=shapley", "granularity=head"],
     "wanda": ["estimator=wanda"],
+    "joint": ["concept=church", "edit=joint"],
     "random": ["estimator=random"],
     "latent": ["granularity=latent", "granularity.autoencoders=x"],
     "probe": ["task=probe"],
@@ -126,7 +127,8 @@ ACCEPTED = {
         concept.objective.head concept.objective.layer concept.objective.latent
         concept.objective.principal images.name images.path images.dataset images.image
         images.label activations.prompt tokens.base_prompt tokens.prompt probe.name
-        sae.name granularity.autoencoders analysis.name analysis.prompt analysis.rephrased
+        sae.name granularity.autoencoders
+        analysis.name analysis.prompt analysis.rephrased
         analysis.hookpoint""",  # names may be those of a user's own class
     "text null": """
         model.revision model.weights concept.label noisy_latents.images judge.nudenet.weights judge.resnet.weights
@@ -138,7 +140,7 @@ ACCEPTED = {
         concept.evaluation_prompts objective.retain activations.hookpoints tokens.hookpoints""",
     "text fraction whole null list negative zero huge": """
         model.edits evaluation.fidelity.sanity tracking.tags edit.preserve prompts.labels prompts.without
-        prompts.objects prompts.artists prompts.subjects prompts.persons analysis.leave_out""",
+        edit.retain prompts.objects prompts.artists prompts.subjects prompts.persons analysis.leave_out""",
     "text fraction whole null list negative zero huge ": "granularity.hookpoints",
     "text whole zero": "prompts.columns.prompt",
     "text whole null zero": "prompts.columns.seed prompts.columns.guidance prompts.columns.label prompts.columns.id",
@@ -163,15 +165,16 @@ ACCEPTED = {
         evaluation.fidelity.images.samples runtime.batch_size edit.steps edit.batch_size edit.sampling_steps
         edit.checkpoint_every edit.epochs prompts.per_prompt activations.draws tokens.positions tokens.steps
         tokens.draws sae.k sae.seeds sae.tokens sae.batch_size sae.dead_after sae.width
-        probe.imbalance probe.epochs probe.patience probe.batch probe.width
+        edit.projections edit.trajectories probe.imbalance probe.epochs probe.patience probe.batch probe.width
         analysis.number analysis.images analysis.steps analysis.folds""",
     "whole null": """
+        evaluation.fidelity.second_order
         edit.count evaluation.timesteps evaluation.fidelity.growth runtime.threads prompts.per_label prompts.limit
         probe.fused""",
     "whole zero": """
-        images.seed analysis.seed analysis.timestep analysis.guided activations.timesteps activations.seed probe.seed
-        tokens.timesteps tokens.seed sae.seed sae.warmup
-        seed noisy_latents.seed estimator.seed evaluation.seed edit.seed evaluation.fidelity.number
+        images.seed analysis.seed activations.timesteps activations.seed probe.seed tokens.timesteps tokens.seed
+        analysis.timestep analysis.guided
+        sae.seed sae.warmup seed noisy_latents.seed estimator.seed evaluation.seed edit.seed evaluation.fidelity.number
         evaluation.fidelity.repeats evaluation.fidelity.draws evaluation.fidelity.images.number
         evaluation.fidelity.images.repeats evaluation.fidelity.images.draws""",
     "whole null zero": "prompts.offset prompts.public_seed",
@@ -179,13 +182,14 @@ ACCEPTED = {
     "fraction whole null": "estimator.ridge sae.lr",
     "fraction whole zero": """
         model.guidance noisy_latents.guidance objective.weight objective.guidance edit.negative_guidance
-        edit.sampling_guidance tokens.guidance sae.aux probe.decays""",
+        edit.keep edit.sparsity edit.sampling_guidance tokens.guidance sae.aux probe.decays""",
     "fraction whole null zero": "edit.preserve_scale",
     "fraction whole negative zero": """
         concept.factor.weight concept.factor.neuron concept.factor.head concept.factor.layer concept.factor.latent
         concept.factor.principal""",
     "fraction whole null negative zero": "edit.factor",
-    "zero": "judge.nudenet.threshold estimator.level",
+    "zero": "judge.nudenet.threshold estimator.level edit.least",
+    "negative": "edit.lowest",
 }
 
 
