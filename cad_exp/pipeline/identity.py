@@ -18,7 +18,7 @@ from cad_exp.data.image_folder import images_digest
 from cad_exp.data.labelled import SOURCES, source_settings
 from cad_exp.data.metric_registry import METRICS
 from cad_exp.data.prompts.sources import files as prompt_files
-from cad_exp.evaluation.analyses import ANALYSES
+from cad_exp.evaluation.analyses import ANALYSES, IMAGE_ENCODER
 from cad_exp.evaluation.judges import JUDGES, judge_class
 from cad_exp.interventions.granularity_registry import GRANULARITIES, contents
 from cad_exp.interventions.methods import METHODS
@@ -47,7 +47,8 @@ def run_identity(config: dict[str, Any]) -> str:
     ]
     if config["task"]["name"] != "attribute":
         path = config["model"]["path"]
-        encoder = image_encoders.chosen(config.get("probe", {}).get("image_encoder"), path)
+        reader = config.get("probe", config.get("analysis", {}))
+        encoder = image_encoders.chosen(reader.get(IMAGE_ENCODER), path)
         images = SOURCES.make(source_settings(config["images"], path)).identity()
         return digest([*parts, images, image_encoders.content(encoder) if encoder else None])
     parts += [file_digest(file) for file in prompt_files(config)]

@@ -166,9 +166,13 @@ def _table(found: Mapping[str, Compared], places: Sequence[str]) -> pd.DataFrame
     return pd.DataFrame(rows, columns=["variant", "first", "second", "t_first", "t_second", "cka", "low", "high"])
 
 
-def _ends(found: Alignment, i: int, j: int) -> tuple[float, ...]:
-    ends = estimated(LeftOut(float(found.values[i, j]), found.without[i, j]))
-    return tuple(np.nan if each is None else float(each) for each in ends)
+def _ends(found: Alignment, i: int, j: int) -> list[float]:
+    return _bounds(LeftOut(float(found.values[i, j]), found.without[i, j]))
+
+
+def _bounds(estimate: LeftOut) -> list[float]:
+    """Return value, low and high, NaN in the place of an unknown end."""
+    return [np.nan if each is None else float(each) for each in estimated(estimate)]
 
 
 def _views(found: Mapping[str, Compared], places: Sequence[str], t: int) -> list[View]:
@@ -185,15 +189,11 @@ def _views(found: Mapping[str, Compared], places: Sequence[str], t: int) -> list
         values = np.stack([found[NETWORK].times[place].values[at] for place in places])
         views.append(Matrix(f"CKA of each layer with itself at t = {t}", places, [str(each) for each in steps], values))
         if len(places) > 1:
-            ends = np.array([[_three(pairs(one.layers[each])) for each in steps] for one in found.values()])
+            ends = np.array([[_bounds(pairs(one.layers[each])) for each in steps] for one in found.values()])
             value, low, high = np.moveaxis(ends, 2, 0)
             title = "Mean CKA of two layers"
             views.append(Lines(title, "timestep", steps, list(found), value, low, high))
     return views
-
-
-def _three(estimate: LeftOut) -> list[float]:
-    return [np.nan if each is None else float(each) for each in estimated(estimate)]
 
 
 def _span(places: Sequence[str], part: Sequence[int]) -> str:

@@ -10,19 +10,17 @@ from torch import Tensor
 from cad_exp.evaluation.analyses.base import Given
 from cad_exp.evaluation.variants import LATENT, NETWORK, PIXELS, UNTRAINED
 from cad_exp.representations import NOISY_LATENT
-from cad_exp.representations.hookpoints import AUTO, usual_hookpoint
 from cad_exp.representations.probes import maps
 from cad_exp.utils.errors import choose
 
 
 def hookpoint(given: Given, asked: str) -> str:
-    """Return the name of the hookpoint that is asked for; `auto`: the usual one.
+    """Return the name of the hookpoint that is asked for.
 
     Raises:
         UserError: `activations.hookpoints` does not hold it.
     """
-    name = usual_hookpoint(given.model).name if asked == AUTO else asked
-    return choose(name, list(given.activations), "hookpoint of analysis.hookpoint (activations.hookpoints)")
+    return choose(asked, list(given.activations), "hookpoint of analysis.hookpoint (activations.hookpoints)")
 
 
 def nearest(timesteps: tuple[int, ...] | list[int], asked: int) -> int:
