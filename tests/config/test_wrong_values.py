@@ -164,6 +164,7 @@ ACCEPTED = {
         probe.fused""",
     "whole zero": """
         images.seed activations.timesteps activations.seed probe.seed tokens.timesteps tokens.seed sae.seed sae.warmup
+        sae.pages
         seed noisy_latents.seed estimator.seed evaluation.seed edit.seed evaluation.fidelity.number
         evaluation.fidelity.repeats evaluation.fidelity.draws evaluation.fidelity.images.number
         evaluation.fidelity.images.repeats evaluation.fidelity.images.draws""",
