@@ -35,6 +35,7 @@ class HeldOut:
         self.runtime, self.features = runtime, features
         self.cell: Cell = cells(runtime, features.autoencoders)[place]
         self.stages: tuple[AnyTokens, ...] = (*features.choice, *features.test)
+        runtime.all(self.stages, "tokens")
         self.rows = [(stage, row) for stage in self.stages for row in range(stage.images.count)]
         codes = runtime.get(features).codes(place, AUTOENCODER)
         self.codes: np.ndarray = codes[-len(self.rows) :].toarray()

@@ -175,7 +175,7 @@ def test_widths_are_compared_with_the_next_narrower_one(tmp_path: Path, stage_ca
             change = wide["changes"]["width 32"]["value"]
             assert change == pytest.approx(wide["value"] - narrow["value"], abs=1e-6), name
             assert wide["definition"]["width"] == 128 and wide["definition"]["hookpoint"] == SITE
-        assert found["split_latents@object@width=128"]["value"] >= 1
+        assert found["split_latents@object@width=128"]["value"] > 0
         assert found["absorption@object@width=32"]["value"] <= found["silence@object@width=32"]["value"]
     shared = by_name(done)["shared_latents@the next width@width=32"]
     assert shared["definition"]["other"] == 128 and 0 <= shared["value"] <= 1
