@@ -1,8 +1,9 @@
-"""The commands: run, help, cache, hookpoints, memory, plugins, tables, search. No science."""
+"""The commands: run, help, cache, hookpoints, latents, memory, plugins, tables, search. No science."""
 
 COMMANDS = (
     "cache",
     "hookpoints",
+    "latents",
     "memory",
     "plugins",
     "search",

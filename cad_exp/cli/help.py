@@ -14,6 +14,7 @@ Which components of a text-to-image diffusion model make a concept, and which su
   python -m cad_exp -m experiment=fidelity                            a whole study, from its config
   python -m cad_exp task=probe                                        what each layer knows at each timestep
   python -m cad_exp task=sae                                          which sparse features a layer has
+  python -m cad_exp latents FOLDER 17                                 a page for any latent of such a run
   python -m cad_exp task=analyse analysis=class_overlap               one look at what a model represents
   python -m cad_exp search --help                                     search for the best edit
   python -m cad_exp tables FOLDER                                     the results of a sweep as one table

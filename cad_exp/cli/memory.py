@@ -19,6 +19,7 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from cad_exp.cli import memory_of_activations
 from cad_exp.utils import console
 from cad_exp.utils.errors import UserError, choose
 
@@ -31,11 +32,13 @@ CARDS = (24, 80)  # GiB
 # Predictions that are in memory together for one noisy latent.
 PREDICTIONS = {"erase": 1, "amplify": 1, "projection": 2, "guidance_norm": 2}
 HELP = """\
-What attribution needs of a GPU's memory, computed without any weights.
+What a model needs, computed without any weights: of a GPU for attribution; on disk and in memory for activations.
 
   python -m cad_exp memory                                            every model that is known
   python -m cad_exp memory model=sd14,sdxl granularity=head runtime.score=chosen
   python -m cad_exp memory model=local model.path=FOLDER              a diffusers folder on this machine
+  python -m cad_exp memory task=probe model=sd15 images.number=5000   activations that probes read
+  python -m cad_exp memory task=sae model=sd15,sdxl tokens.positions=all    tokens that autoencoders learn from
 
 Also: objective=projection  runtime.batch_size=4  runtime.precision=fp32  runtime.checkpointing=true
       runtime.offload=model  model.resolution=512"""
@@ -148,7 +151,13 @@ def main(arguments: list[str] | None = None) -> int:
         rest = [str(item.input_line) for item in parsed if item not in models]
         # A hub model's own config may be missing or its path open; sizes come from the facts, settings from any model.
         config = composed("config", ["objective=erase", "runtime.batch_size=1", *rest], folders)
-        show([need(name, config) for name in names])
+        task = config["task"]["name"]
+        if task in memory_of_activations.TASKS:
+            configs = {name: composed("config", [f"model={name}", *rest], folders) for name in names}  # own steps
+            sizes = {name: memory_of_activations.size(name, each) for name, each in configs.items()}
+            memory_of_activations.show(task, sizes)
+        else:
+            show([need(name, config) for name in names])
     except UserError as error:
         console.error(str(error))
         return 2

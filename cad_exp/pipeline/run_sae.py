@@ -16,7 +16,7 @@ from cad_exp.reporting.tracking.tracker import Tracker
 from cad_exp.utils import console, distributed
 from cad_exp.utils.console import harmless
 
-FOLDER, PICTURE, GALLERY = "autoencoders", "features.png", "latents.png"
+FOLDER, PICTURE, GALLERY, PAGES = "autoencoders", "features.png", "latents.png", "latents"
 
 
 def facts(config: Config) -> dict[str, Any]:
@@ -48,13 +48,13 @@ def perform(runtime: Runtime, graph: Sae, config: Config, results: Results, fold
 
 def show(runtime: Runtime, graph: Sae, config: Config, results: Results, folder: Path, tracker: Tracker) -> None:
     """Complete the results, then draw what latents do and mirror all to the tracker."""
+    draw = {PICTURE: _features, GALLERY: _latents} | ({PAGES: _pages} if config["sae"]["pages"] else {})
     if distributed.main():
-        results.run["left_out"] = dict.fromkeys((PICTURE, GALLERY), STOPPED)
+        results.run["left_out"] = dict.fromkeys(draw, STOPPED)
     results.finish()
     if not distributed.main():
         return
     left_out = results.run["left_out"]
-    draw = {PICTURE: _features, GALLERY: _latents}
     for name, function in draw.items():
         with harmless(name, partial(left_out.__setitem__, name)):
             function(runtime, graph, config, folder / name)
@@ -63,7 +63,10 @@ def show(runtime: Runtime, graph: Sae, config: Config, results: Results, folder:
         results.finish()
     tracker.log_facts(results.run)
     tracker.log_metrics(results.metrics)
-    tracker.log_images({name.partition(".")[0]: folder / name for name in draw if name not in left_out})
+    drawn: dict[str, Path | str] = {
+        name.partition(".")[0]: folder / name for name in (PICTURE, GALLERY) if name not in left_out
+    }
+    tracker.log_images(drawn | {f"{PAGES}/{path.stem}": path for path in sorted((folder / PAGES).glob("*.png"))})
     tracker.log_artifact(folder / "results.json", "results")
 
 
@@ -75,6 +78,16 @@ def _features(runtime: Runtime, graph: Sae, config: Config, path: Path) -> None:
 
 def _latents(runtime: Runtime, graph: Sae, config: Config, path: Path) -> None:
     from cad_exp.pipeline.gallery import gallery
+    from cad_exp.pipeline.held_out import HeldOut
     from cad_exp.reporting.figures.latents import latents
 
-    latents(gallery(runtime, graph.features), path, f"What latents of {config['model']['name']} act on")
+    shown = gallery(HeldOut(runtime, graph.features))
+    latents(shown, path, f"What latents of {config['model']['name']} act on")
+
+
+def _pages(runtime: Runtime, graph: Sae, config: Config, folder: Path) -> None:
+    from cad_exp.pipeline.held_out import HeldOut
+    from cad_exp.pipeline.latent_pages import default_latents, write
+
+    held = HeldOut(runtime, graph.features)
+    write(held, default_latents(held, config["sae"]["pages"]), folder, config["model"]["name"])

@@ -148,6 +148,9 @@ FEATURES = {
     "loss_recovered": "loss recovered",
     "purity": "purity",
     "f1": "best latent's F1",
+    "split_latents": "latents of a class",
+    "absorption": "absorbed images",
+    "shared_latents": "shared latents",
 }
 
 
@@ -241,7 +244,7 @@ def show_run(content: dict[str, Any], folder: Path) -> None:
     if run.get("task") == "sae":
         console().print(features_table(content["metrics"], f"{run['model']} · {run['tokens']} · {run['sae']}"))
         names = {"results": "results.json", "controls": "features.png", "latents": "latents.png"}
-        names |= {"autoencoders": "autoencoders"}
+        names |= {"single latents": "latents", "autoencoders": "autoencoders"}
     elif run.get("task") == "analyse":
         console().print(analysis_table(content["metrics"], f"{run['model']} · {run['images']} · {run['analysis']}"))
         names = {"results": "results.json", "picture": "analysis.png", "table": "analysis.parquet"}

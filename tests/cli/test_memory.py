@@ -13,7 +13,7 @@ import torch
 from cad_exp.attribution import meta
 from cad_exp.attribution.attribute import attribute
 from cad_exp.attribution.objectives.build import make_objective
-from cad_exp.cli import memory
+from cad_exp.cli import memory, memory_of_activations
 from cad_exp.interventions.spaces import FF, Weight, find_sites, make_granularity
 from cad_exp.models import activation_checkpointing, offload
 from cad_exp.models.pipeline import DiffusionModel
@@ -209,6 +209,30 @@ def test_the_command(capsys, tiny_folder):
     assert "local" in capsys.readouterr().out
     assert memory.main(["model=sdlx"]) == 2
     assert "did you mean 'sdxl'" in capsys.readouterr().err
+
+
+def test_activations_of_the_true_shapes():
+    """SD1.5's first up stage with attention: 16 x 16 positions of 1,280 features, at 50 steps; 64 latents a side."""
+    tokens = ["task=sae", "model=sd15", "images=folder", "images.path=x", "tokens.positions=all"]
+    config = composed(*tokens, "images.number=100", "tokens.steps=50")
+    found = memory_of_activations.size("sd15", config)
+    one = 4 * 50 * 16 * 16 * 1280
+    assert (found.places, found.disk, found.part, found.work) == (1, 100 * one, 50 * one, 3 * 50 * one)
+    probes = composed("task=probe", "activations.hookpoints=[mid_block]", "activations.timesteps=[1,500]")
+    sdxl = memory_of_activations.size("sdxl", probes)
+    each = 4 * (1280 + 64 * 4)  # the noisy latent as a grid of 8 x 8
+    assert (sdxl.places, sdxl.disk, sdxl.part) == (2, 600 * 2 * 2 * each, 100 * 2 * each)
+    assert sdxl.work == 2 * 600 * 4 * 1280
+
+
+def test_the_command_for_activations(capsys):
+    assert memory.main(["task=sae", "model=mini,mini_dit", "tokens=noised", "images.number=200"]) == 0
+    said = capsys.readouterr().out
+    assert "activations of task=sae" in said and "mini_dit" in said
+    assert memory.main(["task=probe", "model=mini", "activations.hookpoints=[mid_blok]"]) == 2
+    assert "did you mean 'mid_block'" in capsys.readouterr().err
+    assert memory.main(["task=sae", "model=sd15", "images=folder", "images.path=x"]) == 2
+    assert "give images.number=5000" in capsys.readouterr().err
 
 
 def offline(folder: Path, proxy: str) -> dict:

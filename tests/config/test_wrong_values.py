@@ -174,7 +174,7 @@ ACCEPTED = {
         probe.fused analysis.shots""",
     "whole zero": """
         images.seed analysis.seed activations.timesteps activations.seed probe.seed tokens.timesteps tokens.seed
-        sae.seed sae.warmup seed noisy_latents.seed estimator.seed evaluation.seed edit.seed
+        sae.seed sae.warmup sae.pages seed noisy_latents.seed estimator.seed evaluation.seed edit.seed
         evaluation.fidelity.number analysis.timestep analysis.guided evaluation.fidelity.repeats
         evaluation.fidelity.draws evaluation.fidelity.images.number evaluation.fidelity.images.repeats
         evaluation.fidelity.images.draws analysis.t""",

@@ -35,8 +35,8 @@ def small(name: str) -> list[str]:
     config = composed(f"experiment={name}")
     if config["task"]["name"] == "probe":
         return PROBE + ([] if "activations.hookpoints:" in sweep(name) else [SHALLOW])
-    if config["task"]["name"] == "sae":
-        return SAE
+    if config["task"]["name"] == "sae":  # a study of widths keeps its own, by which its cells are named
+        return [each for each in SAE if len(config["sae"]["width"]) == 1 or not each.startswith("sae.width")]
     if config["task"]["name"] == "analyse":
         return ANALYSE
     settings = config["evaluation"]

@@ -3,14 +3,20 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from cad_exp.cli.latents import main as latents
 from cad_exp.cli.tables import main as tables
 from cad_exp.config.resolve import resolve
 from cad_exp.evaluation.variants import AUTOENCODER, DICTIONARIES, FROZEN, PRINCIPAL, RANDOM
+from cad_exp.pipeline.held_out import HeldOut
+from cad_exp.pipeline.latent_pages import default_latents, pages
 from cad_exp.pipeline.run import run
+from cad_exp.pipeline.runtime import Runtime
+from cad_exp.pipeline.tasks.sae import Sae, build
 from cad_exp.representations.sae.files import load
 from cad_exp.utils.errors import UserError
 from tests import warm
@@ -36,6 +42,9 @@ def test_a_run_leaves_results_pictures_and_autoencoders(made):
     assert results["run"]["complete"] and results["run"]["left_out"] == {}
     for picture in ("features.png", "latents.png"):
         assert (folder / picture).stat().st_size > 20_000
+    pages = list((folder / "latents").glob("*.png"))
+    assert len(pages) == 3 and all(page.stat().st_size > 20_000 for page in pages)
+    assert {f"latents/{page.name}" for page in pages} <= set(results["run"]["files"])
     for variant in DICTIONARIES:
         found = by_name(results, variant)
         assert {"fvu", "l0", "dead", "cosine", "loss_recovered", "f1@object", "sparse_probe@style@4"} <= set(found)
@@ -61,12 +70,13 @@ def test_the_files_hold_the_autoencoders_that_were_measured(made):
     assert by_name(results)["fvu"]["value"] == pytest.approx(float(fvu), rel=1e-5)
 
 
-def _test_tokens(folder: Path, results: dict) -> list[torch.Tensor]:
-    from cad_exp.pipeline.runtime import Runtime
-    from cad_exp.pipeline.tasks.sae import build
-
+def _graph(folder: Path, results: dict) -> tuple[Runtime, Sae]:
     config = resolve(results["run"]["config"])
-    runtime, graph = Runtime(config["runtime"], folder / ".cache"), build(config)
+    return Runtime(config["runtime"], folder / ".cache"), build(config)
+
+
+def _test_tokens(folder: Path, results: dict) -> list[torch.Tensor]:
+    runtime, graph = _graph(folder, results)
     return [part.tensor(SITE) for part in runtime.all(graph.features.test, "tokens")]
 
 
@@ -80,13 +90,51 @@ def test_what_it_finds_is_true_of_the_embedded_model(made):
     assert "less than 16 principal components leave" in made[1]["run"]["verdict"]["reconstruction"]
 
 
+def test_any_other_latent_gets_a_page(made, tmp_path: Path, capsys):
+    """Of a finished run, from the cache; a name that the run has not is answered in a sentence."""
+    folder, _ = made
+    assert latents([str(folder), "5", "6", "--to", str(tmp_path / "pages"), "--k", "16", "--hookpoint", SITE]) == 0
+    said = capsys.readouterr()
+    assert sorted(page.name for page in (tmp_path / "pages").iterdir()) == ["5.png", "6.png"]
+    assert "6.png" in said.out and "made again" not in said.out
+    for asked, sentence in (
+        ([str(folder), "256"], "there is no latent 256: this dictionary has 0 to 255"),
+        ([str(folder), "1", "--hookpoint", "mid_block"], "unknown --hookpoint 'mid_block'"),
+        ([str(folder), "1", "--k", "8"], "no autoencoder of this run fits the flags: there are --k 16 --width 256"),
+        ([str(tmp_path), "1"], "results.json cannot be read"),
+    ):
+        assert latents(asked) == 1
+        assert sentence in capsys.readouterr().err
+
+
+def test_a_page_shows_what_a_latent_does(made):
+    """Recomputed by hand from the tokens: its images, when it acts, and what its images say of the labels."""
+    folder, results = made
+    runtime, graph = _graph(folder, results)
+    held = HeldOut(runtime, graph.features)
+    latent = default_latents(held, 1)[0]
+    [page] = pages(held, [latent])
+    tokens = torch.cat([each.tensor(SITE) for each in runtime.all([*graph.features.choice, *graph.features.test], "")])
+    acts = held.autoencoder.encode(tokens.flatten(0, 1)).matrix(256)[:, latent].toarray().reshape(30, 6, 16)
+    order = np.argsort(-acts.mean((1, 2)), kind="stable")[:8]
+    assert np.allclose(page.mean, acts.mean((0, 2)), atol=1e-5) and len(page.times) == 6
+    assert np.allclose(page.top, acts[order].mean((0, 2)), atol=1e-5) and page.times == sorted(page.times, reverse=True)
+    assert page.frequency == pytest.approx((acts.max((1, 2)) > 0).mean())
+    classes = np.concatenate([runtime.get(each.images).labels["object"] for each in held.stages])
+    told = page.labels[0]
+    assert told.label == "object" and told.share == np.bincount(classes[order]).max() / 8
+    number = held.names["object"].index(told.name)
+    assert told.base == pytest.approx((classes == number).mean()) and told.chance < told.quantile <= 1
+    assert len(page.prompts.names) == 5 and 0 < page.prompts.alike < page.prompts.spread < 1
+    cosines = [value for _, value in page.prompts.names]
+    assert cosines == sorted(cosines, reverse=True)
+    assert {name for name, _ in page.prompts.names} <= set(held.training()[0])
+
+
 def test_tokens_have_an_index(made):
     folder, results = made
-    from cad_exp.pipeline.runtime import Runtime
-    from cad_exp.pipeline.tasks.sae import build
-
-    config = resolve(results["run"]["config"])
-    runtime, stage = Runtime(config["runtime"], folder / ".cache"), build(config).features.test[0]
+    runtime, graph = _graph(folder, results)
+    stage = graph.features.test[0]
     [shards] = runtime.all([stage], "tokens")
     index = pd.read_parquet(runtime.place(stage) / "index.parquet")
     images, tokens, _ = shards.tensor(SITE).shape
@@ -112,6 +160,26 @@ def test_several_places_and_ks_have_names_of_their_own(tmp_path: Path, stage_cac
     assert {metric["variant"] for metric in done["metrics"]} == {AUTOENCODER}
     assert found[f"l0@{SITE}@k=8"]["value"] > found[f"l0@{SITE}@k=4"]["value"]
     assert "no controls were asked for" in done["run"]["verdict"][f"reconstruction, {SITE}, k=8"]
+
+
+def test_widths_are_compared_with_the_next_narrower_one(tmp_path: Path, stage_cache):
+    """Splitting, absorption and shared latents, each width and control; the change is against the narrower width."""
+    asked = [*SMALL, "sae.width=[32,128]", "sae.seeds=1", "sae.pages=0"]
+    done = run(composed(*asked, f"runtime.cache={stage_cache}"), tmp_path / "run")
+    assert not (tmp_path / "run" / "latents").exists()
+    for variant in (AUTOENCODER, FROZEN, RANDOM):
+        found = by_name(done, variant)
+        for name in ("split_latents@object", "absorption@object", "silence@object"):
+            narrow, wide = found[f"{name}@width=32"], found[f"{name}@width=128"]
+            assert narrow["changes"] == {} and set(wide["changes"]) == {"width 32"}
+            change = wide["changes"]["width 32"]["value"]
+            assert change == pytest.approx(wide["value"] - narrow["value"], abs=1e-6), name
+            assert wide["definition"]["width"] == 128 and wide["definition"]["hookpoint"] == SITE
+        assert found["split_latents@object@width=128"]["value"] > 0
+        assert found["absorption@object@width=32"]["value"] <= found["silence@object@width=32"]["value"]
+    shared = by_name(done)["shared_latents@the next width@width=32"]
+    assert shared["definition"]["other"] == 128 and 0 <= shared["value"] <= 1
+    assert not any(name.startswith("split_latents") for name in by_name(done, PRINCIPAL))
 
 
 def test_a_table_of_the_folder_names_every_dictionary(made, capsys):

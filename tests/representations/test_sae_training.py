@@ -16,7 +16,7 @@ from cad_exp.representations.sae.controls import RandomDictionary
 from cad_exp.representations.sae.measures import measure
 from cad_exp.representations.sae.moments import Moments
 from cad_exp.representations.sae.selection import Threshold, TopK
-from cad_exp.representations.sae.stream import FileShard, Stream
+from cad_exp.representations.sae.stream import FileShard, Stream, buffer_for
 from cad_exp.representations.sae.training import Member, train
 from cad_exp.utils.errors import UserError
 
@@ -223,6 +223,14 @@ before = peak()
 train(Stream(shards, 2048, 0, buffer=2), [Member({"name": "topk", "k": 2}, 32, 0)], moments, count * 4096)
 print(sum(file.stat().st_size for file in folder.iterdir()) / 2**20, peak() - before)
 """
+
+
+def test_so_many_shards_are_held_as_memory_allows(tmp_path):
+    """16 small ones, those that 2 GiB hold of larger ones, and one that is larger still."""
+    assert [buffer_for(size) for size in (1, 2**27, 2**28, 2**31, 2**33)] == [16, 16, 8, 1, 1]
+    save_file({"x": torch.zeros(2, 3, 4, dtype=torch.bfloat16)}, tmp_path / "x.safetensors")
+    shard = FileShard(tmp_path / "x.safetensors", "x")
+    assert shard.size == 2 * 3 * 4 * 4 == shard.read().numel() * shard.read().element_size()
 
 
 def test_shards_larger_than_memory(tmp_path):

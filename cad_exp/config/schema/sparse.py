@@ -120,6 +120,7 @@ class Sae(Group):
         description="Tokens on which a latent did not act, until AuxK takes it for dead."
     )
     controls: Bool = Field(description="Whether the dictionaries that it must beat are measured too.")
+    pages: Annotated[int, Whole(0, 1000)] = Field(description="Latents that get a page each, in the folder latents/.")
 
 
 class Matryoshka(Sae):

@@ -34,14 +34,15 @@ class Bootstrapped:
         return f"95 % paired bootstrap over the same generated images, {len(self.drawn)} resamples, centred"
 
     def interval(self) -> Bounds:
-        _, low, high = _centred(self.value, self.drawn)
+        _, low, high = centred(self.value, self.drawn)
         return max(0.0, low), high
 
     def change(self, before: Bootstrapped) -> Interval:
-        return _centred(self.value - before.value, self.drawn - before.drawn)
+        return centred(self.value - before.value, self.drawn - before.drawn)
 
 
-def _centred(value: float, drawn: np.ndarray) -> Bounded:
+def centred(value: float, drawn: np.ndarray) -> Bounded:
+    """Return (value, low, high): the 95 % spread of resampled values around their own mean, moved to the value."""
     low, high = np.percentile(drawn - drawn.mean(), [2.5, 97.5])
     return value, value + min(float(low), 0.0), value + max(float(high), 0.0)
 

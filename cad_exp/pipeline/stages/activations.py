@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cad_exp.pipeline.stage import Stage, Tick
 from cad_exp.pipeline.stages.labelled_images import LabelledImages
 from cad_exp.pipeline.stages.model import Model
+from cad_exp.pipeline.stages.shards import Shards
 
 if TYPE_CHECKING:
     import torch
@@ -47,8 +48,8 @@ class Encoded(Stage["torch.Tensor"]):
 
 
 @dataclass(frozen=True, eq=False)
-class Activations(Stage["dict[str, torch.Tensor]"]):
-    """Activations (images, timesteps, draws, ...) fp32 by hookpoint.
+class Activations(Stage[Shards]):
+    """Activations (images, timesteps, draws, ...) fp32 by hookpoint, read when they are needed.
 
     hookpoints: kinds, names or patterns. timesteps: of the model. draws: of the noise, for each image and timestep.
     prompt: for all images; `caption`: each image's own. pooling: mean, grid or map. untrained: seed of random weights
@@ -79,8 +80,6 @@ class Activations(Stage["dict[str, torch.Tensor]"]):
 
     def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
         """Noise the images and read the hookpoints."""
-        from safetensors.torch import save_file
-
         from cad_exp.representations.activations import Noising, extract
         from cad_exp.representations.hookpoints import choose_hookpoints
         from cad_exp.representations.untrained import untrained
@@ -94,12 +93,8 @@ class Activations(Stage["dict[str, torch.Tensor]"]):
         with untrained(model, self.untrained) if self.untrained is not None else nullcontext():
             how = (prompts, self.pooling, self.batch_size, tick)
             found = extract(model, latents, numbers, places, noising, *how)
-        save_file(found, folder / FILE, {"hookpoints": "\n".join(found)})
+        Shards.write(folder / FILE, found)
 
-    def load(self, runtime: Runtime, folder: Path) -> dict[str, torch.Tensor]:
-        """Return the activations by hookpoint, in network order."""
-        from safetensors import safe_open
-
-        with safe_open(folder / FILE, framework="pt") as file:
-            names = file.metadata()["hookpoints"].split("\n")
-            return {name: file.get_tensor(name) for name in names}
+    def load(self, runtime: Runtime, folder: Path) -> Shards:
+        """Return where the activations are."""
+        return Shards.of(folder / FILE)

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from cad_exp.representations.sae.moments import Moments
     from cad_exp.representations.sae.stream import FileShard
 
-BUFFER = 16  # shards in memory at once
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -70,6 +68,11 @@ class Autoencoders(Stage[list[Trained]]):
         """Tokens to be seen."""
         return self.recipe.tokens
 
+    @property
+    def widths(self) -> list[int | str]:
+        """The widths that are asked for, each once."""
+        return list(dict.fromkeys(plan.width for plan in self.plans))
+
     def shards(self, runtime: Runtime) -> list[FileShard]:
         """Return the training tokens of the hookpoint."""
         return [each.shard(self.hookpoint) for each in runtime.all(self.tokens, "tokens")]
@@ -79,7 +82,7 @@ class Autoencoders(Stage[list[Trained]]):
         from cad_exp.representations.latents import save_moments
         from cad_exp.representations.sae.files import save
         from cad_exp.representations.sae.moments import Moments, width_of
-        from cad_exp.representations.sae.stream import Stream
+        from cad_exp.representations.sae.stream import Stream, buffer_for
         from cad_exp.representations.sae.training import Member, train
 
         shards, recipe = self.shards(runtime), self.recipe
@@ -97,7 +100,7 @@ class Autoencoders(Stage[list[Trained]]):
             for plan in self.plans
         ]
         save_moments(folder, moments)
-        stream = Stream(shards, recipe.batch_size, recipe.seed, BUFFER)
+        stream = Stream(shards, recipe.batch_size, recipe.seed, buffer_for(max(each.size for each in shards)))
         how = (recipe.tokens, runtime.unfinished(self), tick, runtime.device)
         for number, autoencoder in enumerate(train(stream, members, moments, *how)):
             save(folder / str(number), autoencoder, {"hookpoint": self.hookpoint, **vars(self.plans[number])})

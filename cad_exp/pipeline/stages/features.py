@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cad_exp.evaluation.variants import AUTOENCODER, CHANNELS, FROZEN, PRINCIPAL, RANDOM
 from cad_exp.pipeline.stage import Stage, Tick
 from cad_exp.pipeline.stages.activations import Encoded
-from cad_exp.pipeline.stages.autoencoders import Autoencoders, Everywhere, Plan, Trained
-from cad_exp.pipeline.stages.tokens import AnyTokens, Shards
+from cad_exp.pipeline.stages.autoencoders import Everywhere, Trained
+from cad_exp.pipeline.stages.cells import Cell, cells
+from cad_exp.pipeline.stages.shards import Shards
+from cad_exp.pipeline.stages.tokens import AnyTokens
+from cad_exp.pipeline.stages.widths import COMPARED, Wide, compared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,14 +73,18 @@ class Features(Stage[Measured]):
         """Measure every dictionary of every hookpoint."""
         (folder / CODES).mkdir()
         metrics: list[dict[str, Any]] = []
-        stages = runtime.get(self.autoencoders)
-        cells = [(stage, *cell) for stage in stages.values() for cell in _cells(runtime.get(stage))]
-        for place, (stage, plan, trained) in enumerate(cells):
-            cell = _Cell(self, runtime, stage, plan, trained)
-            suffix = _suffix(plan, stage, [(each, other) for other, each, _ in cells])
-            metrics += [{**each, "name": each["name"] + suffix} for each in cell.metrics()]
-            cell.save(folder / CODES, place)
-            tick(place + 1, len(cells))
+        every, groups = cells(runtime, self.autoencoders), dict[tuple[str, int], list[Wide]]()
+        for place, cell in enumerate(every):
+            measured = _Cell(self, runtime, cell)
+            metrics += [{**each, "name": each["name"] + cell.suffix} for each in measured.metrics()]
+            measured.save(folder / CODES, place)
+            group = groups.setdefault((cell.own.hookpoint, cell.plan.k), [])
+            if len(cell.own.widths) > 1:
+                group.append(measured.wide(cell.suffix))
+            if len(group) == len(cell.own.widths) > 1:
+                metrics += compared(group, measured.means(), *measured.labels())
+                group.clear()
+            tick(place + 1, len(every))
         (folder / METRICS).write_text(json.dumps(metrics), encoding="utf-8")
 
     def load(self, runtime: Runtime, folder: Path) -> Measured:
@@ -85,34 +92,16 @@ class Features(Stage[Measured]):
         return Measured(json.loads((folder / METRICS).read_text(encoding="utf-8")), folder)
 
 
-def _cells(trained: list[Trained]) -> Iterator[tuple[Plan, list[Trained]]]:
-    """Yield what differs in seed alone, as one."""
-    cells: dict[tuple[int, int | str], list[Trained]] = {}
-    for each in trained:
-        cells.setdefault((each.plan.k, each.plan.width), []).append(each)
-    for members in cells.values():
-        yield members[0].plan, members
-
-
-def _suffix(plan: Plan, stage: Autoencoders, cells: list[tuple[Plan, Autoencoders]]) -> str:
-    """Return hookpoint, k and width, as far as there are several: what tells a cell's metrics from others'."""
-    parts = [(stage.hookpoint, {other.hookpoint for _, other in cells})]
-    parts += [(f"k={plan.k}", {str(each.k) for each, _ in cells})]
-    parts += [(f"width={plan.width}", {str(each.width) for each, _ in cells})]
-    return "".join(f"@{part}" for part, others in parts if len(others) > 1)
-
-
 class _Cell:
     """One hookpoint, k and width: the autoencoders of all seeds, and their controls."""
 
-    def __init__(self, stage: Features, runtime: Runtime, own: Autoencoders, plan: Plan, trained: list[Trained]):
-        self.stage, self.runtime, self.own, self.plan, self.trained = stage, runtime, own, plan, trained
-        parts = {"train": own.tokens, "validation": stage.choice, "test": stage.test}
+    def __init__(self, stage: Features, runtime: Runtime, cell: Cell):
+        self.stage, self.runtime, self.own, self.plan, self.trained = stage, runtime, cell.own, cell.plan, cell.trained
+        parts = {"train": cell.own.tokens, "validation": stage.choice, "test": stage.test}
         self.parts = {name: runtime.all(each, "tokens") for name, each in parts.items()}
-        self.moments: Moments = own.moments(runtime)
-        self.seeds = {each.plan.seed: each for each in trained if not each.plan.frozen}
-        first = self.seeds[min(self.seeds)]
-        self.dictionaries: dict[str, Dictionary] = {AUTOENCODER: first.autoencoder, **self._controls(first)}
+        self.moments: Moments = cell.own.moments(runtime)
+        self.seeds = {each.plan.seed: each for each in cell.trained if not each.plan.frozen}
+        self.dictionaries: dict[str, Dictionary] = {AUTOENCODER: cell.first.autoencoder, **self._controls(cell.first)}
         self.fits = {name: self._fit(each) for name, each in self.dictionaries.items()}
         self.pooled = {name: self._pooled(name) for name in self.dictionaries}
 
@@ -123,7 +112,7 @@ class _Cell:
 
         losses = self._losses()
         found = {name: _reconstructed(fit, losses.get(name)) for name, fit in self.fits.items()}
-        labels, split = self._labels()
+        labels, split = self.labels()
         said = {name: monosemanticity.measure(codes, labels, split) for name, codes in self.pooled.items()}
         for name in self.dictionaries:
             facts = self._facts(name)
@@ -131,6 +120,22 @@ class _Cell:
             for metric in monosemanticity.metrics(name, said[name], said):
                 yield {**metric, "definition": metric["definition"] | facts}
         yield from self._between_seeds()
+
+    def wide(self, suffix: str) -> Wide:
+        """Return what another width is compared with."""
+        kept: dict[str, Any] = {name: self.dictionaries[name] for name in COMPARED if name in self.dictionaries}
+        decoders = {name: each.W_dec.numpy() for name, each in kept.items()}
+        codes, alive = {name: self.pooled[name] for name in kept}, self.fits[AUTOENCODER].acting > 0
+        facts = self._facts(AUTOENCODER)
+        return Wide(facts["width"], codes, decoders, alive, facts, suffix)
+
+    def means(self) -> np.ndarray:
+        """Return the images' activations (images, d), averaged over tokens, in the order of the codes."""
+        import numpy as np
+
+        parts = [self._tokens(part).mean(1).numpy() for group in self.parts.values() for part in group]
+        found: np.ndarray = np.concatenate(parts)
+        return found
 
     def save(self, folder: Path, place: int) -> None:
         """Keep the codes of the images, for pictures."""
@@ -195,7 +200,8 @@ class _Cell:
         found = splice.losses(model, latents, numbers, captions, noising, hookpoint, changes)
         return {name: (found[name], found["intact"], found["mean"]) for name in self.dictionaries}
 
-    def _labels(self) -> tuple[dict[str, np.ndarray], Split]:
+    def labels(self) -> tuple[dict[str, np.ndarray], Split]:
+        """Return the classes (images,) of every label, and the split of the images, in the order of the codes."""
         import numpy as np
 
         from cad_exp.representations.probes.base import Split

@@ -112,7 +112,6 @@ class _Map:
         self.timesteps = stage.trained[0].timesteps
         self.probe = PROBES.make(stage.probe.settings)
         self.how = Fit(stage.balanced, stage.imbalance, stage.seed, str(runtime.device))
-        self.trained = self._joined(stage.trained)
         self.latents: dict[tuple[str, int], Shares] = {}  # what is read from the noisy latent, by label and t
 
     def table(self, tick: Tick) -> pd.DataFrame:
@@ -133,15 +132,15 @@ class _Map:
 
     def _features(self, tick: Tick) -> Iterator[tuple[str, str, int, np.ndarray]]:
         """Yield (source, hookpoint, t, features (N, ...)); the noisy latents of all timesteps first."""
-        asked = [(LATENT, NOISY_LATENT, self.trained)]
-        asked += [(NETWORK, name, self.trained) for name in self.trained if name != NOISY_LATENT]
-        if self.stage.untrained:
-            other = self._joined(self.stage.untrained)
-            asked += [(UNTRAINED, name, other) for name in other if name != NOISY_LATENT]
+        trained, untrained = self.stage.trained, self.stage.untrained
+        asked = [(LATENT, NOISY_LATENT, trained)]
+        for source, parts in ((NETWORK, trained), (UNTRAINED, untrained)):
+            names = self.runtime.all(parts, parts[0].what)[0].hookpoints if parts else ()
+            asked += [(source, name, parts) for name in names if name != NOISY_LATENT]
         total = len(asked) + 1
-        for done, (source, name, found) in enumerate(asked):
-            for number, t in enumerate(self.timesteps):
-                yield source, name, t, found[name][:, number]
+        for done, (source, name, parts) in enumerate(asked):
+            for t in self.timesteps:
+                yield source, name, t, self._read(parts, name, t)
             tick(done + 1, total)
         for source, features in self._of_images():
             yield source, "", -1, features
@@ -163,12 +162,13 @@ class _Map:
             yield PIXELS, flat
             yield COMPONENTS, maps.principal(flat, self.split.train, KEPT)
 
-    def _joined(self, parts: tuple[Activations, ...]) -> dict[str, np.ndarray]:
-        """Activations (images, timesteps, ...) by hookpoint, averaged over draws."""
+    def _read(self, parts: tuple[Activations, ...], hookpoint: str, t: int) -> np.ndarray:
+        """Activations (images, ...) of one hookpoint at one timestep, averaged over draws: no more is in memory."""
         import torch
 
+        number = self.timesteps.index(t)
         found = self.runtime.all(parts, parts[0].what)
-        return {name: torch.cat([part[name].mean(2) for part in found]).numpy() for name in found[0]}
+        return torch.cat([part.column(hookpoint, number).mean(1) for part in found]).numpy()
 
     def _rows(
         self, place: tuple[int, str, str, int], probe: Probe, features: np.ndarray, labels: dict[str, np.ndarray]
@@ -227,7 +227,7 @@ class _Map:
         for label in dict.fromkeys(row.label for row in rows):
             own = [row for row in rows if row.label == label and row.source == NETWORK]
             best = sorted(own, key=lambda row: -row.validation)[: self.stage.fused]
-            parts = [self.trained[row.hookpoint][:, self.timesteps.index(row.t)] for row in best]
+            parts = [self._read(self.stage.trained, row.hookpoint, row.t) for row in best]
             features = np.concatenate([part if part.ndim == 2 else part.mean(1) for part in parts], 1)
             words = ", ".join(f"{row.hookpoint} at t = {row.t}" for row in best)
             place = (len(rows), FUSED, words, -1)

@@ -14,38 +14,15 @@ from cad_exp.pipeline.stage import Stage, Tick
 from cad_exp.pipeline.stages.activations import CAPTION, Encoded
 from cad_exp.pipeline.stages.labelled_images import LabelledImages
 from cad_exp.pipeline.stages.model import Model
+from cad_exp.pipeline.stages.shards import Shards
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
 
     from cad_exp.pipeline.runtime import Runtime
-    from cad_exp.representations.sae.stream import FileShard
     from cad_exp.representations.tokens import Tokens
 
 FILE, INDEX, IMAGES = "tokens.safetensors", "index.parquet", "images.npy"
-
-
-@dataclass(frozen=True)
-class Shards:
-    """The file of a batch's tokens: hookpoint -> (images, tokens, features) fp32, read when they are needed."""
-
-    file: Path
-    hookpoints: tuple[str, ...]  # in network order
-
-    def shard(self, hookpoint: str) -> FileShard:
-        """Return one hookpoint's tokens as a shard of a stream."""
-        from cad_exp.representations.sae.stream import FileShard
-
-        return FileShard(self.file, hookpoint)
-
-    def tensor(self, hookpoint: str) -> torch.Tensor:
-        """Return one hookpoint's tokens (images, tokens, features)."""
-        from safetensors import safe_open
-
-        with safe_open(self.file, framework="pt") as file:
-            tensor: torch.Tensor = file.get_tensor(hookpoint)
-        return tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +43,7 @@ class _TokensNode(Stage[Shards]):
 
     def load(self, runtime: Runtime, folder: Path) -> Shards:
         """Return where the tokens are."""
-        from safetensors import safe_open
-
-        with safe_open(folder / FILE, framework="pt") as file:
-            return Shards(folder / FILE, tuple(file.metadata()["hookpoints"].split("\n")))
+        return Shards.of(folder / FILE)
 
     def pictures(self, runtime: Runtime) -> np.ndarray:
         """Return the images (images, H, W, 3) uint8 in which the tokens were read."""
@@ -77,9 +51,8 @@ class _TokensNode(Stage[Shards]):
 
     def _write(self, folder: Path, found: Tokens, labels: dict[str, list[int]]) -> None:
         import pandas as pd
-        from safetensors.torch import save_file
 
-        save_file(found.values, folder / FILE, {"hookpoints": "\n".join(found.values)})
+        Shards.write(folder / FILE, found.values)
         index = []
         for name, t in found.t.items():
             rows = len(self.numbers) * len(t)

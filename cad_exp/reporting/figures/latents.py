@@ -44,12 +44,11 @@ def latents(shown: Sequence[Latent], path: Path | str, title: str = "") -> Path:
         bottom = height - 0.8 - (row + 1) * (SIDE + GAP) + GAP
         words = f"{each.kind}\n{each.says}\nlatent {each.number}, in {percent(100 * each.frequency)} of images"
         figure.text(0.15 / width, (bottom + SIDE / 2) / height, words, fontsize=8.2, color=INK, va="center")
-        peaks = [float(np.nanmax(values)) for values in each.maps if np.isfinite(values).any()]
-        most = float(np.median(peaks)) if peaks else 0.0
+        most = strength(each.maps)
         for column, (image, values) in enumerate(zip(each.images, each.maps, strict=True)):
             left = NAMES + column * (SIDE + GAP)
             axes = figure.add_axes((left / width, bottom / height, SIDE / width, SIDE / height))
-            _cover(axes, image, values, most)
+            cover(axes, image, values, most)
     if not shown:
         figure.text(0.5, 0.4, "no latent acts in enough images", color=PALE, ha="center", fontsize=10)
     text = wrapped(title or "What latents act on", int(9 * width), 1)
@@ -59,7 +58,14 @@ def latents(shown: Sequence[Latent], path: Path | str, title: str = "") -> Path:
     return save(figure, path)
 
 
-def _cover(axes: Axes, image: np.ndarray, values: np.ndarray, most: float) -> None:
+def strength(maps: Sequence[np.ndarray]) -> float:
+    """Return the scale of a latent's maps: the median of their peaks, 0 where nothing was read."""
+    peaks = [float(np.nanmax(values)) for values in maps if np.isfinite(values).any()]
+    return float(np.median(peaks)) if peaks else 0.0
+
+
+def cover(axes: Axes, image: np.ndarray, values: np.ndarray, most: float) -> None:
+    """Draw an image (H, W, 3) uint8, and over it where a latent acts: values (side, side) on the scale 0 to `most`."""
     height, width = image.shape[:2]
     axes.imshow(image, interpolation="nearest")
     if most > 0:

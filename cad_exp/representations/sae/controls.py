@@ -45,6 +45,11 @@ class RandomDictionary:
         """Number of directions."""
         return len(self.directions)
 
+    @property
+    def W_dec(self) -> Tensor:
+        """What a latent adds for each unit of its code, (width, d): the same name as an autoencoder's."""
+        return self.gain * self.directions
+
     def encode(self, x: Tensor) -> Codes:
         """Return the k largest projections of each token, as far as they are positive."""
         return TopK(self.k).select((x - self.mean) @ self.directions.T)

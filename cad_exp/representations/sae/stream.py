@@ -41,11 +41,22 @@ class FileShard:
             *rows, _ = file.get_slice(self.name).get_shape()
         return int(np.prod(rows))
 
+    @property
+    def size(self) -> int:
+        """Bytes of the tokens as `read` returns them."""
+        with safe_open(self.file, framework="pt") as file:
+            return 4 * int(np.prod(file.get_slice(self.name).get_shape()))
+
     def read(self) -> Tensor:
         """Return the tokens (rows, d) fp32."""
         with safe_open(self.file, framework="pt") as file:
             tensor: Tensor = file.get_tensor(self.name)
         return tensor.reshape(-1, tensor.shape[-1]).float()
+
+
+def buffer_for(size: int, most: int = 16, limit: int = 2**31) -> int:
+    """Return how many shards of `size` bytes are held at once: at most `most`, of at most `limit` bytes, and one."""
+    return max(1, min(most, limit // max(size, 1)))
 
 
 class Stream:
