@@ -68,6 +68,7 @@ COMMANDS = {
     "zero_shot": ["task=analyse", "analysis=zero_shot"],
     "image_text_score": ["task=analyse", "analysis=image_text_score"],
     "segmentation": ["task=analyse", "analysis=segmentation"],
+    "prompt_directions": ["task=analyse", "analysis=prompt_directions"],
     "attention": ["task=probe", "probe=attention"],
     "mlp": ["task=probe", "probe=mlp"],
     "folder": ["images=folder", "images.path=x"],
@@ -129,7 +130,7 @@ ACCEPTED = {
         concept.objective.head concept.objective.layer concept.objective.latent
         concept.objective.principal images.name images.path images.dataset images.image
         images.label activations.prompt tokens.base_prompt tokens.prompt probe.name
-        sae.name granularity.autoencoders analysis.name analysis.prompt analysis.rephrased
+        sae.name granularity.autoencoders analysis.name analysis.neutral analysis.prompt analysis.rephrased
         analysis.hookpoint""",  # names may be those of a user's own class
     "text null": """
         model.revision model.weights concept.label noisy_latents.images judge.nudenet.weights judge.resnet.weights
@@ -138,7 +139,8 @@ ACCEPTED = {
         prompts.file prompts.hub prompts.revision prompts.encoding images.split
         probe.image_encoder analysis.label analysis.image_encoder""",
     "text fraction whole list negative zero huge": """
-        concept.evaluation_prompts objective.retain activations.hookpoints tokens.hookpoints analysis.hookpoints""",
+        analysis.attributes concept.evaluation_prompts objective.retain activations.hookpoints
+        tokens.hookpoints analysis.hookpoints""",
     "text fraction whole null list negative zero huge": """
         model.edits evaluation.fidelity.sanity tracking.tags edit.preserve prompts.labels prompts.without
         edit.retain prompts.objects prompts.artists prompts.subjects prompts.persons analysis.leave_out""",
@@ -167,7 +169,7 @@ ACCEPTED = {
         edit.checkpoint_every edit.epochs prompts.per_prompt activations.draws tokens.positions tokens.steps
         tokens.draws sae.k sae.seeds sae.tokens sae.batch_size sae.dead_after sae.width
         edit.projections edit.trajectories probe.imbalance probe.epochs probe.patience probe.batch probe.width
-        analysis.number analysis.images analysis.steps analysis.folds""",
+        analysis.number analysis.images analysis.steps analysis.folds analysis.seeds""",
     "whole null": """
         evaluation.fidelity.second_order
         edit.count evaluation.timesteps evaluation.fidelity.growth runtime.threads prompts.per_label prompts.limit
@@ -183,7 +185,7 @@ ACCEPTED = {
     "fraction whole null": "estimator.ridge sae.lr",
     "fraction whole zero": """
         model.guidance noisy_latents.guidance objective.weight objective.guidance edit.negative_guidance
-        edit.keep edit.sparsity edit.sampling_guidance tokens.guidance sae.aux probe.decays""",
+        analysis.guidance edit.keep edit.sparsity edit.sampling_guidance tokens.guidance sae.aux probe.decays""",
     "fraction whole null zero": "edit.preserve_scale",
     "fraction whole negative zero": """
         concept.factor.weight concept.factor.neuron concept.factor.head concept.factor.layer concept.factor.latent

@@ -19,6 +19,7 @@ SMALL = ["task=analyse", "images.number=40", "activations.timesteps=[100]", "tra
 SMALLER = {
     "prototypes": ["analysis.guided=2", "analysis.images=2", "analysis.steps=3"],
     "image_text_score": ["analysis.images=24", "analysis.timesteps=[300]", "analysis.shots=[1]"],
+    "prompt_directions": ["analysis.seeds=2", "analysis.steps=2"],
     "segmentation": ["analysis.images=24", "analysis.hookpoints=[mid_block]"],
 }
 ANALYSES = sorted(path.stem for path in (conf_folder() / "analysis").glob("[!_]*.yaml"))

@@ -7,9 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from cad_exp.config.schema.base import Group, Own, OwnName, by_name
-from cad_exp.config.schema.types import Choice, Count, Positive, Seed, Several, Share, Steps, Str, Text, Whole
+from cad_exp.config.schema.types import Choice, Count, Guidance, Positive, Seed, Several, Share, Steps, Str, Text, Whole
 
-ANALYSES = ("class_overlap", "cka", "prototypes", "zero_shot", "image_text_score", "segmentation")
+ANALYSES = ("class_overlap", "cka", "prototypes", "zero_shot", "image_text_score", "segmentation", "prompt_directions")
 
 
 class Analysis(Group):
@@ -116,6 +116,26 @@ class Segmentation(Analysis):
     )
 
 
+class PromptDirections(Analysis):
+    """What prompts add to an activation, which names other activations."""
+
+    title = "prompt_directions"
+    label: Str | None = Field(description="The label whose classes the prompts name; null: the first of the images.")
+    prompt: Str = Field(description="A prompt of the bank, with {} in place of the name of a class.")
+    rephrased: Str = Field(description="The same in other words, which the bank must name.")
+    leave_out: Annotated[tuple[str, ...], Several(Text())] | None = Field(
+        description="Classes that no prompt names; null: the class `nothing`, if there is one."
+    )
+    hookpoint: Str = Field(description="One place: its name, or a pattern of which the first is taken.")
+    seeds: Count = Field(description="Trajectories of each prompt.")
+    steps: Steps = Field(description="Steps of a trajectory.")
+    guidance: Guidance = Field(description="Its guidance.")
+    neutral: Str = Field(description="A prompt that names neither attribute.")
+    attributes: Annotated[tuple[str, ...], Several(Text(), least=1)] = Field(
+        description="Two prompts, to one of which the neutral one may lean."
+    )
+
+
 class OwnAnalysis(Analysis, Own):
     """A user's own analysis, which takes its own settings."""
 
@@ -124,7 +144,7 @@ class OwnAnalysis(Analysis, Own):
 
 
 AnyAnalysis = Annotated[
-    ClassOverlap | Cka | Prototypes | ZeroShot | ImageTextScore | Segmentation | OwnAnalysis,
+    ClassOverlap | Cka | Prototypes | ZeroShot | ImageTextScore | Segmentation | PromptDirections | OwnAnalysis,
     by_name(
         {
             ClassOverlap: ("class_overlap",),
@@ -133,6 +153,7 @@ AnyAnalysis = Annotated[
             ZeroShot: ("zero_shot",),
             ImageTextScore: ("image_text_score",),
             Segmentation: ("segmentation",),
+            PromptDirections: ("prompt_directions",),
         },
         OwnAnalysis,
     ),

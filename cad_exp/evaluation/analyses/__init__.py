@@ -17,6 +17,7 @@ ANALYSES = Registry(
         "prototypes": Entry(f"{_HOME}.prototypes:SinkhornPrototypes", facts=_FEATURES),
         "zero_shot": Entry(f"{_HOME}.zero_shot:ZeroShot", facts=_FEATURES),
         "image_text_score": Entry(f"{_HOME}.image_text_score:ImageTextScore", facts=_NONE),
+        "prompt_directions": Entry(f"{_HOME}.prompt_directions:PromptDirections", facts=_NONE),
         "segmentation": Entry(f"{_HOME}.segmentation:Segmentation", facts=_NONE),
     },
 )

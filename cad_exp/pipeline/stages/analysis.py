@@ -142,4 +142,4 @@ def _joined(runtime: Runtime, parts: tuple[Activations, ...]) -> dict[str, torch
     if not parts:
         return {}
     found = runtime.all(parts, parts[0].what)
-    return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+    return {name: torch.cat([part.tensor(name) for part in found]) for name in found[0].hookpoints}
