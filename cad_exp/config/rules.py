@@ -134,6 +134,8 @@ def check_edit(edit: Config) -> None:
         shown = "null" if sign is None else sign
         raise UserError(f"edit={name} {takes}, so edit.sign={shown} does not go with it: {other} takes those")
     ratio, count, scope = edit["ratio"], edit["count"], edit["scope"]
+    if "keep" in edit:
+        check_joint(edit)
     if ratio is not None and count is not None:
         raise UserError(f"edit.ratio={ratio} and edit.count={count} both say how much to edit: give one of them")
     if count is not None and scope != "global":
@@ -145,6 +147,13 @@ def check_edit(edit: Config) -> None:
         raise UserError(
             f"edit={name} has nothing to erase: edit.prompt={edit['prompt']!r} is empty or the same text as edit.guide"
         )
+
+
+def check_joint(edit: Config) -> None:
+    """Raise UserError for a budget of components, which a method that finds every gate has no use for."""
+    for key in ("ratio", "count", "factor"):
+        if edit[key] is not None:
+            raise UserError(f"edit={edit['name']} finds a factor for every component: it takes no edit.{key}")
 
 
 def check_without_scores(edit: Config) -> None:

@@ -56,6 +56,18 @@ def things(objects: Iterable[str], artists: Iterable[str]) -> list[tuple[str, st
     return [*kept, ("a photo of a person", "clothed", "person")]
 
 
+def fitting_prompts(model: str | None = None) -> list[tuple[str, str, str]]:
+    """Return (prompt, kind, label) of the same things as `retention_prompts`, in other words.
+
+    An edit that is fitted to these can be shown on those.
+    """
+    words = {"object": "a picture of {}", "style": "a painting in the style of {}", "clothed": "a picture of {}"}
+    return [
+        (words[kind].format(label if kind == "style" else _article(label)), kind, label)
+        for _, kind, label in retention_prompts(model)
+    ]
+
+
 def plan(
     concept: dict[str, Any], samples: int, retention_samples: int, seed: int, model: str | None = None
 ) -> list[ImageRequest]:

@@ -74,7 +74,7 @@ def random_edit(like: Edit, attribution: Scored, granularity: str | None = None,
 
     In every group of the scope as many components of each size (in weights) as `like` has there. Where that would be
     `like` itself, as with one layer of a size, sizes are left out of account, and only the number of components is
-    equal; `changed` of both edits' meta says how many weights each has.
+    equal; `changed` of both edits' meta says how many weights each has. Factors of its own are dealt out at random.
     """
     name, scope = granularity or like.meta["granularity"], like.meta["scope"]
     attribution = attribution.narrow(name, like.meta["kinds"])
@@ -87,7 +87,13 @@ def random_edit(like: Edit, attribution: Scored, granularity: str | None = None,
         sizes = torch.zeros_like(sizes)
     chosen = _drawn(taken, sizes, segments, seed)
     meta = {"edit": "random", "sign": None, "scope": scope, "requested": like.meta["achieved"], "random_seed": seed}
-    return _from(attribution, space.intervention(chosen, like.factor, meta))
+    factors = like.factor if not like.factors else torch.tensor(like.meta["factor"])[_order(len(chosen), seed)]
+    return _from(attribution, space.intervention(chosen, factors, meta))
+
+
+def _order(number: int, seed: int) -> Tensor:
+    """Return a random order, in which components get the factors of those that they stand for."""
+    return torch.randperm(number, generator=torch.Generator().manual_seed(seed))
 
 
 def _drawn(taken: Tensor, sizes: Tensor, segments: list[tuple[int, int, int]], seed: int) -> Tensor:

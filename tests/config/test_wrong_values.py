@@ -55,6 +55,7 @@ COMMANDS = {
     "coar": ["estimator=coar"],
     "shapley": ["estimator=shapley", "granularity=head"],
     "wanda": ["estimator=wanda"],
+    "joint": ["concept=church", "edit=joint"],
     "random": ["estimator=random"],
     "latent": ["granularity=latent", "granularity.autoencoders=x"],
     "probe": ["task=probe"],
@@ -137,7 +138,7 @@ ACCEPTED = {
         concept.evaluation_prompts objective.retain activations.hookpoints tokens.hookpoints analysis.hookpoints""",
     "text fraction whole null list negative zero huge": """
         model.edits evaluation.fidelity.sanity tracking.tags edit.preserve prompts.labels prompts.without
-        prompts.objects prompts.artists prompts.subjects prompts.persons analysis.leave_out""",
+        edit.retain prompts.objects prompts.artists prompts.subjects prompts.persons analysis.leave_out""",
     "text fraction whole null list negative zero huge ": "granularity.hookpoints",
     "text whole zero": "prompts.columns.prompt",
     "text whole null zero": "prompts.columns.seed prompts.columns.guidance prompts.columns.label prompts.columns.id",
@@ -162,8 +163,10 @@ ACCEPTED = {
         evaluation.fidelity.images.samples runtime.batch_size edit.steps edit.batch_size edit.sampling_steps
         edit.checkpoint_every edit.epochs prompts.per_prompt activations.draws tokens.positions tokens.steps
         tokens.draws sae.k sae.seeds sae.tokens sae.batch_size sae.dead_after sae.width
-        probe.imbalance probe.epochs probe.patience probe.batch probe.width analysis.images""",
+        edit.projections edit.trajectories probe.imbalance probe.epochs probe.patience probe.batch probe.width
+        analysis.images""",
     "whole null": """
+        evaluation.fidelity.second_order
         edit.count evaluation.timesteps evaluation.fidelity.growth runtime.threads prompts.per_label prompts.limit
         probe.fused analysis.shots""",
     "whole zero": """
@@ -176,13 +179,14 @@ ACCEPTED = {
     "fraction whole null": "estimator.ridge sae.lr",
     "fraction whole zero": """
         model.guidance noisy_latents.guidance objective.weight objective.guidance edit.negative_guidance
-        edit.sampling_guidance tokens.guidance sae.aux probe.decays""",
+        edit.keep edit.sparsity edit.sampling_guidance tokens.guidance sae.aux probe.decays""",
     "fraction whole null zero": "edit.preserve_scale",
     "fraction whole negative zero": """
         concept.factor.weight concept.factor.neuron concept.factor.head concept.factor.layer concept.factor.latent
         concept.factor.principal""",
     "fraction whole null negative zero": "edit.factor",
-    "zero": "judge.nudenet.threshold estimator.level",
+    "zero": "judge.nudenet.threshold estimator.level edit.least",
+    "negative": "edit.lowest",
 }
 
 

@@ -6,7 +6,10 @@ moves, and F'F the matrix A'A of all pairs of components.
 
 1. Draw signs for every noisy latent, and run the gated network on a batch.
 2. Where rows can have gates of their own, one backward pass gives a row of F for every noisy latent of the batch.
-3. Where they cannot (single weights), it gives one row for the whole batch: as good on average, with more noise.
+   Where they cannot (single weights), it gives one row for the whole batch: as good on average, with more noise.
+3. The distance from a target, u + A d with u the intact distance, is taken apart: along u it is known exactly, by one
+   more backward pass; the signs sketch only what is left. So the sketch cannot promise less than nothing.
+4. Few rows leave directions in which nothing seems to move: the sketch is shrunk towards its diagonal.
 
 Source: Gauss-Newton (Schraudolph, Neural Computation 14, 2002) by random projections (Hutchinson 1989; Johnson and
 Lindenstrauss 1984). The objective is CAD's erase (arXiv 2412.02542, eq. 5) to second order.
@@ -20,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cad_exp.attribution.interactions.quadratic import Quadratic
+from cad_exp.attribution.interactions.quadratic import Quadratic, shrunk, total
 from cad_exp.data.noisy_latents import NoisyLatents
 from cad_exp.interventions.spaces import ComponentSpace
 from cad_exp.models.families.condition import Condition
@@ -52,75 +55,92 @@ class Sketcher:
         self.model, self.space, self.projections, self.seed = model, space, int(projections), int(seed)
         self.batch_size, self.at = int(batch_size), torch.ones(space.n) if at is None else at.float()
 
-    def rows(
+    def sketch(
         self,
         latents: NoisyLatents,
         condition: Condition,
-        target: Tensor | None = None,
+        apart_from: Tensor | None = None,
         progress: Progress | None = None,
-    ) -> Quadratic:
-        """Return the mean squared distance of the prediction from a target as a function of d = gates - at.
+    ) -> Tensor:
+        """Return rows F (rows, n): |F d|^2 estimates the mean square by which the prediction moves at d = gates - at.
 
-        latents: M noisy latents. condition: one row, for all. target: (M, ...) predictions; None: the gated model's own
-        at d = 0, from which the distance has neither a constant nor a linear part.
+        latents: M noisy latents. condition: one row, for all. apart_from: (M, ...) directions of the prediction in
+        which movements do not count.
         """
-        signs = self._signs(latents)
-        batches = list(enumerate(latents.batches(self.batch_size)))
-        own, total = distributed.share(batches), len(batches) * (self.projections + (target is not None))
-        per, size = self._rows_of(latents), latents.x[0].numel()
-        factor = torch.zeros(self.projections * sum(per), self.space.n)
-        linear, constant, done = torch.zeros(self.space.n, dtype=torch.float64), 0.0, 0
-        for number, batch in own:
-            start = number * self.batch_size
-            rows = slice(start, start + len(batch))
-            first = sum(per[:number])
-            for each in range(self.projections):
-                found, predicted = self._pulled(batch, condition, signs[each, rows])
-                at = each * sum(per) + first
-                factor[at : at + len(found)] = found
-                done += 1
-                if progress:
-                    progress(done * distributed.size(), total)
-            if target is not None:
-                error = (predicted.cpu() - target[rows]) / (size * len(latents))
-                constant += float(error.double().square().sum()) * size * len(latents)
-                linear += 2 * self._pulled(batch, condition, error)[0].double().sum(0)
-                done += 1
-                if progress:
-                    progress(done * distributed.size(), total)
-        sums = [factor, linear, torch.tensor([constant], dtype=torch.float64)]
-        distributed.add_up(sums)
-        factor /= (size * len(latents) * self.projections) ** 0.5
-        return Quadratic(float(sums[2]), linear, factor)
+        signs = self._signs(latents).float()
+        if apart_from is not None:
+            along = apart_from / _norm(apart_from)
+            signs = signs - (signs * along).flatten(2).sum(2).reshape(*signs.shape[:2], 1, 1, 1) * along
+        scale = (latents.x[0].numel() * len(latents) * self.projections) ** -0.5
+        rows: Tensor = self._pulled(latents, condition, signs, progress) * scale
+        return rows
 
-    def _rows_of(self, latents: NoisyLatents) -> list[int]:
-        """Return how many rows one projection of each batch gives."""
-        sizes = [len(batch) for batch in latents.batches(self.batch_size)]
-        return sizes if self.space.per_row else [1] * len(sizes)
+    def along(self, latents: NoisyLatents, condition: Condition, distance: Tensor) -> Quadratic:
+        """Return the mean square of the distance (M, ...) that is left at d, as far as it lies along itself."""
+        along, length = distance / _norm(distance), _norm(distance).flatten()
+        if not self.space.per_row:  # the rows of a batch are told apart by a sign for each
+            flip = self._signs(latents)[0].flatten(1)[:, 0].float()
+            along, length = along * flip.reshape(-1, 1, 1, 1), length * flip
+            length = torch.stack([part.sum() for part in length.split(self.batch_size)])
+        scale = (latents.x[0].numel() * len(latents)) ** -0.5
+        return Quadratic.of(self._pulled(latents, condition, along[None]) * scale, length * scale)
+
+    @torch.no_grad()
+    def predicted(self, latents: NoisyLatents, condition: Condition) -> Tensor:
+        """Return the predictions (M, ...) at d = 0, on the CPU."""
+        parts: list[Tensor] = []
+        with self.space.gated(self.model, self.at):
+            for batch in latents.batches(self.batch_size):
+                parts.append(self.model.predict(batch.x, batch.t, condition).cpu())
+        return torch.cat(parts)
 
     def _signs(self, latents: NoisyLatents) -> Tensor:
         """Return random signs (projections, M, ...), the same whatever the batches are."""
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.randint(0, 2, (self.projections, *latents.x.shape), generator=generator, dtype=torch.int8)
-        return drawn * 2 - 1
+        signs: Tensor = drawn * 2 - 1
+        return signs
 
-    def _pulled(self, batch: NoisyLatents, condition: Condition, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Return d<weights, eps>/d gates, (B, n) or (1, n) for all rows together, and eps (B, ...)."""
-        batch = batch.to(self.model.device)
+    def _pulled(
+        self, latents: NoisyLatents, condition: Condition, weights: Tensor, progress: Progress | None = None
+    ) -> Tensor:
+        """Return d<weights, eps>/d gates (k * rows, n) on the CPU for weights (k, M, ...), a row for each noisy latent.
+
+        Where rows cannot have gates of their own, there is one for each batch, all its noisy latents together.
+        """
+        batches = list(enumerate(latents.batches(self.batch_size)))
+        per = [len(batch) if self.space.per_row else 1 for _, batch in batches]
+        found = torch.zeros(len(weights), sum(per), self.space.n)
+        own = distributed.share(batches)
+        for done, (number, batch) in enumerate(own, 1):
+            first, start = sum(per[:number]), number * self.batch_size
+            for row, weight in zip(found, weights[:, start : start + len(batch)], strict=True):
+                row[first : first + per[number]] = self._slopes(batch.to(self.model.device), condition, weight)
+            if progress:
+                progress(done * distributed.size(), len(batches))
+        distributed.add_up([found])
+        return found.flatten(0, 1)
+
+    def _slopes(self, batch: NoisyLatents, condition: Condition, weights: Tensor) -> Tensor:
+        """Return d<weights, eps>/d gates of a batch: (B, n), or (1, n) for all its rows together."""
+        weights = weights.to(self.model.device)
         with torch.enable_grad():
             if self.space.per_row:
                 gates = self.at.to(self.model.device).expand(len(batch), -1).clone().requires_grad_()
                 with self.space.gated(self.model, gates):
-                    predicted = self.model.predict(batch.x, batch.t, condition)
-                    (predicted * weights.to(predicted)).sum().backward()
-                slopes = torch.zeros_like(gates) if gates.grad is None else gates.grad
-                return slopes.float().cpu(), predicted.detach()
+                    (self.model.predict(batch.x, batch.t, condition) * weights).sum().backward()
+                return (torch.zeros_like(gates) if gates.grad is None else gates.grad).float().cpu()
             gating = self.space.gating(self.model, self.at)
             gating.differentiate()
             with gating.ready({})():
-                predicted = self.model.predict(batch.x, batch.t, condition)
-                (predicted * weights.to(predicted)).sum().backward()
-        return self.space.join(gating.slopes())[None], predicted.detach()
+                (self.model.predict(batch.x, batch.t, condition) * weights).sum().backward()
+        return self.space.join(gating.slopes())[None]
+
+
+def _norm(x: Tensor) -> Tensor:
+    """Return the length (B, 1, 1, 1) of every row of x (B, ...)."""
+    lengths: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
+    return lengths.clamp_min(1e-12).reshape(-1, 1, 1, 1)
 
 
 def concept(sketcher: Sketcher, latents: NoisyLatents, progress: Progress | None = None) -> Quadratic:
@@ -131,23 +151,20 @@ def concept(sketcher: Sketcher, latents: NoisyLatents, progress: Progress | None
     if latents.base is None:
         raise UserError("interactions need noisy latents with 'base': use trajectories")
     condition = sketcher.model.encode([latents.prompt])
-    return sketcher.rows(latents, condition, latents.base, progress)
+    distance = sketcher.predicted(latents, condition) - latents.base
+    rest, _ = shrunk(sketcher.sketch(latents, condition, distance, progress))
+    return total([sketcher.along(latents, condition, distance), rest])
 
 
-def retained(
-    sketcher: Sketcher, latents: Sequence[NoisyLatents], progress: Callable[[int, int], Any] | None = None
-) -> Quadratic:
+def retained(sketcher: Sketcher, latents: Sequence[NoisyLatents], progress: Progress | None = None) -> Quadratic:
     """Return how far the predictions move that are to stay: for each prompt its own and the base prompt's.
 
     latents: of every prompt to keep, at its own points. The mean over prompts, half for each of the two predictions.
     """
-    parts: list[Quadratic] = []
-    for number, each in enumerate(latents):
+    rows: list[Tensor] = []
+    for number, each in enumerate(latents, 1):
         for prompt in (each.prompt, each.base_prompt):
-            parts.append(sketcher.rows(each, sketcher.model.encode([prompt])))
+            rows.append(sketcher.sketch(each, sketcher.model.encode([prompt])))
         if progress:
-            progress(number + 1, len(latents))
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total.times(1 / len(parts))
+            progress(number, len(latents))
+    return shrunk(torch.cat(rows) / len(rows) ** 0.5)[0]

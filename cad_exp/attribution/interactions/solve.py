@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cad_exp.attribution.interactions.quadratic import Quadratic
+from cad_exp.attribution.interactions.quadratic import Quadratic, total
 from cad_exp.utils.errors import UserError
 
 STEPS, TOLERANCE = 2000, 1e-7
@@ -44,7 +44,8 @@ def solve(
     """Return the best change of all gates.
 
     Args:
-        concept: what is left of it; retained: how far everything else moves, both of the same gates.
+        concept: what is left of it, as a function of the gates.
+        retained: how far everything else moves, of the same gates.
         keep: lambda, 0 or more, the weight of `retained`.
         lowest: the least d, -1 (switch off) or below, as -2 (reverse).
         sparsity: the weight of |d|_1, 0 or more.
@@ -52,10 +53,9 @@ def solve(
         steps: at most so many.
     """
     if keep < 0 or sparsity < 0 or lowest >= 0:
-        raise UserError(
-            f"keep={keep}, sparsity={sparsity}, lowest={lowest}: the first two are 0 or more, the last below"
-        )
-    whole = concept + retained.times(keep)
+        given = f"keep={keep}, sparsity={sparsity}, lowest={lowest}"
+        raise UserError(f"{given}: keep and sparsity are 0 or more, lowest is below 0")
+    whole = total([concept, retained.times(keep)])
     rate = 1 / max(_steepest(whole), 1e-30)
     d = torch.zeros(whole.n, dtype=torch.float64) if start is None else start.double().clamp(lowest, 0)
     ahead, momentum, scale = d, 1.0, max(float(whole.gradient(torch.zeros(whole.n)).abs().max()), 1e-30)
@@ -83,6 +83,7 @@ def _steepest(whole: Quadratic, rounds: int = 30) -> float:
     v = torch.ones(whole.n) + 1e-3 * torch.arange(whole.n) / whole.n
     norm = torch.zeros(())
     for _ in range(rounds):
-        v = whole.factor.T @ (whole.factor @ (v / v.norm().clamp_min(1e-30)))
+        v = v / v.norm().clamp_min(1e-30)
+        v = whole.factor.T @ (whole.factor @ v) + whole.diagonal * v
         norm = v.norm()
     return 2.2 * float(norm)

@@ -30,7 +30,7 @@ from cad_exp.config.schema.types import (
 )
 
 SCORED = ("erase", "amplify", "none", "random", "magnitude", "conceptprune", "salun_mask")
-EDITS = (*SCORED, "cad_public", "esd", "uce", "rece", "checkpoint")
+EDITS = (*SCORED, "joint", "cad_public", "esd", "uce", "rece", "checkpoint")
 Scale = Annotated[float, Number(least=0, most=1e6)]
 
 
@@ -60,6 +60,23 @@ class Edit(Group):
     )
     scored_by: Annotated[str, Registered("estimator", *ESTIMATORS)] | None = Field(
         default=None, description="The only estimator that the method goes by; null: any."
+    )
+
+
+class Joint(Edit):
+    """All gates at once, by what components do together."""
+
+    title = "joint"
+    keep: Scale = Field(description="What a change of other predictions weighs against what is left of the concept.")
+    lowest: Annotated[float, Number(least=-100, below=0)] = Field(
+        description="The least change of a gate: -1 switches off, -2 may also reverse."
+    )
+    sparsity: Scale = Field(description="Weight of the sum of all changes of gates.")
+    least: Annotated[float, Number(least=0, most=1)] = Field(description="Smaller changes of a gate are left out.")
+    projections: Annotated[int, Whole(1, 1000)] = Field(description="Random projections of every prediction.")
+    trajectories: Count = Field(description="Trajectories of each prompt that is to stay.")
+    retain: Annotated[tuple[str, ...], Several(Text())] | None = Field(
+        description="Prompts that are to stay; null takes all things that the model's world names."
     )
 
 
@@ -149,6 +166,7 @@ AnyEdit = Annotated[
     by_name(
         {
             Edit: SCORED,
+            Joint: ("joint",),
             PublicCad: ("cad_public",),
             Esd: ("esd",),
             Uce: ("uce",),

@@ -68,6 +68,9 @@ class Fidelity(Group):
     kinds: Kinds = Field(description="Among all components, among the top-scored, or one at a time.")
     noisy_latents: Count = Field(description="Noisy latents at which J is evaluated.")
     held_out: Bool = Field(description="Whether these are of other trajectories than the attribution's.")
+    second_order: Count | None = Field(
+        description="Noisy latents at which interactions are measured, for predictions that count them; null: none."
+    )
     stability: Bool = Field(description="Whether two halves of the noisy latents are compared.")
     growth: Annotated[tuple[int, ...], Several(Whole(1))] = Field(
         description="Numbers of noisy latents from which two estimates each are compared."

@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cad_exp.evaluation.fidelity.playable import Playable
+from cad_exp.evaluation.fidelity.playable import Playable, Predictor
 from cad_exp.evaluation.fidelity.statistics import agreement, stream
 from cad_exp.evaluation.intervals.estimate import estimated
 from cad_exp.evaluation.intervals.images import Mean
@@ -48,16 +48,22 @@ class Ablation(NamedTuple):
 
 
 def effects(
-    game: Playable, scores: Tensor, ablations: Iterable[Ablation], total: int, progress: Progress | None = None
+    game: Playable,
+    scores: Tensor,
+    ablations: Iterable[Ablation],
+    total: int,
+    progress: Progress | None = None,
+    second: Predictor | None = None,
 ) -> pd.DataFrame:
     """Ablate, and return one row per ablation: study, kind, rate, draw, size, predicted and true change of J.
 
     scores (n,): estimates of J(intact) - J(component ablated), so that predicted = -sum of those removed, in fp64.
-    total: number of ablations, for the progress. Raises UserError if the scores are not the game's or J is not finite.
+    total: number of ablations, for the progress. second: predicts in another way, in a column of that name.
+    Raises UserError if the scores are not the game's or J is not finite.
     """
     if scores.shape != (game.n,):
         raise UserError(f"{tuple(scores.shape)} scores do not fit {game.n} components: attribute the same granularity")
-    values, rows = scores.detach().double().cpu().numpy(), []
+    values, rows, others = scores.detach().double().cpu().numpy(), [], list[float]()
     at_once = getattr(game, "at_once", AT_ONCE)
     for part in _together(ablations, max(1, min(at_once, ENTRIES // game.n))):
         gates = torch.ones(len(part), game.n)
@@ -68,9 +74,11 @@ def effects(
             raise refusal("J of an ablation", getattr(getattr(game, "objective", None), "model", None))
         for (study, kind, rate, draw, chosen), true in zip(part, change, strict=True):
             rows.append((study, kind, rate, draw, len(chosen), -values[chosen].sum(), true))
+        others += second.predict(gates).tolist() if second else []
         if progress:
             progress(len(rows), total)
-    return pd.DataFrame(rows, columns=["study", "kind", "rate", "draw", "size", "predicted", "true"])
+    table = pd.DataFrame(rows, columns=["study", "kind", "rate", "draw", "size", "predicted", "true"])
+    return table.assign(second=others) if second else table
 
 
 def _together(ablations: Iterable[Ablation], at_once: int) -> Iterator[list[Ablation]]:
@@ -99,6 +107,7 @@ def ablation_fidelity(
     seed: int = 0,
     resamples: int = 1000,
     progress: Progress | None = None,
+    second: Predictor | None = None,
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Compare the predicted with the true change of J for `number` random ablations of each kind at each rate.
 
@@ -109,7 +118,8 @@ def ablation_fidelity(
     taken once. They depend on the seed, the kind and the size only: the first 16 of 1000 are the 16 of a shorter study,
     and every estimator meets the same uniform ones.
 
-    Returns the records (see `effects`) and, per kind and rate (`single`: rate None), what `agreement` says. Rates are
+    second: another prediction, beside the sum of scores. Returns the records (see `effects`) and, per kind and rate
+    (`single`: rate None), what `agreement` says; of `second` under that name. Rates are
     never mixed: large ablations do more than small ones, which alone correlates. Cost: number x rates x kinds
     evaluations of J. UserError for rates outside (0, 1].
     """
@@ -131,7 +141,7 @@ def ablation_fidelity(
             drawn = _subsets(pool, size, game.n, number, stream(seed, kind, size)) if size else ()
             yield from (Ablation("ablations", kind, shared[0], draw, chosen) for draw, chosen in enumerate(drawn))
 
-    drawn = effects(game, scores, every(), number * len(sizes), progress)
+    drawn = effects(game, scores, every(), number * len(sizes), progress, second)
     parts = [
         drawn[(drawn["kind"] == kind) & (drawn["rate"] == shared[0])].assign(rate=rate)
         for (kind, _), shared in sizes.items()
@@ -144,7 +154,10 @@ def ablation_fidelity(
         for one in asked:
             rows = records[records["kind"] == kind]
             rows = rows if one is None else rows[rows["rate"] == one]
-            found.append({"kind": kind, "rate": one, **agreement(rows["predicted"], rows["true"], resamples, seed)})
+            told = {"kind": kind, "rate": one, **agreement(rows["predicted"], rows["true"], resamples, seed)}
+            found.append(
+                told | ({"second": agreement(rows["second"], rows["true"], resamples, seed)} if second else {})
+            )
     return records, found
 
 

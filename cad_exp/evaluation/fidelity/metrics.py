@@ -18,7 +18,7 @@ from cad_exp.evaluation.fidelity.ablations import (
     negative_check,
     ordered_curves,
 )
-from cad_exp.evaluation.fidelity.playable import Playable
+from cad_exp.evaluation.fidelity.playable import Playable, Predictor
 from cad_exp.evaluation.fidelity.statistics import Bounded, agreement
 from cad_exp.utils.errors import UserError, choose
 
@@ -32,11 +32,13 @@ def fidelity_metrics(
     progress: Progress | None = None,
     prefix: str = "fidelity",
     of: str = "J",
+    second: Predictor | None = None,
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """Return the metrics of the studies, and the records of all ablations behind them.
 
     The metrics are rows of results.json (results.FIELDS) of the variant `attribution`.
     prefix, of: what the metrics' names begin with, and what the game's value is called.
+    second: another prediction of J; its metrics begin with second_order.
     settings: conf/evaluation's `fidelity`; whose `latents` the caller has already put into the game. facts: what else
     belongs to the definitions (estimator, concept). Several processes have to call it together.
     """
@@ -46,9 +48,12 @@ def fidelity_metrics(
     if settings["number"]:
         asked = {name: settings[name] for name in ("rates", "number", "kinds", "bootstrap")}
         drawn = (asked["rates"], asked["number"], asked["kinds"])
-        table, found = ablation_fidelity(game, scores, *drawn, seed, asked["bootstrap"], progress)
+        table, found = ablation_fidelity(game, scores, *drawn, seed, asked["bootstrap"], progress, second)
         records.append(table)
         metrics += [metric for each in found for metric in _agreements(each, base | asked, **named)]
+        for each in found if second else ():
+            other = {"kind": each["kind"], "rate": each["rate"], **each["second"]}
+            metrics += _agreements(other, base | asked, "second_order", of, "by scores and their interactions")
     if settings["fractions"]:
         table, areas = ordered_curves(
             game, scores, settings["fractions"], random_repeats=settings["repeats"], seed=seed, progress=progress
@@ -97,7 +102,7 @@ _DRAWN = {
     "single": "random components",
 }
 _AGREEMENTS = {
-    "pearson": (True, "correlation of the predicted change of J (minus the scores' sum) with the true change of {of}"),
+    "pearson": (True, "correlation of the predicted change of J ({by}) with the true change of {of}"),
     "spearman": (True, "rank correlation of the predicted change of J with the true change of {of}"),
     "slope": (None, "slope of the true change of {of} on the predicted change of J"),
 }
@@ -112,10 +117,12 @@ def _ending(kind: str, rate: float | None) -> str:
     return "_single" if kind == "single" else ("" if kind == "uniform" else f"_{kind}") + f"@{rate:g}"
 
 
-def _agreements(found: dict[str, Any], base: dict[str, Any], prefix: str, of: str) -> Iterator[dict[str, Any]]:
+def _agreements(
+    found: dict[str, Any], base: dict[str, Any], prefix: str, of: str, by: str = "minus the scores' sum"
+) -> Iterator[dict[str, Any]]:
     """Yield fidelity_pearson@0.05, fidelity_sign_top@0.05, fidelity_r2_single and so on.
 
-    There is no prediction of what images show, so only correlations are given of it.
+    by: how changes are predicted. There is no prediction of what images show, so only correlations are given of it.
     """
     kind, rate = found["kind"], found["rate"]
     size = "one at a time" if kind == "single" else f"{rate:.3g} of them"
@@ -128,7 +135,7 @@ def _agreements(found: dict[str, Any], base: dict[str, Any], prefix: str, of: st
             found[name],
             found["n"],
             higher,
-            what=f"{what.format(of=of)}, over ablations of {_DRAWN[kind]}, {size}",
+            what=f"{what.format(of=of, by=by)}, over ablations of {_DRAWN[kind]}, {size}",
             kind=kind,
             rate=rate,
             interval="95 %, Wilson; noisy latents fixed" if name == "sign" else bootstrap,

@@ -7,6 +7,13 @@ from typing import Protocol
 from torch import Tensor
 
 
+class Predictor(Protocol):
+    """What predicts the change of J otherwise than by the sum of scores."""
+
+    def predict(self, gates: Tensor) -> Tensor:
+        """Return the predicted changes (A,) at gates (A, n)."""
+
+
 class Playable(Protocol):
     """A function of one gate per component, 1 intact and 0 ablated.
 

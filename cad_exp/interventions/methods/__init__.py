@@ -1,9 +1,10 @@
-"""Methods: what an edit does to a model. There are three kinds, told apart by what the registered object has.
+"""Methods: what an edit does to a model. There are four kinds, told apart by what the registered object has.
 
-`select(attribution, granularity, seed, budget, **settings)` chooses components by their scores. Everything else is
-called with the model and its own settings, as a function or by its `edit(model, **settings)`, and gives an Edit that
-replaces weights. With `hooks(network, steering, **settings)`, a context manager, it acts while the model runs instead:
-the Edit brings it tensors (`steering`).
+`select(attribution, granularity, seed, budget, **settings)` chooses components by their scores. `choose(space, concept,
+retained, **settings)` chooses all gates at once, by what components do together (`attribution.interactions`).
+Everything else is called with the model and its own settings, as a function or by its `edit(model, **settings)`, and
+gives an Edit that replaces weights. With `hooks(network, steering, **settings)`, a context manager, it acts while the
+model runs instead: the Edit brings it tensors (`steering`).
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
     from cad_exp.interventions.selection import Scored
     from cad_exp.models.pipeline import DiffusionModel, Progress
 
+_SCORED = {"scored": True, "interactions": False}  # see `needs_scores` and `uses_interactions`
 METHODS = Registry(
     "method",
     {
         **{
-            name: Entry(f"cad_exp.interventions.methods.choosing:{cls}", facts={"scored": True})
+            name: Entry(f"cad_exp.interventions.methods.choosing:{cls}", facts=_SCORED)
             for name, cls in {
                 "erase": "Erase",
                 "amplify": "Amplify",
@@ -36,12 +38,13 @@ METHODS = Registry(
                 "cad_public": "Erase",
             }.items()
         },
+        "joint": Entry("cad_exp.attribution.interactions.joint:Joint", facts=_SCORED | {"interactions": True}),
         "uce": "cad_exp.interventions.methods.uce:uce",
         "rece": "cad_exp.interventions.methods.rece:rece",
         "esd": "cad_exp.interventions.methods.esd:esd",
         "checkpoint": "cad_exp.interventions.methods.published:published",
     },
-    usual={"scored": False},
+    usual={"scored": False, "interactions": False},
 )
 # What the group `edit` holds for every edit; the rest is the method's own.
 _COMMON = ("name", TARGET, "sign", "factor", "ratio", "count", "scope", "rounding", "bare_prompt")
@@ -56,6 +59,12 @@ def needs_scores(settings: dict[str, Any]) -> bool:
     """Return whether the method of the group `edit` chooses components by scores; ours are not loaded for that."""
     facts = METHODS.where(chosen(settings)).facts
     return bool(facts["scored"]) if facts else hasattr(METHODS.of(settings), "select")
+
+
+def uses_interactions(settings: dict[str, Any]) -> bool:
+    """Return whether the method of the group `edit` counts on how components work together."""
+    facts = METHODS.where(chosen(settings)).facts
+    return bool(facts["interactions"]) if facts else hasattr(METHODS.of(settings), "choose")
 
 
 def make_edit(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cad_exp.pipeline.stage import Chosen, Derived
+from cad_exp.pipeline.stages.interactions import JointEdit
 from cad_exp.pipeline.stages.scores import SpaceScores
 from cad_exp.utils.errors import UserError
 
@@ -50,7 +51,7 @@ class SelectedEdit(Derived["Edit"]):
 class RandomEdit(Derived["Edit"]):
     """As many random components as a selected edit takes, and the same factor."""
 
-    like: SelectedEdit
+    like: SelectedEdit | JointEdit
     seed: int
 
     def derive(self, runtime: Runtime) -> Edit:

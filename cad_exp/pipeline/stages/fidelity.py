@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cad_exp.data.requests import ImageRequest
 from cad_exp.pipeline.stage import Stage, Tick
 from cad_exp.pipeline.stages.ablations import GameOfImages, GameOfJ, Remembered
+from cad_exp.pipeline.stages.interactions import SecondOrderOfJ
 from cad_exp.pipeline.stages.judge import Judge
 from cad_exp.pipeline.stages.noisy_latents import PromptLatents, Trajectories
 from cad_exp.pipeline.stages.scores import SpaceScores
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+    from cad_exp.attribution.interactions.second_order import SecondOrder
     from cad_exp.data.noisy_latents import NoisyLatents
     from cad_exp.pipeline.runtime import Runtime
 
@@ -92,8 +94,20 @@ class _Study:
         game = Remembered(self.runtime, self.node)
         self.base = describe(game, self.seed, self.facts)
         with progress.progress(self.settings["number"], "fidelity") as tick:
-            found, records = fidelity_metrics(game, self.scores, self.settings, self.seed, self.base, tick)
+            how = (self.scores, self.settings, self.seed, self.base, tick)
+            found, records = fidelity_metrics(game, *how, second=self._second())
         return found, records.assign(measure="J")
+
+    def _second(self) -> SecondOrder | None:
+        """Return what predicts by interactions as well, measured at noisy latents of the scores; None: not asked."""
+        from cad_exp.evaluation.fidelity.statistics import spread
+
+        number = self.settings["second_order"]
+        if number is None:
+            return None
+        rows = spread(len(self.scored), number, self.seed)
+        game = GameOfJ(self.question, (self.whole.latents,), tuple(rows.tolist()), *self.where)
+        return self.runtime.get(SecondOrderOfJ(game, self.seed))
 
     def of_images(self, records: pd.DataFrame) -> tuple[Metrics, pd.DataFrame]:
         """Compare the predicted change of J, and the true one (`records`), with the change of what the judge sees."""
@@ -115,7 +129,7 @@ class _Study:
         tables: list[pd.DataFrame] = []
         for measure, of in MEASURES.items():
             with progress.progress(asked["number"], f"images, {measure}") as tick:
-                named = {"prefix": f"images_{measure}", "of": of}
+                named: dict[str, Any] = {"prefix": f"images_{measure}", "of": of}
                 play = game.measured(measure)
                 facts |= {"measure": measure, "intact": play.intact}
                 more, table = fidelity_metrics(play, self.scores, settings, self.seed, facts, tick, **named)

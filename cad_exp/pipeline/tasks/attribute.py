@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from cad_exp.config.expand import alone
 from cad_exp.data import prompts
 from cad_exp.data.requests import ImageRequest
-from cad_exp.interventions.methods import needs_scores
-from cad_exp.pipeline.stage import Derived, Node
+from cad_exp.interventions.methods import needs_scores, uses_interactions
+from cad_exp.pipeline.stage import Node
 from cad_exp.pipeline.stages.fidelity import Fidelity
 from cad_exp.pipeline.stages.images import Pictures
 from cad_exp.pipeline.stages.judge import Judge
@@ -39,7 +39,7 @@ class Attribute:
     erased: Attribute | None
     latents: PromptLatents | None = None
     scores: SpaceScores | None = None
-    edits: dict[str, Derived[Edit]] = field(default_factory=dict)
+    edits: dict[str, Node[Edit]] = field(default_factory=dict)
     fidelity: Fidelity | None = None
     timesteps: Timesteps | None = None
     requests: list[ImageRequest] = field(default_factory=list)
@@ -80,5 +80,6 @@ def _scored(config: Config, model: Model, judge: Judge | None, erased: Attribute
     """Return the graph as far as the edits that scores choose, and the studies of the scores."""
     latents = nodes.noisy_latents(config, model)
     scores = nodes.scores(config, latents, nodes.question(config, model, judge))
-    edits, timesteps = nodes.selected_edits(config, scores), nodes.timesteps(config, scores)
+    choose = nodes.joint_edits if uses_interactions(config["edit"]) else nodes.selected_edits
+    edits, timesteps = choose(config, scores), nodes.timesteps(config, scores)
     return Attribute(model, judge, erased, latents, scores, edits, nodes.fidelity(config, scores, judge), timesteps)

@@ -14,10 +14,11 @@ from cad_exp.evaluation import redaction
 from cad_exp.evaluation.judges import JUDGES, judge_class
 from cad_exp.interventions.granularity_registry import GRANULARITIES
 from cad_exp.interventions.methods import METHODS
-from cad_exp.pipeline.stage import Chosen, Derived
+from cad_exp.pipeline.stage import Chosen, Node
 from cad_exp.pipeline.stages.edits import RandomEdit, SelectedEdit
 from cad_exp.pipeline.stages.fidelity import Fidelity
 from cad_exp.pipeline.stages.images import GivenImages, Pictures
+from cad_exp.pipeline.stages.interactions import Interactions, JointEdit
 from cad_exp.pipeline.stages.judge import Judge
 from cad_exp.pipeline.stages.model import Model
 from cad_exp.pipeline.stages.noisy_latents import Noised, PromptLatents, Trajectories, Walk
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from cad_exp.interventions.edit import Edit
 
 Config = dict[str, Any]
+KEPT_FROM = 500_000  # the first seed of trajectories of prompts that are to stay
 
 
 def judge(config: Config) -> Judge | None:
@@ -93,7 +95,7 @@ def fidelity(config: Config, scores: SpaceScores, judge: Judge | None) -> Fideli
     return study(judge, judge.chosen.settings.get("nudenet") or {}, requests, evaluation["batch_size"])
 
 
-def selected_edits(config: Config, scores: SpaceScores) -> dict[str, Derived[Edit]]:
+def selected_edits(config: Config, scores: SpaceScores) -> dict[str, Node[Edit]]:
     """Return the edit that the scores choose and a random one of equal budget; nothing for edit=none."""
     if config["edit"]["name"] == "none":
         return {}
@@ -102,7 +104,30 @@ def selected_edits(config: Config, scores: SpaceScores) -> dict[str, Derived[Edi
     return {"edited": chosen, "random": RandomEdit(chosen, config["seed"] + 1)}
 
 
-def replaced_weights(config: Config, model: Model) -> dict[str, Derived[Edit]]:
+def joint_edits(config: Config, scores: SpaceScores) -> dict[str, Node[Edit]]:
+    """Return the edit that chooses all gates at once, and a random one with as many components and the same factors."""
+    edit, whole, model = config["edit"], scores.scores, scores.scores.question.model
+    kept = tuple(
+        _trajectories(config, model, prompt, "", KEPT_FROM, edit["trajectories"]) for prompt in prompts_to_keep(config)
+    )
+    how = (edit["projections"], config["seed"], config["runtime"]["batch_size"])
+    found = Interactions(model, whole.latents, kept, whole.granularity, whole.kinds, *how)
+    chosen = JointEdit(scores, found, Chosen.of(METHODS, edit))
+    return {"edited": chosen, "random": RandomEdit(chosen, config["seed"] + 1)}
+
+
+def prompts_to_keep(config: Config) -> list[str]:
+    """Return the prompts that a joint edit keeps: those of its config, or all things that the model's world names."""
+    concept, asked = config["concept"], config["edit"]["retain"]
+    if asked is not None:
+        own = (concept["prompt"], *concept["evaluation_prompts"])
+        return [prompt for prompt in asked if prompt not in own]
+    about = (concept["kind"], concept["label"])
+    things = image_requests.fitting_prompts(config["model"]["path"])
+    return [prompt for prompt, *thing in things if tuple(thing) != about]
+
+
+def replaced_weights(config: Config, model: Model) -> dict[str, Node[Edit]]:
     """Return the edit of a method that replaces weights, and a random change of the same size."""
     settings = config["edit"]
     file = GivenFile(settings["path"], "edit.path") if settings.get("path") else None
@@ -111,7 +136,7 @@ def replaced_weights(config: Config, model: Model) -> dict[str, Derived[Edit]]:
 
 
 def pictures(
-    config: Config, model: Model, edit: Derived[Edit] | None, requests: Sequence[ImageRequest], variant: str
+    config: Config, model: Model, edit: Node[Edit] | None, requests: Sequence[ImageRequest], variant: str
 ) -> Pictures:
     """Return the images of these requests under an edit; what becomes of explicit ones is a property of each."""
     return Pictures.of(model, edit, requests, config["evaluation"]["batch_size"], variant, partial(_redacted, config))

@@ -1,0 +1,202 @@
+"""Interactions: functions of gates by hand, their sketch against finite differences, the best gates against scipy."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import lsq_linear
+
+from cad_exp.attribution.attribute import spaces_of
+from cad_exp.attribution.interactions.joint import Joint
+from cad_exp.attribution.interactions.quadratic import Quadratic, shrunk, total
+from cad_exp.attribution.interactions.sketch import Sketcher, concept, retained
+from cad_exp.attribution.interactions.solve import solve
+from cad_exp.attribution.objectives.build import make_objective
+from cad_exp.interventions.spaces import Directions, make_granularity
+from cad_exp.interventions.spaces.directions import Place
+from cad_exp.utils.errors import UserError
+
+# ------------------------------------------------------------------------------ by hand
+
+TWO = Quadratic.of(torch.tensor([[1.0, 2.0]]), torch.tensor([1.0]))  # (1 + a + 2 b)^2
+
+
+def test_a_function_of_two_gates_by_hand():
+    d = torch.tensor([[0.0, 0.0], [-1.0, 0.0], [0.0, -1.0], [-1.0, -1.0]])
+    assert TWO.value(d).tolist() == [1, 0, 1, 4]
+    assert TWO.constant == 1 and TWO.linear.tolist() == [2, 4]
+    assert TWO.gradient(d[3]).tolist() == [-4, -8]
+    # the second difference of these four: 4 - 0 - 1 + 1
+    assert TWO.interaction([0], [1]).tolist() == [[4.0]]
+    assert TWO.interaction([0, 1]).tolist() == [[2, 4], [4, 8]]
+
+
+def test_redundant_and_joint_components_by_hand():
+    """Of two that do the same, the second loss costs nothing; of two that cancel, only both together are harmless."""
+    redundant = Quadratic.of(torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.tensor([2.0, 0.0]))
+    alone, both = redundant.value(torch.tensor([[-1.0, 0.0], [-1.0, -1.0]])).tolist()
+    assert (alone, both) == (1, 0) and redundant.interaction([0], [1]).item() == 2
+    opposed = Quadratic.of(torch.tensor([[1.0, -1.0]]))
+    assert opposed.value(torch.tensor([[-1.0, 0.0], [-1.0, -1.0]])).tolist() == [1, 0]
+    assert opposed.interaction([0], [1]).item() == -2
+
+
+def test_sums_weights_and_groups():
+    d = torch.tensor([-0.5, -1.0])
+    assert total([TWO, TWO.times(3)]).value(d).item() == pytest.approx(4 * TWO.value(d).item())
+    whole = TWO.grouped(torch.tensor([0, 0]), 1)
+    assert whole.value(torch.tensor([-0.5])).item() == pytest.approx(TWO.value(torch.tensor([-0.5, -0.5])).item())
+
+
+def test_a_sketch_of_few_rows_is_shrunk_and_nearer_to_the_truth():
+    """Rows of a known covariance: the more there are, the less is shrunk; of few the shrunk matrix errs less."""
+    n = 40
+    generator = torch.Generator().manual_seed(0)
+    root = torch.eye(n) + 0.3 * torch.ones(n, n) / n**0.5
+    true = root @ root.T
+    alphas = []
+    for number in (10, 100, 10_000):
+        rows = torch.randn(number, n, generator=generator) @ root / number**0.5
+        found, alpha = shrunk(rows)
+        alphas.append(alpha)
+        matrix = found.interaction(range(n)).float() / 2
+        plain = Quadratic.of(rows).interaction(range(n)).float() / 2
+        torch.testing.assert_close(matrix.diagonal(), plain.diagonal(), rtol=1e-4, atol=1e-5)
+        if number < 1000:
+            assert (matrix - true).norm() < (plain - true).norm()
+    assert 1 >= alphas[0] > alphas[1] > alphas[2] and alphas[0] > 0.5 and alphas[2] < 0.1
+
+
+# ------------------------------------------------------------------------------ the best gates
+
+
+def test_one_gate_by_hand():
+    """(1 + d)^2 + keep d^2 is least at d = -1 / (1 + keep), or where the box ends; a penalty moves it."""
+    left, kept = Quadratic.of(torch.ones(1, 1), torch.ones(1)), Quadratic.of(torch.ones(1, 1))
+    assert solve(left, kept, 1.0).d.item() == pytest.approx(-0.5, abs=1e-4)
+    assert solve(left, kept, 0.0, lowest=-0.7).d.item() == pytest.approx(-0.7, abs=1e-6)
+    assert solve(left, kept, 0.0, sparsity=1.0).d.item() == pytest.approx(-0.5, abs=1e-4)
+    assert solve(left, kept, 0.0, sparsity=3.0).d.item() == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_best_gates_are_those_of_scipy(seed: int):
+    rng = np.random.default_rng(seed)
+    left = Quadratic.of(torch.tensor(rng.normal(size=(12, 20))).float(), torch.tensor(rng.normal(size=12)).float())
+    kept = Quadratic.of(torch.tensor(rng.normal(size=(15, 20))).float())
+    found = solve(left, kept, 0.3, lowest=-2, steps=20_000)
+    rows = total([left, kept.times(0.3)])
+    best = lsq_linear(rows.factor.double().numpy(), -rows.offset.double().numpy(), (-2, 0), tol=1e-12)
+    assert found.value == pytest.approx(2 * best.cost, rel=1e-4)
+
+
+def test_more_weight_on_the_others_keeps_more_and_erases_less():
+    rng = np.random.default_rng(0)
+    left = Quadratic.of(torch.tensor(rng.normal(size=(6, 9))).float(), torch.ones(6))
+    kept = Quadratic.of(torch.tensor(rng.normal(size=(9, 9))).float())
+    found = [solve(left, kept, keep).d for keep in (0.01, 0.1, 1.0)]
+    erased, moved = ([float(each.value(d)) for d in found] for each in (left, kept))
+    assert erased == sorted(erased) and moved == sorted(moved, reverse=True)
+
+
+@pytest.mark.parametrize("wrong", [{"keep": -1.0}, {"sparsity": -1.0}, {"lowest": 0.0}])
+def test_weights_that_make_no_sense_are_refused(wrong: dict):
+    with pytest.raises(UserError, match="keep and sparsity are 0 or more"):
+        solve(TWO, TWO, **{"keep": 1.0, **wrong})
+
+
+# ------------------------------------------------------------------------------ the sketch
+
+
+class Complete(Sketcher):
+    """A sketch that leaves nothing out: in place of random signs every element of the prediction."""
+
+    def _signs(self, latents):
+        size = latents.x[0].numel()
+        self.projections = size
+        every = torch.eye(size).reshape(size, 1, *latents.x.shape[1:]) * size**0.5
+        return every.expand(size, len(latents), *latents.x.shape[1:])
+
+
+def moved(model, space, latents, condition, d, step=1e-2):
+    """A d by central differences: how the prediction (M, ...) moves with the gates."""
+    with torch.no_grad():
+        ends = []
+        for sign in (1, -1):
+            with space.gated(model, 1 + sign * step * d):
+                ends.append(model.predict(latents.x, latents.t, condition))
+    return (ends[0] - ends[1]) / (2 * step)
+
+
+@pytest.fixture(scope="module")
+def heads(tiny_model):
+    return spaces_of(tiny_model, [make_granularity("head")])[0]
+
+
+def test_a_complete_sketch_is_the_squared_distance_of_the_linearised_prediction(tiny_model, tiny_latents, heads):
+    latents = tiny_latents[torch.arange(2)]
+    d = torch.randn(heads.n, generator=torch.Generator().manual_seed(0)) / 3
+    condition = tiny_model.encode([latents.prompt])
+    change = moved(tiny_model, heads, latents, condition, d)
+    sketched = Quadratic.of(Complete(tiny_model, heads, batch_size=2).sketch(latents, condition))
+    assert sketched.value(d).item() == pytest.approx(change.square().mean().item(), rel=1e-2)
+    left = concept(Complete(tiny_model, heads, batch_size=2), latents)
+    intact = latents.cond - latents.base
+    assert left.constant == pytest.approx(intact.square().mean().item(), rel=1e-3)
+    assert left.value(d).item() == pytest.approx((intact + change).square().mean().item(), rel=1e-2)
+
+
+def test_first_order_is_the_gradient_of_erase_and_second_order_nears_the_truth(tiny_model, tiny_latents, heads):
+    objective = make_objective("erase", tiny_model, tiny_latents, 4)
+    left = concept(Sketcher(tiny_model, heads, 4, batch_size=4), tiny_latents)
+    value, slopes = objective.value_and_gradient(heads, torch.ones(heads.n))
+    torch.testing.assert_close(left.linear.float(), heads.join(slopes), rtol=1e-3, atol=1e-7)
+    assert left.constant == pytest.approx(value, rel=1e-4)
+
+
+def test_the_sketch_does_not_depend_on_the_batch(tiny_model, tiny_latents, heads):
+    one, two = (concept(Sketcher(tiny_model, heads, 2, 3, size), tiny_latents) for size in (2, 4))
+    torch.testing.assert_close(one.factor, two.factor, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(one.offset, two.offset, rtol=1e-4, atol=1e-7)
+
+
+def test_weights_share_a_row_of_a_batch_and_agree_on_average(tiny_model, tiny_latents):
+    """Gates of single weights, all columns alike, do what gates of neurons do."""
+    latents = tiny_latents[torch.arange(2)]
+    neurons, weights = (
+        spaces_of(tiny_model, [make_granularity(name, ["cross-attention"])])[0] for name in ("neuron", "weight")
+    )
+    d = -torch.ones(neurons.n) / 4
+    exact = concept(Complete(tiny_model, neurons, batch_size=2), latents).value(d).item()
+    shared = concept(Sketcher(tiny_model, weights, 300, batch_size=2), latents)
+    assert len(shared.factor) == 301
+    assert shared.value(-torch.ones(weights.n) / 4).item() == pytest.approx(exact, rel=0.1)
+
+
+def test_others_are_the_mean_over_prompts_and_over_both_predictions(tiny_model, tiny_latents, heads):
+    sketcher = Complete(tiny_model, heads, batch_size=2)
+    latents = tiny_latents[torch.arange(2)]
+    d = -torch.ones(heads.n) / 5
+    own, base = (
+        moved(tiny_model, heads, latents, tiny_model.encode([prompt]), d).square().mean().item()
+        for prompt in (latents.prompt, latents.base_prompt)
+    )
+    found = retained(sketcher, [latents, latents])
+    assert found.value(d).item() == pytest.approx((own + base) / 2, rel=1e-2)
+
+
+# ------------------------------------------------------------------------------ the edit
+
+
+def directions() -> Directions:
+    return Directions([Place.of("a", torch.eye(2))])
+
+
+def test_the_edit_holds_the_gates_that_were_found():
+    left = Quadratic.of(torch.tensor([[1.0, 0.01]]), torch.tensor([1.0]))
+    kept = Quadratic.of(torch.eye(2))
+    edit = Joint.choose(directions(), left, kept, keep=1.0, lowest=-2.0, sparsity=0.0, least=0.02)
+    assert edit.indices["a"].tolist() == [0] and edit.factors["a"].item() == pytest.approx(0.5, abs=1e-3)
+    assert edit.meta["predicted"]["concept"] == pytest.approx(0.25, abs=1e-3)
+    assert edit.meta["solver"]["converged"]
+    with pytest.raises(UserError, match="a smaller number erases more"):
+        Joint.choose(directions(), left, kept, keep=1000.0, lowest=-2.0, sparsity=0.0, least=0.02)

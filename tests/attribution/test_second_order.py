@@ -1,0 +1,103 @@
+"""Second order: games whose interactions are known by hand, a random quadratic, the tiny model's differences."""
+
+import pytest
+import torch
+
+from cad_exp.attribution.attribute import spaces_of
+from cad_exp.attribution.game import Game
+from cad_exp.attribution.interactions.second_order import second_difference, second_order
+from cad_exp.attribution.objectives.build import make_objective
+from cad_exp.interventions.spaces import make_granularity
+
+
+class Toy:
+    """A game from a formula of gates (A, n) -> (A,), without a model."""
+
+    def __init__(self, n, formula):
+        self.n, self.formula = n, formula
+
+    @property
+    def intact(self):
+        return self.values(torch.ones(1, self.n)).item()
+
+    def values(self, gates):
+        return self.formula(gates.double())
+
+    def value_and_gradient(self, gates=None):
+        gates = torch.ones(self.n) if gates is None else gates
+        gates = gates.double()[None].requires_grad_()
+        value = self.formula(gates).sum()
+        value.backward()
+        return value.item(), gates.grad[0].float()
+
+
+ALL = torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("formula", "pair"),
+    [
+        (lambda g: g[:, 0] * g[:, 1], 1.0),  # AND: either loss takes all, the second costs nothing more
+        (lambda g: g[:, 0] + g[:, 1] - g[:, 0] * g[:, 1], -1.0),  # OR, a backup: only both losses count
+        (lambda g: 2 * g[:, 0] + 3 * g[:, 1], 0.0),  # a sum has no interactions
+        (lambda g: (g[:, 0] - g[:, 1]) ** 2, -2.0),
+    ],
+)
+def test_interactions_of_two_gates_by_hand(formula, pair):
+    toy = Toy(2, formula)
+    found = second_order(toy)
+    assert found.pairs[0, 1].item() == pytest.approx(pair, abs=1e-6)
+    assert second_difference(toy, 0, 1) == pytest.approx(pair, abs=1e-6)
+    # to second order all these are exact
+    torch.testing.assert_close(found.predict(ALL), toy.values(ALL) - toy.intact, atol=1e-6, rtol=1e-6)
+
+
+def quadratic(n, rank=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    linear, rows = torch.randn(n, generator=generator).double(), torch.randn(rank, n, generator=generator).double() / n
+    return Toy(n, lambda g: g @ linear / n + ((g - 1) @ rows.T).square().sum(1))
+
+
+def drawn(n, number, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(number, n, generator=generator) > 0.2).float()
+
+
+def test_every_pair_of_a_quadratic_game_is_found():
+    toy = quadratic(12)
+    gates = drawn(12, 20, 1)
+    torch.testing.assert_close(second_order(toy).predict(gates), toy.values(gates) - toy.intact, atol=1e-6, rtol=1e-5)
+
+
+def test_of_many_components_two_numbers_predict_random_sets():
+    """All fade together, and each bends J by itself: both are seen; first order misses them."""
+    n = 400
+    toy = Toy(n, lambda g: 1 - g.mean(1) ** 2 + ((g - 1) ** 2).mean(1) / 2)
+    found, gates = second_order(toy, few=10, signs=4), drawn(n, 30, 2)
+    true = toy.values(gates) - toy.intact
+    torch.testing.assert_close(found.predict(gates), true, atol=1e-3, rtol=1e-3)
+    assert found.pairs is None and found.trace == pytest.approx(1, abs=0.02)
+    assert float(((gates.double() - 1) @ found.scores - true).abs().max()) > 0.05
+
+
+@pytest.mark.parametrize("name", ["erase", "projection"])
+def test_pairs_are_how_one_ablation_changes_the_other_effect(name, tiny_model, tiny_latents):
+    space = spaces_of(tiny_model, [make_granularity("layer", ["cross-attention", "self-attention"])])[0]
+    game = Game(make_objective(name, tiny_model, tiny_latents[torch.arange(2)], 4), space)
+
+    def slope(of: int, without: int, step: float = 0.02) -> float:
+        gates = torch.ones(2, game.n)
+        gates[:, without] = 0
+        gates[0, of], gates[1, of] = 1 + step, 1 - step
+        up, down = game.values(gates).tolist()
+        gates[:, without] = 1
+        intact_up, intact_down = game.values(gates).tolist()
+        return (intact_up - intact_down - up + down) / (2 * step)
+
+    found = second_order(game)
+    for i, j in ((0, 1), (2, 5), (1, game.n - 1)):
+        true = (slope(i, j) + slope(j, i)) / 2
+        assert found.pairs[i, j].item() == pytest.approx(true, abs=0.05 * abs(true) + 1e-3 * abs(game.intact))
+    alone = torch.ones(1, game.n)
+    alone[0, 2] = 0
+    assert found.predict(alone).item() == pytest.approx(game.values(alone).item() - game.intact, rel=1e-3, abs=1e-7)
