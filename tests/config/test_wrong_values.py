@@ -180,7 +180,7 @@ ACCEPTED = {
         evaluation.fidelity.number analysis.timestep analysis.guided evaluation.fidelity.repeats
         evaluation.fidelity.draws evaluation.fidelity.images.number evaluation.fidelity.images.repeats
         evaluation.fidelity.images.draws analysis.t""",
-    "whole null zero": "prompts.offset prompts.public_seed",
+    "whole null zero": "prompts.offset prompts.public_seed analysis.timesteps",
     "fraction whole": "probe.rate analysis.scale analysis.temperature edit.lamb edit.erase_scale edit.regularisation",
     "fraction whole null": "estimator.ridge sae.lr",
     "fraction whole zero": """
@@ -361,7 +361,7 @@ def test_what_the_types_allow_is_what_the_classes_know():
     from cad_exp.evaluation.fidelity import ablations
     from cad_exp.evaluation.judge_sources import PARTS
     from cad_exp.interventions import ablation, spaces
-    from cad_exp.interventions.methods import METHODS, needs_scores
+    from cad_exp.interventions.methods import METHODS, needs_scores, uses_interactions
     from cad_exp.interventions.spaces.base import SCOPES
 
     assert set(attribution.ESTIMATORS) == set(ESTIMATORS) and set(attribution.OBJECTIVES) == set(OBJECTIVES)
@@ -384,7 +384,9 @@ def test_what_the_types_allow_is_what_the_classes_know():
     assert all(OBJECTIVES.get(name).latents_kind == OBJECTIVES.fact(name, "latents_kind") for name in OBJECTIVES)
     assert all(tuple(OBJECTIVES.get(name).asks) == OBJECTIVES.fact(name, "asks") for name in OBJECTIVES)
     assert all(OBJECTIVES.get(name).parts == OBJECTIVES.fact(name, "parts") for name in OBJECTIVES)
-    assert all(needs_scores({"name": name}) == hasattr(METHODS.get(name), "select") for name in METHODS)
+    for name, method in ((each, METHODS.get(each)) for each in METHODS):
+        assert uses_interactions({"name": name}) == hasattr(method, "choose")
+        assert needs_scores({"name": name}) == (hasattr(method, "select") or hasattr(method, "choose"))
 
 
 # ------------------------------------------------------------------------------------------------ as it is typed

@@ -26,6 +26,7 @@ class ClassOverlap(Analysis):
     label: Str | None = Field(description="The label whose classes are compared; null: the first of the images.")
     prompt: Str = Field(description="A prompt with {} in place of the name of a class.")
     rephrased: Str = Field(description="The same in other words, for the control.")
+    images: Count = Field(description="How many images are looked at, at most, each under every prompt.")
     leave_out: Annotated[tuple[str, ...], Several(Text())] | None = Field(
         description="Classes that no prompt names; null: the class `nothing`, if there is one."
     )

@@ -34,12 +34,15 @@ WHAT = "mean squared difference of the predictions under two prompts, on the sam
 class ClassOverlap(Analysis):
     """Compare predictions under the names of classes.
 
-    label: whose classes; None: of the first label. prompt, rephrased: templates with one {}, for the name. leave_out:
-    classes that no prompt names; None: the class `nothing`, if there is one.
+    label: whose classes; None: of the first label. prompt, rephrased: templates with one {}, for the name. images: how
+    many are looked at, at most. leave_out: classes that no prompt names; None: the class `nothing`, if there is one.
     """
 
-    def __init__(self, label: str | None, prompt: str, rephrased: str, leave_out: Sequence[str] | None = None):
+    def __init__(
+        self, label: str | None, prompt: str, rephrased: str, images: int, leave_out: Sequence[str] | None = None
+    ):
         self.label, self.prompt, self.rephrased, self.leave_out = label, prompt, rephrased, leave_out
+        self.images = int(images)
 
     def check(self, classes: Mapping[str, Sequence[str]]) -> None:
         """Check that there are two classes at least, and that the templates differ."""
@@ -70,13 +73,13 @@ class ClassOverlap(Analysis):
         """Return (timesteps, images, C, C + 1): between classes, and last between the two phrasings of each."""
         prompts = [fill(template, name) for template in (self.prompt, self.rephrased) for name in names]
         conditions, rows = given.model.encode(prompts), max(1, given.batch_size // len(prompts))
-        shape, count = given.latents.shape[1:], len(given.latents)
+        shape, count = given.latents.shape[1:], min(self.images, len(given.latents))
         found = []
         for number, t in enumerate(given.timesteps):
             parts = []
             for start in range(0, count, rows):
-                latents = given.latents[start : start + rows]
-                images = given.numbers[start : start + rows]
+                end = min(start + rows, count)
+                latents, images = given.latents[start:end], given.numbers[start:end]
                 noise = torch.stack([noise_of(shape, given.seed, int(image), t, 0) for image in images])
                 noisy = given.model.add_noise(latents.cpu(), noise, torch.full((len(latents),), t))
                 x = noisy.repeat_interleave(len(prompts), 0)

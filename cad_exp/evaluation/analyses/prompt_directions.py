@@ -88,7 +88,8 @@ class PromptDirections(Analysis):
             "other words": self._walked(given, others, WORDS, 2 * len(names), total),
         }
         leaning = self._walked(given, [self.neutral, *self.attributes, ""], LEANING, 3 * len(names), total)
-        gap = bias_gap(*(each.double().numpy() for each in leaning), seed=given.seed)
+        neutral, first, second, base = (each.double().numpy() for each in leaning)
+        gap = bias_gap(neutral, first, second, base, seed=given.seed)
         level = bank.random_level(seed=given.seed)
         rows, metrics = [], list[Metric]()
         for what, activations in asked.items():

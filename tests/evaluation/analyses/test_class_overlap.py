@@ -7,7 +7,7 @@ import torch
 from cad_exp.evaluation.analyses.class_overlap import ClassOverlap, between, pairwise
 from cad_exp.utils.errors import UserError
 
-TEMPLATES = {"prompt": "a photo of a {}", "rephrased": "a picture of a {}"}
+TEMPLATES = {"prompt": "a photo of a {}", "rephrased": "a picture of a {}", "images": 4}
 
 
 def test_distances_are_mean_squares_over_the_elements_of_a_prediction():
