@@ -101,3 +101,15 @@ def test_pairs_are_how_one_ablation_changes_the_other_effect(name, tiny_model, t
     alone = torch.ones(1, game.n)
     alone[0, 2] = 0
     assert found.predict(alone).item() == pytest.approx(game.values(alone).item() - game.intact, rel=1e-3, abs=1e-7)
+
+
+def test_a_squared_distance_of_many_components_is_sketched(tiny_model, tiny_latents):
+    """For erase the sketch's first order is the scores, and its prediction of ablations beats their sum."""
+    space = spaces_of(tiny_model, [make_granularity("neuron", ["cross-attention"])])[0]
+    game = Game(make_objective("erase", tiny_model, tiny_latents, 4), space)
+    found, gates = second_order(game, few=10), drawn(game.n, 12, 3)
+    assert found.sketch is not None
+    torch.testing.assert_close(found.sketch.linear, found.scores, rtol=1e-2, atol=1e-7)
+    true = game.values(gates).double() - game.intact
+    first = (gates.double() - 1) @ found.scores
+    assert float((found.predict(gates) - true).square().mean()) < float((first - true).square().mean())

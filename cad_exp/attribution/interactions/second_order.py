@@ -9,6 +9,8 @@ itself, and two numbers say what sets of them do:
 
 Then d'Hd = m^2 1'h + 2 m (d - m).h + v trace, with m the mean and v the variance of d. It is exact for sets that are
 drawn at random, up to the spread of random pairs: backup and crowding-out are in h, and damage of any kind in trace.
+Where J is a squared distance of predictions, as CAD's erase, that spread counts: the curvature of the distance itself
+is far larger than that of the network. There the sketch of all pairs takes the place of the two numbers.
 
 Sources: Hutchinson's trace estimate (Communications in Statistics 19, 1990); differences at a finite step, as CAD's
 ablations are no infinitesimal ones.
@@ -22,23 +24,32 @@ import torch
 from torch import Tensor
 
 from cad_exp.attribution.game import Game
+from cad_exp.attribution.interactions.quadratic import Quadratic
+from cad_exp.attribution.interactions.sketch import Sketcher, concept
 
 FEW = 128  # components of which every pair is measured
-STEP, SIGNS = 0.2, 24
+STEP, SIGNS, PROJECTIONS = 0.2, 24, 4
 
 
 @dataclass(frozen=True)
 class SecondOrder:
-    """scores: s (n,) fp64, signed as CAD's. fading: h (n,). trace: of H without its common part. pairs: H (n, n)."""
+    """What predicts.
+
+    scores: s (n,) fp64, signed as CAD's. fading: h (n,). trace: of H without its common part. pairs: H (n, n). sketch:
+    of a squared distance, whose value is J; it stands for all else.
+    """
 
     scores: Tensor
     fading: Tensor
     trace: float
     pairs: Tensor | None = None
+    sketch: Quadratic | None = None
 
     def predict(self, gates: Tensor) -> Tensor:
         """Return J(gates) - J(intact) (A,) fp64 for gates (A, n)."""
         d = gates.double() - 1
+        if self.sketch is not None:
+            return self.sketch.value(d) - self.sketch.constant
         first = d @ self.scores
         if self.pairs is not None:
             return first + ((d @ self.pairs) * d).sum(1) / 2
@@ -61,12 +72,22 @@ def second_order(game: Game, step: float = STEP, signs: int = SIGNS, seed: int =
     intact, scores = game.value_and_gradient()
     if game.n <= few:
         return _of_pairs(game, intact, scores.double())
+    if getattr(getattr(game, "objective", None), "distance", False) and game.space.per_row:
+        return _of_distance(game, scores.double(), seed)
     _, lowered = game.value_and_gradient(torch.full((game.n,), 1 - step))
     fading = (scores - lowered).double() / step
     drawn = torch.randint(0, 2, (signs, game.n), generator=torch.Generator().manual_seed(seed)) * 2.0 - 1
     values = game.values(torch.cat([1 + step * drawn, 1 - step * drawn])).double()
     bends = (values[:signs] + values[signs:] - 2 * intact) / step**2
     return SecondOrder(scores.double(), fading, float(bends.mean() - fading.sum() / game.n))
+
+
+def _of_distance(game: Game, scores: Tensor, seed: int) -> SecondOrder:
+    """Sketch the squared distance that is J."""
+    objective = game.objective
+    sketcher = Sketcher(objective.model, game.space, PROJECTIONS, seed, objective.batch_size)
+    found = concept(sketcher, objective.latents)
+    return SecondOrder(scores, torch.zeros(game.n, dtype=torch.float64), 0.0, sketch=found)
 
 
 def _of_pairs(game: Game, intact: float, scores: Tensor) -> SecondOrder:

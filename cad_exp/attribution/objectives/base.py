@@ -43,6 +43,7 @@ class Objective:
     asks: tuple[str, ...] = ()  # of a judge: "clip" (image and prompt), "logits" (of the concept's label)
     parts: tuple[str, str] | None = None  # the setting that names the objective of its parts, and what it is if unset
     flat_at_base: bool = False  # whether J is least, without a slope, at the base prompt's run
+    distance: bool = False  # whether J is the squared distance of the prediction from the base prompt's, which is given
     one_prompt: bool = True  # whether there is one run of a concept that could be patched into one of a base prompt
 
     def __init__(

@@ -9,7 +9,7 @@ from cad_exp.data.noisy_latents import NoisyLatents
 class Erase(Objective):
     """CAD-Erase: J = E || eps(x_t, c, t; w) - stopgrad(eps(x_t, base, t)) ||^2, the mean over dimensions."""
 
-    name, needs, flat_at_base = "erase", ("base",), True
+    name, needs, flat_at_base, distance = "erase", ("base",), True, True
 
     def loss(self, batch: NoisyLatents, predict: Predict) -> Tensor:
         """Return the squared distance (B,) of the concept's prediction from the intact model's for the base prompt."""

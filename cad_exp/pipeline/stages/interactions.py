@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cad_exp.pipeline.runtime import Runtime
 
 FILE, EDIT = "interactions.safetensors", "edit.safetensors"
-PARTS = ("concept", "retained")
+PARTS, KINDS = ("concept", "retained"), ("offset", "factor", "diagonal")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +70,7 @@ class Interactions(Stage[tuple["Quadratic", "Quadratic"]]):
         )
         if distributed.main():
             parts = dict(zip(PARTS, (found, kept), strict=True))
-            kinds = ("offset", "factor", "diagonal")
-            tensors = {f"{name}.{kind}": getattr(part, kind) for name, part in parts.items() for kind in kinds}
+            tensors = {f"{name}.{kind}": getattr(part, kind) for name, part in parts.items() for kind in KINDS}
             save_file(tensors, folder / FILE)
 
     def load(self, runtime: Runtime, folder: Path) -> tuple[Quadratic, Quadratic]:
@@ -81,8 +80,7 @@ class Interactions(Stage[tuple["Quadratic", "Quadratic"]]):
         from cad_exp.attribution.interactions.quadratic import Quadratic
 
         found = load_file(folder / FILE)
-        kinds = ("offset", "factor", "diagonal")
-        first, second = (Quadratic(*(found[f"{name}.{kind}"] for kind in kinds)) for name in PARTS)
+        first, second = (Quadratic(*(found[f"{name}.{kind}"] for kind in KINDS)) for name in PARTS)
         return first, second
 
     def space(self, runtime: Runtime) -> ComponentSpace:
@@ -112,6 +110,7 @@ class SecondOrderOfJ(Stage["SecondOrder"]):
 
         found = second_order(runtime.get(self.game), seed=self.seed)
         tensors = {"scores": found.scores, "fading": found.fading, "pairs": found.pairs}
+        tensors |= {kind: getattr(found.sketch, kind) for kind in KINDS} if found.sketch else {}
         if distributed.main():
             kept = {name: each.contiguous() for name, each in tensors.items() if each is not None}
             save_file(kept, folder / FILE, {"trace": repr(found.trace)})
@@ -120,12 +119,14 @@ class SecondOrderOfJ(Stage["SecondOrder"]):
         """Read the interactions."""
         from safetensors import safe_open
 
+        from cad_exp.attribution.interactions.quadratic import Quadratic
         from cad_exp.attribution.interactions.second_order import SecondOrder
 
         with safe_open(folder / FILE, framework="pt") as file:
             found = {name: file.get_tensor(name) for name in file.keys()}  # it is no mapping
             trace = float(file.metadata()["trace"])
-        return SecondOrder(found["scores"], found["fading"], trace, found.get("pairs"))
+        sketch = Quadratic(*(found[kind] for kind in KINDS)) if KINDS[0] in found else None
+        return SecondOrder(found["scores"], found["fading"], trace, found.get("pairs"), sketch)
 
 
 @dataclass(frozen=True, eq=False)
