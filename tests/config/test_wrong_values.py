@@ -55,6 +55,7 @@ COMMANDS = {
     "coar": ["estimator=coar"],
     "shapley": ["estimator=shapley", "granularity=head"],
     "wanda": ["estimator=wanda"],
+    "activation_difference": ["estimator=activation_difference", "granularity=latent"],
     "random": ["estimator=random"],
     "latent": ["granularity=latent", "granularity.autoencoders=x"],
     "probe": ["task=probe"],
@@ -134,7 +135,7 @@ ACCEPTED = {
     "text fraction whole null list negative zero huge": """
         model.edits evaluation.fidelity.sanity tracking.tags edit.preserve prompts.labels prompts.without
         prompts.objects prompts.artists prompts.subjects prompts.persons""",
-    "text fraction whole null list negative zero huge ": "granularity.hookpoints",
+    "text fraction whole null list negative zero huge ": "granularity.hookpoints estimator.others",
     "text whole zero": "prompts.columns.prompt",
     "text whole null zero": "prompts.columns.seed prompts.columns.guidance prompts.columns.label prompts.columns.id",
     "null": """
@@ -365,7 +366,7 @@ def test_what_the_types_allow_is_what_the_classes_know():
             for granularity in spaces.OWN
             if ESTIMATORS.get(name).fits(spaces.GRANULARITIES.get(granularity))
         }
-        assert set(rules.FEW.get(name, spaces.OWN)) == fits
+        assert set(rules.FITTING.get(name, spaces.OWN)) & set(spaces.OWN) == fits
     assert all(OBJECTIVES.fact(name, "latents_kind") == "trajectory" for name in rules.ALONG)
     assert all(OBJECTIVES.get(name).latents_kind == OBJECTIVES.fact(name, "latents_kind") for name in OBJECTIVES)
     assert all(tuple(OBJECTIVES.get(name).asks) == OBJECTIVES.fact(name, "asks") for name in OBJECTIVES)

@@ -45,7 +45,7 @@ ESTIMATORS: tuple[str, ...] = (
     "activation_patching",
     "coar",
 )
-ESTIMATORS += ("shapley", "wanda", "random")
+ESTIMATORS += ("shapley", "wanda", "activation_difference", "random")
 
 
 class Granularity(Group):
@@ -239,6 +239,15 @@ class Wanda(Estimator):
     )
 
 
+class ActivationDifference(Estimator):
+    """Share of the activation, concept minus other prompts."""
+
+    title = "activation_difference"
+    others: Annotated[tuple[str, ...], Several(Text(), least=1)] | None = Field(
+        default=None, description="Prompts to compare with, but for those that name the concept; null: the base prompt."
+    )
+
+
 class Random(Estimator):
     """Random scores."""
 
@@ -268,6 +277,7 @@ AnyEstimator = Annotated[
             Coar: ("coar",),
             Shapley: ("shapley",),
             Wanda: ("wanda",),
+            ActivationDifference: ("activation_difference",),
             Random: ("random",),
         },
         own=OwnEstimator,

@@ -29,7 +29,7 @@ from cad_exp.config.schema.types import (
     Whole,
 )
 
-SCORED = ("erase", "amplify", "none", "random", "magnitude", "conceptprune", "salun_mask")
+SCORED = ("erase", "amplify", "none", "random", "magnitude", "conceptprune", "salun_mask", "saeuron")
 EDITS = (*SCORED, "cad_public", "esd", "uce", "rece", "checkpoint")
 Scale = Annotated[float, Number(least=0, most=1e6)]
 

@@ -33,6 +33,7 @@ METHODS = Registry(
                 "magnitude": "Erase",
                 "conceptprune": "Erase",
                 "salun_mask": "Erase",
+                "saeuron": "Erase",
                 "cad_public": "Erase",
             }.items()
         },
