@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cad_exp.config.schema.attribution import DIRECTED, ESTIMATORS, JUDGED
+from cad_exp.config.schema.attribution import DIRECTED, JUDGED
+from cad_exp.config.schema.estimators import ESTIMATORS
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.paths import find_file
 
@@ -91,6 +92,15 @@ def check_granularity(granularity: Config, edit: Config, estimator: Config) -> N
     if name in SCOPES and name not in fit:
         own = " or ".join(f"granularity={each}" for each in fit)
         raise UserError(f"estimator={estimator['name']} is not for granularity={name}: use {own}")
+
+
+def check_ablation(edit: Config, granularity: str) -> None:
+    """Raise UserError for an edit of weights that is to resample: only directions have values to predict from."""
+    if edit.get("ablation") == "resample" and granularity in SCOPES:
+        own = " or ".join(f"granularity={each}" for each in DIRECTED)
+        raise UserError(
+            f"edit.ablation=resample is not for granularity={granularity}: use {own}, or edit.ablation=scale"
+        )
 
 
 def check_estimator(estimator: Config) -> None:

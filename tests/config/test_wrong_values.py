@@ -58,6 +58,7 @@ COMMANDS = {
     "activation_difference": ["estimator=activation_difference", "granularity=latent"],
     "random": ["estimator=random"],
     "latent": ["granularity=latent", "granularity.autoencoders=x"],
+    "mean_difference": ["granularity=mean_difference"],
     "probe": ["task=probe"],
     "sae": ["task=sae"],
     "noised": ["task=sae", "tokens=noised"],
@@ -121,7 +122,8 @@ ACCEPTED = {
         concept.bare.base_prompt concept.noun concept.artist objective.base_prompt edit.prompt edit.guide prompts.kind
         objective.name estimator.name edit.name concept.estimator concept.objective.weight concept.objective.neuron
         concept.objective.head concept.objective.layer concept.objective.latent
-        concept.objective.principal images.name images.path images.dataset images.image
+        concept.objective.principal concept.objective.mean_difference granularity.prompt
+        granularity.base_prompt images.name images.path images.dataset images.image
         images.label activations.prompt tokens.base_prompt tokens.prompt probe.name
         sae.name granularity.autoencoders""",  # names may be those of a user's own class
     "text null": """
@@ -140,7 +142,8 @@ ACCEPTED = {
     "text whole null zero": "prompts.columns.seed prompts.columns.guidance prompts.columns.label prompts.columns.id",
     "null": """
         model.resolution model.judge model.erased model.erasure_methods model.erasure_methods.esd concept.bare
-        granularity.kinds edit.ratio edit.scored_by evaluation.metrics evaluation.fidelity evaluation.fidelity.rates
+        granularity.kinds edit.ratio edit.ablation edit.scored_by
+        evaluation.metrics evaluation.fidelity evaluation.fidelity.rates
         evaluation.fidelity.kinds evaluation.fidelity.negative evaluation.fidelity.images
         evaluation.fidelity.images.kinds judge.parts
         judge.lpips.resize tracking.mode prompts.columns.width prompts.columns.height prompts.groups
@@ -153,6 +156,7 @@ ACCEPTED = {
         evaluation.fidelity.stability runtime.checkpointing edit.bare_prompt prompts.public_code
         images.download probe.untrained probe.balanced sae.controls""",
     "whole": """
+        granularity.samples granularity.steps
         model.steps model.erasure_methods.esd.steps noisy_latents.samples noisy_latents.steps noisy_latents.batch_size
         estimator.patterns estimator.passes estimator.steps evaluation.samples evaluation.retention_samples
         evaluation.reference_samples evaluation.batch_size evaluation.fidelity.noisy_latents
@@ -164,6 +168,7 @@ ACCEPTED = {
         edit.count evaluation.timesteps evaluation.fidelity.growth runtime.threads prompts.per_label prompts.limit
         probe.fused""",
     "whole zero": """
+        granularity.seed
         images.seed activations.timesteps activations.seed probe.seed tokens.timesteps tokens.seed sae.seed sae.warmup
         seed noisy_latents.seed estimator.seed evaluation.seed edit.seed evaluation.fidelity.number
         evaluation.fidelity.repeats evaluation.fidelity.draws evaluation.fidelity.images.number
@@ -172,12 +177,13 @@ ACCEPTED = {
     "fraction whole": "probe.rate edit.lamb edit.erase_scale edit.regularisation",
     "fraction whole null": "estimator.ridge sae.lr",
     "fraction whole zero": """
+        granularity.guidance
         model.guidance noisy_latents.guidance objective.weight objective.guidance edit.negative_guidance
         edit.sampling_guidance tokens.guidance sae.aux probe.decays""",
     "fraction whole null zero": "edit.preserve_scale",
     "fraction whole negative zero": """
         concept.factor.weight concept.factor.neuron concept.factor.head concept.factor.layer concept.factor.latent
-        concept.factor.principal""",
+        concept.factor.principal concept.factor.mean_difference""",
     "fraction whole null negative zero": "edit.factor",
     "zero": "judge.nudenet.threshold estimator.level",
 }
@@ -343,7 +349,7 @@ def test_what_the_types_allow_is_what_the_classes_know():
     from cad_exp.attribution.estimators import ESTIMATORS
     from cad_exp.attribution.objectives.build import OBJECTIVES
     from cad_exp.config import rules
-    from cad_exp.config.schema import attribution, edit, evaluation, prompts
+    from cad_exp.config.schema import attribution, edit, estimators, evaluation, prompts
     from cad_exp.data.prompts import rows, templates
     from cad_exp.evaluation.fidelity import ablations
     from cad_exp.evaluation.judge_sources import PARTS
@@ -351,7 +357,7 @@ def test_what_the_types_allow_is_what_the_classes_know():
     from cad_exp.interventions.methods import METHODS, needs_scores
     from cad_exp.interventions.spaces.base import SCOPES
 
-    assert set(attribution.ESTIMATORS) == set(ESTIMATORS) and set(attribution.OBJECTIVES) == set(OBJECTIVES)
+    assert set(estimators.ESTIMATORS) == set(ESTIMATORS) and set(attribution.OBJECTIVES) == set(OBJECTIVES)
     assert set(edit.EDITS) == set(METHODS)
     assert {*attribution.GRANULARITIES, *attribution.DIRECTED} == set(spaces.GRANULARITIES)
     assert set(attribution.GRANULARITIES) == set(spaces.OWN) and attribution.SCOPES == SCOPES

@@ -375,7 +375,7 @@ def test_saeuron_is_for_what_has_values_in_activations():
     assert config["granularity"]["name"] == "latent" and config["estimator"]["name"] == "activation_difference"
     assert config["edit"]["factor"] == -1 and len(config["estimator"]["others"]) == 8
     assert resolve(composed("edit=saeuron", "granularity=principal"))["granularity"]["name"] == "principal"
-    with pytest.raises(UserError, match="not for granularity=weight: use granularity=latent or granularity=principal"):
+    with pytest.raises(UserError, match="granularity=weight: use granularity=latent or granularity=pri"):
         resolve(composed("edit=saeuron", "granularity=weight"))
 
 
@@ -464,14 +464,17 @@ def test_every_method_runs(edit: str, tmp_path: Path):
         assert results["run"]["estimator"] == edited.meta["estimator"] and (tmp_path / "attribution.png").exists()
 
 
-def test_saeuron_runs_on_latents(tmp_path: Path):
+@pytest.mark.parametrize("ablation", ["scale", "resample"])
+def test_saeuron_runs_on_latents(ablation: str, tmp_path: Path):
     place = "mid_block.attentions.0.transformer_blocks.0.attn2"
     save(tmp_path / "made" / place / "0", initial(128, 64, TopK(4), 0), {"hookpoint": place})
-    results = fast(tmp_path / "run", "edit=saeuron", f"granularity.autoencoders={tmp_path / 'made'}", *SMALL)
+    given = [f"granularity.autoencoders={tmp_path / 'made'}", f"edit.ablation={ablation}"]
+    results = fast(tmp_path / "run", "edit=saeuron", *given, *SMALL)
     edited, random = (Edit.load(tmp_path / "run" / f"{name}.safetensors") for name in ("edit", "edit_random"))
     assert edited.meta["edit"] == "saeuron" and edited.meta["estimator"] == "activation_difference"
     assert len(edited.meta["estimate"]["others"]) == 7, "a photo of a church names the concept"
     assert random.meta["achieved"] == edited.meta["achieved"] == 1 and results["run"]["changed_weights"] == 0
+    assert all(("explained" in edit.meta) == (ablation == "resample") for edit in (edited, random))
 
 
 def test_a_published_checkpoint_runs_as_an_edit(tmp_path: Path, capsys):

@@ -165,6 +165,10 @@ class ComponentSpace(ABC):
         """Return the size (n,) int64 of each component, in weights; a random edit draws as many of each size."""
         return torch.ones(self.n, dtype=torch.long)
 
+    def randomised(self, seed: int) -> ComponentSpace:
+        """Return the space from which a random edit draws where the edit takes every component; itself by default."""
+        return self
+
     def narrow(self, kinds: Iterable[str] | None) -> tuple[ComponentSpace, Tensor]:
         """Return the components in sites of these kinds (None: all), and which (n,) bool they are.
 

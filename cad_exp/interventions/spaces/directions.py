@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -108,6 +108,16 @@ class Directions(ComponentSpace):
     def join(self, places: dict[str, Tensor]) -> Tensor:
         """Return the numbers (n,) fp32 of all modules."""
         return torch.cat([places[place.tap.module].float() for place in self.places])
+
+    def randomised(self, seed: int) -> Directions:
+        """Return random directions of the same lengths at the same places, read as these are."""
+        generator, places = torch.Generator().manual_seed(seed), []
+        for place in self.places:
+            drawn = torch.randn(place.vectors.shape, generator=generator)
+            vectors = drawn * (place.vectors.norm(dim=1) / drawn.norm(dim=1))[:, None]
+            encoder = None if place.encoder is None else replace(place.encoder, weight=vectors)
+            places.append(Place(place.tap, vectors, encoder))
+        return Directions(places, self.name)
 
     def values(self, tap: Tap, activation: Tensor) -> Tensor:
         """Return z (..., k) of the directions of one place."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cad_exp.data.image_folder import check_and_tell, images_digest
 from cad_exp.data.requests import ImageRequest, batches
-from cad_exp.pipeline.stage import NO_KEY, Derived, Stage, Tick
+from cad_exp.pipeline.stage import NO_KEY, Derived, Node, Stage, Tick
 from cad_exp.pipeline.stages.model import Model
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Images(Stage[list[Path]]):
 
     folder: ClassVar[str] = "images"
     model: Model
-    edit: Derived[Edit] | None
+    edit: Node[Edit] | None
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
     steps: int
@@ -83,7 +83,7 @@ class Pictures(Derived[list[Path]]):
     def of(
         cls,
         model: Model,
-        edit: Derived[Edit] | None,
+        edit: Node[Edit] | None,
         asked: Sequence[ImageRequest],
         size: int,
         variant: str,

@@ -12,7 +12,7 @@ from cad_exp.models import model_folder
 from cad_exp.models.content import model_content
 from cad_exp.models.families import FAMILIES
 from cad_exp.models.sources import check_reachable, locate, weights_file
-from cad_exp.pipeline.stage import NO_KEY, Derived
+from cad_exp.pipeline.stage import NO_KEY, Derived, Node
 from cad_exp.utils import console
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.hashing import digest
@@ -40,13 +40,13 @@ class Model(Derived["DiffusionModel"]):
     guidance: float = 7.5
     weights: str | None = None
     edits: tuple[str, ...] = ()
-    erased: Derived[Edit] | None = None
+    erased: Node[Edit] | None = None
     revision: str | None = field(default=None, metadata=NO_KEY)
     name: str = field(default="model", metadata=NO_KEY)
     steps: int = field(default=50, metadata=NO_KEY)
 
     @classmethod
-    def of(cls, settings: dict[str, Any], erased: Derived[Edit] | None = None) -> Model:
+    def of(cls, settings: dict[str, Any], erased: Node[Edit] | None = None) -> Model:
         """Return the model of the group `model` of a config."""
         names = ("path", "resolution", "guidance", "weights", "revision", "name", "steps")
         given = {name: settings[name] for name in names}

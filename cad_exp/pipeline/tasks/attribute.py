@@ -14,7 +14,7 @@ from cad_exp.config.expand import alone
 from cad_exp.data import prompts
 from cad_exp.data.requests import ImageRequest
 from cad_exp.interventions.methods import needs_scores
-from cad_exp.pipeline.stage import Derived, Node
+from cad_exp.pipeline.stage import Node
 from cad_exp.pipeline.stages.fidelity import Fidelity
 from cad_exp.pipeline.stages.images import Pictures
 from cad_exp.pipeline.stages.judge import Judge
@@ -39,7 +39,7 @@ class Attribute:
     erased: Attribute | None
     latents: PromptLatents | None = None
     scores: SpaceScores | None = None
-    edits: dict[str, Derived[Edit]] = field(default_factory=dict)
+    edits: dict[str, Node[Edit]] = field(default_factory=dict)
     fidelity: Fidelity | None = None
     timesteps: Timesteps | None = None
     requests: list[ImageRequest] = field(default_factory=list)

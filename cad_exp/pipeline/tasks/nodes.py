@@ -14,8 +14,8 @@ from cad_exp.evaluation import redaction
 from cad_exp.evaluation.judges import JUDGES, judge_class
 from cad_exp.interventions.granularity_registry import GRANULARITIES
 from cad_exp.interventions.methods import METHODS
-from cad_exp.pipeline.stage import Chosen, Derived
-from cad_exp.pipeline.stages.edits import RandomEdit, SelectedEdit
+from cad_exp.pipeline.stage import Chosen, Node
+from cad_exp.pipeline.stages.edits import RandomEdit, ResampledEdit, SelectedEdit
 from cad_exp.pipeline.stages.fidelity import Fidelity
 from cad_exp.pipeline.stages.images import GivenImages, Pictures
 from cad_exp.pipeline.stages.judge import Judge
@@ -93,16 +93,19 @@ def fidelity(config: Config, scores: SpaceScores, judge: Judge | None) -> Fideli
     return study(judge, judge.chosen.settings.get("nudenet") or {}, requests, evaluation["batch_size"])
 
 
-def selected_edits(config: Config, scores: SpaceScores) -> dict[str, Derived[Edit]]:
+def selected_edits(config: Config, scores: SpaceScores) -> dict[str, Node[Edit]]:
     """Return the edit that the scores choose and a random one of equal budget; nothing for edit=none."""
     if config["edit"]["name"] == "none":
         return {}
     budget = {name: config["edit"][name] for name in ("ratio", "count", "scope", "factor", "rounding")}
     chosen = SelectedEdit(scores, Chosen.of(METHODS, config["edit"]), **budget, seed=config["seed"])
-    return {"edited": chosen, "random": RandomEdit(chosen, config["seed"] + 1)}
+    drawn = RandomEdit(chosen, config["seed"] + 1)
+    if config["edit"].get("ablation") == "resample":
+        return {"edited": ResampledEdit(chosen, scores), "random": ResampledEdit(drawn, scores)}
+    return {"edited": chosen, "random": drawn}
 
 
-def replaced_weights(config: Config, model: Model) -> dict[str, Derived[Edit]]:
+def replaced_weights(config: Config, model: Model) -> dict[str, Node[Edit]]:
     """Return the edit of a method that replaces weights, and a random change of the same size."""
     settings = config["edit"]
     file = GivenFile(settings["path"], "edit.path") if settings.get("path") else None
@@ -111,7 +114,7 @@ def replaced_weights(config: Config, model: Model) -> dict[str, Derived[Edit]]:
 
 
 def pictures(
-    config: Config, model: Model, edit: Derived[Edit] | None, requests: Sequence[ImageRequest], variant: str
+    config: Config, model: Model, edit: Node[Edit] | None, requests: Sequence[ImageRequest], variant: str
 ) -> Pictures:
     """Return the images of these requests under an edit; what becomes of explicit ones is a property of each."""
     return Pictures.of(model, edit, requests, config["evaluation"]["batch_size"], variant, partial(_redacted, config))
