@@ -222,7 +222,8 @@ def test_every_setting_of_every_option_has_a_type():
     assert {key for key in met - known if not key.rpartition(".")[0].startswith(MAPPINGS)} == GROUPS
 
 
-MAPPINGS = ("concept.ratio", "concept.factor", "concept.objective", "prompts.columns", "retention_prompts.columns")
+MAPPINGS = ("concept.ratio", "concept.factor", "concept.ablation", "concept.objective")
+MAPPINGS += ("prompts.columns", "retention_prompts.columns")
 GROUPS = {
     "model",
     "concept",
