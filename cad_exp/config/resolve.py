@@ -13,7 +13,15 @@ from cad_exp.config.validation import own_groups, plain, validate
 from cad_exp.utils.errors import UserError
 
 Config = dict[str, Any]
-DEFAULTS = ("objective", "estimator", "ratio", "amplify_ratio", "factor", "bare")  # of a concept, mostly by granularity
+DEFAULTS = (
+    "objective",
+    "estimator",
+    "ratio",
+    "amplify_ratio",
+    "factor",
+    "ablation",
+    "bare",
+)  # of a concept, mostly by granularity
 
 
 class Resolved(dict[str, Any]):
@@ -57,6 +65,7 @@ def _filled(config: Config, folders: Sequence[Path]) -> Config:
     else:
         _fill_scores(config)
         rules.check_own_scores(edit["name"], own, config["estimator"]["name"])
+        rules.check_ablation(edit, config["granularity"]["name"])
         rules.check_granularity(config["granularity"], edit, config["estimator"])
         rules.check_estimator(config["estimator"])
         rules.check_objective(config["objective"], concept)
@@ -108,10 +117,13 @@ def _fill_scores(config: Config) -> None:
     if edit["name"] == "none" or "keep" in edit:  # the latter finds every factor itself
         edit |= {"ratio": None, "count": None, "factor": None}
         return
+    removes = edit["sign"] != "negative"
+    if "ablation" in edit and edit["ablation"] is None:
+        edit["ablation"] = concept["ablation"].get(granularity, "scale") if removes else "scale"
     if edit["ratio"] is None and edit["count"] is None:
         edit["ratio"] = concept["amplify_ratio"] if amplifies else concept["ratio"][granularity]
     if edit["factor"] is None:
-        edit["factor"] = concept["factor"][granularity] if edit["sign"] != "negative" else 0.0
+        edit["factor"] = concept["factor"][granularity] if removes else 0.0
 
 
 def _without_scores(config: Config) -> None:

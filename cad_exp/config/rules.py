@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from cad_exp.config.schema.attribution import ESTIMATORS, JUDGED
+from cad_exp.config.schema.attribution import DIRECTED, JUDGED
+from cad_exp.config.schema.estimators import ESTIMATORS
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.paths import find_file
 
 Config = dict[str, Any]
 COLUMNS = ("neuron", "head", "layer")  # few enough for estimators that ablate them one by one
-FEW = {"shapley": ("head", "layer"), "leave_one_out": COLUMNS, "activation_patching": COLUMNS, "coar": COLUMNS}
+FITTING = {"shapley": ("head", "layer"), "leave_one_out": COLUMNS, "activation_patching": COLUMNS, "coar": COLUMNS}
+FITTING |= {"activation_difference": DIRECTED}  # whose values can be read in activations
 SCOPES = {"weight": ("row", "layer", "global"), "neuron": ("layer", "global")}
 SCOPES |= {"head": ("layer", "global"), "layer": ("global",)}
 ALONG = ("erase", "projection", "guidance_norm")  # objectives that are asked along trajectories
@@ -86,10 +88,19 @@ def check_granularity(granularity: Config, edit: Config, estimator: Config) -> N
         if name in SCOPES and scope not in SCOPES[name]:
             own = " or ".join(SCOPES[name])
             raise UserError(f"{key}={'null' if scope is None else scope} is not for granularity={name}: use {own}")
-    fit = FEW.get(estimator["name"], tuple(SCOPES))
+    fit = FITTING.get(estimator["name"], tuple(SCOPES))
     if name in SCOPES and name not in fit:
         own = " or ".join(f"granularity={each}" for each in fit)
         raise UserError(f"estimator={estimator['name']} is not for granularity={name}: use {own}")
+
+
+def check_ablation(edit: Config, granularity: str) -> None:
+    """Raise UserError for an edit of weights that is to resample: only directions have values to predict from."""
+    if edit.get("ablation") == "resample" and granularity in SCOPES:
+        own = " or ".join(f"granularity={each}" for each in DIRECTED)
+        raise UserError(
+            f"edit.ablation=resample is not for granularity={granularity}: use {own}, or edit.ablation=scale"
+        )
 
 
 def check_estimator(estimator: Config) -> None:

@@ -21,6 +21,7 @@ GRANULARITIES = Registry(
     | {
         "latent": Entry(f"{_LATENTS}:Latent", facts={FILES: ("autoencoders",)}),
         "principal": Entry(f"{_LATENTS}:Principal", facts={FILES: ("autoencoders",)}),
+        "mean_difference": Entry("cad_exp.representations.mean_differences:MeanDifference", facts={FILES: ()}),
     },
     {FILES: ()},
 )

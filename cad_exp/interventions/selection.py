@@ -74,13 +74,16 @@ def random_edit(like: Edit, attribution: Scored, granularity: str | None = None,
 
     In every group of the scope as many components of each size (in weights) as `like` has there. Where that would be
     `like` itself, as with one layer of a size, sizes are left out of account, and only the number of components is
-    equal; `changed` of both edits' meta says how many weights each has. Factors of its own are dealt out at random.
+    equal; `changed` of both edits' meta says how many weights each has. Where `like` takes all there are, and they are
+    directions, random directions stand in their places. Factors of its own are dealt out at random.
     """
     name, scope = granularity or like.meta["granularity"], like.meta["scope"]
     attribution = attribution.narrow(name, like.meta["kinds"])
     space = attribution.space(name)
     taken = torch.zeros(space.n, dtype=torch.bool)
     taken[space.components(like)] = True
+    if taken.all():
+        space = space.randomised(seed)
     segments, sizes = space.segments(scope), space.sizes()
     of_size = [taken[sizes == size] for size in torch.unique(sizes)]
     if all(own.all() or not own.any() for own in of_size):  # then only `like` itself has these sizes

@@ -83,6 +83,23 @@ def usual_hookpoint(model: DiffusionModel) -> Hookpoint:
     return [each for each in upper if each.name.startswith(f"{stage}.")][-1]
 
 
+def prompt_attentions(model: DiffusionModel) -> list[Hookpoint]:
+    """Return the attentions through which the prompt comes in: cross-attention, or joint attention of text and image.
+
+    Raises:
+        UserError: the network has no attention.
+    """
+    found = [each for each in find_hookpoints(model) if each.kind == "attention"]
+    if not found:
+        raise UserError("this model has no attention: name the places by granularity.hookpoints")
+    return [each for each in found if _reads_prompt(model.denoiser.get_submodule(each.name))] or found
+
+
+def _reads_prompt(attention: nn.Module) -> bool:
+    joint = getattr(attention, "added_kv_proj_dim", None) is not None
+    return joint or bool(getattr(attention, "is_cross_attention", False))
+
+
 def choose_hookpoints(model: DiffusionModel, asked: Iterable[str]) -> list[Hookpoint]:
     """Return the hookpoints that are asked for by kind ("block"), name, or pattern ("up_blocks.*"), in network order.
 

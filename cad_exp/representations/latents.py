@@ -40,7 +40,7 @@ class _OfAutoencoders(Granularity):
 
     default_kinds = allowed_kinds = ("direction",)
     optional_kinds = ()
-    scale, of_weights, from_sites, files = Scale.MANY, False, False, ("autoencoders",)
+    scale, of_weights, has_values, from_sites, files = Scale.MANY, False, True, False, ("autoencoders",)
 
     def __init__(
         self, kinds: Iterable[str] | None = None, autoencoders: str = "", hookpoints: Sequence[str] | None = None

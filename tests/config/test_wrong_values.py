@@ -56,8 +56,10 @@ COMMANDS = {
     "shapley": ["estimator=shapley", "granularity=head"],
     "wanda": ["estimator=wanda"],
     "joint": ["concept=church", "edit=joint"],
+    "activation_difference": ["estimator=activation_difference", "granularity=latent"],
     "random": ["estimator=random"],
     "latent": ["granularity=latent", "granularity.autoencoders=x"],
+    "mean_difference": ["granularity=mean_difference"],
     "probe": ["task=probe"],
     "sae": ["task=sae"],
     "noised": ["task=sae", "tokens=noised"],
@@ -128,7 +130,8 @@ ACCEPTED = {
         concept.bare.base_prompt concept.noun concept.artist objective.base_prompt edit.prompt edit.guide prompts.kind
         objective.name estimator.name edit.name concept.estimator concept.objective.weight concept.objective.neuron
         concept.objective.head concept.objective.layer concept.objective.latent
-        concept.objective.principal images.name images.path images.dataset images.image
+        concept.objective.principal concept.objective.mean_difference granularity.prompt
+        granularity.base_prompt images.name images.path images.dataset images.image
         images.label activations.prompt tokens.base_prompt tokens.prompt probe.name
         sae.name granularity.autoencoders analysis.name analysis.neutral analysis.prompt analysis.rephrased
         analysis.hookpoint""",  # names may be those of a user's own class
@@ -144,12 +147,13 @@ ACCEPTED = {
     "text fraction whole null list negative zero huge": """
         model.edits evaluation.fidelity.sanity tracking.tags edit.preserve prompts.labels prompts.without
         edit.retain prompts.objects prompts.artists prompts.subjects prompts.persons analysis.leave_out""",
-    "text fraction whole null list negative zero huge ": "granularity.hookpoints",
+    "text fraction whole null list negative zero huge ": "granularity.hookpoints estimator.others",
     "text whole zero": "prompts.columns.prompt",
     "text whole null zero": "prompts.columns.seed prompts.columns.guidance prompts.columns.label prompts.columns.id",
     "null": """
         model.resolution model.judge model.erased model.erasure_methods model.erasure_methods.esd concept.bare
-        granularity.kinds edit.ratio edit.scored_by evaluation.metrics evaluation.fidelity evaluation.fidelity.rates
+        granularity.kinds edit.ratio edit.ablation edit.scored_by
+        evaluation.metrics evaluation.fidelity evaluation.fidelity.rates
         evaluation.fidelity.kinds evaluation.fidelity.negative evaluation.fidelity.images
         evaluation.fidelity.images.kinds judge.parts
         judge.lpips.resize tracking.mode prompts.columns.width prompts.columns.height prompts.groups
@@ -162,6 +166,7 @@ ACCEPTED = {
         evaluation.fidelity.stability runtime.checkpointing edit.bare_prompt prompts.public_code
         images.download probe.untrained probe.balanced sae.controls""",
     "whole": """
+        granularity.samples granularity.steps
         model.steps model.erasure_methods.esd.steps noisy_latents.samples noisy_latents.steps noisy_latents.batch_size
         estimator.patterns estimator.passes estimator.steps evaluation.samples evaluation.retention_samples
         evaluation.reference_samples evaluation.batch_size evaluation.fidelity.noisy_latents
@@ -175,8 +180,8 @@ ACCEPTED = {
         edit.count evaluation.timesteps evaluation.fidelity.growth runtime.threads prompts.per_label prompts.limit
         probe.fused analysis.shots""",
     "whole zero": """
-        images.seed analysis.seed activations.timesteps activations.seed probe.seed tokens.timesteps tokens.seed
-        sae.seed sae.warmup sae.pages seed noisy_latents.seed estimator.seed evaluation.seed edit.seed
+        granularity.seed images.seed analysis.seed activations.timesteps activations.seed probe.seed tokens.timesteps
+        tokens.seed sae.seed sae.warmup sae.pages seed noisy_latents.seed estimator.seed evaluation.seed edit.seed
         evaluation.fidelity.number analysis.timestep analysis.guided evaluation.fidelity.repeats
         evaluation.fidelity.draws evaluation.fidelity.images.number evaluation.fidelity.images.repeats
         evaluation.fidelity.images.draws analysis.t""",
@@ -184,12 +189,13 @@ ACCEPTED = {
     "fraction whole": "probe.rate analysis.scale analysis.temperature edit.lamb edit.erase_scale edit.regularisation",
     "fraction whole null": "estimator.ridge sae.lr",
     "fraction whole zero": """
+        granularity.guidance
         model.guidance noisy_latents.guidance objective.weight objective.guidance edit.negative_guidance
         analysis.guidance edit.keep edit.sparsity edit.sampling_guidance tokens.guidance sae.aux probe.decays""",
     "fraction whole null zero": "edit.preserve_scale",
     "fraction whole negative zero": """
         concept.factor.weight concept.factor.neuron concept.factor.head concept.factor.layer concept.factor.latent
-        concept.factor.principal""",
+        concept.factor.principal concept.factor.mean_difference""",
     "fraction whole null negative zero": "edit.factor",
     "zero": "judge.nudenet.threshold estimator.level edit.least",
     "negative": "edit.lowest",
@@ -229,7 +235,8 @@ def test_every_setting_of_every_option_has_a_type():
     assert {key for key in met - known if not key.rpartition(".")[0].startswith(MAPPINGS)} == GROUPS
 
 
-MAPPINGS = ("concept.ratio", "concept.factor", "concept.objective", "prompts.columns", "retention_prompts.columns")
+MAPPINGS = ("concept.ratio", "concept.factor", "concept.ablation", "concept.objective")
+MAPPINGS += ("prompts.columns", "retention_prompts.columns")
 GROUPS = {
     "model",
     "concept",
@@ -356,7 +363,7 @@ def test_what_the_types_allow_is_what_the_classes_know():
     from cad_exp.attribution.estimators import ESTIMATORS
     from cad_exp.attribution.objectives.build import OBJECTIVES
     from cad_exp.config import rules
-    from cad_exp.config.schema import attribution, edit, evaluation, prompts
+    from cad_exp.config.schema import attribution, edit, estimators, evaluation, prompts
     from cad_exp.data.prompts import rows, templates
     from cad_exp.evaluation.fidelity import ablations
     from cad_exp.evaluation.judge_sources import PARTS
@@ -364,7 +371,7 @@ def test_what_the_types_allow_is_what_the_classes_know():
     from cad_exp.interventions.methods import METHODS, needs_scores, uses_interactions
     from cad_exp.interventions.spaces.base import SCOPES
 
-    assert set(attribution.ESTIMATORS) == set(ESTIMATORS) and set(attribution.OBJECTIVES) == set(OBJECTIVES)
+    assert set(estimators.ESTIMATORS) == set(ESTIMATORS) and set(attribution.OBJECTIVES) == set(OBJECTIVES)
     assert set(edit.EDITS) == set(METHODS)
     assert {*attribution.GRANULARITIES, *attribution.DIRECTED} == set(spaces.GRANULARITIES)
     assert set(attribution.GRANULARITIES) == set(spaces.OWN) and attribution.SCOPES == SCOPES
@@ -379,7 +386,7 @@ def test_what_the_types_allow_is_what_the_classes_know():
             for granularity in spaces.OWN
             if ESTIMATORS.get(name).fits(spaces.GRANULARITIES.get(granularity))
         }
-        assert set(rules.FEW.get(name, spaces.OWN)) == fits
+        assert set(rules.FITTING.get(name, spaces.OWN)) & set(spaces.OWN) == fits
     assert all(OBJECTIVES.fact(name, "latents_kind") == "trajectory" for name in rules.ALONG)
     assert all(OBJECTIVES.get(name).latents_kind == OBJECTIVES.fact(name, "latents_kind") for name in OBJECTIVES)
     assert all(tuple(OBJECTIVES.get(name).asks) == OBJECTIVES.fact(name, "asks") for name in OBJECTIVES)

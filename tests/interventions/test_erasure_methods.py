@@ -28,6 +28,9 @@ from cad_exp.pipeline.stages.noisy_latents import spread_steps
 from cad_exp.reporting.tables.collect import Found
 from cad_exp.reporting.tables.layout import lay_out
 from cad_exp.reporting.tables.plan import plan
+from cad_exp.representations.sae.autoencoder import initial
+from cad_exp.representations.sae.files import save
+from cad_exp.representations.sae.selection import TopK
 from cad_exp.utils.errors import UserError
 from tests import warm
 from tests.cli.test_cli import ROOT
@@ -367,6 +370,15 @@ def test_methods_with_scores_of_their_own(edit: str, own: str):
         resolve(composed(f"edit={edit}", "estimator=integrated_gradients"))
 
 
+def test_saeuron_is_for_what_has_values_in_activations():
+    config = resolve(composed("edit=saeuron"))
+    assert config["granularity"]["name"] == "latent" and config["estimator"]["name"] == "activation_difference"
+    assert config["edit"]["factor"] == -1 and len(config["estimator"]["others"]) == 8
+    assert resolve(composed("edit=saeuron", "granularity=principal"))["granularity"]["name"] == "principal"
+    with pytest.raises(UserError, match="granularity=weight: use granularity=latent or granularity=pri"):
+        resolve(composed("edit=saeuron", "granularity=weight"))
+
+
 @pytest.mark.parametrize("edit", ["uce", "rece", "esd"])
 def test_no_result_claims_scores_that_were_not_used(edit: str):
     config = resolve(composed(f"edit={edit}", "concept=church", "estimator=first_order"))
@@ -432,7 +444,7 @@ RUNS = {
 
 
 def test_every_option_is_run_somewhere():
-    assert set(options("edit", [FOLDER])) == {*RUNS, "checkpoint", "erase", "amplify", "random", "none"}
+    assert set(options("edit", [FOLDER])) == {*RUNS, "saeuron", "checkpoint", "erase", "amplify", "random", "none"}
 
 
 @pytest.mark.parametrize("edit", RUNS)
@@ -450,6 +462,19 @@ def test_every_method_runs(edit: str, tmp_path: Path):
     else:
         assert random.meta["achieved"] == edited.meta["achieved"] > 0
         assert results["run"]["estimator"] == edited.meta["estimator"] and (tmp_path / "attribution.png").exists()
+
+
+@pytest.mark.parametrize("ablation", ["scale", "resample"])
+def test_saeuron_runs_on_latents(ablation: str, tmp_path: Path):
+    place = "mid_block.attentions.0.transformer_blocks.0.attn2"
+    save(tmp_path / "made" / place / "0", initial(128, 64, TopK(4), 0), {"hookpoint": place})
+    given = [f"granularity.autoencoders={tmp_path / 'made'}", f"edit.ablation={ablation}"]
+    results = fast(tmp_path / "run", "edit=saeuron", *given, *SMALL)
+    edited, random = (Edit.load(tmp_path / "run" / f"{name}.safetensors") for name in ("edit", "edit_random"))
+    assert edited.meta["edit"] == "saeuron" and edited.meta["estimator"] == "activation_difference"
+    assert len(edited.meta["estimate"]["others"]) == 7, "a photo of a church names the concept"
+    assert random.meta["achieved"] == edited.meta["achieved"] == 1 and results["run"]["changed_weights"] == 0
+    assert all(("explained" in edit.meta) == (ablation == "resample") for edit in (edited, random))
 
 
 def test_a_published_checkpoint_runs_as_an_edit(tmp_path: Path, capsys):

@@ -23,6 +23,7 @@ ESTIMATORS = Registry(
         "magnitude": "cad_exp.attribution.estimators.baselines:Magnitude",
         "gradient_magnitude": "cad_exp.attribution.estimators.gradients:GradientMagnitude",
         "saliency": "cad_exp.attribution.estimators.saliency:Saliency",
+        "activation_difference": "cad_exp.attribution.estimators.activation_difference:ActivationDifference",
         "random": "cad_exp.attribution.estimators.baselines:Random",
     },
 )

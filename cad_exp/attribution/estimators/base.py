@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from cad_exp.attribution.game import Game
-from cad_exp.interventions.spaces import GRANULARITIES, OWN, ComponentSpace, Granularity, Scale
+from cad_exp.interventions.spaces import GRANULARITIES, ComponentSpace, Granularity, Scale
 from cad_exp.utils.errors import UserError
 
 
@@ -63,25 +63,28 @@ class Estimator:
     """A rule that turns a game into one signed score per component. Its settings are the constructor's arguments.
 
     additive: scores of single weights, summed, are its scores at every coarser granularity, so one estimate serves all.
-    scale: the most components that it can afford. requires_weights: whether components have to be weights.
+    scale: the most components that it can afford. requires_weights: whether components have to be weights;
+    requires_values: whether they have to have values in activations, as latents do.
     """
 
     name: str
     additive: bool = False
     scale: Scale = Scale.WEIGHTS
     requires_weights: bool = False
+    requires_values: bool = False
 
     def estimate(self, game: Game, watch: Watch = UNWATCHED) -> Scores:
         """Score every component of the game. UserError where the estimator is not for its space."""
         if not self.fits(game.space):
-            fit = " or ".join(f"granularity={name}" for name in OWN if self.fits(GRANULARITIES.get(name)))
+            fit = " or ".join(f"granularity={name}" for name in GRANULARITIES if self.fits(GRANULARITIES.get(name)))
             raise UserError(f"estimator {self.name} is not for granularity {game.space.name}: use {fit}")
         return self._estimate(game, watch)
 
     @classmethod
     def fits(cls, space: ComponentSpace | type[Granularity]) -> bool:
         """Return whether it can score the components of a space, or of a granularity."""
-        return space.scale <= cls.scale and (space.of_weights or not cls.requires_weights)
+        has_parts = (space.of_weights or not cls.requires_weights) and (space.has_values or not cls.requires_values)
+        return space.scale <= cls.scale and has_parts
 
     def _estimate(self, game: Game, watch: Watch) -> Scores:
         raise NotImplementedError

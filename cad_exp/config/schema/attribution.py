@@ -1,4 +1,4 @@
-"""The groups `granularity`, `noisy_latents`, `objective` and `estimator`: how every component gets its score."""
+"""The groups `granularity`, `noisy_latents` and `objective`: what gets a score, where, and for what."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from cad_exp.config.schema.types import (
     Guidance,
     Name,
     Number,
-    Positive,
     Seed,
     Several,
     Special,
     Steps,
     Str,
     Text,
-    Whole,
 )
 from cad_exp.utils import registry
 
 GRANULARITIES = ("head", "layer", "neuron", "weight")
-DIRECTED = ("latent", "principal")
+OF_AUTOENCODERS = ("latent", "principal")
+DIRECTED = (*OF_AUTOENCODERS, "mean_difference")  # directions of activations
 SCOPES = ("row", "layer", "global")
 KINDS: tuple[str, ...] = ("self-attention", "cross-attention", "joint-attention", "feed-forward", "feed-forward-in")
 KINDS += ("text-attention", "text-feed-forward")
@@ -36,16 +35,6 @@ ABLATIONS = ("zero", "mean", "resample")
 PLAIN = ("erase", "amplify", "projection", "guidance_norm", "auto")
 JUDGED = ("clip", "judge")
 OBJECTIVES = (*(name for name in PLAIN if name != "auto"), *JUDGED, "contrast")
-UNSET = ("first_order", "gradient_magnitude", "magnitude", "saliency")  # estimators without settings
-ESTIMATORS: tuple[str, ...] = (
-    *UNSET,
-    "ablated_gradients",
-    "integrated_gradients",
-    "leave_one_out",
-    "activation_patching",
-    "coar",
-)
-ESTIMATORS += ("shapley", "wanda", "random")
 
 
 class Granularity(Group):
@@ -66,13 +55,34 @@ class Granularity(Group):
 class OfAutoencoders(Granularity):
     """Directions of activations: latents of sparse autoencoders, or principal components."""
 
-    title = ", ".join(DIRECTED)
-    name: Annotated[str, Choice(*DIRECTED)] = Field(description="What one component is; part of the run folder's name.")
+    title = ", ".join(OF_AUTOENCODERS)
+    name: Annotated[str, Choice(*OF_AUTOENCODERS)] = Field(
+        description="What one component is; part of the run folder's name."
+    )
     kinds: None = Field(default=None, description="null: they belong to no kind of module.")
     autoencoders: Str = Field(description="The folder `autoencoders` of a run of task=sae.")
     hookpoints: Annotated[tuple[str, ...], Several(Text(), least=1)] | None = Field(
         description="Places among those of the folder; null takes all."
     )
+
+
+class MeanDifference(Granularity):
+    """The direction in which the concept moves the mean activation of a place."""
+
+    title = "mean_difference"
+    name: Annotated[str, Choice("mean_difference")] = Field(
+        description="What one component is; part of the run folder's name."
+    )
+    kinds: None = Field(default=None, description="null: they belong to no kind of module.")
+    hookpoints: Annotated[tuple[str, ...], Several(Text(), least=1)] | None = Field(
+        description="Places; null takes the attentions that read the prompt."
+    )
+    prompt: Anything = Field(description="The prompt whose mean activation counts.")
+    base_prompt: Anything = Field(description="The prompt whose mean activation is taken off.")
+    samples: Count = Field(description="Trajectories of the prompt, at whose noisy latents the means are taken.")
+    steps: Steps = Field(description="Steps of each trajectory.")
+    guidance: Guidance = Field(description="Guidance of the trajectories.")
+    seed: Seed = Field(description="Seed of the trajectories.")
 
 
 class OwnGranularity(Granularity, Own):
@@ -90,11 +100,14 @@ def _of_whom(given: dict[str, Any]) -> type[Granularity]:
     theirs = registry.TARGET in given or given.get("name") in plug_ins("granularity")
     if theirs:
         return OwnGranularity
-    return OfAutoencoders if given.get("name") in DIRECTED else Granularity
+    if given.get("name") == "mean_difference":
+        return MeanDifference
+    return OfAutoencoders if given.get("name") in OF_AUTOENCODERS else Granularity
 
 
 AnyGranularity = Annotated[
-    Granularity | OfAutoencoders | OwnGranularity, ByName(_of_whom, Granularity, OfAutoencoders, OwnGranularity)
+    Granularity | OfAutoencoders | MeanDifference | OwnGranularity,
+    ByName(_of_whom, Granularity, OfAutoencoders, MeanDifference, OwnGranularity),
 ]
 
 
@@ -160,116 +173,6 @@ class OwnObjective(Objective, Own):
     )
 
 
-class Estimator(Group):
-    """How a component's score is computed."""
-
-    title = ", ".join(UNSET)
-    name: Str = Field(description="The rule.")
-
-
-class Ablated(Estimator):
-    """Mean gradient while random components are ablated."""
-
-    title = "ablated_gradients, auto"
-    patterns: Count = Field(default=32, description="Random ablations.")
-    passes: Count = Field(default=1, description="Passes over the noisy latents, at most one for each pattern.")
-    rates: Annotated[tuple[float, ...], Several(Number(above=0, below=1), least=1)] = Field(
-        default=(0.05, 0.1), description="Shares of the components that are ablated, in turn."
-    )
-    midpoint: Bool = Field(default=True, description="Whether patterns with and without a component weigh alike.")
-    seed: Seed = Field(default=0, description="Seed of the ablations.")
-
-
-class IntegratedGradients(Estimator):
-    """Mean gradient on the way from the intact model to an ablated one."""
-
-    title = "integrated_gradients"
-    steps: Steps = Field(default=8, description="Backward passes.")
-    level: Annotated[float, Number(least=0, below=1)] = Field(
-        default=0.0, description="The gates at the end of the way."
-    )
-
-
-class OneByOne(Estimator):
-    """The exact effect of each component."""
-
-    title = "leave_one_out"
-    block: Count = Field(default=256, description="Ablations that are computed together.")
-
-
-class Patching(Estimator):
-    """Activations swapped with those under the base prompt."""
-
-    title = "activation_patching"
-    direction: Annotated[str, Choice("noising", "denoising")] = Field(
-        default="noising", description="Which run gets the other's activation: the concept's, or the base prompt's."
-    )
-    first_order: Bool = Field(default=False, description="Whether one gradient stands for all swaps.")
-    block: Count = Field(default=256, description="Swaps that are computed together.")
-
-
-class Coar(Estimator):
-    """Regression on random ablations."""
-
-    title = "coar"
-    patterns: Annotated[int, Whole(10)] = Field(default=512, description="Ablations; a fifth is held out.")
-    rate: Annotated[float, Number(above=0, below=1)] = Field(
-        default=0.1, description="Share of the components that each ablates."
-    )
-    ridge: Positive | None = Field(default=None, description="Penalty; null takes the best by cross-validation.")
-    seed: Seed = Field(default=0, description="Seed of the ablations.")
-
-
-class Shapley(Estimator):
-    """Mean effect over orders in which components are added."""
-
-    title = "shapley"
-    permutations: Annotated[int, Whole(2, step=2)] = Field(
-        default=16, description="Orders, half of them the reverse of the others."
-    )
-    seed: Seed = Field(default=0, description="Seed of the orders.")
-
-
-class Wanda(Estimator):
-    """Weight times input norm, concept minus base prompt."""
-
-    title = "wanda"
-    rank: Annotated[str, Choice("difference", "target")] = Field(
-        default="difference", description="What ranks: the difference, or the concept's own where it is larger."
-    )
-
-
-class Random(Estimator):
-    """Random scores."""
-
-    title = "random"
-    seed: Seed = Field(default=0, description="Seed of the scores.")
-
-
-class OwnEstimator(Estimator, Own):
-    """A user's own estimator, which takes its own settings."""
-
-    title = "an estimator of your own"
-    name: Annotated[str, OwnName(*ESTIMATORS)] = Field(description="The name of its class.")
-
-
 AnyObjective = Annotated[
     Objective, by_name({Objective: PLAIN, JudgedObjective: JUDGED, Contrast: ("contrast",)}, own=OwnObjective)
-]
-AnyEstimator = Annotated[
-    Estimator,
-    by_name(
-        {
-            Estimator: UNSET,
-            Ablated: ("ablated_gradients", "auto"),
-            IntegratedGradients: ("integrated_gradients",),
-            OneByOne: ("leave_one_out",),
-            Patching: ("activation_patching",),
-            Coar: ("coar",),
-            Shapley: ("shapley",),
-            Wanda: ("wanda",),
-            Random: ("random",),
-        },
-        own=OwnEstimator,
-    ),
 ]

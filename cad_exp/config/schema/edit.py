@@ -6,9 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cad_exp.config.schema.attribution import ESTIMATORS, SCOPES
+from cad_exp.config.schema.attribution import SCOPES
 from cad_exp.config.schema.base import Group, Own, OwnName, Registered, by_name
-from cad_exp.config.schema.model import Factor
+from cad_exp.config.schema.estimators import ESTIMATORS
+from cad_exp.config.schema.model import EDIT_ABLATIONS, Factor
 from cad_exp.config.schema.types import (
     HUGE,
     Anything,
@@ -29,7 +30,7 @@ from cad_exp.config.schema.types import (
     Whole,
 )
 
-SCORED = ("erase", "amplify", "none", "random", "magnitude", "conceptprune", "salun_mask")
+SCORED = ("erase", "amplify", "none", "random", "magnitude", "conceptprune", "salun_mask", "saeuron")
 EDITS = (*SCORED, "joint", "cad_public", "esd", "uce", "rece", "checkpoint")
 Scale = Annotated[float, Number(least=0, most=1e6)]
 
@@ -44,6 +45,11 @@ class Edit(Group):
     )
     factor: Factor | None = Field(
         description="What the chosen components are multiplied by; null takes the concept's own."
+    )
+    ablation: Annotated[str, Choice(*EDIT_ABLATIONS)] | None = Field(
+        default=None,
+        description="What takes their place: factor times themselves (scale), or what the base prompt would give "
+        "(resample, for directions); null takes the concept's own.",
     )
     ratio: Share | None = Field(description="Share of the components to change; null takes the concept's own.")
     count: Annotated[int, Whole(1, 10**12)] | None = Field(

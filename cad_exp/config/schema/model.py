@@ -7,11 +7,13 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic_core import PydanticCustomError
 
-from cad_exp.config.schema.attribution import DIRECTED, ESTIMATORS, GRANULARITIES, OBJECTIVES
+from cad_exp.config.schema.attribution import DIRECTED, GRANULARITIES, OBJECTIVES
 from cad_exp.config.schema.base import ByName, Group, Own, OwnName, Registered, shipped
+from cad_exp.config.schema.estimators import ESTIMATORS
 from cad_exp.config.schema.types import (
     KEY,
     Anything,
+    Choice,
     Count,
     Guidance,
     Name,
@@ -29,6 +31,9 @@ from cad_exp.config.schema.types import (
 JUDGES = ("real", "none")  # and those of plug-ins
 PerGranularity = Annotated[str, Registered("granularity", *GRANULARITIES, *DIRECTED)]
 Prompts = Annotated[tuple[str, ...], Several(Text(), least=1)]
+
+
+EDIT_ABLATIONS = ("scale", "resample")
 
 
 def factor(value: object) -> Any:
@@ -117,6 +122,9 @@ class Concept(Group):
     amplify_ratio: Share = Field(description="The same for `edit=amplify`, at every granularity.")
     factor: dict[PerGranularity, Factor] = Field(
         description="What chosen components are multiplied by where `edit.factor` is null, for each granularity."
+    )
+    ablation: dict[PerGranularity, Annotated[str, Choice(*EDIT_ABLATIONS)]] = Field(
+        description="What takes their place where `edit.ablation` is null, for each granularity; scale if not named."
     )
     objective: dict[PerGranularity, Annotated[str, OwnName(*OBJECTIVES)]] = Field(
         description="The objective that `objective=auto` takes, for each granularity."

@@ -7,9 +7,10 @@ from typing import Annotated
 from pydantic import Field
 
 from cad_exp.config.schema.analysis import AnyAnalysis
-from cad_exp.config.schema.attribution import AnyEstimator, AnyGranularity, AnyObjective, NoisyLatents
+from cad_exp.config.schema.attribution import AnyGranularity, AnyObjective, NoisyLatents
 from cad_exp.config.schema.base import Group
 from cad_exp.config.schema.edit import AnyEdit
+from cad_exp.config.schema.estimators import AnyEstimator
 from cad_exp.config.schema.evaluation import AnyJudge, Evaluation
 from cad_exp.config.schema.model import AnyConcept, Model
 from cad_exp.config.schema.prompts import AnyPrompts, AnyRetentionPrompts

@@ -35,6 +35,7 @@ METHODS = Registry(
                 "magnitude": "Erase",
                 "conceptprune": "Erase",
                 "salun_mask": "Erase",
+                "saeuron": "Erase",
                 "cad_public": "Erase",
             }.items()
         },
@@ -47,7 +48,7 @@ METHODS = Registry(
     usual={"scored": False, "interactions": False},
 )
 # What the group `edit` holds for every edit; the rest is the method's own.
-_COMMON = ("name", TARGET, "sign", "factor", "ratio", "count", "scope", "rounding", "bare_prompt")
+_COMMON = ("name", TARGET, "sign", "factor", "ratio", "count", "scope", "rounding", "ablation", "bare_prompt")
 
 
 def own_settings(settings: dict[str, Any]) -> dict[str, Any]:

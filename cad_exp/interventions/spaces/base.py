@@ -93,6 +93,7 @@ class ComponentSpace(ABC):
     scopes: tuple[str, ...] = ("layer", "global")  # groups in which components can compete
     per_row: bool = True  # whether the rows of one batch may have gates of their own
     of_weights: bool = False  # whether a component is a set of weights
+    has_values: bool = False  # whether `values` tells how much of a component an activation has
     row_each: bool = True  # whether the table has one row per component
 
     @property
@@ -164,6 +165,10 @@ class ComponentSpace(ABC):
         """Return the size (n,) int64 of each component, in weights; a random edit draws as many of each size."""
         return torch.ones(self.n, dtype=torch.long)
 
+    def randomised(self, seed: int) -> ComponentSpace:
+        """Return the space from which a random edit draws where the edit takes every component; itself by default."""
+        return self
+
     def narrow(self, kinds: Iterable[str] | None) -> tuple[ComponentSpace, Tensor]:
         """Return the components in sites of these kinds (None: all), and which (n,) bool they are.
 
@@ -180,6 +185,10 @@ class ComponentSpace(ABC):
     def magnitudes(self, model: DiffusionModel, factors: dict[str, Tensor] | None = None) -> Tensor:
         """Return the sum (n,) of |w|, each times the factor of its column (in,); for spaces `of_weights`."""
         raise UserError(f"components of granularity {self.name} are no weights")
+
+    def values(self, tap: Tap, activation: Tensor) -> Tensor:
+        """Return how much of each component of a tap is in an activation (..., features): (..., n of the tap)."""
+        raise UserError(f"components of granularity {self.name} have no values in activations")
 
     def empty(self) -> str:
         """Return what is wrong where there are no components."""

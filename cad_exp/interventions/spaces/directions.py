@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -48,6 +48,12 @@ class Place:
         if self.tap.side != OUTPUT:
             raise UserError(f"'{self.tap.module}': directions are those of an output")
 
+    def values(self, h: Tensor) -> Tensor:
+        """Return z (..., k) of activations h (..., features)."""
+        if self.encoder is None:
+            return h @ self.vectors.to(h).T
+        return self.encoder.to(h).values(h)
+
     @classmethod
     def of(cls, module: str, vectors: Tensor, axis: int = -1) -> Place:
         """Return directions at a module's output; axis: of its features, 1 in a convolution's map."""
@@ -61,7 +67,7 @@ class Directions(ComponentSpace):
     comes. name: of the granularity. Raises UserError for no place, and for a module that has two.
     """
 
-    form = "directions"
+    form, has_values = "directions", True
 
     def __init__(self, places: Sequence[Place], name: str = "direction"):
         modules = [place.tap.module for place in places]
@@ -102,6 +108,20 @@ class Directions(ComponentSpace):
     def join(self, places: dict[str, Tensor]) -> Tensor:
         """Return the numbers (n,) fp32 of all modules."""
         return torch.cat([places[place.tap.module].float() for place in self.places])
+
+    def randomised(self, seed: int) -> Directions:
+        """Return random directions of the same lengths at the same places, read as these are."""
+        generator, places = torch.Generator().manual_seed(seed), []
+        for place in self.places:
+            drawn = torch.randn(place.vectors.shape, generator=generator)
+            vectors = drawn * (place.vectors.norm(dim=1) / drawn.norm(dim=1))[:, None]
+            encoder = None if place.encoder is None else replace(place.encoder, weight=vectors)
+            places.append(Place(place.tap, vectors, encoder))
+        return Directions(places, self.name)
+
+    def values(self, tap: Tap, activation: Tensor) -> Tensor:
+        """Return z (..., k) of the directions of one place."""
+        return next(place for place in self.places if place.tap == tap).values(activation)
 
     def components(self, edit: Edit) -> Tensor:
         """Return the sorted numbers of the directions that an edit scales."""

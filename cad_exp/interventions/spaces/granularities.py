@@ -25,6 +25,7 @@ class Granularity:
     scopes: tuple[str, ...] = ("layer", "global")
     scale: Scale = Scale.FEW
     of_weights: bool = True
+    has_values: bool = False
     space: type[Columns] = Columns
     from_sites: bool = True  # whether its components are parts of output projections
     files: tuple[str, ...] = ()  # of its own settings those that are folders, whose content counts

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-from cad_exp.pipeline.stage import Chosen, Derived
+from cad_exp.pipeline.stage import Chosen, Derived, Stage, Tick
 from cad_exp.pipeline.stages.interactions import JointEdit
 from cad_exp.pipeline.stages.scores import SpaceScores
 from cad_exp.utils.errors import UserError
@@ -13,6 +14,8 @@ from cad_exp.utils.errors import UserError
 if TYPE_CHECKING:
     from cad_exp.interventions.edit import Edit
     from cad_exp.pipeline.runtime import Runtime
+
+FILE = "edit.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,3 +63,26 @@ class RandomEdit(Derived["Edit"]):
 
         scores = self.like.scores
         return random_edit(runtime.get(self.like), runtime.get(scores), scores.granularity, self.seed)
+
+
+@dataclass(frozen=True, eq=False)
+class ResampledEdit(Stage["Edit"]):
+    """A chosen edit of directions, which adds what the base prompt would give in place of its components."""
+
+    folder: ClassVar[str] = "edits"
+    chosen: SelectedEdit | RandomEdit
+    scores: SpaceScores
+
+    def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
+        """Learn what to add from the noisy latents of the scores."""
+        from cad_exp.interventions.resampling import resampled
+
+        whole = self.scores.scores
+        model, latents = runtime.get(whole.question.model), runtime.get(whole.latents)
+        resampled(runtime.get(self.chosen), model, latents).save(folder / FILE)
+
+    def load(self, runtime: Runtime, folder: Path) -> Edit:
+        """Read the edit."""
+        from cad_exp.interventions.edit import Edit
+
+        return Edit.load(folder / FILE)

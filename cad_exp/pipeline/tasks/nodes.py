@@ -15,7 +15,7 @@ from cad_exp.evaluation.judges import JUDGES, judge_class
 from cad_exp.interventions.granularity_registry import GRANULARITIES
 from cad_exp.interventions.methods import METHODS
 from cad_exp.pipeline.stage import Chosen, Node
-from cad_exp.pipeline.stages.edits import RandomEdit, SelectedEdit
+from cad_exp.pipeline.stages.edits import RandomEdit, ResampledEdit, SelectedEdit
 from cad_exp.pipeline.stages.fidelity import Fidelity
 from cad_exp.pipeline.stages.images import GivenImages, Pictures
 from cad_exp.pipeline.stages.interactions import Interactions, JointEdit
@@ -101,7 +101,10 @@ def selected_edits(config: Config, scores: SpaceScores) -> dict[str, Node[Edit]]
         return {}
     budget = {name: config["edit"][name] for name in ("ratio", "count", "scope", "factor", "rounding")}
     chosen = SelectedEdit(scores, Chosen.of(METHODS, config["edit"]), **budget, seed=config["seed"])
-    return {"edited": chosen, "random": RandomEdit(chosen, config["seed"] + 1)}
+    drawn = RandomEdit(chosen, config["seed"] + 1)
+    if config["edit"].get("ablation") == "resample":
+        return {"edited": ResampledEdit(chosen, scores), "random": ResampledEdit(drawn, scores)}
+    return {"edited": chosen, "random": drawn}
 
 
 def joint_edits(config: Config, scores: SpaceScores) -> dict[str, Node[Edit]]:
