@@ -127,7 +127,7 @@ def test_edit_defaults_exist_for_every_granularity():
     for concept in options("concept", [FOLDER]):
         chosen = composed(f"concept={concept}", *MANDATORY.get(concept, []))["concept"]
         assert set(chosen["ratio"]) == set(chosen["objective"]) == set(GRANULARITIES)
-        assert all(0 < ratio < 1 for ratio in chosen["ratio"].values())
+        assert all(0 < ratio <= 1 for ratio in chosen["ratio"].values())
         assert set(chosen["objective"].values()) <= set(options("objective", [FOLDER])) - {"auto"}
 
 

@@ -212,6 +212,7 @@ def test_every_estimator_runs(estimator: str, tmp_path: Path):
     small |= {name: ["estimator.patterns=4"] for name in ("ablated_gradients", "ablated_gradients_full")}
     one_by_one = ("shapley", "leave_one_out", "activation_patching")
     cut = "granularity=layer" if estimator in one_by_one else "granularity=head"
+    cut = "granularity=mean_difference" if estimator == "activation_difference" else cut
     fast(tmp_path, f"estimator={estimator}", "evaluation=none", cut, *small.get(estimator, []))
     used = Attribution.load(tmp_path).meta["estimator"]
     assert estimator.startswith(used) or (estimator, used) == ("auto", "first_order")  # nudity's; a preset adds a word

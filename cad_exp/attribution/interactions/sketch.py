@@ -77,13 +77,10 @@ class Sketcher:
 
     def along(self, latents: NoisyLatents, condition: Condition, distance: Tensor) -> Quadratic:
         """Return the mean square of the distance (M, ...) that is left at d, as far as it lies along itself."""
-        along, length = distance / _norm(distance), _norm(distance).flatten()
-        if not self.space.per_row:  # the rows of a batch are told apart by a sign for each
-            flip = self._signs(latents)[0].flatten(1)[:, 0].float()
-            along, length = along * flip.reshape(-1, 1, 1, 1), length * flip
-            length = torch.stack([part.sum() for part in length.split(self.batch_size)])
         scale = (latents.x[0].numel() * len(latents)) ** -0.5
-        return Quadratic.of(self._pulled(latents, condition, along[None]) * scale, length * scale)
+        along = (distance / _norm(distance))[None]
+        rows = self._pulled(latents, condition, along, size=self.batch_size if self.space.per_row else 1)
+        return Quadratic.of(rows * scale, _norm(distance).flatten() * scale)
 
     @torch.no_grad()
     def predicted(self, latents: NoisyLatents, condition: Condition) -> Tensor:
@@ -102,18 +99,24 @@ class Sketcher:
         return signs
 
     def _pulled(
-        self, latents: NoisyLatents, condition: Condition, weights: Tensor, progress: Progress | None = None
+        self,
+        latents: NoisyLatents,
+        condition: Condition,
+        weights: Tensor,
+        progress: Progress | None = None,
+        size: int | None = None,
     ) -> Tensor:
         """Return d<weights, eps>/d gates (k * rows, n) on the CPU for weights (k, M, ...), a row for each noisy latent.
 
-        Where rows cannot have gates of their own, there is one for each batch, all its noisy latents together.
+        Where rows cannot have gates of their own, there is one for each batch of `size`, for all its noisy latents.
         """
-        batches = list(enumerate(latents.batches(self.batch_size)))
+        size = size or self.batch_size
+        batches = list(enumerate(latents.batches(size)))
         per = [len(batch) if self.space.per_row else 1 for _, batch in batches]
         found = torch.zeros(len(weights), sum(per), self.space.n)
         own = distributed.share(batches)
         for done, (number, batch) in enumerate(own, 1):
-            first, start = sum(per[:number]), number * self.batch_size
+            first, start = sum(per[:number]), number * size
             for row, weight in zip(found, weights[:, start : start + len(batch)], strict=True):
                 row[first : first + per[number]] = self._slopes(batch.to(self.model.device), condition, weight)
             if progress:

@@ -164,9 +164,9 @@ def _views(bank: Bank, table: pd.DataFrame, names: Sequence[str], gap: BiasGap, 
     shares = counts.to_numpy() / counts.to_numpy().sum(1, keepdims=True)
     low, high = gap.interval()
     title = f"Where '{asked.neutral}' leans"
-    rows = [f"to '{asked.attributes[0]}' (+) or '{asked.attributes[1]}' (-)"]
+    note = f"above 0: nearer to '{asked.attributes[0]}'; below: to '{asked.attributes[1]}'"
     return [
         Matrix("Cosines between the directions of prompts", names, names, cosines, signed=True),
         Matrix("What held-out activations are named", names, names, shares, note="rows: true class; shares of a row"),
-        Bars(title, rows, np.array([gap.value]), np.array([low]), np.array([high]), chance=0.0),
+        Bars(title, ["bias gap"], np.array([gap.value]), np.array([low]), np.array([high]), 0.0, note),
     ]
