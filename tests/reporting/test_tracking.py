@@ -33,11 +33,14 @@ VARIABLES = ("MODE", "PROJECT", "ENTITY", "NAME", "NOTES", "TAGS", "RUN_GROUP", 
 
 @pytest.fixture(autouse=True)
 def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A home without an account."""
+    """A home without an account. wandb reads the environment once for a process: never that of one test."""
+    import wandb
+
     own = [f"WANDB_{name}" for name in VARIABLES]
     for name in (*own, "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "NETRC"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    wandb.setup()
 
 
 @pytest.fixture(scope="module")
