@@ -114,6 +114,8 @@ def _fill_scores(config: Config) -> None:
         chosen = "first_order" if amplifies else concept["estimator"]
         # The settings that the config holds are those of ablated_gradients; first_order has none.
         config["estimator"] = {"name": chosen} if chosen == "first_order" else config["estimator"] | {"name": chosen}
+    if "keep" in edit:
+        rules.check_joint(edit)
     if edit["name"] == "none" or "keep" in edit:  # the latter finds every factor itself
         edit |= {"ratio": None, "count": None, "factor": None}
         return

@@ -145,8 +145,6 @@ def check_edit(edit: Config) -> None:
         shown = "null" if sign is None else sign
         raise UserError(f"edit={name} {takes}, so edit.sign={shown} does not go with it: {other} takes those")
     ratio, count, scope = edit["ratio"], edit["count"], edit["scope"]
-    if "keep" in edit:
-        check_joint(edit)
     if ratio is not None and count is not None:
         raise UserError(f"edit.ratio={ratio} and edit.count={count} both say how much to edit: give one of them")
     if count is not None and scope != "global":

@@ -11,7 +11,9 @@ from omegaconf import OmegaConf
 
 from cad_exp.config.compose import Composer, hydra
 from cad_exp.config.options import GROUPS, conf_folder, options
+from cad_exp.config.resolve import resolve
 from cad_exp.interventions.granularity_registry import GRANULARITIES
+from cad_exp.utils.errors import UserError
 
 FOLDER = conf_folder()
 EVERY = [(group, option) for group in GROUPS for option in options(group, [FOLDER])]
@@ -121,6 +123,12 @@ def test_concepts_speak_the_embedded_worlds_language(concept: str):
     captions = set(world.all_captions())
     unknown = [prompt for prompt in (*chosen["evaluation_prompts"], chosen["prompt"]) if prompt not in captions]
     assert not unknown
+
+
+@pytest.mark.parametrize("budget", ["ratio=0.1", "count=3", "factor=0.5"])
+def test_a_joint_edit_takes_no_budget(budget: str):
+    with pytest.raises(UserError, match=f"takes no edit.{budget.partition('=')[0]}"):
+        resolve(composed("concept=church", "edit=joint", f"edit.{budget}"))
 
 
 def test_edit_defaults_exist_for_every_granularity():
