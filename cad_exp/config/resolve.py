@@ -114,15 +114,19 @@ def _fill_scores(config: Config) -> None:
         chosen = "first_order" if amplifies else concept["estimator"]
         # The settings that the config holds are those of ablated_gradients; first_order has none.
         config["estimator"] = {"name": chosen} if chosen == "first_order" else config["estimator"] | {"name": chosen}
-    if "keep" in edit:
-        rules.check_joint(edit)
-    if edit["name"] == "none" or "keep" in edit:  # the latter finds every factor itself
+    rules.check_strength(edit)
+    if edit.get("strength") != "auto":
+        for key in rules.WALK:
+            edit.pop(key, None)
+    if "beyond" in edit:
+        rules.check_gates(edit)
+    if edit["name"] == "none" or "beyond" in edit:  # the latter finds every factor itself
         edit |= {"ratio": None, "count": None, "factor": None}
         return
     removes = edit["sign"] != "negative"
     if "ablation" in edit and edit["ablation"] is None:
         edit["ablation"] = concept["ablation"].get(granularity, "scale") if removes else "scale"
-    if edit["ratio"] is None and edit["count"] is None:
+    if edit["ratio"] is None and edit["count"] is None and edit.get("strength") != "auto":
         edit["ratio"] = concept["amplify_ratio"] if amplifies else concept["ratio"][granularity]
     if edit["factor"] is None:
         edit["factor"] = concept["factor"][granularity] if removes else 0.0

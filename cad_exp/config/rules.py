@@ -10,6 +10,7 @@ from cad_exp.utils.errors import UserError
 from cad_exp.utils.paths import find_file
 
 Config = dict[str, Any]
+WALK = ("strengths", "erase", "keep", "samples", "retention_samples")  # how edit.strength=auto chooses
 COLUMNS = ("neuron", "head", "layer")  # few enough for estimators that ablate them one by one
 FITTING = {"shapley": ("head", "layer"), "leave_one_out": COLUMNS, "activation_patching": COLUMNS, "coar": COLUMNS}
 FITTING |= {"activation_difference": DIRECTED}  # whose values can be read in activations
@@ -158,11 +159,34 @@ def check_edit(edit: Config) -> None:
         )
 
 
-def check_joint(edit: Config) -> None:
+def check_gates(edit: Config) -> None:
     """Raise UserError for a budget of components, which a method that finds every gate has no use for."""
     for key in ("ratio", "count", "factor"):
         if edit[key] is not None:
             raise UserError(f"edit={edit['name']} finds a factor for every component: it takes no edit.{key}")
+    if edit["strength"] is None:
+        raise UserError(f"edit.strength=null is not for edit={edit['name']}: use auto, or a number above 0")
+
+
+def check_strength(edit: Config) -> None:
+    """Raise UserError for a strength that the edit does not have, or strengths that do not rise."""
+    strength, tried = edit.get("strength"), list(edit.get("strengths") or [])
+    if strength is None:
+        return
+    scored = "beyond" not in edit
+    if scored and strength != "auto":
+        raise UserError(
+            f"edit.strength={strength} is not for edit={edit['name']}: give edit.ratio, or edit.strength=auto"
+        )
+    if strength != "auto":
+        return
+    for key in ("ratio", "count"):
+        if edit[key] is not None:
+            raise UserError(f"edit.strength=auto chooses how much to edit: leave out edit.{key}={edit[key]}")
+    if not tried or tried != sorted(set(tried)):
+        raise UserError(f"edit.strengths={tried} do not rise: name the weakest first, such as [0.1,0.2]")
+    if scored and tried[-1] > 1:
+        raise UserError(f"edit.strengths={tried} are shares of the components for edit={edit['name']}: use 1 at most")
 
 
 def check_without_scores(edit: Config) -> None:

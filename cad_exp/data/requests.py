@@ -87,6 +87,20 @@ def plan(
     return requests
 
 
+def validation(
+    concept: dict[str, Any], samples: int, retention_samples: int, seed: int, model: str | None = None
+) -> list[ImageRequest]:
+    """List images by which an edit's strength is chosen: seeds and words of their own, which no table shows."""
+    prompts, kind, label = concept["validation_prompts"], concept["kind"], concept["label"] or ""
+    first = 1_000_000 * seed + 700_000
+    requests = [ImageRequest("concept", prompts[i % len(prompts)], first + i, kind, label) for i in range(samples)]
+    for row, (prompt, other, name) in enumerate(fitting_prompts(model)):
+        if (other, name) != (kind, label):
+            start = first + 10_000 + 1_000 * row
+            requests += [ImageRequest("retention", prompt, start + i, other, name) for i in range(retention_samples)]
+    return requests
+
+
 def needed(concept: dict[str, Any], settings: dict[str, Any]) -> list[ImageRequest]:
     """Those images of the plan that the chosen metrics look at."""
     if not settings["metrics"]:

@@ -1,19 +1,13 @@
-"""Interactions: functions of gates by hand, their sketch against finite differences, the best gates against scipy."""
+"""Interactions: functions of gates by hand, their sketch against finite differences."""
 
-import numpy as np
 import pytest
 import torch
-from scipy.optimize import lsq_linear
 
 from cad_exp.attribution.attribute import spaces_of
-from cad_exp.attribution.interactions.joint import Joint
 from cad_exp.attribution.interactions.quadratic import Quadratic, shrunk, total
-from cad_exp.attribution.interactions.sketch import Sketcher, concept, retained
-from cad_exp.attribution.interactions.solve import solve
+from cad_exp.attribution.interactions.sketch import Sketcher, concept
 from cad_exp.attribution.objectives.build import make_objective
-from cad_exp.interventions.spaces import Directions, make_granularity
-from cad_exp.interventions.spaces.directions import Place
-from cad_exp.utils.errors import UserError
+from cad_exp.interventions.spaces import make_granularity
 
 # ------------------------------------------------------------------------------ by hand
 
@@ -64,44 +58,6 @@ def test_a_sketch_of_few_rows_is_shrunk_and_nearer_to_the_truth():
         if number < 1000:
             assert (matrix - true).norm() < (plain - true).norm()
     assert 1 >= alphas[0] > alphas[1] > alphas[2] and alphas[0] > 0.5 and alphas[2] < 0.1
-
-
-# ------------------------------------------------------------------------------ the best gates
-
-
-def test_one_gate_by_hand():
-    """(1 + d)^2 + keep d^2 is least at d = -1 / (1 + keep), or where the box ends; a penalty moves it."""
-    left, kept = Quadratic.of(torch.ones(1, 1), torch.ones(1)), Quadratic.of(torch.ones(1, 1))
-    assert solve(left, kept, 1.0).d.item() == pytest.approx(-0.5, abs=1e-4)
-    assert solve(left, kept, 0.0, lowest=-0.7).d.item() == pytest.approx(-0.7, abs=1e-6)
-    assert solve(left, kept, 0.0, sparsity=1.0).d.item() == pytest.approx(-0.5, abs=1e-4)
-    assert solve(left, kept, 0.0, sparsity=3.0).d.item() == 0
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_best_gates_are_those_of_scipy(seed: int):
-    rng = np.random.default_rng(seed)
-    left = Quadratic.of(torch.tensor(rng.normal(size=(12, 20))).float(), torch.tensor(rng.normal(size=12)).float())
-    kept = Quadratic.of(torch.tensor(rng.normal(size=(15, 20))).float())
-    found = solve(left, kept, 0.3, lowest=-2, steps=20_000)
-    rows = total([left, kept.times(0.3)])
-    best = lsq_linear(rows.factor.double().numpy(), -rows.offset.double().numpy(), (-2, 0), tol=1e-12)
-    assert found.value == pytest.approx(2 * best.cost, rel=1e-4)
-
-
-def test_more_weight_on_the_others_keeps_more_and_erases_less():
-    rng = np.random.default_rng(0)
-    left = Quadratic.of(torch.tensor(rng.normal(size=(6, 9))).float(), torch.ones(6))
-    kept = Quadratic.of(torch.tensor(rng.normal(size=(9, 9))).float())
-    found = [solve(left, kept, keep).d for keep in (0.01, 0.1, 1.0)]
-    erased, moved = ([float(each.value(d)) for d in found] for each in (left, kept))
-    assert erased == sorted(erased) and moved == sorted(moved, reverse=True)
-
-
-@pytest.mark.parametrize("wrong", [{"keep": -1.0}, {"sparsity": -1.0}, {"lowest": 0.0}])
-def test_weights_that_make_no_sense_are_refused(wrong: dict):
-    with pytest.raises(UserError, match="keep and sparsity are 0 or more"):
-        solve(TWO, TWO, **{"keep": 1.0, **wrong})
 
 
 # ------------------------------------------------------------------------------ the sketch
@@ -182,29 +138,3 @@ def test_weights_share_a_row_of_a_batch(tiny_model, two):
     torch.testing.assert_close(shared.sketch(two, condition) @ same, rows, rtol=1e-3, atol=1e-6)
     along = [each.along(two, condition, distance).value(x).item() for each, x in ((own, d), (shared, same))]
     assert along[0] == pytest.approx(along[1], rel=1e-3)
-
-
-def test_others_are_the_mean_over_prompts_and_over_both_predictions(tiny_model, two, heads):
-    sketcher = Sketcher(tiny_model, heads, 2, batch_size=2)
-    parts = [Quadratic.of(sketcher.sketch(two, tiny_model.encode([each]))) for each in (two.prompt, two.base_prompt)]
-    diagonal = sum(part.factor.square().sum(0) for part in parts) / 2
-    found = retained(sketcher, [two, two])
-    torch.testing.assert_close(found.factor.square().sum(0) + found.diagonal, diagonal, rtol=1e-3, atol=1e-8)
-
-
-# ------------------------------------------------------------------------------ the edit
-
-
-def directions() -> Directions:
-    return Directions([Place.of("a", torch.eye(2))])
-
-
-def test_the_edit_holds_the_gates_that_were_found():
-    left = Quadratic.of(torch.tensor([[1.0, 0.01]]), torch.tensor([1.0]))
-    kept = Quadratic.of(torch.eye(2))
-    edit = Joint.choose(directions(), left, kept, keep=1.0, lowest=-2.0, sparsity=0.0, least=0.02)
-    assert edit.indices["a"].tolist() == [0] and edit.factors["a"].item() == pytest.approx(0.5, abs=1e-3)
-    assert edit.meta["predicted"]["concept"] == pytest.approx(0.25, abs=1e-3)
-    assert edit.meta["solver"]["converged"]
-    with pytest.raises(UserError, match="a smaller number erases more"):
-        Joint.choose(directions(), left, kept, keep=1000.0, lowest=-2.0, sparsity=0.0, least=0.02)

@@ -1,1 +1,1 @@
-"""How components work together: what their joint effect is beyond the sum, and edits that count on it."""
+"""How components work together: what their joint effect is beyond the sum of their scores."""

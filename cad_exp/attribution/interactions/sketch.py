@@ -17,7 +17,7 @@ Lindenstrauss 1984). The objective is CAD's erase (arXiv 2412.02542, eq. 5) to s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -157,17 +157,3 @@ def concept(sketcher: Sketcher, latents: NoisyLatents, progress: Progress | None
     distance = sketcher.predicted(latents, condition) - latents.base
     rest, _ = shrunk(sketcher.sketch(latents, condition, distance, progress))
     return total([sketcher.along(latents, condition, distance), rest])
-
-
-def retained(sketcher: Sketcher, latents: Sequence[NoisyLatents], progress: Progress | None = None) -> Quadratic:
-    """Return how far the predictions move that are to stay: for each prompt its own and the base prompt's.
-
-    latents: of every prompt to keep, at its own points. The mean over prompts, half for each of the two predictions.
-    """
-    rows: list[Tensor] = []
-    for number, each in enumerate(latents, 1):
-        for prompt in (each.prompt, each.base_prompt):
-            rows.append(sketcher.sketch(each, sketcher.model.encode([prompt])))
-        if progress:
-            progress(number, len(latents))
-    return shrunk(torch.cat(rows) / len(rows) ** 0.5)[0]

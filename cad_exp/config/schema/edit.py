@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -24,6 +24,7 @@ from cad_exp.config.schema.types import (
     Seed,
     Several,
     Share,
+    Special,
     Steps,
     Str,
     Text,
@@ -33,6 +34,12 @@ from cad_exp.config.schema.types import (
 SCORED = ("erase", "amplify", "none", "random", "magnitude", "conceptprune", "salun_mask", "saeuron")
 EDITS = (*SCORED, "joint", "cad_public", "esd", "uce", "rece", "checkpoint")
 Scale = Annotated[float, Number(least=0, most=1e6)]
+Rate = Annotated[float, Number(least=0, most=1)]
+
+
+def _strength(value: object) -> Any:
+    """Check auto or a number above 0."""
+    return value if value == "auto" else Number(above=0, most=1e6).check(value)
 
 
 class Edit(Group):
@@ -61,6 +68,18 @@ class Edit(Group):
     scope: Annotated[str, Choice(*SCOPES)] | None = Field(
         description="Where the share holds: in each row, in each layer, or over the whole model."
     )
+    strength: Annotated[float | str, Special(_strength, "auto, or a number above 0")] | None = Field(
+        default=None,
+        description="auto chooses the weakest that fulfils the wishes; null takes the budget as given. Of `joint` also "
+        "a number: what is left of the concept weighs so much against what moves elsewhere.",
+    )
+    strengths: Annotated[tuple[float, ...], Several(Number(above=0, most=1e6), least=1)] = Field(
+        default=(), description="Strengths that are tried, weakest first; of edits by scores they are ratios."
+    )
+    erase: Rate = Field(default=0.02, description="Wish: at most this share of the concept's images still shows it.")
+    keep: Rate = Field(default=0.99, description="Wish: at least this share of all other images shows what it names.")
+    samples: Count = Field(default=32, description="Images of the concept by which the strength is chosen.")
+    retention_samples: Count = Field(default=2, description="The same of each other prompt.")
     needs_scores: Annotated[bool, Is(True)] = Field(
         default=True, description="Whether the method chooses components by their scores."
     )
@@ -70,16 +89,28 @@ class Edit(Group):
 
 
 class Joint(Edit):
-    """All gates at once, by what components do together."""
+    """The gates of all components at once."""
 
     title = "joint"
-    keep: Scale = Field(description="What a change of other predictions weighs against what is left of the concept.")
     lowest: Annotated[float, Number(least=-100, below=0)] = Field(
-        description="The least change of a gate: -1 switches off, -2 may also reverse."
+        description="The least change of a gate: -1 switches off, -2 reverses."
     )
-    sparsity: Scale = Field(description="Weight of the sum of all changes of gates.")
+    highest: Annotated[float, Number(least=0, most=100)] = Field(
+        description="The greatest change of a gate: 1 doubles a component."
+    )
+    beyond: Annotated[float, Number(least=0, most=100)] = Field(
+        description="How far past the base prompt's prediction the concept's is led, in units of their distance."
+    )
+    early: Annotated[float, Number(least=0, most=2)] = Field(
+        description="By which power of its effect on the picture a timestep counts: 0 all alike, 2 by that alone."
+    )
+    steps: Annotated[int, Whole(1, HUGE)] = Field(description="Steps for the first strength.")
+    more_steps: Annotated[int, Whole(1, HUGE)] = Field(
+        description="Steps for each further one, which begins where the one before ended."
+    )
+    rate: Annotated[float, Number(above=0, most=1)] = Field(description="How far a gate goes in one step, at most.")
+    batch: Batch = Field(description="Noisy latents of the concept, and as many of what is to stay, in each step.")
     least: Annotated[float, Number(least=0, most=1)] = Field(description="Smaller changes of a gate are left out.")
-    projections: Annotated[int, Whole(1, 1000)] = Field(description="Random projections of every prediction.")
     trajectories: Count = Field(description="Trajectories of each prompt that is to stay.")
     retain: Annotated[tuple[str, ...], Several(Text())] | None = Field(
         description="Prompts that are to stay; null takes all things that the model's world names."

@@ -1,7 +1,7 @@
 """Methods: what an edit does to a model. There are four kinds, told apart by what the registered object has.
 
-`select(attribution, granularity, seed, budget, **settings)` chooses components by their scores. `choose(space, concept,
-retained, **settings)` chooses all gates at once, by what components do together (`attribution.interactions`).
+`select(attribution, granularity, seed, budget, **settings)` chooses components by their scores. `gates(task, strength,
+seed, start, progress, **settings)` finds the gates of all components at once (`attribution.joint`).
 Everything else is called with the model and its own settings, as a function or by its `edit(model, **settings)`, and
 gives an Edit that replaces weights. With `hooks(network, steering, **settings)`, a context manager, it acts while the
 model runs instead: the Edit brings it tensors (`steering`).
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cad_exp.interventions.selection import Scored
     from cad_exp.models.pipeline import DiffusionModel, Progress
 
-_SCORED = {"scored": True, "interactions": False}  # see `needs_scores` and `uses_interactions`
+_SCORED = {"scored": True, "gates": False}  # see `needs_scores` and `finds_gates`
 METHODS = Registry(
     "method",
     {
@@ -39,16 +39,18 @@ METHODS = Registry(
                 "cad_public": "Erase",
             }.items()
         },
-        "joint": Entry("cad_exp.attribution.interactions.joint:Joint", facts=_SCORED | {"interactions": True}),
+        "joint": Entry("cad_exp.attribution.joint:Joint", facts=_SCORED | {"gates": True}),
         "uce": "cad_exp.interventions.methods.uce:uce",
         "rece": "cad_exp.interventions.methods.rece:rece",
         "esd": "cad_exp.interventions.methods.esd:esd",
         "checkpoint": "cad_exp.interventions.methods.published:published",
     },
-    usual={"scored": False, "interactions": False},
+    usual={"scored": False, "gates": False},
 )
 # What the group `edit` holds for every edit; the rest is the method's own.
-_COMMON = ("name", TARGET, "sign", "factor", "ratio", "count", "scope", "rounding", "ablation", "bare_prompt")
+_BUDGET = ("sign", "factor", "ratio", "count", "scope", "rounding", "ablation", "bare_prompt")
+_WALK = ("strength", "strengths", "erase", "keep", "samples", "retention_samples")
+_COMMON = ("name", TARGET, *_BUDGET, *_WALK)
 
 
 def own_settings(settings: dict[str, Any]) -> dict[str, Any]:
@@ -62,10 +64,10 @@ def needs_scores(settings: dict[str, Any]) -> bool:
     return bool(facts["scored"]) if facts else hasattr(METHODS.of(settings), "select")
 
 
-def uses_interactions(settings: dict[str, Any]) -> bool:
-    """Return whether the method of the group `edit` counts on how components work together."""
+def finds_gates(settings: dict[str, Any]) -> bool:
+    """Return whether the method of the group `edit` finds the gates of all components at once."""
     facts = METHODS.where(chosen(settings)).facts
-    return bool(facts["interactions"]) if facts else hasattr(METHODS.of(settings), "choose")
+    return bool(facts["gates"]) if facts else hasattr(METHODS.of(settings), "gates")
 
 
 def make_edit(

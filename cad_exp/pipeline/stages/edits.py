@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from cad_exp.pipeline.stage import Chosen, Derived, Stage, Tick
-from cad_exp.pipeline.stages.interactions import JointEdit
+from cad_exp.pipeline.stages.joint import GatesEdit
 from cad_exp.pipeline.stages.scores import SpaceScores
+from cad_exp.pipeline.stages.strength import Picked
 from cad_exp.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class SelectedEdit(Derived["Edit"]):
 class RandomEdit(Derived["Edit"]):
     """As many random components as a selected edit takes, and the same factor."""
 
-    like: SelectedEdit | JointEdit
+    like: SelectedEdit | GatesEdit | Picked
     seed: int
 
     def derive(self, runtime: Runtime) -> Edit:
@@ -70,7 +71,7 @@ class ResampledEdit(Stage["Edit"]):
     """A chosen edit of directions, which adds what the base prompt would give in place of its components."""
 
     folder: ClassVar[str] = "edits"
-    chosen: SelectedEdit | RandomEdit
+    chosen: SelectedEdit | GatesEdit | RandomEdit
     scores: SpaceScores
 
     def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cad_exp.config.expand import alone
 from cad_exp.data import prompts
 from cad_exp.data.requests import ImageRequest
-from cad_exp.interventions.methods import needs_scores, uses_interactions
+from cad_exp.interventions.methods import needs_scores
 from cad_exp.pipeline.stage import Node
 from cad_exp.pipeline.stages.fidelity import Fidelity
 from cad_exp.pipeline.stages.images import Pictures
@@ -80,6 +80,5 @@ def _scored(config: Config, model: Model, judge: Judge | None, erased: Attribute
     """Return the graph as far as the edits that scores choose, and the studies of the scores."""
     latents = nodes.noisy_latents(config, model)
     scores = nodes.scores(config, latents, nodes.question(config, model, judge))
-    choose = nodes.joint_edits if uses_interactions(config["edit"]) else nodes.selected_edits
-    edits, timesteps = choose(config, scores), nodes.timesteps(config, scores)
+    edits, timesteps = nodes.scored_edits(config, scores, judge), nodes.timesteps(config, scores)
     return Attribute(model, judge, erased, latents, scores, edits, nodes.fidelity(config, scores, judge), timesteps)

@@ -13,18 +13,20 @@ from cad_exp.data.requests import ImageRequest
 from cad_exp.evaluation import redaction
 from cad_exp.evaluation.judges import JUDGES, judge_class
 from cad_exp.interventions.granularity_registry import GRANULARITIES
-from cad_exp.interventions.methods import METHODS
+from cad_exp.interventions.methods import METHODS, finds_gates, own_settings
 from cad_exp.pipeline.stage import Chosen, Node
 from cad_exp.pipeline.stages.edits import RandomEdit, ResampledEdit, SelectedEdit
 from cad_exp.pipeline.stages.fidelity import Fidelity
 from cad_exp.pipeline.stages.images import GivenImages, Pictures
-from cad_exp.pipeline.stages.interactions import Interactions, JointEdit
+from cad_exp.pipeline.stages.joint import Gates, GatesEdit, GatesTask
 from cad_exp.pipeline.stages.judge import Judge
+from cad_exp.pipeline.stages.judgements import Judged
 from cad_exp.pipeline.stages.model import Model
 from cad_exp.pipeline.stages.noisy_latents import Noised, PromptLatents, Trajectories, Walk
 from cad_exp.pipeline.stages.question import Question
 from cad_exp.pipeline.stages.replacement import VARIANTS, GivenFile, ReplacedWeights, Replacement
 from cad_exp.pipeline.stages.scores import Scores, SpaceScores, Timesteps
+from cad_exp.pipeline.stages.strength import Picked, Strength
 from cad_exp.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 Config = dict[str, Any]
 KEPT_FROM = 500_000  # the first seed of trajectories of prompts that are to stay
+VALIDATION_FROM = 700_000  # and of those at which an edit's strength is chosen
+OF_TASK = ("beyond", "early", "trajectories", "retain", "steps", "more_steps", "least")  # not of the method's own
 
 
 def judge(config: Config) -> Judge | None:
@@ -95,33 +99,94 @@ def fidelity(config: Config, scores: SpaceScores, judge: Judge | None) -> Fideli
     return study(judge, judge.chosen.settings.get("nudenet") or {}, requests, evaluation["batch_size"])
 
 
-def selected_edits(config: Config, scores: SpaceScores) -> dict[str, Node[Edit]]:
-    """Return the edit that the scores choose and a random one of equal budget; nothing for edit=none."""
-    if config["edit"]["name"] == "none":
+def scored_edits(config: Config, scores: SpaceScores, judge: Judge | None) -> dict[str, Node[Edit]]:
+    """Return the edit of a method that goes by scores, and a random one of equal budget; nothing for edit=none."""
+    edit = config["edit"]
+    if edit["name"] == "none":
         return {}
-    budget = {name: config["edit"][name] for name in ("ratio", "count", "scope", "factor", "rounding")}
-    chosen = SelectedEdit(scores, Chosen.of(METHODS, config["edit"]), **budget, seed=config["seed"])
-    drawn = RandomEdit(chosen, config["seed"] + 1)
-    if config["edit"].get("ablation") == "resample":
-        return {"edited": ResampledEdit(chosen, scores), "random": ResampledEdit(drawn, scores)}
-    return {"edited": chosen, "random": drawn}
+    strengths = edit["strengths"] if edit.get("strength") == "auto" else [edit.get("strength")]
+    of = gates_edits if finds_gates(edit) else selected_edits
+    made: tuple[GatesEdit | SelectedEdit, ...] = of(config, scores, strengths)
+    resamples = edit.get("ablation") == "resample"
+    acting: tuple[Node[Edit], ...] = tuple(ResampledEdit(each, scores) for each in made) if resamples else made
+    if edit.get("strength") != "auto":
+        edited, drawn = acting[0], RandomEdit(made[0], config["seed"] + 1)
+    else:
+        walk = strength(config, scores, judge, acting)
+        edited, drawn = Picked(acting, walk, scores), RandomEdit(Picked(made, walk, scores), config["seed"] + 1)
+    return {"edited": edited, "random": ResampledEdit(drawn, scores) if resamples else drawn}
 
 
-def joint_edits(config: Config, scores: SpaceScores) -> dict[str, Node[Edit]]:
-    """Return the edit that chooses all gates at once, and a random one with as many components and the same factors."""
-    edit, whole, model = config["edit"], scores.scores, scores.scores.question.model
-    kept = tuple(
-        _trajectories(config, model, prompt, "", KEPT_FROM, edit["trajectories"]) for prompt in prompts_to_keep(config)
+def selected_edits(config: Config, scores: SpaceScores, ratios: Sequence[Any]) -> tuple[SelectedEdit, ...]:
+    """Return the edits that take the components with the best scores, one for each ratio; None: the config's budget."""
+    edit, method = config["edit"], Chosen.of(METHODS, config["edit"])
+    rest = {name: edit[name] for name in ("scope", "factor", "rounding")} | {"seed": config["seed"]}
+
+    def of(ratio: float | None) -> SelectedEdit:
+        budget = (edit["ratio"], edit["count"]) if ratio is None else (ratio, None)
+        return SelectedEdit(scores, method, *budget, **rest)
+
+    return tuple(of(ratio) for ratio in ratios)
+
+
+def gates_edits(config: Config, scores: SpaceScores, strengths: Sequence[float]) -> tuple[GatesEdit, ...]:
+    """Return the edits of gates, one for each strength, weakest first; each begins where the one before ended."""
+    edit, model, concept = config["edit"], scores.scores.question.model, config["concept"]
+    walked = config["noisy_latents"]
+    latents = _trajectories(config, model, concept["prompt"], concept["base_prompt"], 0, walked["samples"])
+    task = gates_task(config, scores, latents, KEPT_FROM, edit["trajectories"], edit["beyond"], edit["early"])
+    own = {key: value for key, value in own_settings(edit).items() if key not in OF_TASK}
+    method, found, last = Chosen.of(METHODS, own | {"name": edit["name"]}), [], None
+    for number in strengths:
+        steps = edit["steps"] if last is None else edit["more_steps"]
+        last = Gates(task, method, number, steps, config["seed"], last)
+        found.append(GatesEdit(last, scores, edit["least"]))
+    return tuple(found)
+
+
+def gates_task(
+    config: Config,
+    scores: SpaceScores,
+    latents: PromptLatents,
+    first: int,
+    trajectories: int,
+    beyond: float = 0.0,
+    early: float = 0.0,
+) -> GatesTask:
+    """Return what is to go and to stay: at these latents, and at trajectories of each prompt that is to stay.
+
+    first: of their seeds. The concept's base prompt is to stay as well.
+    """
+    model, base = scores.scores.question.model, config["concept"]["base_prompt"]
+    prompts = [*prompts_to_keep(config), *([base] if base else [])]
+    kept = tuple(_trajectories(config, model, prompt, "", first, trajectories) for prompt in prompts)
+    return GatesTask(model, scores, latents, kept, beyond, early)
+
+
+def strength(config: Config, scores: SpaceScores, judge: Judge | None, edits: tuple[Node[Edit], ...]) -> Strength:
+    """Return the walk over edits, weakest first: at trajectories, seeds and words that no table shows."""
+    edit, concept, model = config["edit"], config["concept"], scores.scores.question.model
+    prompt, base = concept["validation_prompts"][0], concept["base_prompt"]
+    task = gates_task(
+        config, scores, _trajectories(config, model, prompt, base, VALIDATION_FROM, 4), VALIDATION_FROM, 1
     )
-    how = (edit["projections"], config["seed"], config["runtime"]["batch_size"])
-    found = Interactions(model, whole.latents, kept, whole.granularity, whole.kinds, *how)
-    chosen = JointEdit(scores, found, Chosen.of(METHODS, edit))
-    return {"edited": chosen, "random": RandomEdit(chosen, config["seed"] + 1)}
+    wishes = (tuple(edit["strengths"]), edit["erase"], edit["keep"], task)
+    asked = image_requests.validation(
+        concept, edit["samples"], edit["retention_samples"], config["seed"], config["model"]["path"]
+    )
+    if judge is None or concept["label"] is None:
+        return Strength(edits, *wishes, None, (), None, ())
+    intact, *shown = [
+        pictures(config, model, each, asked, f"strength {number}" if each else "validation")
+        for each, number in zip((None, *edits), ("", *edit["strengths"]), strict=True)
+    ]
+    judged = [Judged.of(judge, each, intact) for each in (intact, *shown)]
+    return Strength(edits, *wishes, judge, tuple(asked), judged[0], tuple(judged[1:]))
 
 
 def prompts_to_keep(config: Config) -> list[str]:
-    """Return the prompts that a joint edit keeps: those of its config, or all things that the model's world names."""
-    concept, asked = config["concept"], config["edit"]["retain"]
+    """Return the prompts that gates keep: those of the config, or all things that the model's world names."""
+    concept, asked = config["concept"], config["edit"].get("retain")
     if asked is not None:
         own = (concept["prompt"], *concept["evaluation_prompts"])
         return [prompt for prompt in asked if prompt not in own]

@@ -1,0 +1,56 @@
+"""Which of several edits is strong enough, and harms least: what `edit.strength=auto` goes by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Row = dict[str, Any]
+
+
+def rates(concept: np.ndarray, before: np.ndarray, after: np.ndarray) -> dict[str, float]:
+    """Return the share of the concept's images that show it, and of the others those that still show what they name.
+
+    Args:
+        concept: (N,) bool, which images are of the concept.
+        before: (N,) 1, 0 or NaN, whether the intact model's image shows what was asked for; NaN: nobody can say.
+        after: (N,) the same of the edited model's.
+
+    Returns:
+        `rate` and `kept` in 0..1; kept counts those that showed it before. Empty where nobody can say.
+    """
+    asked = concept & ~np.isnan(after)
+    others = ~concept & (before == 1) & ~np.isnan(after)
+    if not asked.any():
+        return {}
+    kept = float(after[others].mean()) if others.any() else 1.0
+    return {"rate": float(after[asked].mean()), "kept": kept}
+
+
+def reached(row: Row, erase: float) -> bool:
+    """Return whether an edit leaves the concept in at most this share of its images."""
+    return "rate" in row and row["rate"] <= erase
+
+
+def chosen(tried: Sequence[Row], erase: float, keep: float) -> tuple[int, str]:
+    """Return the number of the best edit, and why in words.
+
+    Args:
+        tried: of each edit, weakest first: `strength`, `left`, `moved`, and `rate` and `kept` where images were judged.
+        erase: wished for `rate`, at most.
+        keep: wished for `kept`, at least.
+
+    The weakest that fulfils both wishes; else the one that misses them least, both added up. Without images the one
+    with the least sum of what is left and what moved.
+    """
+    if "rate" not in tried[0]:
+        best = min(range(len(tried)), key=lambda i: tried[i]["left"] + tried[i]["moved"])
+        return best, "no judge looks at images: least of what is left and what moved, at noisy latents"
+    missed = [max(0.0, row["rate"] - erase) + max(0.0, keep - row["kept"]) for row in tried]
+    best = int(np.argmin(missed))
+    if not missed[best]:
+        return best, f"the weakest that leaves at most {erase:g} and keeps at least {keep:g}"
+    row, wished = tried[best], f"at most {erase:g} and keeps at least {keep:g}"
+    return best, f"none leaves {wished}: this leaves {row['rate']:.2f}, keeps {row['kept']:.2f}"

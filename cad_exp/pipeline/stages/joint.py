@@ -1,0 +1,101 @@
+"""Gates of all components at once, trained for what an edit is to lose and to keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from cad_exp.pipeline.stage import Chosen, Derived, Stage, Tick
+from cad_exp.pipeline.stages.model import Model
+from cad_exp.pipeline.stages.noisy_latents import PromptLatents
+from cad_exp.pipeline.stages.scores import SpaceScores
+from cad_exp.utils import distributed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cad_exp.attribution.joint import Task
+    from cad_exp.interventions.edit import Edit
+    from cad_exp.pipeline.runtime import Runtime
+
+FILE = "gates.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class GatesTask(Derived["Task"]):
+    """What gates are to lose and to keep, at noisy latents of the concept and of each prompt that is to stay.
+
+    scores: of the same components. beyond: how far past the base prompt's prediction the concept's is led. power: how
+    much more early steps count.
+    """
+
+    model: Model
+    scores: SpaceScores
+    latents: PromptLatents
+    retained: tuple[PromptLatents, ...]
+    beyond: float
+    power: float
+
+    def derive(self, runtime: Runtime) -> Task:
+        """Bring the noisy latents together."""
+        from cad_exp.attribution.joint import Task
+
+        space = runtime.get(self.scores).space(self.scores.granularity)
+        runtime.all([part for each in self.retained for part in each.parts], "noisy latents of what is to stay")
+        retained = [runtime.get(each) for each in self.retained]
+        return Task(runtime.get(self.model), space, runtime.get(self.latents), retained, self.beyond, self.power)
+
+
+@dataclass(frozen=True, eq=False)
+class Gates(Stage["Tensor"]):
+    """The gates (n,) that a method finds at one strength. start: where it begins; None: at the intact model."""
+
+    folder: ClassVar[str] = "gates"
+    shared: ClassVar[bool] = True
+    task: GatesTask
+    method: Chosen
+    strength: float
+    steps: int
+    seed: int
+    start: Gates | None = None
+
+    @property
+    def work(self) -> int:
+        """Number of steps."""
+        return self.steps
+
+    def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
+        """Find the gates."""
+        from safetensors.torch import save_file
+
+        from cad_exp.interventions.methods import METHODS
+
+        start = None if self.start is None else runtime.get(self.start)
+        own = self.method.own | {"steps": self.steps, "seed": self.seed, "start": start}
+        found = METHODS.of(self.method.settings).gates(runtime.get(self.task), self.strength, **own, progress=tick)
+        if distributed.main():
+            save_file({"gates": found.contiguous()}, folder / FILE)
+
+    def load(self, runtime: Runtime, folder: Path) -> Tensor:
+        """Read the gates."""
+        from safetensors.torch import load_file
+
+        return load_file(folder / FILE)["gates"]
+
+
+@dataclass(frozen=True, eq=False)
+class GatesEdit(Derived["Edit"]):
+    """The edit of gates, without those that changed by less than `least`. scores: for what stands beside it."""
+
+    gates: Gates
+    scores: SpaceScores
+    least: float
+
+    def derive(self, runtime: Runtime) -> Edit:
+        """Make the edit. UserError where no gate has changed."""
+        from cad_exp.attribution.joint import edit_of
+
+        scored, found = runtime.get(self.scores), self.gates
+        meta = dict(scored.meta) | {"edit": found.method.name, "strength": found.strength, "beyond": found.task.beyond}
+        return edit_of(scored.space(self.scores.granularity), runtime.get(found), self.least, meta)

@@ -1,0 +1,123 @@
+"""edit.strength=auto: how strong an edit has to be, by images that no table shows.
+
+Edits from the weakest to the strongest are tried in turn. Of each is measured what it leaves of the concept and what it
+moves elsewhere: at noisy latents of other trajectories, and in images of other seeds and words. The walk ends at the
+first that leaves as little as was wished. If none does, the best trade is taken, and the reason is written down.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cad_exp.data.requests import ImageRequest
+from cad_exp.pipeline.stage import Derived, Node, Stage, Tick
+from cad_exp.pipeline.stages.joint import GatesTask
+from cad_exp.pipeline.stages.judge import Judge
+from cad_exp.pipeline.stages.judgements import Judged
+from cad_exp.pipeline.stages.scores import SpaceScores
+from cad_exp.utils import console, distributed
+
+if TYPE_CHECKING:
+    from cad_exp.interventions.edit import Edit
+    from cad_exp.pipeline.runtime import Runtime
+
+FILE = "strengths.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Strength(Stage[dict[str, Any]]):
+    """The walk over edits, weakest first.
+
+    strengths: of each. erase: share of the concept's images that may still show it. keep: share of all other images
+    that are to show what they name still, of those that did. task: what is to go and to stay, at noisy latents of their
+    own. requests: of the images. judged: of each edit; unedited: of the intact model. Without a judge only noisy
+    latents count.
+    """
+
+    folder: ClassVar[str] = "strengths"
+    shared: ClassVar[bool] = True
+    edits: tuple[Node[Edit], ...]
+    strengths: tuple[float, ...]
+    erase: float
+    keep: float
+    task: GatesTask
+    judge: Judge | None
+    requests: tuple[ImageRequest, ...]
+    unedited: Judged | None
+    judged: tuple[Judged, ...]
+
+    @property
+    def work(self) -> int:
+        """Number of edits."""
+        return len(self.edits)
+
+    def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
+        """Try the edits in turn, and write down what was found."""
+        from cad_exp.evaluation.trade import chosen, reached
+
+        tried: list[dict[str, Any]] = []
+        for number, strength in enumerate(self.strengths):
+            row = {"strength": strength, **self._predictions(runtime, number), **self._images(runtime, number)}
+            tried.append(row)
+            console.say("  " + _told(row))
+            tick(number + 1, self.work)
+            if reached(row, self.erase):
+                break
+        number, why = chosen(tried, self.erase, self.keep)
+        found = {"tried": tried, "chosen": number, "why": why, "erase": self.erase, "keep": self.keep}
+        if distributed.main():
+            (folder / FILE).write_text(json.dumps(found, indent=1))
+
+    def load(self, runtime: Runtime, folder: Path) -> dict[str, Any]:
+        """Return what was tried, which was chosen, and why."""
+        found: dict[str, Any] = json.loads((folder / FILE).read_text())
+        return found
+
+    def _predictions(self, runtime: Runtime, number: int) -> dict[str, float]:
+        """Return what an edit leaves of the concept's distance, and how far it moves all else, at noisy latents."""
+        task, model = runtime.get(self.task), runtime.get(self.task.model)
+        with runtime.get(self.edits[number]).apply(model):
+            left, moved = (float(task.distances(points).mean()) for points in (task.concept, task.retained))
+        return {"left": left, "moved": moved}
+
+    def _images(self, runtime: Runtime, number: int) -> dict[str, float]:
+        """Return the concept rate and the retention in images; nothing where no judge says."""
+        import pandas as pd
+
+        from cad_exp.evaluation.records import shows
+        from cad_exp.evaluation.trade import rates
+
+        if self.judge is None or self.unedited is None:
+            return {}
+        asked = pd.DataFrame([vars(request) for request in self.requests])
+        found = []
+        for node in (self.unedited, self.judged[number]):
+            table, _ = runtime.get(node)
+            found.append(shows(pd.concat([asked, table.reset_index(drop=True)], axis=1), runtime.get(self.judge)))
+        return rates((asked["purpose"] == "concept").to_numpy(), *found)
+
+
+@dataclass(frozen=True, eq=False)
+class Picked(Derived["Edit"]):
+    """The edit that the walk ended with. scores: for what stands beside it."""
+
+    edits: tuple[Node[Edit], ...]
+    strength: Strength
+    scores: SpaceScores
+
+    def derive(self, runtime: Runtime) -> Edit:
+        """Return the edit, which tells how its strength was chosen."""
+        found = runtime.get(self.strength)
+        edit: Edit = runtime.get(self.edits[found["chosen"]])
+        return replace(edit, meta={**edit.meta, "chosen_by": found})
+
+
+def _told(row: dict[str, float]) -> str:
+    """Return one line on an edit that was tried."""
+    told = f"strength {row['strength']:g}: concept's distance left {row['left']:.2f}, others moved {row['moved']:.3f}"
+    if "rate" in row:
+        told += f"; images: concept in {row['rate']:.2f}, others kept in {row['kept']:.2f}"
+    return told
