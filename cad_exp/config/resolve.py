@@ -114,12 +114,9 @@ def _fill_scores(config: Config) -> None:
         chosen = "first_order" if amplifies else concept["estimator"]
         # The settings that the config holds are those of ablated_gradients; first_order has none.
         config["estimator"] = {"name": chosen} if chosen == "first_order" else config["estimator"] | {"name": chosen}
-    rules.check_strength(edit)
-    if edit.get("strength") != "auto":
-        for key in rules.WALK:
-            edit.pop(key, None)
-    if "beyond" in edit:
-        rules.check_gates(edit)
+    if "strengths" in edit:
+        rules.check_strength(edit)
+        _drop_unused_strengths(edit)
     if edit["name"] == "none" or "beyond" in edit:  # the latter finds every factor itself
         edit |= {"ratio": None, "count": None, "factor": None}
         return
@@ -130,6 +127,14 @@ def _fill_scores(config: Config) -> None:
         edit["ratio"] = concept["amplify_ratio"] if amplifies else concept["ratio"][granularity]
     if edit["factor"] is None:
         edit["factor"] = concept["factor"][granularity] if removes else 0.0
+
+
+def _drop_unused_strengths(edit: Config) -> None:
+    """Leave out how a strength would be chosen where it is given: other wishes are no other run then."""
+    if edit["strength"] == "auto":
+        return
+    for key in (*rules.WALK, *(() if "beyond" in edit else ("strength",))):
+        edit.pop(key)
 
 
 def _without_scores(config: Config) -> None:

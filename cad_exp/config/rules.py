@@ -170,10 +170,11 @@ def check_gates(edit: Config) -> None:
 
 def check_strength(edit: Config) -> None:
     """Raise UserError for a strength that the edit does not have, or strengths that do not rise."""
-    strength, tried = edit.get("strength"), list(edit.get("strengths") or [])
+    strength, tried, scored = edit["strength"], list(edit["strengths"]), "beyond" not in edit
+    if not scored:
+        check_gates(edit)
     if strength is None:
         return
-    scored = "beyond" not in edit
     if scored and strength != "auto":
         raise UserError(
             f"edit.strength={strength} is not for edit={edit['name']}: give edit.ratio, or edit.strength=auto"

@@ -38,10 +38,14 @@ Drawings = dict[str, Callable[[], Any]]  # file name in the run's folder -> what
 
 def budget(edit: Edit, attribution: Attribution, granularity: str) -> None:
     """Show how much of what the edit asked for was there to take."""
-    made, name = edit.meta, edit.meta["edit"]
+    made, name, of = edit.meta, edit.meta["edit"], len(attribution.scores[granularity])
+    if "strength" in made:  # gates: nobody asked for a number
+        some = f"{made['achieved']:,} of {of:,} {units(granularity)}"
+        console.stage(f"edit: {name}, strength {made['strength']:g}, changes {some}")
+        return
     console.stage(
         f"edit: {name}, {made['achieved']:,} of {made['requested']:,} {units(granularity)} "
-        f"asked for ({made['achieved'] / len(attribution.scores[granularity]):.1%} of all)"
+        f"asked for ({made['achieved'] / of:.1%} of all)"
     )
 
 
@@ -64,6 +68,8 @@ def edits(made: dict[str, Edit], folder: Path) -> None:
 def chosen(edits: dict[str, Edit], scored: Attribution, granularity: str) -> None:
     """Show how much the edit takes, and how the random one compares."""
     if edits:
+        if walked := edits["edited"].meta.get("chosen_by"):
+            console.say(f"  strength {walked['tried'][walked['chosen']]['strength']:g}: {walked['why']}")
         budget(edits["edited"], scored, granularity)
         control(edits["edited"], edits["random"])
 

@@ -121,6 +121,8 @@ def attributed(runtime: Runtime, graph: Attribute, config: Config, results: Resu
         check_scores(scored, config)
         edits = {variant: runtime.get(node) for variant, node in graph.edits.items()}
         report.chosen(edits, scored, config["granularity"]["name"])
+        if edits and "chosen_by" in edits["edited"].meta:
+            results.run["strength"] = edits["edited"].meta["chosen_by"]
     report.attribution(runtime, graph, folder)
     report.edits(edits, folder)
     with results.time("fidelity"):

@@ -121,14 +121,42 @@ def test_concepts_speak_the_embedded_worlds_language(concept: str):
     chosen = composed(f"concept={concept}")["concept"]
     assert chosen["label"] in [*world.OBJECTS, *world.STYLES, "naked"]
     captions = set(world.all_captions())
-    unknown = [prompt for prompt in (*chosen["evaluation_prompts"], chosen["prompt"]) if prompt not in captions]
-    assert not unknown
+    asked = (*chosen["evaluation_prompts"], *chosen["validation_prompts"], chosen["prompt"])
+    assert not [prompt for prompt in asked if prompt not in captions]
+    assert not set(chosen["evaluation_prompts"]) & set(chosen["validation_prompts"])
 
 
 @pytest.mark.parametrize("budget", ["ratio=0.1", "count=3", "factor=0.5"])
 def test_a_joint_edit_takes_no_budget(budget: str):
     with pytest.raises(UserError, match=f"takes no edit.{budget.partition('=')[0]}"):
         resolve(composed("concept=church", "edit=joint", f"edit.{budget}"))
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        (["edit=erase", "edit.strength=0.5"], "edit.strength=0.5 is not for edit=erase: give edit.ratio"),
+        (["edit=erase", "edit.strength=auto", "edit.ratio=0.1"], "leave out edit.ratio=0.1"),
+        (["edit=erase", "edit.strength=auto", "edit.count=3"], "leave out edit.count=3"),
+        (["edit=erase", "edit.strength=auto", "edit.strengths=[0.5,2]"], "shares of the components"),
+        (["edit=joint", "edit.strengths=[2,1]"], r"edit.strengths=\[2, 1\] do not rise"),
+        (["edit=joint", "edit.strength=null"], "use auto, or a number above 0"),
+        (["edit=joint", "edit.strength=0"], "edit.strength"),
+        (["edit=joint", "edit.strength=often"], "edit.strength"),
+    ],
+)
+def test_a_strength_that_makes_no_sense_is_refused(given: list[str], told: str):
+    with pytest.raises(UserError, match=told):
+        resolve(composed("concept=church", *given))
+
+
+def test_how_a_strength_is_chosen_belongs_to_a_run_that_chooses_it():
+    """Else other wishes would be other runs of the same edit."""
+    for given, chooses in (["edit=erase"], False), (["edit=erase", "edit.strength=auto"], True), (["edit=joint"], True):
+        edit = resolve(composed("concept=church", *given))["edit"]
+        assert ("erase" in edit, "strengths" in edit) == (chooses, chooses)
+    given = resolve(composed("concept=church", "edit=joint", "edit.strength=0.5"))["edit"]
+    assert given["strength"] == 0.5 and "keep" not in given
 
 
 def test_edit_defaults_exist_for_every_granularity():

@@ -142,7 +142,8 @@ ACCEPTED = {
         prompts.file prompts.hub prompts.revision prompts.encoding images.split
         probe.image_encoder analysis.label analysis.image_encoder""",
     "text fraction whole list negative zero huge": """
-        analysis.attributes concept.evaluation_prompts objective.retain activations.hookpoints
+        analysis.attributes concept.evaluation_prompts concept.validation_prompts objective.retain
+        activations.hookpoints
         tokens.hookpoints analysis.hookpoints""",
     "text fraction whole null list negative zero huge": """
         model.edits evaluation.fidelity.sanity tracking.tags edit.preserve prompts.labels prompts.without
@@ -152,7 +153,7 @@ ACCEPTED = {
     "text whole null zero": "prompts.columns.seed prompts.columns.guidance prompts.columns.label prompts.columns.id",
     "null": """
         model.resolution model.judge model.erased model.erasure_methods model.erasure_methods.esd concept.bare
-        granularity.kinds edit.ratio edit.ablation edit.scored_by
+        granularity.kinds edit.ratio edit.strength edit.ablation edit.scored_by
         evaluation.metrics evaluation.fidelity evaluation.fidelity.rates
         evaluation.fidelity.kinds evaluation.fidelity.negative evaluation.fidelity.images
         evaluation.fidelity.images.kinds judge.parts
@@ -173,7 +174,8 @@ ACCEPTED = {
         evaluation.fidelity.images.samples runtime.batch_size edit.steps edit.batch_size edit.sampling_steps
         edit.checkpoint_every edit.epochs prompts.per_prompt activations.draws tokens.positions tokens.steps
         tokens.draws sae.k sae.seeds sae.tokens sae.batch_size sae.dead_after sae.width
-        edit.projections edit.trajectories probe.imbalance probe.epochs probe.patience probe.batch probe.width
+        edit.samples edit.retention_samples edit.more_steps edit.batch edit.trajectories probe.imbalance
+        probe.epochs probe.patience probe.batch probe.width
         analysis.number analysis.images analysis.steps analysis.folds analysis.seeds""",
     "whole null": """
         evaluation.fidelity.second_order
@@ -186,18 +188,21 @@ ACCEPTED = {
         evaluation.fidelity.draws evaluation.fidelity.images.number evaluation.fidelity.images.repeats
         evaluation.fidelity.images.draws analysis.t""",
     "whole null zero": "prompts.offset prompts.public_seed analysis.timesteps",
-    "fraction whole": "probe.rate analysis.scale analysis.temperature edit.lamb edit.erase_scale edit.regularisation",
+    "fraction whole": """
+        edit.strengths probe.rate analysis.scale analysis.temperature edit.lamb edit.erase_scale
+        edit.regularisation""",
     "fraction whole null": "estimator.ridge sae.lr",
+    "fraction zero": "edit.early",
     "fraction whole zero": """
         granularity.guidance
         model.guidance noisy_latents.guidance objective.weight objective.guidance edit.negative_guidance
-        analysis.guidance edit.keep edit.sparsity edit.sampling_guidance tokens.guidance sae.aux probe.decays""",
+        analysis.guidance edit.highest edit.beyond edit.sampling_guidance tokens.guidance sae.aux probe.decays""",
     "fraction whole null zero": "edit.preserve_scale",
     "fraction whole negative zero": """
         concept.factor.weight concept.factor.neuron concept.factor.head concept.factor.layer concept.factor.latent
         concept.factor.principal concept.factor.mean_difference""",
     "fraction whole null negative zero": "edit.factor",
-    "zero": "judge.nudenet.threshold estimator.level edit.least",
+    "zero": "judge.nudenet.threshold estimator.level edit.least edit.erase edit.keep",
     "negative": "edit.lowest",
 }
 
@@ -327,11 +332,11 @@ def test_a_classes_own_settings_pass_where_the_class_is_the_users():
     """A new name brings its own keys; one of ours does not."""
     given = config("default")
     for group in ("objective", "estimator", "edit", "concept"):
-        own = put(given, group, given[group] | {"name": "mine", "strength": 3, "more": {"deep": [1]}})
-        assert resolve(own)[group].items() >= {"name": "mine", "strength": 3, "more": {"deep": [1]}}.items()
-        with pytest.raises(UserError, match=f"unknown setting in {group} 'strength'"):
-            resolve(put(given, group, given[group] | {"strength": 3}))
-    assert resolve(put(given, "judge", {"name": "mine", "strength": 3}))["judge"] == {"name": "mine", "strength": 3}
+        own = put(given, group, given[group] | {"name": "mine", "might": 3, "more": {"deep": [1]}})
+        assert resolve(own)[group].items() >= {"name": "mine", "might": 3, "more": {"deep": [1]}}.items()
+        with pytest.raises(UserError, match=f"unknown setting in {group} 'might'"):
+            resolve(put(given, group, given[group] | {"might": 3}))
+    assert resolve(put(given, "judge", {"name": "mine", "might": 3}))["judge"] == {"name": "mine", "might": 3}
     with pytest.raises(UserError, match="unknown setting in judge 'strength'"):
         resolve(put(given, "judge", {"name": "mini", "strength": 3}))
 
@@ -368,7 +373,7 @@ def test_what_the_types_allow_is_what_the_classes_know():
     from cad_exp.evaluation.fidelity import ablations
     from cad_exp.evaluation.judge_sources import PARTS
     from cad_exp.interventions import ablation, spaces
-    from cad_exp.interventions.methods import METHODS, needs_scores, uses_interactions
+    from cad_exp.interventions.methods import METHODS, finds_gates, needs_scores
     from cad_exp.interventions.spaces.base import SCOPES
 
     assert set(estimators.ESTIMATORS) == set(ESTIMATORS) and set(attribution.OBJECTIVES) == set(OBJECTIVES)
@@ -392,8 +397,8 @@ def test_what_the_types_allow_is_what_the_classes_know():
     assert all(tuple(OBJECTIVES.get(name).asks) == OBJECTIVES.fact(name, "asks") for name in OBJECTIVES)
     assert all(OBJECTIVES.get(name).parts == OBJECTIVES.fact(name, "parts") for name in OBJECTIVES)
     for name, method in ((each, METHODS.get(each)) for each in METHODS):
-        assert uses_interactions({"name": name}) == hasattr(method, "choose")
-        assert needs_scores({"name": name}) == (hasattr(method, "select") or hasattr(method, "choose"))
+        assert finds_gates({"name": name}) == hasattr(method, "gates")
+        assert needs_scores({"name": name}) == (hasattr(method, "select") or hasattr(method, "gates"))
 
 
 # ------------------------------------------------------------------------------------------------ as it is typed

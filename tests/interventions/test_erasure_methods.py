@@ -436,7 +436,7 @@ RUNS = {
     "conceptprune": ["granularity=neuron"],
     "salun_mask": ["granularity=weight"],
     "cad_public": ["noisy_latents.samples=2", "noisy_latents.steps=2", "edit.ratio=0.05"],
-    "joint": ["granularity=head", "edit.trajectories=1", "edit.keep=0.01", "edit.retain=[church,golf ball]"],
+    "joint": ["granularity=head", "edit.trajectories=1", "edit.steps=3", "edit.strength=9", "edit.retain=[golf ball]"],
     "uce": [],
     "uce_all": [],
     "rece": ["edit.epochs=1"],

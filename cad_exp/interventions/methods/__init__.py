@@ -50,12 +50,13 @@ METHODS = Registry(
 # What the group `edit` holds for every edit; the rest is the method's own.
 _BUDGET = ("sign", "factor", "ratio", "count", "scope", "rounding", "ablation", "bare_prompt")
 _WALK = ("strength", "strengths", "erase", "keep", "samples", "retention_samples")
-_COMMON = ("name", TARGET, *_BUDGET, *_WALK)
+_COMMON = ("name", TARGET, *_BUDGET)
 
 
 def own_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Return what the group `edit` of a config holds for its method alone."""
-    return {key: value for key, value in settings.items() if key not in _COMMON}
+    common = (*_COMMON, *(_WALK if "strengths" in settings else ()))
+    return {key: value for key, value in settings.items() if key not in common}
 
 
 def needs_scores(settings: dict[str, Any]) -> bool:

@@ -35,7 +35,16 @@ if TYPE_CHECKING:
 Config = dict[str, Any]
 KEPT_FROM = 500_000  # the first seed of trajectories of prompts that are to stay
 VALIDATION_FROM = 700_000  # and of those at which an edit's strength is chosen
-OF_TASK = ("beyond", "early", "trajectories", "retain", "steps", "more_steps", "least")  # not of the method's own
+OF_TASK = (
+    "strength",
+    "beyond",
+    "early",
+    "trajectories",
+    "retain",
+    "steps",
+    "more_steps",
+    "least",
+)  # not of the method's own
 
 
 def judge(config: Config) -> Judge | None:
@@ -104,12 +113,13 @@ def scored_edits(config: Config, scores: SpaceScores, judge: Judge | None) -> di
     edit = config["edit"]
     if edit["name"] == "none":
         return {}
-    strengths = edit["strengths"] if edit.get("strength") == "auto" else [edit.get("strength")]
-    of = gates_edits if finds_gates(edit) else selected_edits
+    walks, gates = "strengths" in edit, finds_gates(edit)
+    strengths = edit["strengths"] if walks else [edit["strength"] if gates else None]
+    of = gates_edits if gates else selected_edits
     made: tuple[GatesEdit | SelectedEdit, ...] = of(config, scores, strengths)
     resamples = edit.get("ablation") == "resample"
     acting: tuple[Node[Edit], ...] = tuple(ResampledEdit(each, scores) for each in made) if resamples else made
-    if edit.get("strength") != "auto":
+    if not walks:
         edited, drawn = acting[0], RandomEdit(made[0], config["seed"] + 1)
     else:
         walk = strength(config, scores, judge, acting)

@@ -1,0 +1,79 @@
+"""edit.strength=auto: edits are tried from the weakest on, and the walk ends where the wishes are fulfilled."""
+
+from pathlib import Path
+
+import pytest
+
+from cad_exp.config.resolve import resolve
+from cad_exp.interventions.edit import Edit
+from cad_exp.pipeline.tasks.attribute import build
+from cad_exp.pipeline.tasks.nodes import prompts_to_keep
+from tests.config.test_configs import composed
+from tests.pipeline.test_experiment import fast
+
+SMALL = ["concept=church", "evaluation.samples=2", "evaluation.retention_samples=1", "evaluation.metrics=[erasure]"]
+SMALL += ["edit.samples=2", "edit.retention_samples=1", "model.steps=2"]
+ERASE = ["edit=erase", "granularity=head", "edit.strength=auto", "edit.strengths=[0.1,0.5,0.9]"]
+JOINT = ["edit=joint", "granularity=head", "edit.strengths=[0.1,1,10]", "edit.steps=2", "edit.more_steps=1"]
+JOINT += ["edit.trajectories=1", "edit.retain=[golf ball]"]
+
+
+@pytest.mark.parametrize("given", [ERASE, JOINT], ids=["erase", "joint"])
+def test_the_walk_ends_at_the_first_that_fulfils_the_wish(given: list[str], tmp_path: Path):
+    """A wish of 1 is fulfilled by whatever comes first; then the edit is that of the first strength."""
+    results = fast(tmp_path, *SMALL, *given, "edit.erase=1", "edit.keep=0")
+    walked = results["run"]["strength"]
+    assert walked["chosen"] == 0 and len(walked["tried"]) == 1 and walked["why"].startswith("the weakest that leaves")
+    assert set(walked["tried"][0]) == {"strength", "left", "moved", "rate", "kept"}
+    edited, random = (Edit.load(tmp_path / f"{name}.safetensors") for name in ("edit", "edit_random"))
+    assert edited.meta["chosen_by"] == walked and edited.meta["achieved"] == random.meta["achieved"] > 0
+    if given is ERASE:
+        assert edited.meta["ratio"] == 0.1
+
+
+def test_all_are_tried_where_no_wish_is_fulfilled(tmp_path: Path):
+    """Of a model that shows nothing after two steps, nothing is left in any image: so nothing can be kept."""
+    results = fast(tmp_path, *SMALL, *ERASE, "edit.erase=0", "edit.keep=1", "evaluation.samples=1")
+    walked = results["run"]["strength"]
+    assert [row["strength"] for row in walked["tried"]] == [0.1, 0.5, 0.9][: len(walked["tried"])]
+    missed = [max(0, row["rate"]) + max(0, 1 - row["kept"]) for row in walked["tried"]]
+    assert walked["chosen"] == missed.index(min(missed))
+
+
+def test_without_a_judge_noisy_latents_choose(tmp_path: Path):
+    results = fast(tmp_path, *SMALL, *ERASE, "judge=none")
+    walked = results["run"]["strength"]
+    assert len(walked["tried"]) == 3 and "no judge" in walked["why"] and "rate" not in walked["tried"][0]
+    sums = [row["left"] + row["moved"] for row in walked["tried"]]
+    assert walked["chosen"] == sums.index(min(sums))
+
+
+def test_images_that_choose_are_not_those_of_the_table():
+    """Neither their words, nor their seeds; nor do the noisy latents at which gates are found."""
+    graph = build(resolve(composed("concept=nudity", "granularity=neuron", "edit=joint")))
+    walk = graph.edits["edited"].strength
+    shown, chose = ({(each.prompt, each.seed) for each in asked} for asked in (graph.requests, walk.requests))
+    assert not {prompt for prompt, _ in shown} & {prompt for prompt, _ in chose}
+    assert not {seed for _, seed in shown} & {seed for _, seed in chose}
+    trained = walk.edits[0].gates.task
+    seeds = [
+        {seed for latents in (task.latents, *task.retained) for part in latents.parts for seed in part.seeds}
+        for task in (trained, walk.task)
+    ]
+    assert not seeds[0] & seeds[1] and not seeds[0] & {seed for _, seed in shown | chose}
+
+
+def test_each_strength_begins_where_the_one_before_ended():
+    walk = build(resolve(composed("concept=church", "edit=joint"))).edits["edited"].strength
+    gates = [edit.gates for edit in walk.edits]
+    assert gates[0].start is None and all(
+        later.start is before for before, later in zip(gates, gates[1:], strict=False)
+    )
+    assert [each.steps for each in gates] == [120, 60, 60, 60, 60, 60]
+
+
+def test_the_concept_itself_is_not_to_stay():
+    kept = prompts_to_keep(resolve(composed("concept=church", "edit=joint")))
+    assert not [prompt for prompt in kept if "church" in prompt] and "a picture of a golf ball" in kept
+    asked = resolve(composed("concept=church", "edit=joint", "edit.retain=[church,golf ball]"))
+    assert prompts_to_keep(asked) == ["golf ball"]
