@@ -6,7 +6,6 @@ With several processes only the first writes. Pictures, the tracker's mirror and
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,18 +21,17 @@ from cad_exp.evaluation.fidelity.image_game import MEASURES
 from cad_exp.evaluation.judges import JUDGES
 from cad_exp.evaluation.records import Records
 from cad_exp.interventions.edit import Edit
+from cad_exp.pipeline.drawing import Drawings, draw
 from cad_exp.pipeline.runtime import Runtime
 from cad_exp.pipeline.tasks.attribute import Attribute
 from cad_exp.reporting import contact_sheet, summary
-from cad_exp.reporting.results import STOPPED, Results
+from cad_exp.reporting.results import Results
 from cad_exp.reporting.summary import units
 from cad_exp.reporting.tracking.tracker import Tracker
 from cad_exp.utils import console, distributed
 from cad_exp.utils import images as pngs
 from cad_exp.utils.console import harmless
 from cad_exp.utils.io import atomic, link
-
-Drawings = dict[str, Callable[[], Any]]  # file name in the run's folder -> what makes it
 
 
 def budget(edit: Edit, attribution: Attribution, granularity: str) -> None:
@@ -150,18 +148,9 @@ class Show:
 
     def finish(self, tracker: Tracker) -> None:
         """Complete the results; then draw, and mirror them to the tracker."""
-        drawings, results = self.drawings(), self.results
-        left_out = results.run["left_out"] = dict.fromkeys(drawings, STOPPED)
-        results.finish()
-        if not distributed.main():
-            return
-        for name, draw in drawings.items():
-            with harmless(name, partial(left_out.__setitem__, name)):
-                draw()
-                del left_out[name]
-        with harmless("the list of the pictures in results.json"):
-            results.finish()
-        self._mirror(tracker, [name for name in drawings if name.endswith(".png") and name not in left_out])
+        drawn = draw(self.drawings(), self.results)
+        if distributed.main():
+            self._mirror(tracker, [name for name in drawn if name.endswith(".png")])
 
     def _images(self) -> None:
         images(self.runtime, self.graph, self.folder)

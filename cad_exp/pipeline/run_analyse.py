@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from cad_exp.config.resolve import Config
+from cad_exp.pipeline.drawing import draw, mirror
 from cad_exp.pipeline.runtime import Runtime
 from cad_exp.pipeline.tasks.analyse import Analyse
-from cad_exp.reporting.results import STOPPED, Results
+from cad_exp.reporting.results import Results
 from cad_exp.reporting.tracking.tracker import Tracker
 from cad_exp.utils import console, distributed
-from cad_exp.utils.console import harmless
 from cad_exp.utils.io import atomic
 
 TABLE, PICTURE = "analysis.parquet", "analysis.png"
@@ -48,22 +48,12 @@ def perform(runtime: Runtime, graph: Analyse, config: Config, results: Results, 
 
 def show(runtime: Runtime, graph: Analyse, config: Config, results: Results, folder: Path, tracker: Tracker) -> None:
     """Complete the results, then draw what was found and mirror all to the tracker."""
-    if distributed.main():
-        results.run["left_out"] = {PICTURE: STOPPED}
-    results.finish()
-    if not distributed.main():
-        return
-    left_out = results.run["left_out"]
-    with harmless(PICTURE, partial(left_out.__setitem__, PICTURE)):
-        from cad_exp.reporting.figures.analysis import draw
+    made = draw({PICTURE: partial(_views, runtime, graph, config, folder / PICTURE)}, results)
+    mirror(tracker, results, {Path(name).stem: folder / name for name in made}, folder)
 
-        title = f"{config['analysis']['name'].replace('_', ' ').capitalize()} of {config['model']['name']}"
-        draw(runtime.get(graph.analysis).views, folder / PICTURE, title)
-        del left_out[PICTURE]
-    with harmless("the list of the pictures in results.json"):
-        results.finish()
-    tracker.log_facts(results.run)
-    tracker.log_metrics(results.metrics)
-    if not left_out:
-        tracker.log_images({"analysis": folder / PICTURE})
-    tracker.log_artifact(folder / "results.json", "results")
+
+def _views(runtime: Runtime, graph: Analyse, config: Config, path: Path) -> None:
+    from cad_exp.reporting.figures import analysis
+
+    title = f"{config['analysis']['name'].replace('_', ' ').capitalize()} of {config['model']['name']}"
+    analysis.draw(runtime.get(graph.analysis).views, path, title)

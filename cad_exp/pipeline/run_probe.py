@@ -8,12 +8,12 @@ from typing import Any
 
 from cad_exp.config.resolve import Config
 from cad_exp.evaluation import probing
+from cad_exp.pipeline.drawing import draw, mirror
 from cad_exp.pipeline.runtime import Runtime
 from cad_exp.pipeline.tasks.probe import Probe
-from cad_exp.reporting.results import STOPPED, Results
+from cad_exp.reporting.results import Results
 from cad_exp.reporting.tracking.tracker import Tracker
 from cad_exp.utils import console, distributed
-from cad_exp.utils.console import harmless
 from cad_exp.utils.io import atomic
 
 TABLE, PICTURE = "probes.parquet", "probes.png"
@@ -52,22 +52,11 @@ def perform(runtime: Runtime, graph: Probe, config: Config, results: Results, fo
 
 def show(runtime: Runtime, graph: Probe, config: Config, results: Results, folder: Path, tracker: Tracker) -> None:
     """Complete the results, then draw the map and mirror all to the tracker."""
-    if distributed.main():
-        results.run["left_out"] = {PICTURE: STOPPED}
-    results.finish()
-    if not distributed.main():
-        return
-    left_out = results.run["left_out"]
-    with harmless(PICTURE, partial(left_out.__setitem__, PICTURE)):
-        from cad_exp.reporting.figures.probes import probe_map
+    made = draw({PICTURE: partial(_map, runtime, graph, config, folder / PICTURE)}, results)
+    mirror(tracker, results, {Path(name).stem: folder / name for name in made}, folder)
 
-        title = f"What each layer of {config['model']['name']} knows, and when"
-        probe_map(runtime.get(graph.probes), folder / PICTURE, title)
-        del left_out[PICTURE]
-    with harmless("the list of the pictures in results.json"):
-        results.finish()
-    tracker.log_facts(results.run)
-    tracker.log_metrics(results.metrics)
-    if not left_out:
-        tracker.log_images({"probes": folder / PICTURE})
-    tracker.log_artifact(folder / "results.json", "results")
+
+def _map(runtime: Runtime, graph: Probe, config: Config, path: Path) -> None:
+    from cad_exp.reporting.figures.probes import probe_map
+
+    probe_map(runtime.get(graph.probes), path, f"What each layer of {config['model']['name']} knows, and when")

@@ -9,12 +9,12 @@ from typing import Any
 
 from cad_exp.config.resolve import Config
 from cad_exp.evaluation import features
+from cad_exp.pipeline.drawing import draw, mirror
 from cad_exp.pipeline.runtime import Runtime
 from cad_exp.pipeline.tasks.sae import Sae
-from cad_exp.reporting.results import STOPPED, Results
+from cad_exp.reporting.results import Results
 from cad_exp.reporting.tracking.tracker import Tracker
 from cad_exp.utils import console, distributed
-from cad_exp.utils.console import harmless
 
 FOLDER, PICTURE, GALLERY, PAGES = "autoencoders", "features.png", "latents.png", "latents"
 
@@ -48,26 +48,12 @@ def perform(runtime: Runtime, graph: Sae, config: Config, results: Results, fold
 
 def show(runtime: Runtime, graph: Sae, config: Config, results: Results, folder: Path, tracker: Tracker) -> None:
     """Complete the results, then draw what latents do and mirror all to the tracker."""
-    draw = {PICTURE: _features, GALLERY: _latents} | ({PAGES: _pages} if config["sae"]["pages"] else {})
-    if distributed.main():
-        results.run["left_out"] = dict.fromkeys(draw, STOPPED)
-    results.finish()
-    if not distributed.main():
-        return
-    left_out = results.run["left_out"]
-    for name, function in draw.items():
-        with harmless(name, partial(left_out.__setitem__, name)):
-            function(runtime, graph, config, folder / name)
-            del left_out[name]
-    with harmless("the list of the pictures in results.json"):
-        results.finish()
-    tracker.log_facts(results.run)
-    tracker.log_metrics(results.metrics)
-    drawn: dict[str, Path | str] = {
-        name.partition(".")[0]: folder / name for name in (PICTURE, GALLERY) if name not in left_out
-    }
-    tracker.log_images(drawn | {f"{PAGES}/{path.stem}": path for path in sorted((folder / PAGES).glob("*.png"))})
-    tracker.log_artifact(folder / "results.json", "results")
+    functions = {PICTURE: _features, GALLERY: _latents} | ({PAGES: _pages} if config["sae"]["pages"] else {})
+    drawings = {name: partial(function, runtime, graph, config, folder / name) for name, function in functions.items()}
+    made = draw(drawings, results)
+    drawn = {Path(name).stem: folder / name for name in (PICTURE, GALLERY) if name in made}
+    pages = {f"{PAGES}/{path.stem}": path for path in sorted((folder / PAGES).glob("*.png"))}
+    mirror(tracker, results, drawn | pages, folder)
 
 
 def _features(runtime: Runtime, graph: Sae, config: Config, path: Path) -> None:

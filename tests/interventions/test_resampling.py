@@ -5,13 +5,17 @@ import pytest
 import torch
 
 from cad_exp.config.resolve import resolve
+from cad_exp.data.noisy_latents import sample_trajectory
 from cad_exp.interventions.edit import Edit
 from cad_exp.interventions.resampling import RIDGE, resampled
 from cad_exp.interventions.spaces import find_sites, make_granularity
 from cad_exp.interventions.spaces.directions import Directions, Place
+from cad_exp.models.pipeline import DiffusionModel
+from cad_exp.representations.hookpoints import choose_hookpoints
 from cad_exp.utils.errors import UserError
 from tests.attribution.test_objectives import leftovers
 from tests.config.test_configs import composed
+from tests.tiny import build
 
 PLACE = "mid_block.attentions.0"  # of the tiny UNet: 64 features
 
@@ -81,6 +85,29 @@ def test_all_that_is_linear_in_the_values_is_found(tiny_model, tiny_latents):
         made = resampled(space.intervention(torch.arange(number)), tiny_model, tiny_latents)
         shares.append(made.meta["explained"][PLACE])
     assert 0 < shares[0] < shares[1] <= 1
+
+
+def test_joint_attention_changes_in_the_stream_of_the_image(tmp_path):
+    """A transformer's attention returns both streams: that of the image becomes h + z V, that of the text stays."""
+    model = DiffusionModel.load(str(build("sd3", tmp_path / "sd3")), device="cpu", name="sd3", steps=4)
+    latents = sample_trajectory(model, "church", "", seeds=[0], steps=2)
+    place = choose_hookpoints(model, ["transformer_blocks.1.attn"])[0]
+    drawn = torch.randn(4, 32, generator=torch.Generator().manual_seed(0)) / 6
+    edit = Directions([Place(place.tap, drawn)]).intervention(torch.arange(4))
+    made, found = resampled(edit, model, latents), list[tuple[torch.Tensor, ...]]()
+    module = model.denoiser.get_submodule(place.name)
+    for own in (None, made):
+        applied = None if own is None else own.apply(model)
+        hook = module.register_forward_hook(lambda _, __, h: found.append(h))
+        with torch.no_grad():
+            model.predict(latents.x, latents.t, model.encode(["church"]))
+        hook.remove()
+        if applied is not None:
+            applied.undo()
+    (h, text), (edited, same) = found
+    added = (h @ drawn.T) @ -made.vectors[place.name]
+    torch.testing.assert_close(edited, h + added, atol=1e-4, rtol=1e-3)
+    assert torch.equal(text, same) and added.abs().max() > 1e-4 and 0 < made.meta["explained"][place.name] <= 1
 
 
 def test_it_is_for_directions(tiny_model, tiny_latents):

@@ -19,17 +19,22 @@ class Analysis(Group):
     seed: Seed = Field(description="Seed of everything random in it.")
 
 
-class ClassOverlap(Analysis):
+class OfClasses(Analysis):
+    """What an analysis of the classes of a label is told, which a prompt names."""
+
+    label: Str | None = Field(description="The label whose classes the prompts name; null: the first of the images.")
+    prompt: Str = Field(description="A prompt with {} in place of the name of a class.")
+    leave_out: Annotated[tuple[str, ...], Several(Text())] | None = Field(
+        description="Classes that take no part; null: the class `nothing`, if there is one."
+    )
+
+
+class ClassOverlap(OfClasses):
     """How alike predictions are under the names of two classes."""
 
     title = "class_overlap"
-    label: Str | None = Field(description="The label whose classes are compared; null: the first of the images.")
-    prompt: Str = Field(description="A prompt with {} in place of the name of a class.")
     rephrased: Str = Field(description="The same in other words, for the control.")
     images: Count = Field(description="How many images are looked at, at most, each under every prompt.")
-    leave_out: Annotated[tuple[str, ...], Several(Text())] | None = Field(
-        description="Classes that no prompt names; null: the class `nothing`, if there is one."
-    )
 
 
 class Cka(Analysis):
@@ -66,29 +71,22 @@ class Prototypes(Analysis):
     )
 
 
-class ZeroShot(Analysis):
+class ZeroShot(OfClasses):
     """Names of classes that no map to the text encoder's space has seen."""
 
     title = "zero_shot"
-    label: Str | None = Field(description="The label whose classes are left out in turn; null: the first one.")
-    prompt: Str = Field(description="A prompt with {} in place of the name of a class.")
     hookpoint: Str = Field(description="One of activations.hookpoints; auto: chosen inside the training images.")
     timestep: Annotated[int, Whole(0, 999)] = Field(description="Of the metrics: the nearest of activations.timesteps.")
     folds: Annotated[int, Whole(2, 100)] = Field(description="Groups of classes, each left out once.")
-    leave_out: Annotated[tuple[str, ...], Several(Text())] | None = Field(
-        description="Classes that take no part; null: the class `nothing`, if there is one."
-    )
     image_encoder: Str | None = Field(
         description="A folder or hub id of a CLIP that is read as well; auto: the model's own; null: none."
     )
 
 
-class ImageTextScore(Analysis):
+class ImageTextScore(OfClasses):
     """Which of several prompts is true of an image, by cross-attention."""
 
     title = "image_text_score"
-    label: Str | None = Field(description="The label whose classes the prompts name; null: the first of the images.")
-    prompt: Str = Field(description="A prompt with {} in place of the name of a class.")
     images: Count = Field(description="How many images are looked at, at most, each under every prompt.")
     timesteps: Annotated[tuple[int, ...], Several(Whole(0, 999), 1)] | None = Field(
         description="Timesteps of the noise; null: those of `activations.timesteps`."
@@ -96,37 +94,24 @@ class ImageTextScore(Analysis):
     shots: Annotated[tuple[int, ...], Several(Whole(1))] = Field(
         description="Labelled images a class, for each tuning; an empty list leaves the tuning out."
     )
-    leave_out: Annotated[tuple[str, ...], Several(Text())] | None = Field(
-        description="Classes that no prompt names; null: the class `nothing`, if there is one."
-    )
 
 
-class Segmentation(Analysis):
+class Segmentation(OfClasses):
     """Where the object is, by word maps and a pyramid of features."""
 
     title = "segmentation"
-    label: Str | None = Field(description="The label that names what the images' masks show; null: the first.")
-    prompt: Str = Field(description="A prompt with {} in place of the name of a class.")
     images: Count = Field(description="How many images are looked at, at most.")
     t: Annotated[int, Whole(0, 999)] = Field(description="Timestep at which the pyramid is read.")
     hookpoints: Annotated[tuple[str, ...], Several(Text(), least=1)] = Field(
         description="Layers of the pyramid: kinds, names or patterns (`python -m cad_exp hookpoints`)."
     )
-    leave_out: Annotated[tuple[str, ...], Several(Text())] | None = Field(
-        description="Classes without an object; null: the class `nothing`, if there is one."
-    )
 
 
-class PromptDirections(Analysis):
+class PromptDirections(OfClasses):
     """What prompts add to an activation, which names other activations."""
 
     title = "prompt_directions"
-    label: Str | None = Field(description="The label whose classes the prompts name; null: the first of the images.")
-    prompt: Str = Field(description="A prompt of the bank, with {} in place of the name of a class.")
     rephrased: Str = Field(description="The same in other words, which the bank must name.")
-    leave_out: Annotated[tuple[str, ...], Several(Text())] | None = Field(
-        description="Classes that no prompt names; null: the class `nothing`, if there is one."
-    )
     hookpoint: Str = Field(description="One place: its name, or a pattern of which the first is taken.")
     seeds: Count = Field(description="Trajectories of each prompt.")
     steps: Steps = Field(description="Steps of a trajectory.")

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from cad_exp.data.labelled import Labelled
+from cad_exp.data.prompts.templates import fill
 from cad_exp.evaluation.analyses.views import View
-from cad_exp.utils.errors import choose
+from cad_exp.utils.errors import UserError, choose
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,6 +93,31 @@ class Analysis(ABC):
     @abstractmethod
     def find(self, given: Given) -> Findings:
         """Return what the model shows."""
+
+
+class OfClasses(Analysis):
+    """An analysis of the classes of one label, which a prompt names.
+
+    label: whose classes; None: of the first label. prompt: a template with one {}, for the name. leave_out: classes
+    that take no part; None: the class `nothing`, if there is one.
+    """
+
+    def __init__(self, label: str | None, prompt: str, leave_out: Sequence[str] | None = None):
+        self.label, self.prompt, self.leave_out = label, prompt, leave_out
+
+    def check(self, classes: Mapping[str, Sequence[str]]) -> None:
+        """Check that there are two classes at least, and a place for their names."""
+        label = label_of(self.label, classes)
+        for name in self.leave_out or ():
+            choose(name, classes[label], "class of analysis.leave_out")
+        if len(self.names(classes)) < 2:
+            raise UserError(f"analysis.leave_out leaves less than two classes of '{label}' to tell apart")
+        fill(self.prompt, "x")
+
+    def names(self, classes: Mapping[str, Sequence[str]]) -> list[str]:
+        """Return the classes that take part, in the label's order."""
+        left_out = [NOTHING] if self.leave_out is None else self.leave_out
+        return [name for name in classes[label_of(self.label, classes)] if name not in left_out]
 
 
 def label_of(asked: str | None, classes: Mapping[str, Sequence[str]]) -> str:

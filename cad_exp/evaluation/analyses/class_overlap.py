@@ -20,18 +20,18 @@ import torch
 from torch import Tensor
 
 from cad_exp.data.prompts.templates import fill
-from cad_exp.evaluation.analyses.base import NOTHING, Analysis, Findings, Given, Metric, label_of
+from cad_exp.evaluation.analyses.base import Findings, Given, Metric, OfClasses
 from cad_exp.evaluation.analyses.views import Lines, Matrix, View
 from cad_exp.evaluation.intervals.images import Mean
 from cad_exp.evaluation.measured import metric
 from cad_exp.evaluation.variants import CONTROL, NETWORK
 from cad_exp.representations.activations import noise_of
-from cad_exp.utils.errors import UserError, choose
+from cad_exp.utils.errors import UserError
 
 WHAT = "mean squared difference of the predictions under two prompts, on the same noisy images"
 
 
-class ClassOverlap(Analysis):
+class ClassOverlap(OfClasses):
     """Compare predictions under the names of classes.
 
     label: whose classes; None: of the first label. prompt, rephrased: templates with one {}, for the name. images: how
@@ -41,26 +41,18 @@ class ClassOverlap(Analysis):
     def __init__(
         self, label: str | None, prompt: str, rephrased: str, images: int, leave_out: Sequence[str] | None = None
     ):
-        self.label, self.prompt, self.rephrased, self.leave_out = label, prompt, rephrased, leave_out
-        self.images = int(images)
+        super().__init__(label, prompt, leave_out)
+        self.rephrased, self.images = rephrased, int(images)
 
     def check(self, classes: Mapping[str, Sequence[str]]) -> None:
-        """Check that there are two classes at least, and that the templates differ."""
-        label = label_of(self.label, classes)
-        for name in self.leave_out or ():
-            choose(name, classes[label], "class of analysis.leave_out")
-        if len(self._names(classes)) < 2:
-            raise UserError(f"analysis.leave_out leaves less than two classes of '{label}' to compare")
+        """Check the classes, and that the templates differ."""
+        super().check(classes)
         if fill(self.prompt, "x") == fill(self.rephrased, "x"):
             raise UserError("analysis.rephrased is the same as analysis.prompt: say it in other words")
 
-    def _names(self, classes: Mapping[str, Sequence[str]]) -> list[str]:
-        left_out = [NOTHING] if self.leave_out is None else self.leave_out
-        return [name for name in classes[label_of(self.label, classes)] if name not in left_out]
-
     def find(self, given: Given) -> Findings:
         """Return the overlap of every pair of classes at every timestep."""
-        names = self._names(given.classes)
+        names = self.names(given.classes)
         distances = self._distances(given, names)  # (timesteps, images, classes, classes + 1)
         apart, reworded = distances[..., : len(names)], distances[..., len(names)]
         table = _table(apart.mean(1), reworded.mean(1), names, given.timesteps)

@@ -12,7 +12,7 @@ the model predicts the noise best (Diffusion Classifier, arXiv 2303.16203).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cad_exp.data.prompts.templates import fill
 from cad_exp.evaluation.analyses import choice
-from cad_exp.evaluation.analyses.base import NOTHING, Analysis, Findings, Given, Metric, label_of
+from cad_exp.evaluation.analyses.base import Findings, Given, Metric, OfClasses, label_of
 from cad_exp.evaluation.analyses.views import Bars, Lines, View
 from cad_exp.evaluation.intervals.estimate import estimated
 from cad_exp.evaluation.intervals.labels import Shares
@@ -34,7 +34,6 @@ from cad_exp.representations.activations import noise_of
 from cad_exp.representations.cross_attention import Attended, attend, attentions_to_text
 from cad_exp.representations.probes.base import Split, split_images
 from cad_exp.representations.untrained import untrained
-from cad_exp.utils.errors import UserError, choose
 
 WHAT = {
     "accuracy": "balanced accuracy of the true prompt among all: the largest {}",
@@ -56,7 +55,7 @@ class Read:
     error: np.ndarray
 
 
-class ImageTextScore(Analysis):
+class ImageTextScore(OfClasses):
     """Match images to the prompts of classes by cross-attention.
 
     label: whose classes; None: of the first label. prompt: a template with one {}, for the name. images: how many are
@@ -75,25 +74,12 @@ class ImageTextScore(Analysis):
         timesteps: Sequence[int] | None = None,
         leave_out: Sequence[str] | None = None,
     ):
-        self.label, self.prompt, self.images, self.leave_out = label, prompt, images, leave_out
-        self.shots, self.timesteps = sorted(set(shots)), timesteps
-
-    def check(self, classes: Mapping[str, Sequence[str]]) -> None:
-        """Check that there are two classes at least, and a place for their names."""
-        label = label_of(self.label, classes)
-        for name in self.leave_out or ():
-            choose(name, classes[label], "class of analysis.leave_out")
-        if len(self._names(classes)) < 2:
-            raise UserError(f"analysis.leave_out leaves less than two classes of '{label}' to tell apart")
-        fill(self.prompt, "x")
-
-    def _names(self, classes: Mapping[str, Sequence[str]]) -> list[str]:
-        left_out = [NOTHING] if self.leave_out is None else self.leave_out
-        return [name for name in classes[label_of(self.label, classes)] if name not in left_out]
+        super().__init__(label, prompt, leave_out)
+        self.images, self.shots, self.timesteps = images, sorted(set(shots)), timesteps
 
     def find(self, given: Given) -> Findings:
         """Return how often each way finds the true prompt."""
-        label, names = label_of(self.label, given.classes), self._names(given.classes)
+        label, names = label_of(self.label, given.classes), self.names(given.classes)
         number = {given.classes[label].index(name): place for place, name in enumerate(names)}
         known = [n for n, each in enumerate(given.images.labels[label]) if int(each) in number][: self.images]
         y = np.array([number[int(given.images.labels[label][n])] for n in known])

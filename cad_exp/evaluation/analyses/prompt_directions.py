@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cad_exp.data.prompts.templates import fill
-from cad_exp.evaluation.analyses.base import NOTHING, Analysis, Findings, Given, Metric, label_of
+from cad_exp.evaluation.analyses.base import Findings, Given, Metric, OfClasses
 from cad_exp.evaluation.analyses.views import Bars, Matrix, View
 from cad_exp.evaluation.bias_gap import BiasGap, bias_gap
 from cad_exp.evaluation.intervals.images import Share
@@ -27,13 +27,13 @@ from cad_exp.evaluation.variants import CONTROL, NETWORK
 from cad_exp.representations.hookpoints import choose_hookpoints
 from cad_exp.representations.prompt_directions import Bank, walked_prompts
 from cad_exp.representations.tokens import Walking
-from cad_exp.utils.errors import UserError, choose
+from cad_exp.utils.errors import UserError
 
 BANK, SEEDS, WORDS, LEANING = 0, 1, 2, 3  # sets of seeds that have none in common
 APART = 10_000  # numbers of seeds between them
 
 
-class PromptDirections(Analysis):
+class PromptDirections(OfClasses):
     """Name activations by prompts.
 
     label: whose classes; None: of the first label. prompt, rephrased: templates with one {}. leave_out: classes that no
@@ -54,32 +54,23 @@ class PromptDirections(Analysis):
         attributes: Sequence[str],
         leave_out: Sequence[str] | None = None,
     ):
-        self.label, self.prompt, self.rephrased, self.leave_out = label, prompt, rephrased, leave_out
+        super().__init__(label, prompt, leave_out)
+        self.rephrased, self.neutral, self.attributes = rephrased, neutral, list(attributes)
         self.hookpoint, self.seeds, self.steps, self.guidance = hookpoint, int(seeds), int(steps), float(guidance)
-        self.neutral, self.attributes = neutral, list(attributes)
 
     def check(self, classes: Mapping[str, Sequence[str]]) -> None:
-        """Check that there are two classes, two seeds and two attributes at least."""
-        label = label_of(self.label, classes)
-        for name in self.leave_out or ():
-            choose(name, classes[label], "class of analysis.leave_out")
-        if len(self._names(classes)) < 2:
-            raise UserError(f"analysis.leave_out leaves less than two classes of '{label}' to compare")
+        """Check the classes, and that there are two seeds and two attributes at least."""
+        super().check(classes)
         if self.seeds < 2:
             raise UserError(f"analysis.seeds={self.seeds} gives no interval: use 2 or more")
         if len(set(self.attributes)) != 2 or self.neutral in self.attributes:
             given = ", ".join(self.attributes)
             raise UserError(f"analysis.attributes are two prompts other than analysis.neutral, not {given}")
-        for template in (self.prompt, self.rephrased):
-            fill(template, "x")
-
-    def _names(self, classes: Mapping[str, Sequence[str]]) -> list[str]:
-        left_out = [NOTHING] if self.leave_out is None else self.leave_out
-        return [name for name in classes[label_of(self.label, classes)] if name not in left_out]
+        fill(self.rephrased, "x")
 
     def find(self, given: Given) -> Findings:
         """Return how well prompts name activations, and where the neutral prompt leans."""
-        names = self._names(given.classes)
+        names = self.names(given.classes)
         prompts, others = ([fill(template, name) for name in names] for template in (self.prompt, self.rephrased))
         total = 3 * len(names) + 4
         bank = Bank.of(names, list(self._walked(given, prompts, BANK, 0, total)))

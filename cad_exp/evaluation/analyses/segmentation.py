@@ -11,14 +11,14 @@ reads the word maps too, which says what they tell beside the place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from cad_exp.data.prompts.templates import fill
-from cad_exp.evaluation.analyses.base import NOTHING, Analysis, Findings, Given, label_of
+from cad_exp.evaluation.analyses.base import Findings, Given, OfClasses, label_of
 from cad_exp.evaluation.analyses.found_masks import Maps, findings
 from cad_exp.evaluation.dense import Segmented, segmented
 from cad_exp.evaluation.variants import CENTRE, LATENT, NETWORK, OTHER_WORD, PIXELS, PLACE, UNTRAINED, WORD
@@ -29,7 +29,6 @@ from cad_exp.representations.probes.base import split_images
 from cad_exp.representations.pyramid import at_positions, patches, pyramid
 from cad_exp.representations.untrained import untrained
 from cad_exp.representations.word_maps import word_maps
-from cad_exp.utils.errors import UserError, choose
 
 SPLIT = (0.5, 0.15)  # shares of training and validation images
 SIDE = 16  # positions per side that a pyramid has at most
@@ -51,7 +50,7 @@ class _Asked:
         return [int(self.given.numbers[n]) for n in self.known]
 
 
-class Segmentation(Analysis):
+class Segmentation(OfClasses):
     """Find objects by word maps and by a pyramid of features.
 
     label: the one that names what the masks show; None: the first. prompt: a template with one {}, for the name.
@@ -70,26 +69,13 @@ class Segmentation(Analysis):
         hookpoints: Sequence[str],
         leave_out: Sequence[str] | None = None,
     ):
-        self.label, self.prompt, self.images, self.leave_out = label, prompt, images, leave_out
-        self.t, self.hookpoints = t, hookpoints
-
-    def check(self, classes: Mapping[str, Sequence[str]]) -> None:
-        """Check that there are two classes at least, and a place for their names."""
-        label = label_of(self.label, classes)
-        for name in self.leave_out or ():
-            choose(name, classes[label], "class of analysis.leave_out")
-        if len(self._names(classes)) < 2:
-            raise UserError(f"analysis.leave_out leaves less than two classes of '{label}': another word is a control")
-        fill(self.prompt, "x")
-
-    def _names(self, classes: Mapping[str, Sequence[str]]) -> list[str]:
-        left_out = [NOTHING] if self.leave_out is None else self.leave_out
-        return [name for name in classes[label_of(self.label, classes)] if name not in left_out]
+        super().__init__(label, prompt, leave_out)
+        self.images, self.t, self.hookpoints = images, t, hookpoints
 
     def find(self, given: Given) -> Findings:
         """Return how well maps and pyramid meet the true masks."""
         assert given.images.masks is not None  # the stage asks for them
-        label, names = label_of(self.label, given.classes), self._names(given.classes)
+        label, names = label_of(self.label, given.classes), self.names(given.classes)
         number = {given.classes[label].index(name): place for place, name in enumerate(names)}
         known = [n for n, each in enumerate(given.images.labels[label]) if int(each) in number][: self.images]
         asked = _Asked(given, names, known, np.array([number[int(given.images.labels[label][n])] for n in known]))

@@ -20,7 +20,7 @@ import torch
 
 from cad_exp.data.prompts.templates import fill
 from cad_exp.evaluation.analyses import features
-from cad_exp.evaluation.analyses.base import NOTHING, Analysis, Findings, Given, label_of
+from cad_exp.evaluation.analyses.base import Findings, Given, OfClasses, label_of
 from cad_exp.evaluation.analyses.zero_shot_folds import Folds, Named, chosen
 from cad_exp.evaluation.analyses.zero_shot_report import metrics, table, verdict, views
 from cad_exp.evaluation.variants import CONTROL, ENCODER, LATENT, NETWORK, PIXELS, UNTRAINED
@@ -29,12 +29,12 @@ from cad_exp.representations import NOISY_LATENT
 from cad_exp.representations.hookpoints import AUTO
 from cad_exp.representations.probes import maps
 from cad_exp.representations.probes.base import split_images
-from cad_exp.utils.errors import UserError, choose
+from cad_exp.utils.errors import UserError
 
 TRAINING = (0.6, 0.0)  # shares of training and validation images: choices are made by classes inside the training ones
 
 
-class ZeroShot(Analysis):
+class ZeroShot(OfClasses):
     """Call images by names of classes that were never seen.
 
     label: whose classes; None: the first. prompt: a template with one {}, for the name of a class. hookpoint: one of
@@ -53,16 +53,14 @@ class ZeroShot(Analysis):
         folds: int,
         leave_out: Sequence[str] | None = None,
     ):
-        self.label, self.prompt, self.hookpoint, self.timestep = label, prompt, hookpoint, timestep
-        self.folds, self.leave_out = folds, leave_out
+        super().__init__(label, prompt, leave_out)
+        self.hookpoint, self.timestep, self.folds = hookpoint, timestep, folds
 
     def check(self, classes: Mapping[str, Sequence[str]]) -> None:
         """Check that every fold leaves out two classes at least, and leaves two to learn from."""
+        super().check(classes)
         label = label_of(self.label, classes)
-        for name in self.leave_out or ():
-            choose(name, classes[label], "class of analysis.leave_out")
-        fill(self.prompt, "x")
-        number = len(self._names(classes))
+        number = len(self.names(classes))
         if number < 2 * self.folds:
             raise UserError(
                 f"analysis.folds={self.folds} leaves out less than two classes at a time: '{label}' has {number} "
@@ -71,13 +69,9 @@ class ZeroShot(Analysis):
                 else f"'{label}' has {number} classes with a name: zero-shot classification needs four at least"
             )
 
-    def _names(self, classes: Mapping[str, Sequence[str]]) -> list[str]:
-        left_out = [NOTHING] if self.leave_out is None else self.leave_out
-        return [name for name in classes[label_of(self.label, classes)] if name not in left_out]
-
     def find(self, given: Given) -> Findings:
         """Return how often images of unseen and of seen classes are called by their name."""
-        names, folds = self._names(given.classes), self._folds(given)
+        names, folds = self.names(given.classes), self._folds(given)
         moment = features.nearest(list(given.timesteps), self.timestep)
         t, found = int(given.timesteps[moment]), []
         for number, at in enumerate(map(int, given.timesteps)):
@@ -118,7 +112,7 @@ class ZeroShot(Analysis):
     def _folds(self, given: Given) -> Folds:
         """Return the task: which images, which classes are left out when, and all embeddings."""
         label = label_of(self.label, given.classes)
-        known, names = list(given.classes[label]), self._names(given.classes)
+        known, names = list(given.classes[label]), self.names(given.classes)
         renumbered = np.full(len(known) + 1, -1)  # the last: images without a class
         renumbered[[known.index(name) for name in names]] = np.arange(len(names))
         classes = renumbered[given.images.labels[label]]
