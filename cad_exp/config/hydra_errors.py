@@ -45,7 +45,19 @@ def _unknown_setting(text: str, chain: list[BaseException], folders: list[Path])
         return None
     if key[1].startswith("hydra"):
         return f"unknown setting '{key[1]}': --cfg hydra (and your hydra/launcher=...) shows them all"
-    return _unknown_key(key[1], folders)
+    return _beside(key[1], chain) or _unknown_key(key[1], folders)
+
+
+def _beside(key: str, chain: list[BaseException]) -> str | None:
+    """List the keys that stand beside a misspelt one in the command's own config, where the error still holds it."""
+    from omegaconf import DictConfig
+
+    group, _, name = key.rpartition(".")
+    for link in chain:
+        node = getattr(link, "parent_node", None)
+        if isinstance(node, DictConfig) and group and node._get_full_key(None) == group and name not in node:
+            return unknown(name, [str(each) for each in node], f"setting in {group}")
+    return None
 
 
 def _no_value(text: str, chain: list[BaseException], folders: list[Path]) -> str | None:

@@ -23,6 +23,7 @@ from cad_exp.evaluation.records import Records
 from cad_exp.interventions.edit import Edit
 from cad_exp.pipeline.drawing import Drawings, draw
 from cad_exp.pipeline.runtime import Runtime
+from cad_exp.pipeline.stages.fidelity import PAIRS
 from cad_exp.pipeline.tasks.attribute import Attribute
 from cad_exp.reporting import contact_sheet, summary
 from cad_exp.reporting.results import Results
@@ -95,6 +96,8 @@ def fidelity(metrics: list[dict[str, Any]], records: Path, results: Results, fol
     for metric in metrics:
         results.add(metric)
     link(records, folder / "fidelity.parquet")
+    if (records.parent / PAIRS).exists():
+        link(records.parent / PAIRS, folder / PAIRS)
 
 
 def timesteps(table: Path, folder: Path) -> None:
@@ -142,6 +145,8 @@ class Show:
             planned["attribution.png"] = self._attribution
         if (self.folder / "fidelity.parquet").exists():
             planned |= self._fidelity()
+        if (self.folder / PAIRS).exists():
+            planned["interactions.png"] = self._interactions
         if (self.folder / "timesteps.parquet").exists():
             planned["timesteps.png"] = self._timesteps
         return planned | ({"before_after.png": self._before_after} if self.graph.pictures else {})
@@ -195,6 +200,22 @@ class Show:
 
     def _scored(self) -> str:
         return ", ".join(self.config[group]["name"] for group in ("concept", "granularity", "estimator"))
+
+    def _interactions(self) -> None:
+        from cad_exp.attribution.interactions.findings import told
+        from cad_exp.reporting.figures import interactions as figures
+        from cad_exp.reporting.figures.layers import short_name
+
+        name = self.config["granularity"]["name"]
+        rows = Attribution.load(self.folder).narrow(name, self.config["granularity"]["kinds"]).tables[name]
+        table, names = pd.read_parquet(self.folder / PAIRS), rows["name"].tolist()
+        clusters = pd.concat([table.set_index("one")["one_cluster"], table.set_index("other")["other_cluster"]])
+        own = clusters[~clusters.index.duplicated()].sort_index().to_numpy()
+        layers = [
+            f"{short_name(m, b)} · {k}" for m, b, k in zip(rows["module"], rows["block"], rows["kind"], strict=True)
+        ]
+        title = f"How {units(name)} work together for {self.config['concept']['name']}"
+        figures.matrix(table, layers, self.folder / "interactions.png", title, told(table, own, names))
 
     def _timesteps(self) -> None:
         from cad_exp.reporting.figures import timesteps as timestep_figure

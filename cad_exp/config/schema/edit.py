@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import Field
+from pydantic_core import PydanticCustomError
 
 from cad_exp.config.schema.attribution import SCOPES
 from cad_exp.config.schema.base import Group, Own, OwnName, Registered, by_name
@@ -29,6 +30,7 @@ from cad_exp.config.schema.types import (
     Str,
     Text,
     Whole,
+    wrong,
 )
 
 SCORED = ("erase", "amplify", "none", "random", "magnitude", "conceptprune", "salun_mask", "saeuron")
@@ -39,7 +41,12 @@ Rate = Annotated[float, Number(least=0, most=1)]
 
 def _strength(value: object) -> Any:
     """Check auto or a number above 0."""
-    return value if value == "auto" else Number(above=0, most=1e6).check(value)
+    if value == "auto":
+        return value
+    try:
+        return Number(above=0, most=1e6).check(value)
+    except PydanticCustomError as error:
+        raise wrong(f"{error.message()}, or auto") from error
 
 
 class Edit(Group):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cad_exp.pipeline.runtime import Runtime
 
 Metrics = list[dict[str, Any]]
+PAIRS = "interactions.parquet"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,7 @@ class Fidelity(Stage[tuple[Metrics, Path]]):
             more, seen = study.of_images(records)
             metrics, records = metrics + more, pd.concat([records, seen], ignore_index=True)
         if distributed.main():
+            study.pairs(folder)
             records.to_parquet(folder / "fidelity.parquet")
             write_json(folder / "fidelity.json", metrics)
 
@@ -108,6 +110,19 @@ class _Study:
         rows = spread(len(self.scored), number, self.seed)
         game = GameOfJ(self.question, (self.whole.latents,), tuple(rows.tolist()), *self.where)
         return self.runtime.get(SecondOrderOfJ(game, self.seed))
+
+    def pairs(self, folder: Path) -> None:
+        """Write what every pair of components does together, where that was measured."""
+        from cad_exp.attribution.interactions.findings import clusters_of, pairs_of
+
+        second = self._second()
+        if second is None or second.pairs is None:
+            return
+        pairs, names = second.pairs.numpy(), self.space.table()["name"].tolist()
+        table = pairs_of(pairs, second.scores.numpy(), names)
+        clusters = clusters_of(pairs)
+        table["one_cluster"], table["other_cluster"] = clusters[table["one"]], clusters[table["other"]]
+        table.to_parquet(folder / PAIRS)
 
     def of_images(self, records: pd.DataFrame) -> tuple[Metrics, pd.DataFrame]:
         """Compare the predicted change of J, and the true one (`records`), with the change of what the judge sees."""

@@ -114,7 +114,7 @@ def scored_edits(config: Config, scores: SpaceScores, judge: Judge | None) -> di
     if edit["name"] == "none":
         return {}
     walks, gates = "strengths" in edit, finds_gates(edit)
-    strengths = edit["strengths"] if walks else [edit["strength"] if gates else None]
+    strengths: list[Any] = edit["strengths"] if walks else [edit["strength"] if gates else None]
     of = gates_edits if gates else selected_edits
     made: tuple[GatesEdit | SelectedEdit, ...] = of(config, scores, strengths)
     resamples = edit.get("ablation") == "resample"
