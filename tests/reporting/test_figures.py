@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from cad_exp.attribution.interactions.findings import pairs_of
+from cad_exp.reporting.figures import interactions
 from cad_exp.reporting.figures.attribution import attribution_map
 from cad_exp.reporting.figures.before_after import before_after, enlarge
 from cad_exp.reporting.figures.layers import short_name, strip
@@ -84,3 +86,17 @@ def test_pictures_stand_in_their_cells(tmp_path):
         rows, columns = np.nonzero((picture == colour).all(-1))
         assert np.ptp(columns) + 1 == pytest.approx(width, abs=1) and np.ptp(rows) + 1 == pytest.approx(height, abs=1)
         assert columns.min() == pytest.approx(130 * left, abs=1)
+
+
+def test_interactions_of_all_pairs_are_drawn(tmp_path):
+    """Also of two components, and of those that have none."""
+    for n in (2, 12):
+        drawn = np.random.default_rng(0).normal(size=(n, n))
+        table = pairs_of(drawn + drawn.T, np.ones(n), [f"head {i}" for i in range(n)])
+        layers = ["down 0" if i < n // 2 else "up 0" for i in range(n)]
+        path = interactions.matrix(
+            table, layers, tmp_path / f"{n}.png", "How heads work together", "Said of them. " * 30
+        )
+        assert imread(path).std() > 0.05
+    none = pairs_of(np.zeros((3, 3)), np.zeros(3), ["a", "b", "c"])
+    assert interactions.matrix(none, ["x", "x", "y"], tmp_path / "none.png", "None").exists()
