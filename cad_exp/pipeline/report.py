@@ -208,12 +208,13 @@ class Show:
 
         name = self.config["granularity"]["name"]
         rows = Attribution.load(self.folder).narrow(name, self.config["granularity"]["kinds"]).tables[name]
-        table, names = pd.read_parquet(self.folder / PAIRS), rows["name"].tolist()
+        table = pd.read_parquet(self.folder / PAIRS)
         clusters = pd.concat([table.set_index("one")["one_cluster"], table.set_index("other")["other_cluster"]])
         own = clusters[~clusters.index.duplicated()].sort_index().to_numpy()
-        layers = [
-            f"{short_name(m, b)} · {k}" for m, b, k in zip(rows["module"], rows["block"], rows["kind"], strict=True)
-        ]
+        places = zip(rows["module"], rows["block"], rows["kind"], strict=True)
+        layers = [f"{short_name(module, block)} · {kind}" for module, block, kind in places]
+        names = [f"{layer} · {each.rpartition(' · ')[2]}" for layer, each in zip(layers, rows["name"], strict=True)]
+        table["one_name"], table["other_name"] = ([names[i] for i in table[side]] for side in ("one", "other"))
         title = f"How {units(name)} work together for {self.config['concept']['name']}"
         figures.matrix(table, layers, self.folder / "interactions.png", title, told(table, own, names))
 

@@ -56,8 +56,9 @@ def test_without_interactions_everybody_is_alone():
     assert additive_share(np.zeros((3, 3)), np.zeros(3)) == 1.0
 
 
-def test_sentences_name_the_strongest():
+def test_sentences_say_what_prevails():
     pairs, alone = second_differences()
     said = told(pairs_of(pairs, alone, NAMES), np.array([0, 0, 1, 2]), NAMES, 1)
-    assert "do the same: c and d." in said and "make up for each other: a and b." in said
-    assert said.endswith("acts as one: a and 1 more.")
+    assert said == "Of all interactions 50% back up, the rest overlap. Act as one: a and 1 more."
+    none = pairs_of(np.zeros((2, 2)), np.zeros(2), ["a", "b"])
+    assert told(none, np.array([0, 1]), ["a", "b"]) == "They do not interact."

@@ -48,7 +48,7 @@ def small(name: str) -> list[str]:
     asked += OTHERS if {"retention", "quality"} & set(settings["metrics"]) else []
     asked += ["evaluation.timesteps=2"] if settings["timesteps"] else []
     if config["edit"].get("strength") == "auto":
-        asked += CHOSEN + (TRAINED if "edit: joint" in sweep(name) else [])
+        asked += CHOSEN
     if settings["fidelity"]:
         asked += FIDELITY
         asked += ["evaluation.fidelity.number=3"] if settings["fidelity"]["number"] else []
@@ -66,6 +66,7 @@ def test_every_experiment_runs_to_its_table(name: str, tmp_path: Path, stage_cac
     job = plan(asked, most=1).jobs[0]
     if "patterns" in job.config.get("estimator", {}):
         asked.append("estimator.patterns=4")
+    asked += TRAINED if job.config.get("edit", {}).get("name") == "joint" else []
     if job.config.get("concept", {}).get("kind") == "style" and OTHERS[0] in asked:
         asked += [f"retention_prompts.{item}" for item in ("groups=[artists]", "per_label=1", "limit=5")]
     with undrawn():

@@ -71,16 +71,15 @@ def additive_share(pairs: np.ndarray, scores: np.ndarray) -> float:
 
 
 def told(table: pd.DataFrame, clusters: np.ndarray, names: Sequence[str], number: int = 3) -> str:
-    """Return the strongest overlaps and backups, and the largest cluster, in sentences."""
-    said = []
-    for kind, verb in ((OVERLAP, "do the same"), (BACKUP, "make up for each other")):
-        rows = table[table["kind"] == kind].head(number)
-        if len(rows):
-            listed = "; ".join(f"{a} and {b}" for a, b in zip(rows["one_name"], rows["other_name"], strict=True))
-            said.append(f"Most of all {verb}: {listed}.")
+    """Return how strong overlaps and backups are in all, and the largest cluster, in sentences."""
+    sums = table["interaction"].abs().groupby(table["kind"]).sum()
+    backup, every = sums.get(BACKUP, 0.0), sums.sum()
+    said = (
+        [f"Of all interactions {backup / every:.0%} back up, the rest overlap."] if every else ["They do not interact."]
+    )
     sizes = np.bincount(clusters)
     if len(sizes) and sizes.max() > 1:
         own = [names[i] for i in np.flatnonzero(clusters == sizes.argmax()).tolist()]
         more = f" and {len(own) - number} more" if len(own) > number else ""
-        said.append(f"The largest cluster acts as one: {'; '.join(own[:number])}{more}.")
+        said.append(f"Act as one: {'; '.join(own[:number])}{more}.")
     return " ".join(said)

@@ -13,8 +13,8 @@ from cad_exp.reporting.figures.lettering import wrapped
 
 SHOWN = 6  # pairs of each kind that are named
 KINDS = (
-    ("overlap", HELPS, "They do the same: the second loss costs less"),
-    ("back up", SUPPRESSES, "They make up for each other: only both are missed"),
+    ("overlap", HELPS, "They overlap: the second loss costs less"),
+    ("back up", SUPPRESSES, "They back each other up: only both are missed"),
 )
 
 
@@ -27,9 +27,9 @@ def matrix(table: pd.DataFrame, layers: list[str], path: Path | str, title: str 
     cells = np.full((n, n), np.nan)
     for rows, columns in (("one", "other"), ("other", "one")):
         cells[table[rows], table[columns]] = table["interaction"]
-    width, height = 11.2, 6.6
+    width, height = 11.8, 6.6
     figure = canvas(width, height)
-    heat = figure.add_axes((1.9 / width, 0.55 / height, 4.9 / width, 4.9 / height))
+    heat = figure.add_axes((2.3 / width, 0.55 / height, 4.9 / width, 4.9 / height))
     most = np.nanmax(np.abs(cells)) if n > 1 else 1.0
     heat.imshow(cells, cmap=SIGNED, vmin=-most, vmax=most, interpolation="nearest")
     starts = [i for i in range(n) if i == 0 or layers[i] != layers[i - 1]]
@@ -55,10 +55,10 @@ def _named(figure: Figure, table: pd.DataFrame, width: float, height: float) -> 
     """Write the strongest pairs of each kind beside the matrix."""
     y = 1 - 1.25 / height
     for kind, colour, head in KINDS:
-        figure.text(7.05 / width, y, head, fontsize=9, color=colour, fontweight="bold", va="top")
+        figure.text(7.5 / width, y, head, fontsize=9, color=colour, fontweight="bold", va="top")
         y -= 0.24 / height
         for row in table[table["kind"] == kind].head(SHOWN).itertuples():
             text = wrapped(f"{row.interaction:+.3g}  {row.one_name} — {row.other_name}", 66, 2)
-            figure.text(7.05 / width, y, text, fontsize=7.4, color=INK, va="top")
+            figure.text(7.5 / width, y, text, fontsize=7.4, color=INK, va="top")
             y -= (0.18 + 0.13 * text.count("\n")) / height + 0.06 / height
         y -= 0.2 / height
