@@ -14,8 +14,8 @@ Both sums are in units of the intact concept's own distance from its base prompt
 4. Take a step (Adam, Kingma and Ba, arXiv 1412.6980), and go back into the box. Repeat.
 
 Because every step is taken where the gates are now, it counts interactions of any order. `beyond` leads past the base
-prompt: images are guided, and guidance enlarges what is left of the concept (negative guidance: ESD, arXiv 2303.07345,
-eq. 7). The first sum is CAD's erase objective (arXiv 2412.02542, eq. 5) for beyond = 0. Gates as the only parameters
+prompt: images are guided, and guidance enlarges what is left of the concept (negative guidance, as in ESD,
+arXiv 2303.07345). The first sum is CAD's erase objective (arXiv 2412.02542, eq. 5) for beyond = 0. Gates as the only parameters
 that are trained: Minimalist Concept Erasure (arXiv 2507.13386).
 """
 
