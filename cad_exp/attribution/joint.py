@@ -15,8 +15,8 @@ Both sums are in units of the intact concept's own distance from its base prompt
 
 Because every step is taken where the gates are now, it counts interactions of any order. `beyond` leads past the base
 prompt: images are guided, and guidance enlarges what is left of the concept (negative guidance, as in ESD,
-arXiv 2303.07345). The first sum is CAD's erase objective (arXiv 2412.02542, eq. 5) for beyond = 0. Gates as the only parameters
-that are trained: Minimalist Concept Erasure (arXiv 2507.13386).
+arXiv 2303.07345). The first sum is CAD's erase objective (arXiv 2412.02542, eq. 5) for beyond = 0. Gates as the only
+parameters that are trained: Minimalist Concept Erasure (arXiv 2507.13386).
 """
 
 from __future__ import annotations
