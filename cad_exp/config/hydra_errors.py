@@ -55,7 +55,9 @@ def _beside(key: str, chain: list[BaseException]) -> str | None:
     group, _, name = key.rpartition(".")
     for link in chain:
         node = getattr(link, "parent_node", None)
-        if isinstance(node, DictConfig) and group and node._get_full_key(None) == group and name not in node:
+        if not isinstance(node, DictConfig) or not node or not group or node._get_full_key(None) != group:
+            continue
+        if name not in node:
             return unknown(name, [str(each) for each in node], f"setting in {group}")
     return None
 

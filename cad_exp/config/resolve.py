@@ -71,6 +71,10 @@ def _filled(config: Config, folders: Sequence[Path]) -> Config:
         rules.check_objective(config["objective"], concept)
         rules.check_timesteps(config["evaluation"]["timesteps"], config["noisy_latents"], config["objective"]["name"])
     rules.check_edit(edit)
+    if edit.get("strength") == "auto":
+        concept["validation_prompts"] = concept.get("validation_prompts") or concept["evaluation_prompts"]
+    else:
+        concept.pop("validation_prompts", None)
     for group in ("prompts", "retention_prompts"):
         rules.check_columns(config[group], group)
     _choose_judge(config)

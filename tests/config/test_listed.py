@@ -79,7 +79,7 @@ def test_what_is_no_list_is_refused(key: str):
         LISTS[key].kind.check({"a": "b"})
 
 
-MORE = {"analysis.timesteps", "analysis.leave_out", "edit.retain"}
+MORE = {"analysis.timesteps", "analysis.leave_out", "edit.retain", "concept.validation_prompts"}
 
 
 def test_null_is_an_empty_list_unless_it_says_something_else():

@@ -142,12 +142,12 @@ ACCEPTED = {
         prompts.file prompts.hub prompts.revision prompts.encoding images.split
         probe.image_encoder analysis.label analysis.image_encoder""",
     "text fraction whole list negative zero huge": """
-        analysis.attributes concept.evaluation_prompts concept.validation_prompts objective.retain
-        activations.hookpoints
+        analysis.attributes concept.evaluation_prompts objective.retain activations.hookpoints
         tokens.hookpoints analysis.hookpoints""",
     "text fraction whole null list negative zero huge": """
         model.edits evaluation.fidelity.sanity tracking.tags edit.preserve prompts.labels prompts.without
-        edit.retain prompts.objects prompts.artists prompts.subjects prompts.persons analysis.leave_out""",
+        edit.retain concept.validation_prompts
+        prompts.objects prompts.artists prompts.subjects prompts.persons analysis.leave_out""",
     "text fraction whole null list negative zero huge ": "granularity.hookpoints estimator.others",
     "text whole zero": "prompts.columns.prompt",
     "text whole null zero": "prompts.columns.seed prompts.columns.guidance prompts.columns.label prompts.columns.id",

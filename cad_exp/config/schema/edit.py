@@ -33,7 +33,9 @@ from cad_exp.config.schema.types import (
     wrong,
 )
 
-SCORED = ("erase", "amplify", "none", "random", "magnitude", "conceptprune", "salun_mask", "saeuron")
+FIXED = ("amplify", "none", "random")
+WALKED = ("erase", "magnitude", "conceptprune", "salun_mask", "saeuron")
+SCORED = (*FIXED, *WALKED)
 EDITS = (*SCORED, "joint", "cad_public", "esd", "uce", "rece", "checkpoint")
 Scale = Annotated[float, Number(least=0, most=1e6)]
 Rate = Annotated[float, Number(least=0, most=1)]
@@ -52,7 +54,7 @@ def _strength(value: object) -> Any:
 class Edit(Group):
     """What to do with the components found."""
 
-    title = ", ".join(SCORED)
+    title = ", ".join(FIXED)
     name: Str = Field(description="Which components are chosen.")
     sign: Annotated[str, Choice("positive", "negative")] | None = Field(
         description="Whether components that make the concept are chosen, or those that suppress it."
@@ -75,6 +77,18 @@ class Edit(Group):
     scope: Annotated[str, Choice(*SCOPES)] | None = Field(
         description="Where the share holds: in each row, in each layer, or over the whole model."
     )
+    needs_scores: Annotated[bool, Is(True)] = Field(
+        default=True, description="Whether the method chooses components by their scores."
+    )
+    scored_by: Annotated[str, Registered("estimator", *ESTIMATORS)] | None = Field(
+        default=None, description="The only estimator that the method goes by; null: any."
+    )
+
+
+class Walked(Edit):
+    """An edit whose strength can choose itself."""
+
+    title = ", ".join(WALKED)
     strength: Annotated[float | str, Special(_strength, "auto, or a number above 0")] | None = Field(
         default=None,
         description="auto chooses the weakest that fulfils the wishes; null takes the budget as given. Of `joint` also "
@@ -87,15 +101,9 @@ class Edit(Group):
     keep: Rate = Field(default=0.99, description="Wish: at least this share of all other images shows what it names.")
     samples: Count = Field(default=32, description="Images of the concept by which the strength is chosen.")
     retention_samples: Count = Field(default=2, description="The same of each other prompt.")
-    needs_scores: Annotated[bool, Is(True)] = Field(
-        default=True, description="Whether the method chooses components by their scores."
-    )
-    scored_by: Annotated[str, Registered("estimator", *ESTIMATORS)] | None = Field(
-        default=None, description="The only estimator that the method goes by; null: any."
-    )
 
 
-class Joint(Edit):
+class Joint(Walked):
     """The gates of all components at once."""
 
     title = "joint"
@@ -209,7 +217,8 @@ AnyEdit = Annotated[
     Edit,
     by_name(
         {
-            Edit: SCORED,
+            Edit: FIXED,
+            Walked: WALKED,
             Joint: ("joint",),
             PublicCad: ("cad_public",),
             Esd: ("esd",),

@@ -115,8 +115,10 @@ class Concept(Group):
     prompt: Str = Field(description="The prompt that asks for the concept.")
     base_prompt: Anything = Field(description="The prompt that it is compared with; empty is no prompt at all.")
     evaluation_prompts: Prompts = Field(description="Prompts of the images that should show the concept.")
-    validation_prompts: Prompts = Field(
-        description="Prompts of the images by which `edit.strength=auto` chooses; no table shows them."
+    validation_prompts: Prompts | None = Field(
+        default=None,
+        description="Prompts of the images by which `edit.strength=auto` chooses; no table shows them. null takes the "
+        "evaluation prompts, with other seeds.",
     )
     label: Anything | None = Field(description="What the judge calls the concept; null measures quality only.")
     ratio: dict[PerGranularity, Share] = Field(
