@@ -1,9 +1,8 @@
 """What interactions say, by hand: an overlap, a backup, clusters that act as one."""
 
 import numpy as np
-import pytest
 
-from cad_exp.attribution.interactions.findings import additive_share, clusters_of, pairs_of, told
+from cad_exp.attribution.interactions.findings import clusters_of, pairs_of, told
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -35,7 +34,6 @@ def test_a_redundancy_backs_up_and_an_and_overlaps():
     strong = {(row.one_name, row.other_name): (row.interaction, row.kind) for row in table.head(2).itertuples()}
     assert strong == {("a", "b"): (-1, "back up"), ("c", "d"): (1, "overlap")}
     assert (table["interaction"].iloc[2:] == 0).all() and len(table) == 6
-    assert additive_share(pairs, alone) == pytest.approx(2 / 4)
 
 
 def test_components_whose_interactions_are_alike_are_one_cluster():
@@ -53,7 +51,6 @@ def test_components_whose_interactions_are_alike_are_one_cluster():
 def test_without_interactions_everybody_is_alone():
     assert clusters_of(np.zeros((3, 3))).tolist() == [0, 1, 2]
     assert clusters_of(np.zeros((1, 1))).tolist() == [0]
-    assert additive_share(np.zeros((3, 3)), np.zeros(3)) == 1.0
 
 
 def test_sentences_say_what_prevails():

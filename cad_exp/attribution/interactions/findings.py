@@ -64,12 +64,6 @@ def clusters_of(pairs: np.ndarray, apart: float = APART) -> np.ndarray:
     return np.array([first[cluster] for cluster in found.tolist()])
 
 
-def additive_share(pairs: np.ndarray, scores: np.ndarray) -> float:
-    """Return how much of all effects is of single components: their scores' share, beside all pairs', in 0..1."""
-    alone, together = np.abs(scores).sum(), np.abs(np.triu(pairs, 1)).sum()
-    return float(alone / (alone + together)) if alone + together else 1.0
-
-
 def told(table: pd.DataFrame, clusters: np.ndarray, names: Sequence[str], number: int = 3) -> str:
     """Return how strong overlaps and backups are in all, and the largest cluster, in sentences."""
     sums = table["interaction"].abs().groupby(table["kind"]).sum()

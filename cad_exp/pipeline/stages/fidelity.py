@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -97,10 +97,11 @@ class _Study:
         self.base = describe(game, self.seed, self.facts)
         with progress.progress(self.settings["number"], "fidelity") as tick:
             how = (self.scores, self.settings, self.seed, self.base, tick)
-            found, records = fidelity_metrics(game, *how, second=self._second())
+            found, records = fidelity_metrics(game, *how, second=self.second)
         return found, records.assign(measure="J")
 
-    def _second(self) -> SecondOrder | None:
+    @cached_property
+    def second(self) -> SecondOrder | None:
         """Return what predicts by interactions as well, measured at noisy latents of the scores; None: not asked."""
         from cad_exp.evaluation.fidelity.statistics import spread
 
@@ -115,7 +116,7 @@ class _Study:
         """Write what every pair of components does together, where that was measured."""
         from cad_exp.attribution.interactions.findings import clusters_of, pairs_of
 
-        second = self._second()
+        second = self.second
         if second is None or second.pairs is None:
             return
         pairs, names = second.pairs.numpy(), self.space.table()["name"].tolist()

@@ -35,16 +35,8 @@ if TYPE_CHECKING:
 Config = dict[str, Any]
 KEPT_FROM = 500_000  # the first seed of trajectories of prompts that are to stay
 VALIDATION_FROM = 700_000  # and of those at which an edit's strength is chosen
-OF_TASK = (
-    "strength",
-    "beyond",
-    "early",
-    "trajectories",
-    "retain",
-    "steps",
-    "more_steps",
-    "least",
-)  # not of the method's own
+# settings of a method that finds gates, but not its own: they belong to what is asked of it, and to its edit
+OF_TASK = ("strength", "beyond", "early", "trajectories", "retain", "steps", "more_steps", "least")
 
 
 def judge(config: Config) -> Judge | None:
@@ -198,7 +190,7 @@ def prompts_to_keep(config: Config) -> list[str]:
     """Return the prompts that gates keep: those of the config, or all things that the model's world names."""
     concept, asked = config["concept"], config["edit"].get("retain")
     if asked is not None:
-        own = (concept["prompt"], *concept["evaluation_prompts"])
+        own = (concept["prompt"], *concept["evaluation_prompts"], *concept.get("validation_prompts", ()))
         return [prompt for prompt in asked if prompt not in own]
     about = (concept["kind"], concept["label"])
     things = image_requests.fitting_prompts(config["model"]["path"])
