@@ -23,7 +23,8 @@ from benchmarks.models import MODELS
 from benchmarks.scaling import device_slug
 from cad_exp.utils.errors import UserError
 
-ROWS = ("attribution", "granularities", "ablations", "images", "noisy_latents", "scaling", "startup", "sweep", "sae")
+ROWS = ("attribution", "granularities", "ablations", "interactions", "images")
+ROWS += ("noisy_latents", "scaling", "startup", "sweep", "sae")
 RESULTS = Path(__file__).parent / "results"
 console = Console(width=None if sys.stdout.isatty() else 160)
 

@@ -7,26 +7,32 @@ import torch
 
 from benchmarks import __main__ as benchmarks
 from benchmarks.ablations import ablations_of, one_by_one
+from benchmarks.interactions import ablations, second_differences
 from benchmarks.measure import alternate, row
 from benchmarks.memory import peak, reset, resident
-from benchmarks.models import MODELS, sd14_unet
+from benchmarks.models import MODELS, sd14_shape, sd14_unet
 from benchmarks.public import our_cost, public_attribution, public_cost
 from benchmarks.sae import Data
 from benchmarks.sae_rivals import missing
 from benchmarks.scaling import line, plot
-from cad_exp import attribute, find_sites, make_granularity, make_objective, sample_trajectory
+from cad_exp import DiffusionModel, attribute, find_sites, make_granularity, make_objective, sample_trajectory
+from cad_exp.attribution.game import Game
+from cad_exp.attribution.gates.joint import Joint
+from cad_exp.attribution.gates.task import Task
+from cad_exp.attribution.interactions.second_order import second_difference, second_order
 
 FIELDS = {"name", "unit", "ours", "peer", "ratio", "target", "met", "notes", "threads", "load"}
+CHEAP = ("granularities", "ablations", "interactions")
 
 
 def test_quick_run(tmp_path, capsys):
-    """Two cheap rows on the embedded model, one after the other: the second keeps the first one's results."""
-    for name in ("granularities", "ablations"):
+    """Cheap rows on the embedded model, one after the other: each keeps the results of those before."""
+    for name in CHEAP:
         assert benchmarks.main(["--quick", "--only", name, "--out", str(tmp_path)]) == 0
     (path,) = tmp_path.glob("*-mini.json")
     found = json.loads(path.read_text())
     assert set(found) == {"rows", "model", "quick", "repeats", "machine"} and found["quick"] and found["repeats"] == 1
-    assert set(found["rows"]) == {"granularities", "ablations"}
+    assert set(found["rows"]) == set(CHEAP)
     assert set(found["machine"]) == {"device", "capability", "cores", "python", "versions"}
     assert set(found["machine"]["versions"]) == {"torch", "diffusers", "transformers", "numpy"}
     for measured in (one for rows in found["rows"].values() for one in rows):
@@ -34,6 +40,7 @@ def test_quick_run(tmp_path, capsys):
         assert measured["met"] in (True, False) and measured["target"]
     shown = capsys.readouterr().out
     assert "all granularities against head alone" in shown and "single ablations" in shown
+    assert "interactions of all pairs" in shown
     assert not list(tmp_path.glob(".*")), "no draft is left"
 
 
@@ -124,3 +131,32 @@ def test_everyone_gets_the_same_tokens():
     torch.testing.assert_close(first * data.moments.scale + data.moments.mean.float(), again)
     learned = torch.cat([part.tokens for part in data.parts])
     assert learned.max() < data.validation.min() and data.validation.max() < data.test.min()
+
+
+def test_pairs_by_ablation_are_second_differences(tiny_model):
+    """What the peer of the interactions computes is what one pair's four evaluations of J give."""
+    latents = sample_trajectory(tiny_model, "church", "", seeds=[0], steps=2)
+    space = make_granularity("layer").on(find_sites(tiny_model.denoiser))
+    game = Game(make_objective("erase", tiny_model, latents, 4), space)
+    found = second_differences(game, game.values(ablations(space)))
+    one, other = torch.triu_indices(space.n, space.n, 1)
+    for number in (0, len(found) // 2, len(found) - 1):
+        expected = second_difference(game, int(one[number]), int(other[number]))
+        assert found[number].item() == pytest.approx(expected, rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.slow
+def test_interactions_and_gates_of_stable_diffusion_in_size():
+    """49,920 neurons, on random weights: nothing is kept that grows with their pairs (20 GB would be)."""
+    model = DiffusionModel(sd14_shape(), "sd14_shape", resolution=64)
+    space = make_granularity("neuron").on(find_sites(model.denoiser))
+    assert space.n == 49_920
+    latents, kept = (sample_trajectory(model, prompt, "", [0], steps=2) for prompt in ("a church", "a golf ball"))
+    before = resident()
+    reset()
+    found = second_order(Game(make_objective("erase", model, latents, batch_size=1), space), seed=0)
+    assert found.pairs is None and found.sketch is not None
+    values = found.predict(1 - torch.rand(3, space.n).lt(0.05).float())
+    gates = Joint.gates(Task(model, space, latents, [kept], batch_size=1), 1.0, steps=2, batch=1)
+    assert values.isfinite().all() and gates.isfinite().all() and gates.ne(1).any()
+    assert peak() - before < 8 * 1024  # MiB; the weights alone are 3,300

@@ -245,7 +245,8 @@ with redirect_stdout(io.StringIO()), undrawn():
         told[name] = run(config, folder / name)
 print(json.dumps({name: [each["run"], each["metrics"]] for name, each in told.items()}))
 """
-FAST = ["noisy_latents.samples=2", "noisy_latents.steps=2", "evaluation.samples=2", "evaluation.retention_samples=1"]
+FAST = ["edit=erase", "noisy_latents.samples=2", "noisy_latents.steps=2", "evaluation.samples=2"]
+FAST += ["evaluation.retention_samples=1"]
 FAST += ["model.steps=2", "evaluation.fid_bootstrap=40", "tracking.mode=disabled", "evaluation.fidelity=null"]
 FAST += ["runtime.device=cpu", "runtime.cache=cache", "concept=red_church"]
 OWN = ["model=little", "evaluation.metrics=[erasure,redness]"]

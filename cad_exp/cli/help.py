@@ -25,8 +25,8 @@ Give group=option for the groups below, and group.key=value for single values. *
 TAIL = """\
 Values that are often changed (docs/configuration.md explains every one):
   seed=1                       another seed for everything
-  edit.ratio=0.05              share of the components to change (edit.count=100: a number of them)
-  edit.scope=global            where the ratio holds: row, layer or global
+  edit.erase=0.05              how much of the concept may stay (edit.keep=0.95: how much of all else must)
+  edit=erase edit.ratio=0.05   switch off this share of the components, by their scores
   evaluation.samples=16        images per prompt
   model.steps=25               sampling steps of generated images
   model.erased=['edit=uce']    erase the model first, and take the erased one as unedited (docs/guides/erased_models.md)

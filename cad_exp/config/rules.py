@@ -163,7 +163,10 @@ def check_gates(edit: Config) -> None:
     """Raise UserError for a budget of components, which a method that finds every gate has no use for."""
     for key in ("ratio", "count", "factor"):
         if edit[key] is not None:
-            raise UserError(f"edit={edit['name']} finds a factor for every component: it takes no edit.{key}")
+            raise UserError(
+                f"edit={edit['name']} finds a factor for every component, so it takes no edit.{key}: "
+                "add edit=erase, which takes the best scores"
+            )
     if edit["strength"] is None:
         raise UserError(f"edit.strength=null is not for edit={edit['name']}: use auto, or a number above 0")
 

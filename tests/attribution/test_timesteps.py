@@ -92,7 +92,7 @@ def test_the_picture(tiny_model, tiny_latents, tmp_path):
 
 
 FAST = ["concept=church", "granularity=layer", "noisy_latents.samples=2", "noisy_latents.steps=4", "evaluation=none"]
-FAST += ["evaluation.fidelity=null", "tracking.mode=disabled"]
+FAST += ["edit=erase", "evaluation.fidelity=null", "tracking.mode=disabled"]
 
 
 def test_a_run_keeps_them_when_asked(tmp_path, capsys):

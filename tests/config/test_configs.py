@@ -185,7 +185,7 @@ def test_names_agree_with_the_package():
 
 
 def test_one_seed_and_one_scope_for_everything():
-    config = composed("seed=7", "granularity=weight", "granularity.scope=row")
+    config = composed("edit=erase", "seed=7", "granularity=weight", "granularity.scope=row")
     assert config["noisy_latents"]["seed"] == 7 and config["edit"]["scope"] == "row"
 
 

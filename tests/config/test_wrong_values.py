@@ -36,7 +36,7 @@ VALUES = {
 }
 # Commands that together hold every setting; a key counts where its group is first of that class.
 COMMANDS = {
-    "default": [],
+    "default": ["edit=erase"],
     "fidelity": ["evaluation=fidelity"],
     "real": ["judge=real"],
     "object": ["concept=church"],
@@ -56,6 +56,8 @@ COMMANDS = {
     "shapley": ["estimator=shapley", "granularity=head"],
     "wanda": ["estimator=wanda"],
     "joint": ["concept=church", "edit=joint"],
+    "hard_concrete": ["concept=church", "edit=hard_concrete"],
+    "greedy": ["concept=church", "edit=greedy"],
     "activation_difference": ["estimator=activation_difference", "granularity=latent"],
     "random": ["estimator=random"],
     "latent": ["granularity=latent", "granularity.autoencoders=x"],
@@ -189,14 +191,14 @@ ACCEPTED = {
         evaluation.fidelity.images.draws analysis.t""",
     "whole null zero": "prompts.offset prompts.public_seed analysis.timesteps",
     "fraction whole": """
-        edit.strengths probe.rate analysis.scale analysis.temperature edit.lamb edit.erase_scale
+        edit.strengths edit.temperature probe.rate analysis.scale analysis.temperature edit.lamb edit.erase_scale
         edit.regularisation""",
     "fraction whole null": "estimator.ridge sae.lr",
     "fraction zero": "edit.early",
     "fraction whole zero": """
         granularity.guidance
         model.guidance noisy_latents.guidance objective.weight objective.guidance edit.negative_guidance
-        analysis.guidance edit.highest edit.beyond edit.sampling_guidance tokens.guidance sae.aux probe.decays""",
+        analysis.guidance edit.highest edit.beyond edit.sparsity edit.sampling_guidance tokens.guidance sae.aux probe.decays""",
     "fraction whole null zero": "edit.preserve_scale",
     "fraction whole negative zero": """
         concept.factor.weight concept.factor.neuron concept.factor.head concept.factor.layer concept.factor.latent
@@ -351,7 +353,7 @@ def test_a_config_is_checked_once_and_stays_as_it_was():
     assert given == before and isinstance(found, Resolved) and resolve(found) is found
     assert found["evaluation"]["metrics"] == ["erasure"]
     checked = validate(given)
-    assert checked.evaluation.metrics == ("erasure",) and checked.edit.name == "erase"
+    assert checked.evaluation.metrics == ("erasure",) and checked.edit.name == "joint"
     with pytest.raises(ValueError, match="frozen"):
         checked.edit.name = "uce"  # type: ignore[misc]
 

@@ -19,6 +19,7 @@ from tests.fuzzing.sandbox import Sandbox
 # A real run of seconds.
 SMALL = (
     *FAST,
+    "edit=erase",
     "granularity=layer",
     "noisy_latents.samples=2",
     "noisy_latents.steps=2",

@@ -431,12 +431,15 @@ def test_a_missing_checkpoint_is_told_before_any_work():
 
 
 SMALL = ["evaluation=erasure", "evaluation.samples=2", "model.steps=2", "concept=church"]
+GATES = ["granularity=head", "edit.trajectories=1", "edit.steps=3", "edit.retain=[golf ball]"]
 RUNS = {
     "magnitude": ["granularity=head"],
     "conceptprune": ["granularity=neuron"],
     "salun_mask": ["granularity=weight"],
     "cad_public": ["noisy_latents.samples=2", "noisy_latents.steps=2", "edit.ratio=0.05"],
-    "joint": ["granularity=head", "edit.trajectories=1", "edit.steps=3", "edit.strength=9", "edit.retain=[golf ball]"],
+    "joint": [*GATES, "edit.strength=9"],
+    "hard_concrete": [*GATES, "edit.strength=9"],
+    "greedy": [*GATES, "edit.strength=99"],
     "uce": [],
     "uce_all": [],
     "rece": ["edit.epochs=1"],

@@ -210,7 +210,7 @@ def config(folder, path, *overrides: str) -> dict:
     ]
     few += ["model=local", f"model.path={path}", "judge=none", "model.steps=2"]
     few += ["estimator=first_order", "objective=projection"]
-    return composed("concept=church", "edit.ratio=0.3", f"runtime.cache={folder}", *few, *overrides)
+    return composed("concept=church", "edit=erase", "edit.ratio=0.3", f"runtime.cache={folder}", *few, *overrides)
 
 
 def test_an_exported_edit_laid_over_is_the_edited_model(tiny_folder, tmp_path):

@@ -266,7 +266,7 @@ def made(lab: Path, chosen: dict, cache: Path) -> list:
         "model.path": lab / chosen["model.path"],
         "noisy_latents.images": lab / chosen["noisy_latents.images"],
     }
-    fixed = ["model=local", "judge=none", "concept=church", "evaluation=erasure"]
+    fixed = ["edit=erase", "model=local", "judge=none", "concept=church", "evaluation=erasure"]
     fixed += ["evaluation.samples=2", "runtime.threads=1"]
     config = resolve(composed(*fixed, *(f"{key}={value}" for key, value in given.items())))
     runtime, graph = Runtime(config["runtime"] | {"cache": str(cache)}, cache), build(config)

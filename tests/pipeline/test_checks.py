@@ -101,19 +101,19 @@ def test_no_folder_is_made_for_a_refused_name(key, said, tmp_path):
         (["edit.count=3", "granularity.scope=layer"], "not per layer"),
         (["edit=uce", "edit.guide=naked person"], "edit=uce has nothing to erase"),
         (["edit=esd", "edit.prompt='  '"], "edit=esd has nothing to erase"),
-        (["model.erased=['edit.factor=1']"], "model.erased: edit.factor=1"),
+        (["model.erased=['edit=erase','edit.factor=1']"], "model.erased: edit.factor=1"),
     ],
 )
 def test_edits_of_nothing_are_refused(overrides, why):
     with pytest.raises(UserError, match=why):
-        resolved(*overrides)
+        resolved("edit=erase", *overrides)
 
 
 def test_ordinary_edits_pass():
     for edit in ("erase", "amplify", "none", "random", "magnitude", "uce", "esd", "cad_public"):
         first = resolved(f"edit={edit}")
         assert resolve(first) is first, "what is resolved is not resolved again"
-    assert resolved("edit.factor=-1", "edit.count=7")["edit"]["factor"] == -1
+    assert resolved("edit=erase", "edit.factor=-1", "edit.count=7")["edit"]["factor"] == -1
 
 
 # Nothing to look for

@@ -24,6 +24,7 @@ from tests.config.test_configs import FOLDER, MANDATORY, composed
 from tests.pictures import undrawn
 
 FAST = [
+    "edit=erase",  # by the scores, at once; a later edit= wins
     "noisy_latents.samples=2",
     "noisy_latents.steps=4",
     "evaluation.samples=4",

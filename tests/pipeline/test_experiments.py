@@ -66,7 +66,7 @@ def test_every_experiment_runs_to_its_table(name: str, tmp_path: Path, stage_cac
     job = plan(asked, most=1).jobs[0]
     if "patterns" in job.config.get("estimator", {}):
         asked.append("estimator.patterns=4")
-    asked += TRAINED if job.config.get("edit", {}).get("name") == "joint" else []
+    asked += TRAINED if "beyond" in job.config.get("edit", {}) else []
     if job.config.get("concept", {}).get("kind") == "style" and OTHERS[0] in asked:
         asked += [f"retention_prompts.{item}" for item in ("groups=[artists]", "per_label=1", "limit=5")]
     with undrawn():

@@ -101,6 +101,29 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, overrides: list[str])
     assert all((one / name).read_bytes() == (two / name).read_bytes() for name in pictures)
 
 
+GATES = ["edit=joint", "edit.strength=9", "edit.steps=4", "edit.batch=3", "edit.trajectories=1"]
+GATES += ["edit.retain=[golf ball,tench]", "evaluation=fidelity", "evaluation.fidelity.second_order=3"]
+GATES += ["evaluation.fidelity.number=3", "evaluation.fidelity.stability=false", "evaluation.fidelity.growth=[]"]
+
+
+def test_two_processes_find_the_gates_and_interactions_of_one(tmp_path: Path):
+    """They share the noisy latents of every step, and the rows of the sketch: sums differ in their last bits."""
+    found = []
+    for processes in (1, 2):
+        ranks = started(tmp_path, processes, *GATES, f"runtime.cache=cache{processes}")
+        said = finish_all(ranks)
+        assert [rank.returncode for rank in ranks] == [0] * processes, said
+        folder = tmp_path / f"run{processes}"
+        metrics = json.loads((folder / "results.json").read_text())["metrics"]
+        told = {each["name"]: each["value"] for each in metrics if each["name"].startswith("second_order")}
+        found.append((load_file(folder / "edit.safetensors"), told))
+    (one, first), (two, second) = found
+    assert first and first == pytest.approx(second, rel=1e-3, abs=1e-3)
+    assert set(one) == set(two)
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-3)
+
+
 TASKS = {
     "probe": ["task=probe", "images.number=150", "activations.timesteps=[1]", "activations.hookpoints=[embedding]"],
     "sae": ["task=sae", "images.number=60", "tokens=noised", "tokens.timesteps=[1]", "sae.tokens=2048", "sae.width=32"],

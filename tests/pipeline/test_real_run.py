@@ -29,7 +29,7 @@ from tests.evaluation.test_judges import weights as weights  # the fixture
 from tests.pictures import undrawn
 from tests.tiny import build
 
-FEW = ["model.steps=2", "noisy_latents.samples=2", "noisy_latents.steps=2", "evaluation.fid_bootstrap=40"]
+FEW = ["edit=erase", "model.steps=2", "noisy_latents.samples=2", "noisy_latents.steps=2", "evaluation.fid_bootstrap=40"]
 FEW += ["evaluation.samples=6", "evaluation.retention_samples=1", "evaluation.fidelity=null", "tracking=disabled"]
 FEW += ["runtime.device=cpu", "runtime.threads=1"]
 FACTS = {"judge", "library", "weights", "resolution"}  # of every judge's definition

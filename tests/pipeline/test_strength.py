@@ -8,6 +8,7 @@ from cad_exp.config.resolve import resolve
 from cad_exp.interventions.edit import Edit
 from cad_exp.pipeline.tasks.attribute import build
 from cad_exp.pipeline.tasks.nodes import prompts_to_keep
+from cad_exp.utils.errors import UserError
 from tests.config.test_configs import composed
 from tests.pipeline.test_experiment import fast
 
@@ -38,6 +39,21 @@ def test_all_are_tried_where_no_wish_is_fulfilled(tmp_path: Path):
     assert [row["strength"] for row in walked["tried"]] == [0.1, 0.5, 0.9][: len(walked["tried"])]
     missed = [max(0, row["rate"]) + max(0, 1 - row["kept"]) for row in walked["tried"]]
     assert walked["chosen"] == missed.index(min(missed))
+
+
+GREEDY = ["edit=greedy", "granularity=layer", "edit.batch=6", "edit.steps=1", "edit.more_steps=2", "edit.beyond=0"]
+GREEDY += ["edit.trajectories=1", "edit.retain=[golf ball]"]
+
+
+def test_a_strength_may_change_nothing_but_not_the_edit(tmp_path: Path):
+    """A price too low for any component is one of the strengths tried; where it is the best, there is no edit."""
+    results = fast(tmp_path / "two", *SMALL, *GREEDY, "edit.strengths=[1e-6,1]", "judge=none")
+    first, second = results["run"]["strength"]["tried"]
+    assert first["moved"] < 1e-6 < second["moved"] and first["left"] > second["left"]
+    with pytest.raises(UserError, match="an edit that changes no component .*: larger edit.strengths"):
+        fast(tmp_path / "one", *SMALL, *GREEDY, "edit.strengths=[1e-6]")
+    with pytest.raises(UserError, match="edit=greedy changes no component .* a larger edit.strength"):
+        fast(tmp_path / "given", *SMALL, *GREEDY, "edit.strength=1e-6")
 
 
 def test_without_a_judge_noisy_latents_choose(tmp_path: Path):

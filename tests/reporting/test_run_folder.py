@@ -32,7 +32,7 @@ from cad_exp.utils.errors import UserError
 from tests import warm
 
 ROOT = Path(cad_exp.__file__).resolve().parents[1]
-SETTINGS = ["tracking=disabled"]
+SETTINGS = ["tracking=disabled", "edit=erase"]
 PRETENDED = (
     "import sys; from tests.reporting.test_run_folder import main, pretend; pretend(); sys.exit(main(sys.argv[1:]))"
 )

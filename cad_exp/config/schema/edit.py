@@ -36,7 +36,8 @@ from cad_exp.config.schema.types import (
 FIXED = ("amplify", "none", "random")
 WALKED = ("erase", "magnitude", "conceptprune", "salun_mask", "saeuron")
 SCORED = (*FIXED, *WALKED)
-EDITS = (*SCORED, "joint", "cad_public", "esd", "uce", "rece", "checkpoint")
+GATED = ("joint", "hard_concrete", "greedy")
+EDITS = (*SCORED, *GATED, "cad_public", "esd", "uce", "rece", "checkpoint")
 Scale = Annotated[float, Number(least=0, most=1e6)]
 Rate = Annotated[float, Number(least=0, most=1)]
 
@@ -103,16 +104,10 @@ class Walked(Edit):
     retention_samples: Count = Field(default=2, description="The same of each other prompt.")
 
 
-class Joint(Walked):
-    """The gates of all components at once."""
+class Gated(Walked):
+    """An edit that finds the gates of all components."""
 
-    title = "joint"
-    lowest: Annotated[float, Number(least=-100, below=0)] = Field(
-        description="The least change of a gate: -1 switches off, -2 reverses."
-    )
-    highest: Annotated[float, Number(least=0, most=100)] = Field(
-        description="The greatest change of a gate: 1 doubles a component."
-    )
+    title = "greedy"
     beyond: Annotated[float, Number(least=0, most=100)] = Field(
         description="How far past the base prompt's prediction the concept's is led, in units of their distance."
     )
@@ -123,13 +118,38 @@ class Joint(Walked):
     more_steps: Annotated[int, Whole(1, HUGE)] = Field(
         description="Steps for each further one, which begins where the one before ended."
     )
-    rate: Annotated[float, Number(above=0, most=1)] = Field(description="How far a gate goes in one step, at most.")
     batch: Batch = Field(description="Noisy latents of the concept, and as many of what is to stay, in each step.")
     least: Annotated[float, Number(least=0, most=1)] = Field(description="Smaller changes of a gate are left out.")
     trajectories: Count = Field(description="Trajectories of each prompt that is to stay.")
     retain: Annotated[tuple[str, ...], Several(Text())] | None = Field(
         description="Prompts that are to stay; null takes all things that the model's world names."
     )
+
+
+class Joint(Gated):
+    """The gates of all components at once."""
+
+    title = "joint"
+    lowest: Annotated[float, Number(least=-100, below=0)] = Field(
+        description="The least change of a gate: -1 switches off, -2 reverses."
+    )
+    highest: Annotated[float, Number(least=0, most=100)] = Field(
+        description="The greatest change of a gate: 1 doubles a component."
+    )
+    rate: Annotated[float, Number(above=0, most=1)] = Field(description="How far a gate goes in one step, at most.")
+
+
+class HardConcrete(Gated):
+    """Masks of 0 and 1, whose odds are learned."""
+
+    title = "hard_concrete"
+    temperature: Annotated[float, Number(above=0, most=100)] = Field(
+        description="Of the masks: towards 0 they are never between 0 and 1."
+    )
+    sparsity: Annotated[float, Number(least=0, most=1e6)] = Field(
+        description="Price of a component that is not left alone, were all of them so."
+    )
+    rate: Annotated[float, Number(above=0, most=100)] = Field(description="How far log odds go in one step, at most.")
 
 
 class WithoutScores(Edit):
@@ -219,7 +239,9 @@ AnyEdit = Annotated[
         {
             Edit: FIXED,
             Walked: WALKED,
+            Gated: ("greedy",),
             Joint: ("joint",),
+            HardConcrete: ("hard_concrete",),
             PublicCad: ("cad_public",),
             Esd: ("esd",),
             Uce: ("uce",),

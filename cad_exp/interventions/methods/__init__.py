@@ -1,7 +1,7 @@
 """Methods: what an edit does to a model. There are four kinds, told apart by what the registered object has.
 
 `select(attribution, granularity, seed, budget, **settings)` chooses components by their scores. `gates(task, strength,
-seed, start, progress, **settings)` finds the gates of all components at once (`attribution.joint`).
+seed, start, progress, **settings)` finds the gates of all components at once (`attribution.gates`).
 Everything else is called with the model and its own settings, as a function or by its `edit(model, **settings)`, and
 gives an Edit that replaces weights. With `hooks(network, steering, **settings)`, a context manager, it acts while the
 model runs instead: the Edit brings it tensors (`steering`).
@@ -39,7 +39,10 @@ METHODS = Registry(
                 "cad_public": "Erase",
             }.items()
         },
-        "joint": Entry("cad_exp.attribution.joint:Joint", facts=_SCORED | {"gates": True}),
+        **{
+            name: Entry(f"cad_exp.attribution.gates.{name}:{cls}", facts=_SCORED | {"gates": True})
+            for name, cls in {"joint": "Joint", "hard_concrete": "HardConcrete", "greedy": "Greedy"}.items()
+        },
         "uce": "cad_exp.interventions.methods.uce:uce",
         "rece": "cad_exp.interventions.methods.rece:rece",
         "esd": "cad_exp.interventions.methods.esd:esd",

@@ -99,6 +99,8 @@ def read(arguments: list[str]) -> Plan:
                 "a search takes one value of each setting; choices stand in brackets, as in space.scope=[global,layer]"
             )
         (own if first in defaults else asked).append(str(item.input_line))
+    if not any(argument.startswith("edit=") for argument in asked):
+        asked.insert(0, "edit=erase")  # the default edit finds its own strength
     wanted = composed("search", own, folders)
     trials, bound = _number(wanted, "trials"), _number(wanted, "retention")
     if trials < 1 or trials != int(trials):

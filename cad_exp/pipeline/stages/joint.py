@@ -11,11 +11,12 @@ from cad_exp.pipeline.stages.model import Model
 from cad_exp.pipeline.stages.noisy_latents import PromptLatents
 from cad_exp.pipeline.stages.scores import SpaceScores
 from cad_exp.utils import distributed
+from cad_exp.utils.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cad_exp.attribution.joint import Task
+    from cad_exp.attribution.gates.task import Task
     from cad_exp.interventions.edit import Edit
     from cad_exp.pipeline.runtime import Runtime
 
@@ -39,12 +40,13 @@ class GatesTask(Derived["Task"]):
 
     def derive(self, runtime: Runtime) -> Task:
         """Bring the noisy latents together."""
-        from cad_exp.attribution.joint import Task
+        from cad_exp.attribution.gates.task import Task
 
         space = runtime.get(self.scores).space(self.scores.granularity)
         runtime.all([part for each in self.retained for part in each.parts], "noisy latents of what is to stay")
-        retained = [runtime.get(each) for each in self.retained]
-        return Task(runtime.get(self.model), space, runtime.get(self.latents), retained, self.beyond, self.power)
+        latents, retained = runtime.get(self.latents), [runtime.get(each) for each in self.retained]
+        size = self.scores.scores.question.batch_size
+        return Task(runtime.get(self.model), space, latents, retained, self.beyond, self.power, size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,16 +88,26 @@ class Gates(Stage["Tensor"]):
 
 @dataclass(frozen=True, eq=False)
 class GatesEdit(Derived["Edit"]):
-    """The edit of gates, without those that changed by less than `least`. scores: for what stands beside it."""
+    """The edit of gates, without those that changed by less than `least`.
+
+    scores: for what stands beside it. tried: whether it is one of several, which may change nothing.
+    """
 
     gates: Gates
     scores: SpaceScores
     least: float
+    tried: bool
 
     def derive(self, runtime: Runtime) -> Edit:
-        """Make the edit. UserError where no gate has changed."""
-        from cad_exp.attribution.joint import edit_of
+        """Make the edit. UserError where no gate has changed, unless it is one of several."""
+        from cad_exp.attribution.gates.task import edit_of
 
         scored, found = runtime.get(self.scores), self.gates
         meta = dict(scored.meta) | {"edit": found.method.name, "strength": found.strength, "beyond": found.task.beyond}
-        return edit_of(scored.space(self.scores.granularity), runtime.get(found), self.least, meta)
+        edit = edit_of(scored.space(self.scores.granularity), runtime.get(found), self.least, meta)
+        if edit.empty and not self.tried:
+            raise UserError(
+                f"edit={found.method.name} changes no component by edit.least={self.least} or more: a larger "
+                "edit.strength changes more, and so do more edit.steps"
+            )
+        return edit

@@ -19,6 +19,7 @@ from cad_exp.pipeline.stages.judge import Judge
 from cad_exp.pipeline.stages.judgements import Judged
 from cad_exp.pipeline.stages.scores import SpaceScores
 from cad_exp.utils import console, distributed
+from cad_exp.utils.errors import UserError
 
 if TYPE_CHECKING:
     from cad_exp.interventions.edit import Edit
@@ -109,9 +110,14 @@ class Picked(Derived["Edit"]):
     scores: SpaceScores
 
     def derive(self, runtime: Runtime) -> Edit:
-        """Return the edit, which tells how its strength was chosen."""
+        """Return the edit, which tells how its strength was chosen. UserError where the best is to change nothing."""
         found = runtime.get(self.strength)
         edit: Edit = runtime.get(self.edits[found["chosen"]])
+        if edit.empty:
+            raise UserError(
+                f"edit.strength=auto ends with an edit that changes no component ({found['why']}): larger "
+                "edit.strengths change more"
+            )
         return replace(edit, meta={**edit.meta, "chosen_by": found})
 
 

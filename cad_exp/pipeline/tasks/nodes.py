@@ -142,7 +142,7 @@ def gates_edits(config: Config, scores: SpaceScores, strengths: Sequence[float])
     for number in strengths:
         steps = edit["steps"] if last is None else edit["more_steps"]
         last = Gates(task, method, number, steps, config["seed"], last)
-        found.append(GatesEdit(last, scores, edit["least"]))
+        found.append(GatesEdit(last, scores, edit["least"], edit["strength"] == "auto"))
     return tuple(found)
 
 

@@ -1,0 +1,184 @@
+"""What gates are to lose and to keep: the one sum that every method of finding gates minimises.
+
+minimise  strength * E w |eps(x, c; g) - target|^2 + E w |change of what is to stay|^2   over the gates g = 1 + d
+with      target = eps(x, base) - beyond * (eps(x, c) - eps(x, base)), at noisy latents x of the concept's images
+          w = |d x0 / d eps|^p, by which an early step, which decides the picture, counts for more than a late one
+          what is to stay: eps(x, r; g) and eps(x, ""; g), at noisy latents x of each prompt r that is to stay
+
+Both sums are in units of the intact concept's own distance from its base prompt. `beyond` leads past the base prompt:
+images are guided, and guidance enlarges what is left of the concept (negative guidance, as in ESD, arXiv 2303.07345).
+The first sum is CAD's erase objective (arXiv 2412.02542, eq. 5) for beyond = 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cad_exp.data.noisy_latents import NoisyLatents
+from cad_exp.interventions.edit import Edit
+from cad_exp.interventions.gating import Ready
+from cad_exp.interventions.spaces import ComponentSpace
+from cad_exp.models.families.condition import Condition
+from cad_exp.models.pipeline import DiffusionModel
+from cad_exp.utils import distributed
+from cad_exp.utils.errors import UserError
+
+Progress = Callable[[int, int], Any]
+Rows = tuple[Tensor, Tensor]  # numbers of noisy latents of the concept, and of what is to stay
+
+
+@dataclass(frozen=True)
+class Points:
+    """Noisy latents x, t of several prompts, and the targets (M, P, ...) of P predictions at each.
+
+    prompts: row -> P numbers of rows of the condition, one for each prediction.
+    """
+
+    x: Tensor
+    t: Tensor
+    targets: Tensor
+    prompts: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+class Task:
+    """What is asked of the gates of one space: to lose a concept, and to keep everything else.
+
+    concept: noisy latents of the concept, with `base` and `cond`. retained: of each prompt that is to stay, the same.
+    beyond: how far past the base prompt's prediction the target lies, 1 as far as the concept's is from it. power: p.
+    batch_size: predictions of a pass, at most. Components of text encoders have all prompts encoded anew.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        space: ComponentSpace,
+        concept: NoisyLatents,
+        retained: Sequence[NoisyLatents],
+        beyond: float = 0.0,
+        power: float = 0.0,
+        batch_size: int = 64,
+    ):
+        if not retained:
+            raise UserError("edit.retain names only the concept itself: add a prompt to keep")
+        self.model, self.space, self.batch_size = model, space, batch_size
+        of_retained = (prompt for each in retained for prompt in (each.prompt, each.base_prompt))
+        self.names = list(dict.fromkeys([concept.prompt, *of_retained]))
+        rows = {name: row for row, name in enumerate(self.names)}
+        told = space.gating(model, torch.ones(space.n)).text
+        self.condition = None if told else model.encode(self.names)  # None: it depends on the gates
+        base, cond = _both(concept)
+        self.power = float(power)
+        self.unit = 1.0
+        self.unit = float(((cond - base).square().flatten(1).mean(1) * self._weights(concept.t)).mean())
+        if not self.unit:
+            raise UserError(f"nothing in the model tells {concept.prompt!r} from {concept.base_prompt!r}")
+        target = (base - beyond * (cond - base))[:, None]
+        self.concept = Points(concept.x, concept.t, target, _rows(len(concept), [rows[concept.prompt]]))
+        parts = [torch.stack(_both(each), 1) for each in retained]
+        asked = [_rows(len(each), [rows[each.base_prompt], rows[each.prompt]]) for each in retained]
+        self.retained = Points(
+            torch.cat([each.x for each in retained]),
+            torch.cat([each.t for each in retained]),
+            torch.cat(parts),
+            torch.cat(asked),
+        )
+
+    @torch.no_grad()
+    def distances(self, points: Points) -> Tensor:
+        """Return the squared distance of each prediction from its target (M, P), in units of the intact concept's.
+
+        The model is taken as it is, with whatever edit is applied to it now.
+        """
+        passes = torch.arange(points.targets.shape[:2].numel()).split(self.batch_size)
+        return torch.cat([self._squared(points, each).cpu() for each in passes]).view(len(points), -1)
+
+    def draws(self, steps: int, batch: int, seed: int) -> Iterator[Rows]:
+        """Yield for each step the numbers of so many noisy latents of the concept, and of what is to stay."""
+        generator, (concept, retained) = torch.Generator().manual_seed(seed), (len(self.concept), len(self.retained))
+        for _ in range(steps):
+            first = torch.randint(concept, (min(batch, concept),), generator=generator)
+            yield first, torch.randint(retained, (min(batch, retained),), generator=generator)
+
+    @torch.no_grad()
+    def value(self, rows: Rows, gates: Tensor, strength: float) -> float:
+        """Return the whole sum at the gates (n,), as `slopes` does."""
+        with self.space.gated(self.model, gates):
+            return self._sum(rows, strength, nullcontext, lambda _: None)
+
+    def slopes(self, rows: Rows, gates: Tensor, strength: float) -> tuple[float, Tensor]:
+        """Return the whole sum and its slopes (n,) at the gates.
+
+        rows: the numbers of noisy latents drawn of the concept and of what is to stay. Processes share them.
+        """
+        gating = self.space.gating(self.model, gates)
+        gating.differentiate()
+        with torch.enable_grad():
+            value = self._sum(rows, strength, gating.ready({}), Tensor.backward)
+        return value, self.space.join(gating.slopes())
+
+    def _sum(self, rows: Rows, strength: float, ready: Ready, each: Callable[[Tensor], Any]) -> float:
+        """Return the whole sum; `each` is called with each part of it. Processes share the noisy latents."""
+        value = 0.0
+        for points, drawn, weight in zip((self.concept, self.retained), rows, (strength, 1.0), strict=True):
+            number = points.targets.shape[1]
+            mine = torch.tensor(distributed.share(drawn.tolist()), dtype=torch.long)
+            asked = (mine[:, None] * number + torch.arange(number)).flatten()
+            for part in asked.split(self.batch_size) if len(asked) else ():
+                with ready():
+                    term = weight * self._squared(points, part).sum() / (len(drawn) * number)
+                    each(term)
+                value += term.item()
+        total = torch.tensor([value], dtype=torch.float64, device=self.model.device)
+        distributed.add_up([total])
+        return total.item()
+
+    def _squared(self, points: Points, asked: Tensor) -> Tensor:
+        """Return the squared distances (B,) of predictions m P + p; the model is gated already."""
+        device, (m, p) = self.model.device, (asked // points.targets.shape[1], asked % points.targets.shape[1])
+        x, t = points.x[m].to(device), points.t[m].to(device)
+        found = self.model.predict(x, t, self._condition(points.prompts[m, p]))
+        apart = (found - points.targets[m, p].to(device)).float()
+        squared: Tensor = apart.square().flatten(1).mean(1) * self._weights(t) / self.unit
+        return squared
+
+    def _condition(self, numbers: Tensor) -> Condition:
+        """Return what the text encoders, as they are now, make of the prompts of these numbers."""
+        if self.condition is not None:
+            return self.condition[numbers.to(self.model.device)]
+        needed, places = numbers.unique(return_inverse=True)
+        encoded = self.model.encode([self.names[number] for number in needed.tolist()], differentiable=True)
+        return encoded[places.to(self.model.device)]
+
+    def _weights(self, t: Tensor) -> Tensor:
+        """Return w (B,) at times t: how far a change of the prediction moves the clean latents, to the power p."""
+        one = torch.ones(len(t), 1, 1, 1, device=t.device)
+        moved = self.model.predicted_x0(one, t, one) - self.model.predicted_x0(one, t, 0 * one)
+        weights: Tensor = moved.flatten().abs().float() ** self.power
+        return weights
+
+
+def edit_of(space: ComponentSpace, gates: Tensor, least: float, meta: dict[str, Any]) -> Edit:
+    """Return the edit of gates (n,); changes of less than `least` are left out, and so it may change nothing."""
+    selected = ((gates - 1).abs() >= least).nonzero()[:, 0]
+    facts = {"sign": "positive", "scope": "global", "requested": space.n}
+    return space.intervention(selected, gates[selected], facts | meta)
+
+
+def _both(latents: NoisyLatents) -> tuple[Tensor, Tensor]:
+    """Return the intact model's predictions for the base prompt and for the prompt. UserError if they lack."""
+    if latents.base is None or latents.cond is None:
+        raise UserError("gates are trained at noisy latents of trajectories, with 'base' and 'cond'")
+    return latents.base.float(), latents.cond.float()
+
+
+def _rows(number: int, prompts: list[int]) -> Tensor:
+    return torch.tensor(prompts).expand(number, -1)

@@ -1,0 +1,209 @@
+"""Gates of all components at once: the sum by hand and against finite differences, and what each method makes of it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cad_exp.attribution.attribute import spaces_of
+from cad_exp.attribution.gates.greedy import Greedy
+from cad_exp.attribution.gates.hard_concrete import HardConcrete, mask
+from cad_exp.attribution.gates.joint import Joint
+from cad_exp.attribution.gates.task import Task, edit_of
+from cad_exp.attribution.objectives.build import make_objective
+from cad_exp.data.noisy_latents import sample_trajectory
+from cad_exp.interventions.spaces import Directions, make_granularity
+from cad_exp.interventions.spaces.directions import Place
+from cad_exp.utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def heads(tiny_model):
+    return spaces_of(tiny_model, [make_granularity("head")])[0]
+
+
+@pytest.fixture(scope="module")
+def kept(tiny_model):
+    return sample_trajectory(tiny_model, "a golf ball", "", [7], steps=2)
+
+
+def whole(task: Task, gates: torch.Tensor, strength: float) -> float:
+    """The sum that is minimised, by predictions under an edit's gates."""
+    with task.space.gated(task.model, gates):
+        left, moved = (task.distances(points).mean().item() for points in (task.concept, task.retained))
+    return strength * left + moved
+
+
+def test_the_intact_model_moves_nothing_and_leaves_all(tiny_model, tiny_latents, heads, kept):
+    """Its distance from the base prompt is the unit, 1; from a target as far again beyond it, (1 + 1)^2."""
+    for beyond, power, left in ((0, 0, 1), (1, 0, 4), (1, 1.5, 4)):
+        task = Task(tiny_model, heads, tiny_latents, [kept], beyond, power)
+        assert task.distances(task.concept).mean().item() == pytest.approx(left, rel=1e-3)
+        assert task.distances(task.retained).max().item() < 1e-6
+
+
+def test_it_is_the_erase_objective_of_the_paper(tiny_model, tiny_latents, heads, kept):
+    objective = make_objective("erase", tiny_model, tiny_latents, 4)
+    task = Task(tiny_model, heads, tiny_latents, [kept])
+    gates = 1 - torch.rand(heads.n, generator=torch.Generator().manual_seed(0))
+    with heads.gated(tiny_model, gates):
+        left = task.distances(task.concept).mean().item()
+    assert left == pytest.approx(objective.value(heads, gates) / objective.value(), rel=1e-3)
+
+
+def test_weights_of_timesteps_are_those_of_the_picture(tiny_model, tiny_latents, heads, kept):
+    """By the power 2 a distance of predictions is that of the clean latents which they imply."""
+    task = Task(tiny_model, heads, tiny_latents, [kept], 0.0, 2.0)
+    x, t = tiny_latents.x, tiny_latents.t
+    ends = [tiny_model.predicted_x0(x, t, each) for each in (tiny_latents.cond, tiny_latents.base)]
+    expected = (ends[0] - ends[1]).square().flatten(1).mean(1)
+    found = task.distances(task.concept)[:, 0]
+    torch.testing.assert_close(found / found.sum(), expected / expected.sum(), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "granularity, kinds",
+    [("head", ["cross-attention"]), ("weight", ["cross-attention"]), ("neuron", ["text-attention", "cross-attention"])],
+)
+def test_slopes_are_those_of_finite_differences(tiny_model, tiny_latents, kept, granularity, kinds):
+    """Those of text encoders too, under whose gates every prompt is another; in passes of any size."""
+    space = spaces_of(tiny_model, [make_granularity(granularity, kinds)])[0]
+    task = Task(tiny_model, space, tiny_latents, [kept], 1.0, 1.0, batch_size=3)
+    every = (torch.arange(len(task.concept)), torch.arange(len(task.retained)))
+    generator = torch.Generator().manual_seed(0)
+    gates, d = (1 - torch.rand(space.n, generator=generator) for _ in range(2))
+    value, slopes = task.slopes(every, gates, 0.5)
+    assert value == pytest.approx(whole(task, gates, 0.5), rel=1e-3)
+    step = 2e-2
+    ends = [whole(task, gates + sign * step * d, 0.5) for sign in (1, -1)]
+    assert float(slopes @ d) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=3e-2, abs=1e-4)
+
+
+def test_the_size_of_a_pass_changes_nothing(tiny_model, tiny_latents, heads, kept):
+    found, gates = [], torch.full((heads.n,), 0.5)
+    for size in (1, 2, 64):
+        task = Task(tiny_model, heads, tiny_latents, [kept], batch_size=size)
+        found.append(task.slopes((torch.arange(3), torch.arange(2)), gates, 2.0)[1])
+    torch.testing.assert_close(found[0], found[2], rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(found[1], found[2], rtol=1e-4, atol=1e-7)
+
+
+def test_gates_fall_stay_in_the_box_and_are_the_same_again(tiny_model, tiny_latents, heads, kept):
+    task = Task(tiny_model, heads, tiny_latents, [kept])
+    found = [Joint.gates(task, 1.0, lowest=-0.5, steps=12, rate=0.1, batch=4) for _ in range(2)]
+    assert torch.equal(*found) and found[0].min() >= 0.5 and found[0].max() <= 1
+    assert whole(task, found[0], 1.0) < 0.95 * whole(task, torch.ones(heads.n), 1.0)
+    other = Joint.gates(task, 1.0, lowest=-0.5, steps=12, rate=0.1, batch=4, seed=1)
+    assert not torch.equal(other, found[0])
+
+
+def test_a_stronger_edit_leaves_less_and_moves_more(tiny_model, tiny_latents, heads, kept):
+    task, told = Task(tiny_model, heads, tiny_latents, [kept]), []
+    for strength in (0.01, 10.0):
+        with heads.gated(tiny_model, Joint.gates(task, strength, steps=30, rate=0.1, batch=4)):
+            told.append([task.distances(points).mean().item() for points in (task.concept, task.retained)])
+    assert told[1][0] < told[0][0] and told[1][1] > told[0][1]
+
+
+def test_it_begins_where_it_is_told(tiny_model, tiny_latents, heads, kept):
+    task, start = Task(tiny_model, heads, tiny_latents, [kept]), torch.full((heads.n,), 0.25)
+    near = Joint.gates(task, 1.0, steps=1, rate=1e-3, batch=4, start=start)
+    torch.testing.assert_close(near, start, rtol=0, atol=2e-3)
+    assert start.eq(0.25).all()
+
+
+class ByHand:
+    """A task whose sum is known: two backups, of which only both together are missed, and one that does nothing.
+
+    With a and b what is left of the two, the concept is a or b: 1 - (1 - a)(1 - b). Each moves .1 of all else, the
+    third component 1.
+    """
+
+    def __init__(self):
+        self.space = Directions([Place.of("a", torch.eye(3))])
+
+    def draws(self, steps, batch, seed):
+        return iter([(torch.arange(2), torch.arange(2))] * steps)
+
+    def value(self, rows, gates, strength):
+        a, b, c = gates
+        moved = 0.1 * (1 - a).square() + 0.1 * (1 - b).square() + (1 - c).square()
+        return float(strength * (1 - (1 - a) * (1 - b)) + moved)
+
+    def slopes(self, rows, gates, strength):
+        a, b, c = gates
+        of = [strength * (1 - b) - 0.2 * (1 - a), strength * (1 - a) - 0.2 * (1 - b), -2 * (1 - c)]
+        return self.value(rows, gates, strength), torch.stack(of)
+
+
+def test_backups_by_hand():
+    """Neither's loss helps alone, so a greedy choice and the slopes at the intact model see nothing to gain."""
+    task = ByHand()
+    intact = torch.ones(3)
+    assert Greedy.gates(task, 1.0).tolist() == intact.tolist() == Joint.gates(task, 1.0).tolist()
+    both = task.value(None, torch.tensor([0.0, 0.0, 1.0]), 1.0)
+    assert both == pytest.approx(0.2) and both < task.value(None, intact, 1.0)
+    begun = torch.tensor([0.5, 0.9, 1.0])  # once one is going, both go, and nothing else
+    torch.testing.assert_close(
+        Joint.gates(task, 1.0, lowest=-1.0, rate=0.1, start=begun), torch.tensor([0.0, 0.0, 1.0])
+    )
+
+
+def test_greedy_takes_the_best_of_all_and_stops(tiny_model, tiny_latents, heads, kept):
+    """Its first component is the best of all, and no component that is left would lower the sum."""
+    task = Task(tiny_model, heads, tiny_latents, [kept])
+    (rows,) = task.draws(1, 4, 0)
+    sums = [task.value(rows, torch.ones(heads.n).index_fill(0, torch.tensor([i]), 0.0), 1.0) for i in range(heads.n)]
+    assert Greedy.gates(task, 1.0, steps=1, batch=4).argmin() == torch.tensor(sums).argmin()
+    found = Greedy.gates(task, 1.0, steps=heads.n, batch=4)
+    assert set(found.tolist()) == {0.0, 1.0}
+    least = task.value(rows, found, 1.0)
+    for one in found.nonzero()[:, 0].tolist():
+        assert task.value(rows, found.index_fill(0, torch.tensor([one]), 0.0), 1.0) >= least
+    assert Greedy.gates(task, 1e-6, batch=4).eq(1).all()  # nothing is worth it
+
+
+def test_greedy_is_for_few_components(tiny_model, tiny_latents, kept):
+    weights = spaces_of(tiny_model, [make_granularity("weight", ["cross-attention"])])[0]
+    with pytest.raises(UserError, match="use granularity=head or layer, or edit=joint"):
+        Greedy.gates(Task(tiny_model, weights, tiny_latents, [kept]), 1.0)
+
+
+def test_masks_have_the_distribution_of_the_paper():
+    """Louizos et al., eq. 12: a gate is 0 with probability sigmoid(temperature log(-bottom / top) - odds)."""
+    u = torch.linspace(0.0005, 0.9995, 1000)
+    for odds, temperature in ((0.0, 0.5), (1.5, 2 / 3), (-1.0, 0.3)):
+        drawn = mask(torch.full((1000,), odds), torch.logit(u), temperature)
+        closed = torch.sigmoid(temperature * torch.log(torch.tensor(0.1 / 1.1)) - odds)
+        assert drawn.eq(0).float().mean().item() == pytest.approx(float(closed), abs=2e-3)
+
+
+def test_learned_masks_lower_the_sum(tiny_model, tiny_latents, heads, kept):
+    task = Task(tiny_model, heads, tiny_latents, [kept])
+    found = [HardConcrete.gates(task, 1.0, steps=20, rate=0.5, batch=4) for _ in range(2)]
+    assert torch.equal(*found) and found[0].min() >= 0 and found[0].max() <= 1
+    assert whole(task, found[0], 1.0) < 0.95 * whole(task, torch.ones(heads.n), 1.0)
+    fewer = HardConcrete.gates(task, 1.0, steps=20, rate=0.5, batch=4, sparsity=100.0)
+    assert fewer.lt(0.99).sum() < found[0].lt(0.99).sum()
+
+
+def test_learned_masks_begin_where_they_are_told(tiny_model, tiny_latents, heads, kept):
+    task, start = Task(tiny_model, heads, tiny_latents, [kept]), torch.linspace(0, 1, heads.n)
+    found = HardConcrete.gates(task, 1.0, steps=1, rate=1e-4, batch=4, start=start)
+    torch.testing.assert_close(found, start, rtol=0, atol=1e-3)
+
+
+def test_small_changes_are_left_out_of_the_edit():
+    space = Directions([Place.of("a", torch.eye(3))])
+    edit = edit_of(space, torch.tensor([1.0, 0.99, -0.5]), 0.02, {"edit": "joint"})
+    assert edit.indices["a"].tolist() == [2] and edit.factors["a"].tolist() == [-0.5]
+    assert edit_of(space, torch.ones(3), 0.02, {}).empty
+
+
+def test_what_cannot_be_asked_is_refused(tiny_model, tiny_latents, heads, kept):
+    with pytest.raises(UserError, match="add a prompt to keep"):
+        Task(tiny_model, heads, tiny_latents, [])
+    with pytest.raises(UserError, match="with 'base' and 'cond'"):
+        Task(tiny_model, heads, replace(tiny_latents, cond=None), [kept])
+    with pytest.raises(UserError, match="nothing in the model tells"):
+        Task(tiny_model, heads, replace(tiny_latents, cond=tiny_latents.base), [kept])
