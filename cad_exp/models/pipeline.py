@@ -12,6 +12,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor, nn
 
+from cad_exp.models import single_file
 from cad_exp.models.latent_model import LatentModel
 from cad_exp.models.model_folder import left_out, variant
 from cad_exp.models.sources import locate
@@ -53,39 +54,53 @@ class DiffusionModel(LatentModel):
         guidance: float = 7.5,
         name: str | None = None,
         resolution: int | None = None,
+        config: str | None = None,
     ) -> "DiffusionModel":
-        """Load a diffusers folder, a hub id, or an embedded model (`mini`, `mini_dit`); the safety checker is left out.
+        """Load a diffusers folder, a single safetensors file, a hub id, or an embedded model (`mini`, `mini_dit`).
 
+        config: the folder or hub id that describes a single file. The safety checker is left out.
         device: auto, cpu, cuda, cuda:1, mps. precision: auto (CUDA bf16, else fp32), fp32, bf16, fp16.
         Raises UserError with what to do when the model cannot be had.
         """
         place, precision = resolve(device, precision)
         dtype = PRECISIONS[precision]
         folder = locate(path)
-        source, local = str(folder or path), folder is not None
+        local = folder is not None
         try:
-            with warnings.catch_warnings():
-                # torch_dtype is renamed in new diffusers, and the only name that the older supported ones know.
-                warnings.simplefilter("ignore", FutureWarning)
-                warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks")  # diffusers' own, of load_config
-                warnings.filterwarnings("ignore", message="Detected pickle protocol")  # it is refused, or read safely
-                pipe = DiffusionPipeline.from_pretrained(
-                    source,
-                    revision=revision,
-                    torch_dtype=dtype,
-                    variant=variant(folder) if folder is not None else None,
-                    local_files_only=local,
-                    **left_out(DiffusionPipeline.load_config(source, revision=revision, local_files_only=local)),
-                )
+            if folder is not None and folder.is_file():
+                pipe = single_file.load(folder, config, revision, dtype)
+            else:
+                pipe = cls._load(str(folder or path), folder, revision, dtype)
+        except UserError:
+            raise
         except Exception as error:  # hub, network and file errors share no base class
             reason = " ".join(str(error).split())[:200]
             advice = (
-                "check that it is a complete diffusers folder"
+                "check that it is complete, and of the kind of model that model.config describes"
+                if folder is not None and folder.is_file()
+                else "check that it is a complete diffusers folder"
                 if local
                 else "check the id and the network, or download it elsewhere and use model=local model.path=FOLDER"
             )
             raise UserError(f"cannot load the model '{path}': {advice} ({type(error).__name__}: {reason})") from error
         return cls(pipe.to(place), name or str(path), steps, guidance, resolution)
+
+    @staticmethod
+    def _load(source: str, folder: Path | None, revision: str | None, dtype: torch.dtype) -> DiffusionPipeline:
+        local = folder is not None
+        with warnings.catch_warnings():
+            # torch_dtype is renamed in new diffusers, and the only name that the older supported ones know.
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks")  # diffusers' own, of load_config
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # it is refused, or read safely
+            return DiffusionPipeline.from_pretrained(
+                source,
+                revision=revision,
+                torch_dtype=dtype,
+                variant=variant(folder) if folder is not None else None,
+                local_files_only=local,
+                **left_out(DiffusionPipeline.load_config(source, revision=revision, local_files_only=local)),
+            )
 
     @property
     def networks(self) -> dict[str, nn.Module]:

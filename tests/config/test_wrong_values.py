@@ -136,7 +136,7 @@ ACCEPTED = {
         sae.name granularity.autoencoders analysis.name analysis.neutral analysis.prompt analysis.rephrased
         analysis.hookpoint""",  # names may be those of a user's own class
     "text null": """
-        model.revision model.weights concept.label noisy_latents.images judge.nudenet.weights judge.resnet.weights
+        model.revision model.weights model.config concept.label noisy_latents.images judge.nudenet.weights judge.resnet.weights
         judge.clip.weights judge.inception.weights judge.inception.reference judge.lpips.weights tracking.project
         tracking.entity tracking.group tracking.job_type tracking.name tracking.notes runtime.cache prompts.path
         prompts.file prompts.hub prompts.revision prompts.encoding images.split
@@ -145,7 +145,7 @@ ACCEPTED = {
         analysis.attributes concept.evaluation_prompts objective.retain activations.hookpoints
         tokens.hookpoints analysis.hookpoints""",
     "text fraction whole null list negative zero huge": """
-        model.edits evaluation.fidelity.sanity tracking.tags edit.preserve prompts.labels prompts.without
+        model.edits model.lora evaluation.fidelity.sanity tracking.tags edit.preserve prompts.labels prompts.without
         edit.retain concept.validation_prompts
         prompts.objects prompts.artists prompts.subjects prompts.persons analysis.leave_out""",
     "text fraction whole null list negative zero huge ": "granularity.hookpoints estimator.others",
