@@ -1,6 +1,5 @@
 """A thin wrapper around a diffusers text-to-image pipeline; what differs between models: cad_exp.models.families."""
 
-import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cad_exp.models import single_file
+from cad_exp.models.fingerprint import fingerprint
 from cad_exp.models.latent_model import LatentModel
 from cad_exp.models.model_folder import left_out, variant
 from cad_exp.models.sources import locate
@@ -109,11 +109,7 @@ class DiffusionModel(LatentModel):
 
     def fingerprint(self) -> str:
         """Return the first 16 hex digits of the SHA-256 of the denoiser's weights (names, types and bytes)."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.denoiser.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()[:16]
+        return fingerprint(self.denoiser)
 
     @overload
     def generate(

@@ -136,7 +136,8 @@ ACCEPTED = {
         sae.name granularity.autoencoders analysis.name analysis.neutral analysis.prompt analysis.rephrased
         analysis.hookpoint""",  # names may be those of a user's own class
     "text null": """
-        model.revision model.weights model.config concept.label noisy_latents.images judge.nudenet.weights judge.resnet.weights
+        model.revision model.weights model.config concept.label noisy_latents.images
+        judge.nudenet.weights judge.resnet.weights
         judge.clip.weights judge.inception.weights judge.inception.reference judge.lpips.weights tracking.project
         tracking.entity tracking.group tracking.job_type tracking.name tracking.notes runtime.cache prompts.path
         prompts.file prompts.hub prompts.revision prompts.encoding images.split
