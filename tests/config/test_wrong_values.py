@@ -200,7 +200,8 @@ ACCEPTED = {
         analysis.guidance edit.highest edit.beyond edit.sampling_guidance tokens.guidance sae.aux probe.decays""",
     "fraction whole null zero": "edit.preserve_scale",
     "fraction whole negative zero": """
-        concept.factor.weight concept.factor.neuron concept.factor.head concept.factor.layer concept.factor.latent
+        model.lora_scale concept.factor.weight concept.factor.neuron concept.factor.head concept.factor.layer
+        concept.factor.latent
         concept.factor.principal concept.factor.mean_difference""",
     "fraction whole null negative zero": "edit.factor",
     "zero": "judge.nudenet.threshold estimator.level edit.least edit.erase edit.keep",

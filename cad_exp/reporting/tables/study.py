@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from cad_exp.reporting.results import VARIANTS
+from cad_exp.reporting.schema import VARIANTS
 from cad_exp.utils.errors import UserError, choose
 
 BEST = ("rows", "columns")
