@@ -4,13 +4,14 @@
      (out, in * height * width).
   2. D has few columns or rows that are not zero where neurons, heads or layers are scaled: these and unit vectors are
      B and A, without any rounding. Otherwise its singular values above the last bits of W are kept.
-  3. The file has the names that diffusers reads. All pairs have one rank, the largest, filled up with zeros.
+  3. The file has the names that diffusers reads. Each pair has its own rank, and nothing else scales it.
 
 Where the pairs hold more numbers than the matrices themselves, the edit has no low rank, and is refused.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -47,23 +48,35 @@ def export_lora(edit: Edit, target: Any, path: str | Path) -> Path:
     pairs = {name: factors(change, own) for name, (change, own) in changes(edit, pipe).items()}
     if not pairs:
         raise UserError("this edit changes no weight of the model: there is nothing to export")
-    rank = max(down.shape[0] for _, down, _ in pairs.values())
     tensors: dict[str, Tensor] = {}
     for name, (up, down, shape) in pairs.items():
-        up = torch.nn.functional.pad(up, (0, rank - up.shape[1]))
-        down = torch.nn.functional.pad(down, (0, 0, 0, rank - down.shape[0]))
         tensors[f"{prefix}.{name}.lora_B.weight"] = up.reshape(*up.shape, *(1 for _ in shape[2:])).contiguous()
-        tensors[f"{prefix}.{name}.lora_A.weight"] = down.reshape(rank, *shape[1:]).contiguous()
+        tensors[f"{prefix}.{name}.lora_A.weight"] = down.reshape(-1, *shape[1:]).contiguous()
+    ranks = {name: down.shape[0] for name, (_, down, _) in pairs.items()}
     held = sum(tensor.numel() for tensor in tensors.values())
     whole = sum(shape.numel() for *_, shape in pairs.values())
     if held > whole:
         raise UserError(
-            f"the changes of this edit have a rank of up to {rank}, so a LoRA would hold {held:,} numbers and the "
-            f"weights that it changes have {whole:,}: {OTHERS}"
+            f"the changes of this edit have a rank of up to {max(ranks.values())}, so a LoRA would hold {held:,} "
+            f"numbers and the weights that it changes have {whole:,}: {OTHERS}"
         )
+    told = {f"{prefix}.{key}": value for key, value in _settings(ranks).items()}
     with atomic(path) as draft:
-        save_file(tensors, str(draft), metadata={"format": "pt"})
+        save_file(tensors, str(draft), metadata={"format": "pt", "lora_adapter_metadata": json.dumps(told)})
     return Path(path)
+
+
+def _settings(ranks: dict[str, int]) -> dict[str, Any]:
+    """Return peft's settings of these ranks: without them some versions of diffusers scale unequal ranks wrongly."""
+    first = next(iter(ranks.values()))
+    others = {name: rank for name, rank in ranks.items() if rank != first}
+    return {
+        "r": first,
+        "lora_alpha": first,
+        "rank_pattern": others,
+        "alpha_pattern": others,
+        "target_modules": list(ranks),
+    }
 
 
 def changes(edit: Edit, target: Any) -> dict[str, tuple[Tensor, Tensor]]:
