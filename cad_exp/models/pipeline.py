@@ -15,7 +15,7 @@ from cad_exp.models import single_file
 from cad_exp.models.fingerprint import fingerprint
 from cad_exp.models.latent_model import LatentModel
 from cad_exp.models.model_folder import left_out, variant
-from cad_exp.models.sources import locate
+from cad_exp.models.sources import locate, locate_config
 from cad_exp.utils import distributed
 from cad_exp.utils.errors import UserError, choose
 from cad_exp.utils.finite import Watch
@@ -65,19 +65,20 @@ class DiffusionModel(LatentModel):
         place, precision = resolve(device, precision)
         dtype = PRECISIONS[precision]
         folder = locate(path)
-        local = folder is not None
+        source, local = str(folder or path), folder is not None
+        single = local and Path(source).is_file()
+        if single:
+            locate_config(config, Path(source))
         try:
-            if folder is not None and folder.is_file():
-                pipe = single_file.load(folder, config, revision, dtype)
+            if single:
+                pipe = single_file.load(Path(source), config, revision, dtype)
             else:
-                pipe = cls._load(str(folder or path), folder, revision, dtype)
-        except UserError:
-            raise
+                pipe = cls._load(source, folder, revision, dtype)
         except Exception as error:  # hub, network and file errors share no base class
             reason = " ".join(str(error).split())[:200]
             advice = (
                 "check that it is complete, and of the kind of model that model.config describes"
-                if folder is not None and folder.is_file()
+                if single
                 else "check that it is a complete diffusers folder"
                 if local
                 else "check the id and the network, or download it elsewhere and use model=local model.path=FOLDER"

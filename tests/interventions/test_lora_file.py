@@ -21,14 +21,15 @@ def pipe(tiny_folder):
 
 
 def predicted(pipe) -> Tensor:
-    x, text = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.ones(1, 7, 32)
+    generator = torch.Generator().manual_seed(0)
+    x, text = torch.randn(1, 4, 8, 8, generator=generator), torch.randn(1, 7, 32, generator=generator)
     with torch.no_grad():
         return pipe.unet(x, torch.tensor([500]), text).sample
 
 
 def edits(kind: str, attribution, pipe) -> Edit:
     if kind in ("neuron", "head"):
-        return select(attribution, kind, sign="positive", ratio=0.2, scope="layer")
+        return select(attribution, kind, sign="positive", ratio=0.1, scope="layer")
     weight = pipe.unet.get_submodule(f"{BLOCK}.attn2.to_k").weight.detach()
     change = torch.outer(torch.linspace(-1, 1, weight.shape[0]) / 4, torch.linspace(0, 1, weight.shape[1]))
     if kind == "replaced":
