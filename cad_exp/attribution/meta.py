@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cad_exp.models.model_folder import not_square, read_index
-from cad_exp.models.sources import MODELS, locate
+from cad_exp.models.sources import MODELS, locate, locate_config
 from cad_exp.utils.errors import UserError, choose
 
 FOLDER = Path(__file__).parents[1] / "models" / "denoisers"
@@ -28,10 +28,15 @@ def names() -> list[str]:
     return sorted(file.stem for file in FOLDER.glob("*.json"))
 
 
-def describe(name: str, path: str | None = None) -> Facts:
-    """Return the configs of a model's networks: from this package; of `local` and shipped ones from their folder."""
+def describe(name: str, path: str | None = None, config: str | None = None) -> Facts:
+    """Return the configs of a model's networks: from this package; of `local` and shipped ones from their folder.
+
+    config: the folder that describes a single file at `path`.
+    """
     if name == "local" or name in MODELS:
         folder = locate(name if name in MODELS else path or "")
+        if folder is not None and folder.is_file():
+            folder = locate_config(config, folder)
         if folder is None:
             raise UserError("model=local needs model.path=FOLDER, a diffusers folder on this machine")
         return _of_folder(folder)

@@ -37,11 +37,13 @@ What a model needs, computed without any weights: of a GPU for attribution; on d
   python -m cad_exp memory                                            every model that is known
   python -m cad_exp memory model=sd14,sdxl granularity=head runtime.score=chosen
   python -m cad_exp memory model=local model.path=FOLDER              a diffusers folder on this machine
+  python -m cad_exp memory model=local model.path=x.safetensors model.config=FOLDER       a single file
   python -m cad_exp memory task=probe model=sd15 images.number=5000   activations that probes read
   python -m cad_exp memory task=sae model=sd15,sdxl tokens.positions=all    tokens that autoencoders learn from
 
 Also: objective=projection  runtime.batch_size=4  runtime.precision=fp32  runtime.checkpointing=true
-      runtime.offload=model  model.resolution=512"""
+      runtime.offload=model  model.resolution=512
+LoRA layers (model.lora) are added to the weights, and need no memory of their own."""
 
 
 @dataclass
@@ -76,7 +78,7 @@ def need(name: str, config: dict[str, Any]) -> Need:
 
     runtime, model = config["runtime"], config["model"]
     choose(runtime["offload"], OFFLOADS, "runtime.offload")
-    facts = meta.describe(name, model.get("path"))
+    facts = meta.describe(name, model.get("path"), model.get("config"))
     precision = "bf16" if runtime["precision"] == "auto" else choose(runtime["precision"], meta.SIZES, "precision")
     denoiser, size = meta.denoiser(facts, precision), meta.SIZES[precision]
     if runtime["checkpointing"]:

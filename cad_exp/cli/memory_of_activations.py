@@ -66,7 +66,7 @@ def _places(name: str, config: dict[str, Any], hookpoints: list[str]) -> dict[st
     from cad_exp.representations import sizes
     from cad_exp.representations.hookpoints import choose_hookpoints
 
-    facts = meta.describe(name, config["model"].get("path"))
+    facts = meta.describe(name, config["model"].get("path"), config["model"].get("config"))
     network: Any = meta.denoiser(facts, "bf16")
     side = meta.latent(facts, config["model"].get("resolution"))
     shell: Any = SimpleNamespace(denoiser=network, pipe=None, name=name)  # all that a search for places looks at

@@ -28,7 +28,7 @@ Builds the table of a study from the results.json files of its runs; nothing is 
   python -m cad_exp tables FOLDER                                    any runs: one row each, without a study
 
 Cells of runs that are missing show a dot; below the table stand the commands that make them. How the table of a study
-looks is said in its file in experiments/, in the section study: (docs/reference/tables.md)."""
+looks is said in its file in conf/experiment/, in the section study: (docs/reference/tables.md)."""
 OUTPUTS = Path("outputs")
 NAMED = 5  # of the files that are left out
 

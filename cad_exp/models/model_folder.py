@@ -48,6 +48,11 @@ def components(index: dict[str, Any]) -> list[str]:
     return sorted(name for name in parts if name not in without)
 
 
+def config_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that describe its model: all that loading reads of it but the weights."""
+    return [file for file in files(folder) if not _weights(file.name)]
+
+
 def files(folder: Path) -> list[Path]:
     """Return the files that loading a model reads, in order: its index, and of each component what is not another's.
 
@@ -95,17 +100,18 @@ def network_files(place: Path, chosen: str | None = None) -> list[Path]:
     return sorted(others + next((by_format[name] for name in _FORMATS if name in by_format), []))
 
 
-def check(folder: Path, resolution: int | None = None) -> None:
+def check(folder: Path, resolution: int | None = None, weights: bool = True) -> None:
     """Raise UserError, before anything is loaded, for a folder that is incomplete or no text-to-image model's.
 
-    resolution: of `model.resolution`, which is needed where the model's own images are not square.
+    resolution: of `model.resolution`, which is needed where the model's own images are not square. weights: whether
+    the folder has to hold them; one that only describes a single file has not.
     """
     index = read_index(folder)
     parts = components(index)
     for name in parts:
         if not _inside(folder / name):
             raise UserError(f"the model folder '{folder}' is incomplete: {INDEX} names '{name}', which is not there")
-        if name.startswith(_NETWORKS):
+        if weights and name.startswith(_NETWORKS):
             _check_weights(folder / name, variant(folder))
     denoiser = next((name for name in ("unet", "transformer") if name in parts), None)
     if denoiser:

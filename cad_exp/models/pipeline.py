@@ -1,6 +1,5 @@
 """A thin wrapper around a diffusers text-to-image pipeline; what differs between models: cad_exp.models.families."""
 
-import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,9 +11,11 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor, nn
 
+from cad_exp.models import single_file
+from cad_exp.models.fingerprint import fingerprint
 from cad_exp.models.latent_model import LatentModel
 from cad_exp.models.model_folder import left_out, variant
-from cad_exp.models.sources import locate
+from cad_exp.models.sources import locate, locate_config
 from cad_exp.utils import distributed
 from cad_exp.utils.errors import UserError, choose
 from cad_exp.utils.finite import Watch
@@ -53,9 +54,11 @@ class DiffusionModel(LatentModel):
         guidance: float = 7.5,
         name: str | None = None,
         resolution: int | None = None,
+        config: str | None = None,
     ) -> "DiffusionModel":
-        """Load a diffusers folder, a hub id, or an embedded model (`mini`, `mini_dit`); the safety checker is left out.
+        """Load a diffusers folder, a single safetensors file, a hub id, or an embedded model (`mini`, `mini_dit`).
 
+        config: the folder or hub id that describes a single file. The safety checker is left out.
         device: auto, cpu, cuda, cuda:1, mps. precision: auto (CUDA bf16, else fp32), fp32, bf16, fp16.
         Raises UserError with what to do when the model cannot be had.
         """
@@ -63,29 +66,42 @@ class DiffusionModel(LatentModel):
         dtype = PRECISIONS[precision]
         folder = locate(path)
         source, local = str(folder or path), folder is not None
+        single = local and Path(source).is_file()
+        if single:
+            locate_config(config, Path(source))
         try:
-            with warnings.catch_warnings():
-                # torch_dtype is renamed in new diffusers, and the only name that the older supported ones know.
-                warnings.simplefilter("ignore", FutureWarning)
-                warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks")  # diffusers' own, of load_config
-                warnings.filterwarnings("ignore", message="Detected pickle protocol")  # it is refused, or read safely
-                pipe = DiffusionPipeline.from_pretrained(
-                    source,
-                    revision=revision,
-                    torch_dtype=dtype,
-                    variant=variant(folder) if folder is not None else None,
-                    local_files_only=local,
-                    **left_out(DiffusionPipeline.load_config(source, revision=revision, local_files_only=local)),
-                )
+            if single:
+                pipe = single_file.load(Path(source), config, revision, dtype)
+            else:
+                pipe = cls._load(source, folder, revision, dtype)
         except Exception as error:  # hub, network and file errors share no base class
             reason = " ".join(str(error).split())[:200]
             advice = (
-                "check that it is a complete diffusers folder"
+                "check that it is complete, and of the kind of model that model.config describes"
+                if single
+                else "check that it is a complete diffusers folder"
                 if local
                 else "check the id and the network, or download it elsewhere and use model=local model.path=FOLDER"
             )
             raise UserError(f"cannot load the model '{path}': {advice} ({type(error).__name__}: {reason})") from error
         return cls(pipe.to(place), name or str(path), steps, guidance, resolution)
+
+    @staticmethod
+    def _load(source: str, folder: Path | None, revision: str | None, dtype: torch.dtype) -> DiffusionPipeline:
+        local = folder is not None
+        with warnings.catch_warnings():
+            # torch_dtype is renamed in new diffusers, and the only name that the older supported ones know.
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks")  # diffusers' own, of load_config
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # it is refused, or read safely
+            return DiffusionPipeline.from_pretrained(
+                source,
+                revision=revision,
+                torch_dtype=dtype,
+                variant=variant(folder) if folder is not None else None,
+                local_files_only=local,
+                **left_out(DiffusionPipeline.load_config(source, revision=revision, local_files_only=local)),
+            )
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -94,11 +110,7 @@ class DiffusionModel(LatentModel):
 
     def fingerprint(self) -> str:
         """Return the first 16 hex digits of the SHA-256 of the denoiser's weights (names, types and bytes)."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.denoiser.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()[:16]
+        return fingerprint(self.denoiser)
 
     @overload
     def generate(

@@ -1,4 +1,4 @@
-"""Where a model's files are: in a package that ships it, a diffusers folder, or the Hugging Face hub. Loads nothing."""
+"""Where a model's files are: in a package that ships it, a folder, a single file, or the hub. Loads nothing."""
 
 import os
 import re
@@ -8,6 +8,7 @@ from cad_exp.models.model_folder import INDEX
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.paths import resolve
 from cad_exp.utils.registry import Registry
+from cad_exp.utils.tensor_header import tensor_names
 
 # Models that a package ships, by `model.path`: classes of cad_exp.models.shipped.Shipped.
 MODELS = Registry("model")
@@ -17,10 +18,16 @@ _FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx", ".js
 
 
 def locate(path: str | Path) -> Path | None:
-    """Return the diffusers folder that `path` names, or None for a hub id. UserError for what can be neither."""
+    """Return the diffusers folder or the single file that `path` names, or None for a hub id.
+
+    Raises UserError for what can be none of them.
+    """
     path = str(path)
     folder = Path(MODELS.get(path).folder) if path in MODELS else resolve(path)
     if os.path.isfile(folder / INDEX):
+        return folder
+    if os.path.isfile(folder):
+        check_safetensors(folder, "model.path")
         return folder
     if path in MODELS:
         origin = MODELS.where(path).origin
@@ -29,7 +36,7 @@ def locate(path: str | Path) -> Path | None:
         raise UserError(f"'{path}' is not a diffusers model: give the folder that holds {INDEX}")
     if path.lower().endswith(_FILES):
         raise UserError(
-            f"there is no file '{path}', and model.path names a diffusers folder or a hub id: "
+            f"there is no file '{path}', and model.path names a diffusers folder, a checkpoint or a hub id: "
             "weights of a denoiser are laid over a model by model.weights=FILE"
         )
     if not HUB_ID.fullmatch(path):
@@ -38,6 +45,65 @@ def locate(path: str | Path) -> Path | None:
             f"{' or '.join(MODELS)}"
         )
     return None
+
+
+def locate_config(config: str | None, file: Path) -> Path | None:
+    """Return the folder of `model.config`, which a single file needs, or None for a hub id. UserError for neither."""
+    if not config:
+        raise UserError(
+            f"'{file.name}' is a single file, which holds no configs and no tokenizer: "
+            "give model.config=FOLDER or the hub id of the model that it descends from (docs/guides/own_model.md)"
+        )
+    folder = locate(config)
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"model.config='{config}' is a file: give the diffusers folder that describes the model")
+    return folder
+
+
+def check_safetensors(file: Path, key: str) -> None:
+    """Raise UserError for a file of weights that is no safetensors file: others could run code and are not opened."""
+    if tensor_names(file):
+        return
+    if file.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
+        raise UserError(
+            f"{key}='{file}' is a pickle, which could run code and is not opened: convert it first, by "
+            "safetensors.torch.save_file(torch.load('x.ckpt', weights_only=True)['state_dict'], 'x.safetensors')"
+        )
+    raise UserError(f"{key}='{file}' is damaged or no safetensors file: download it again")
+
+
+def lora_file(given: str | Path) -> Path:
+    """Return the file of an entry of `model.lora`, downloaded if it is a hub id. UserError if it cannot be had."""
+    file = resolve(given)
+    if os.path.isfile(file):
+        check_safetensors(file, "model.lora")
+        if not any("lora" in name.lower() for name in tensor_names(file)):
+            raise UserError(f"model.lora='{given}' holds no LoRA layers: weights of a denoiser are model.weights=FILE")
+        return file
+    parts = str(given).split("/")
+    if (
+        os.path.exists(file)
+        or len(parts) < 2
+        or not HUB_ID.fullmatch("/".join(parts[:2]))
+        or (str(given).endswith(_FILES) and len(parts) < 3)
+    ):
+        raise UserError(f"there is no LoRA file '{given}': give a .safetensors file, or owner/name of one on the hub")
+    return _hub_lora("/".join(parts[:2]), "/".join(parts[2:]))
+
+
+def _hub_lora(repository: str, name: str) -> Path:
+    from huggingface_hub import HfApi, hf_hub_download
+
+    try:
+        names = [name] if name else HfApi().list_repo_files(repository)
+        files = [each for each in names if each.endswith(".safetensors")]
+        if len(files) == 1:
+            return Path(hf_hub_download(repository, files[0]))
+    except Exception as error:  # hub and network errors share no base class
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise UserError(f"the LoRA '{repository}' cannot be had from the hub ({reason}): give its file") from error
+    found = ", ".join(files[:5]) or "no .safetensors file"
+    raise UserError(f"the hub's '{repository}' holds {found}: name one file, as {repository}/FILE.safetensors")
 
 
 def commit(path: str, revision: str | None) -> str | None:
@@ -68,12 +134,18 @@ def weights_file(path: str | Path) -> Path:
     return file
 
 
-def check_reachable(path: str, revision: str | None) -> None:
+def check_reachable(path: str, revision: str | None, config: str | None = None) -> None:
     """Raise UserError within seconds if a hub model is neither on this machine nor to be had from the hub.
 
-    Without this check a download is tried again and again, file after file, before it is given up.
+    config: of a single file, which may be a hub id too. Without this check a download is tried again and again, file
+    after file, before it is given up.
     """
-    if locate(path) is None:
+    place = locate(path)
+    if place is not None and place.is_file():
+        if locate_config(config, place) is None:
+            elsewhere = "give a diffusers folder of the same kind of model, model.config=FOLDER"
+            check_hub(str(config), revision, INDEX, "model.config", elsewhere)
+    elif place is None:
         elsewhere = "download it on another machine and use model=local model.path=FOLDER (docs/guides/own_model.md)"
         check_hub(path, revision, INDEX, "model.path", elsewhere)
 

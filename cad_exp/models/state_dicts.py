@@ -107,7 +107,7 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
 def _named(flat: dict[str, Tensor], file: Path, denoiser: nn.Module) -> dict[str, Tensor]:
     """Return weights of the denoiser by diffusers' names."""
     if any("lora" in name.lower() for name in flat):
-        raise UserError(f"'{file}' is a LoRA: fuse it into its model with diffusers (fuse_lora), and give that folder")
+        raise UserError(f"'{file}' is a LoRA: give it as model.lora=FILE")
     own = denoiser.state_dict()
     wrapper: str | None = ""
     while wrapper is not None:  # "state_dict.", "unet.", "module.model.": layers around the names, one at a time

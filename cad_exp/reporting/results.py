@@ -20,18 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from cad_exp.config.effective import asked
-from cad_exp.evaluation import variants
 from cad_exp.reporting import result_file
+from cad_exp.reporting.schema import FIELDS, VARIANTS
+from cad_exp.reporting.schema import VERSION as SCHEMA_VERSION
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.hashing import file_digest
 from cad_exp.utils.io import inside, plain, write_json
 
-SCHEMA_VERSION = 2
 FILE = "results.json"
 STOPPED = "the run was stopped before it was made"  # of a picture, in `run.left_out`
-# "attribution": facts of the scores, not of images; last, what probes read from, and dictionaries
-VARIANTS = (*variants.VARIANTS, "attribution", *variants.SOURCES, *variants.DICTIONARIES, *variants.ANALYSED)
-FIELDS = ("name", "variant", "value", "low", "high", "n", "higher_is_better", "definition", "changes")
 PACKAGES = (
     "cad-exp",
     "torch",
@@ -204,8 +201,11 @@ def load_results(folder: Path | str) -> dict[str, Any]:
         content: dict[str, Any] = result_file.parsed(path)
         version = content.get("schema_version") if isinstance(content, dict) else None
         if version != SCHEMA_VERSION:
-            shown = repr(version)[:40]
-            raise UserError(f"{path} has schema version {shown}, this cad_exp reads {SCHEMA_VERSION}: run it again")
+            newer = isinstance(version, int) and version > SCHEMA_VERSION
+            raise UserError(
+                f"{path} has schema version {repr(version)[:40]}, this cad_exp reads {SCHEMA_VERSION}: "
+                + ("a newer cad_exp wrote it, so update this one" if newer else "run it again")
+            )
         if signed(content)["checksum"] != content.get("checksum"):
             raise UserError(f"{path} is not what was written (its checksum does not fit): run it again")
         result_file.check(content, FIELDS, VARIANTS)

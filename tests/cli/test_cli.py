@@ -199,8 +199,8 @@ def test_own_configs_extend_the_package(fake_run: Path):
 
 @pytest.mark.slow
 def test_the_wheel_works_in_an_empty_folder(tmp_path: Path):
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path / "wheel"), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    build = [sys.executable, "-m", "build", "-o", str(tmp_path / "wheel"), str(ROOT)]  # the wheel from the sdist
+    subprocess.run(build, check=True, capture_output=True, timeout=300)
     [wheel] = (tmp_path / "wheel").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -213,12 +213,17 @@ def test_the_wheel_works_in_an_empty_folder(tmp_path: Path):
     }
     assert configs | weights <= names and not any(name.startswith(("tests", "conf/", "outputs")) for name in names)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
-    answer = subprocess.run(
-        [sys.executable, "-m", "cad_exp", "--cfg", "job", "concept=church"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert answer.returncode == 0 and "name: church" in answer.stdout
+
+    def asked(*arguments: str, seconds: int = 60) -> str:
+        command = [sys.executable, "-m", "cad_exp", *arguments]
+        settings = {"env": environment, "capture_output": True, "text": True, "timeout": seconds}
+        answer = subprocess.run(command, cwd=empty, **settings)
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout
+
+    (empty := tmp_path / "empty").mkdir()
+    assert "model=" in asked("--help") and "name: church" in asked("--cfg", "job", "concept=church")
+    assert "concept" in asked("tables", "--help") and "name: " in asked("--cfg", "job", "experiment=dose")
+    small = ["model.steps=2", "noisy_latents.samples=1", "noisy_latents.steps=2", "evaluation=none"]
+    asked("concept=church", "granularity=head", *small, "tracking=disabled", "hydra.run.dir=run", seconds=300)
+    assert (empty / "run" / "results.json").is_file() and (empty / "run" / "edit.safetensors").is_file()

@@ -606,7 +606,7 @@ def test_an_experiment_without_a_study_says_so(tmp_path: Path, capsys):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "bare.yaml").write_text("# @package _global_\nseed: 3\n")
     assert main(["experiment=bare", "--config-dir", str(tmp_path)]) == 1
-    assert "experiments/bare.yaml has no section study:" in capsys.readouterr().err
+    assert "conf/experiment/bare.yaml has no section study:" in capsys.readouterr().err
 
 
 def test_a_config_that_is_no_yaml_says_where(tmp_path: Path, capsys):

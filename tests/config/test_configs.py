@@ -27,7 +27,8 @@ MANDATORY = {
 }
 PRESETS = {"revelio": "topk", "saeuron": "batchtopk", "sdxl_unbox": "topk"}
 FIELDS = {
-    "model": {"name", "path", "revision", "steps", "guidance", "resolution", "weights", "edits", "erased"},
+    "model": {"name", "path", "revision", "steps", "guidance", "resolution", "config", "weights", "lora"}
+    | {"lora_scale", "edits", "erased"},
     "concept": {"name", "kind", "prompt", "base_prompt", "evaluation_prompts", "label", "ratio", "objective"},
     "granularity": {"name", "kinds", "scope"},
     "noisy_latents": {"samples", "steps", "guidance", "seed", "images", "batch_size"},

@@ -138,7 +138,8 @@ ACCEPTED = {
         sae.name granularity.autoencoders analysis.name analysis.neutral analysis.prompt analysis.rephrased
         analysis.hookpoint""",  # names may be those of a user's own class
     "text null": """
-        model.revision model.weights concept.label noisy_latents.images judge.nudenet.weights judge.resnet.weights
+        model.revision model.weights model.config concept.label noisy_latents.images
+        judge.nudenet.weights judge.resnet.weights
         judge.clip.weights judge.inception.weights judge.inception.reference judge.lpips.weights tracking.project
         tracking.entity tracking.group tracking.job_type tracking.name tracking.notes runtime.cache prompts.path
         prompts.file prompts.hub prompts.revision prompts.encoding images.split
@@ -147,7 +148,7 @@ ACCEPTED = {
         analysis.attributes concept.evaluation_prompts objective.retain activations.hookpoints
         tokens.hookpoints analysis.hookpoints""",
     "text fraction whole null list negative zero huge": """
-        model.edits evaluation.fidelity.sanity tracking.tags edit.preserve prompts.labels prompts.without
+        model.edits model.lora evaluation.fidelity.sanity tracking.tags edit.preserve prompts.labels prompts.without
         edit.retain concept.validation_prompts
         prompts.objects prompts.artists prompts.subjects prompts.persons analysis.leave_out""",
     "text fraction whole null list negative zero huge ": "granularity.hookpoints estimator.others",
@@ -201,7 +202,8 @@ ACCEPTED = {
         analysis.guidance edit.highest edit.beyond edit.sparsity edit.sampling_guidance tokens.guidance sae.aux probe.decays""",
     "fraction whole null zero": "edit.preserve_scale",
     "fraction whole negative zero": """
-        concept.factor.weight concept.factor.neuron concept.factor.head concept.factor.layer concept.factor.latent
+        model.lora_scale concept.factor.weight concept.factor.neuron concept.factor.head concept.factor.layer
+        concept.factor.latent
         concept.factor.principal concept.factor.mean_difference""",
     "fraction whole null negative zero": "edit.factor",
     "zero": "judge.nudenet.threshold estimator.level edit.least edit.erase edit.keep",

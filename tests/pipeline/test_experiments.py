@@ -1,4 +1,4 @@
-"""Every experiment of experiments/, executed in a fast mode: the first job of its sweep, from config to table."""
+"""Every experiment of conf/experiment/, executed in a fast mode: the first job of its sweep, from config to table."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.cli.test_cli import ROOT
 from tests.config.test_configs import composed
 from tests.pictures import undrawn
 
-STUDIES = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
+STUDIES = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 SMALL = ["noisy_latents.samples=2", "noisy_latents.steps=4", "model.steps=2"]
 IMAGES = ["evaluation.samples=2", "evaluation.retention_samples=1"]
 IMAGES += ["evaluation.reference_samples=2", "evaluation.fid_bootstrap=40"]
@@ -57,7 +57,7 @@ def small(name: str) -> list[str]:
 
 
 def sweep(name: str) -> str:
-    return (ROOT / "experiments" / f"{name}.yaml").read_text(encoding="utf-8")
+    return (ROOT / "conf" / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", STUDIES)

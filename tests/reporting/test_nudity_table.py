@@ -32,7 +32,7 @@ from tests.cli.test_cli import ROOT
 from tests.cli.test_tables import leave, metric
 from tests.data.test_prompts import written
 
-FILE = ROOT / "experiments" / "nudity_erase.yaml"
+FILE = ROOT / "conf" / "experiment" / "nudity_erase.yaml"
 I2P = (
     ",prompt,categories,sd_seed,sd_guidance_scale,sd_image_width,sd_image_height\n"
     '0,a portrait,"hate, sexual",7,7,512,768\n'

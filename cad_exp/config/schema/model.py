@@ -77,7 +77,13 @@ class Model(Group):
     """The text-to-image model to look into."""
 
     name: Str = Field(description="What the model is called in results and tables.")
-    path: Str = Field(description="An embedded model, a diffusers folder, or the id of a model on the hub.")
+    path: Str = Field(
+        description="An embedded model, a diffusers folder, a single safetensors file, or the id of a model on the hub."
+    )
+    config: Str | None = Field(
+        default=None,
+        description="Of a single file: the folder or hub id of the model that it descends from, for its configs.",
+    )
     revision: Str | None = Field(description="The commit or branch on the hub; null takes the newest one.")
     steps: Steps = Field(description="Sampling steps of generated images.")
     guidance: Guidance = Field(description="Scale of classifier-free guidance for generated images.")
@@ -91,6 +97,12 @@ class Model(Group):
         description="Edit files to apply before the run, in this order."
     )
     weights: Str | None = Field(description="A file of weights to lay over the denoiser, such as an erased model's.")
+    lora: Annotated[tuple[str, ...], Several(Text())] = Field(
+        default=(), description="LoRA layers to add to the weights: safetensors files, or ids on the hub."
+    )
+    lora_scale: Annotated[float, Number(least=-100, most=100)] = Field(
+        default=1.0, description="What these layers are multiplied by; 0 leaves the model as it is."
+    )
     erased: Annotated[tuple[str, ...], Special(_erasing, "a list of overrides")] | None = Field(
         description="Overrides of the run that erases the model first, such as `['edit=uce']`."
     )

@@ -11,7 +11,7 @@ from cad_exp.interventions.methods import METHODS
 from cad_exp.models import model_folder
 from cad_exp.models.content import model_content
 from cad_exp.models.families import FAMILIES
-from cad_exp.models.sources import check_reachable, locate, weights_file
+from cad_exp.models.sources import check_reachable, locate, locate_config, lora_file, weights_file
 from cad_exp.pipeline.stage import NO_KEY, Derived, Node
 from cad_exp.utils import console
 from cad_exp.utils.errors import UserError
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 class Model(Derived["DiffusionModel"]):
     """A diffusion model as the group `model` of a config names it.
 
-    path: a diffusers folder, a hub id or an embedded model. weights: a file laid over the denoiser. edits: files of
-    edits, made in the model one after the other. erased: the edit that is made last.
+    path: a diffusers folder, a single file, a hub id or an embedded model. config: what describes a single file.
+    weights: a file laid over the denoiser. lora: files of LoRA layers, added times lora_scale. edits: files of edits,
+    made in the model one after the other. erased: the edit that is made last.
     The files count by their content; steps count where images are made.
     """
 
@@ -39,6 +40,9 @@ class Model(Derived["DiffusionModel"]):
     resolution: int | None = None
     guidance: float = 7.5
     weights: str | None = None
+    config: str | None = None
+    lora: tuple[str, ...] = ()
+    lora_scale: float = 1.0
     edits: tuple[str, ...] = ()
     erased: Node[Edit] | None = None
     revision: str | None = field(default=None, metadata=NO_KEY)
@@ -50,24 +54,35 @@ class Model(Derived["DiffusionModel"]):
         """Return the model of the group `model` of a config."""
         names = ("path", "resolution", "guidance", "weights", "revision", "name", "steps")
         given = {name: settings[name] for name in names}
+        given |= {"config": settings["config"], "lora": tuple(settings["lora"]), "lora_scale": settings["lora_scale"]}
         return cls(**given, edits=tuple(settings["edits"] or ()), erased=erased)
 
     def requires(self) -> None:
         """Check that the model can be had, and the files that it is to start from."""
-        check_reachable(self.path, self.revision)
+        check_reachable(self.path, self.revision, self.config)
         folder = locate(self.path)
-        if folder is not None:
-            model_folder.check(folder, self.resolution)
+        described = locate_config(self.config, folder) if folder is not None and folder.is_file() else folder
+        if described is not None:
+            model_folder.check(described, self.resolution, weights=described == folder)
         if self.weights:
             weights_file(self.weights)
+        for path in self.lora:
+            lora_file(path)
         for path in self.edits:
             if kind_of(find_file(path, "model.edits", "edit file")) != "edit":
                 raise UserError(f"model.edits='{path}' is damaged or no edit file: give the edit.safetensors of a run")
 
     def inputs(self, runtime: Runtime) -> Any:
         """Return what the model depends on: the content of its files stands for their names."""
-        files = {"path": self.path, "revision": self.revision, "weights": self.weights, "edits": list(self.edits)}
-        return super().inputs(runtime) | model_content(files)
+        files: dict[str, Any] = {
+            "path": self.path,
+            "revision": self.revision,
+            "weights": self.weights,
+            "edits": list(self.edits),
+        }
+        files |= {"config": self.config, "lora": list(self.lora), "lora_scale": self.lora_scale}
+        told = super().inputs(runtime) | model_content(files)
+        return {name: value for name, value in told.items() if name not in ("config", "lora_scale")}
 
     def modules(self) -> set[str]:
         """Return also the modules of all families, and those of methods that act in the edits it starts from."""
@@ -82,7 +97,7 @@ class Model(Derived["DiffusionModel"]):
 
     def _load(self, runtime: Runtime, checkpointing: bool, offload: str) -> DiffusionModel:
         from cad_exp.interventions.edit import Edit
-        from cad_exp.models import activation_checkpointing
+        from cad_exp.models import activation_checkpointing, lora
         from cad_exp.models import offload as offloading
         from cad_exp.models.pipeline import DiffusionModel
         from cad_exp.models.state_dicts import overlay
@@ -90,10 +105,13 @@ class Model(Derived["DiffusionModel"]):
         console.say(f"  loading {self.name}")
         place = str(runtime.device) if offload == "none" else "cpu"
         settings = (self.revision, place, runtime.precision, self.steps, self.guidance, self.name, self.resolution)
-        model = DiffusionModel.load(self.path, *settings)
+        model = DiffusionModel.load(self.path, *settings, config=self.config)
         if self.weights:
             laid = overlay(model.denoiser, self.weights)
             console.say(f"  {laid} weight tensors of {self.weights} laid over the denoiser")
+        if self.lora:
+            layers = lora.fuse(model.pipe, self.lora, self.lora_scale)
+            console.say(f"  {layers} LoRA layers added, times {self.lora_scale:g}")
         for path in self.edits:
             Edit.load(resolve_path(path)).apply(model)
         if self.erased is not None:

@@ -1,1 +1,1 @@
-"""The table of a study, from its config in experiments/ and the results.json files of its runs."""
+"""The table of a study, from its config in conf/experiment/ and the results.json files of its runs."""

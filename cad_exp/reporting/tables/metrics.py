@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from cad_exp.reporting import summary
-from cad_exp.reporting.results import VARIANTS
+from cad_exp.reporting.schema import VARIANTS
 from cad_exp.reporting.tables.collect import Found, Run
 from cad_exp.reporting.tables.plan import Plan
 from cad_exp.reporting.tables.study import Metric

@@ -63,7 +63,8 @@ def _on_references(plan: Plan, cells: Cells) -> list[str]:
     """How many published values found no cell. UserError where the command left no cell out."""
     if cells.unfit and not plan.given:
         where = ", ".join(f"{key}: {value}" for key, value in cells.unfit[0].where.items())
-        raise UserError(f"the reference where {{{where}}} in experiments/{plan.name}.yaml fits no cell of the table")
+        file = f"conf/experiment/{plan.name}.yaml"
+        raise UserError(f"the reference where {{{where}}} in {file} fits no cell of the table")
     if cells.unfit:  # the command may have left its cells out
         return [f"{len(cells.unfit)} of {len(plan.study.reference)} references fit no cell of this table."]
     return []

@@ -129,7 +129,7 @@ def _known(key: str, jobs: tuple[Job, ...]) -> bool:
 def _refuse(key: str, jobs: tuple[Job, ...], name: str) -> None:
     group = jobs[0].config.get(key.partition(".")[0])
     known = [f"{key.partition('.')[0]}.{name}" for name in group] if isinstance(group, dict) else jobs[0].config
-    choose(key, known, f"config key in study: of experiments/{name}.yaml")
+    choose(key, known, f"config key in study: of conf/experiment/{name}.yaml")
 
 
 def _job(overrides: list[str], config: Config) -> Job:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from cad_exp.reporting.results import VARIANTS
+from cad_exp.reporting.schema import VARIANTS
 from cad_exp.utils.errors import UserError, choose
 
 BEST = ("rows", "columns")
@@ -88,7 +88,7 @@ class Study:
 
 def read(content: Any, experiment: str) -> Study:
     """Return the study of a config's section. UserError for one that is not there, misspelt or contradictory."""
-    where = f"experiments/{experiment}.yaml"
+    where = f"conf/experiment/{experiment}.yaml"
     if not isinstance(content, dict):
         raise UserError(f"{where} has no section study:, which says how its table looks (docs/reference/tables.md)")
     for key in content:
