@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cad_exp.reporting.results import STOPPED, Results
+from cad_exp.reporting import run_folder
+from cad_exp.reporting.results import REPORT, STOPPED, Results
 from cad_exp.reporting.tracking.tracker import Tracker
 from cad_exp.utils import distributed
 from cad_exp.utils.console import harmless
@@ -25,7 +26,7 @@ def draw(drawings: Mapping[str, Callable[[], Any]], results: Results) -> list[st
         drawings: what is to be made, in this order.
         results: gets `run.left_out`: the names of what is missing, each with the reason.
     """
-    drawings = drawings if distributed.main() else {}
+    drawings = _and_report(drawings, results) if distributed.main() else {}
     left_out = results.run["left_out"] = dict.fromkeys(drawings, STOPPED)
     results.finish()
     if not distributed.main():
@@ -37,6 +38,22 @@ def draw(drawings: Mapping[str, Callable[[], Any]], results: Results) -> list[st
     with harmless("the list of the pictures in results.json"):
         results.finish()
     return [name for name in drawings if name not in left_out]
+
+
+def _and_report(drawings: Mapping[str, Callable[[], Any]], results: Results) -> Drawings:
+    """Return the drawings, and after them the page that shows them all."""
+    if results.folder is None:
+        return {**drawings}
+    folder = results.folder
+    # a run works inside its folder's mark; Hydra's files lie beside that
+    own = folder.parents[1] if folder.parent.name == run_folder.MARK else folder
+
+    def report() -> None:
+        from cad_exp.reporting.html import run_page
+
+        run_page.write(folder, results.as_dict(), own / "config")
+
+    return {**drawings, REPORT: report}
 
 
 def mirror(tracker: Tracker, results: Results, images: Mapping[str, Path | str], folder: Path) -> None:
