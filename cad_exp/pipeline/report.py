@@ -34,6 +34,9 @@ from cad_exp.utils import images as pngs
 from cad_exp.utils.console import harmless
 from cad_exp.utils.io import atomic, link
 
+OFF = "counterfactuals"  # folder of images with one component switched off, and with its ending their table
+OF_REQUEST = ("purpose", "prompt", "seed", "kind", "label", "row")
+
 
 def budget(edit: Edit, attribution: Attribution, granularity: str) -> None:
     """Show how much of what the edit asked for was there to take."""
@@ -141,6 +144,8 @@ class Show:
         if not distributed.main():
             return {}
         planned: Drawings = {"images": self._images} if self.graph.pictures else {}
+        if self.graph.switched_off(self.runtime):
+            planned[OFF] = self._counterfactuals
         if (self.folder / FILE).exists():
             planned["attribution.png"] = self._attribution
         if (self.folder / "fidelity.parquet").exists():
@@ -159,6 +164,9 @@ class Show:
 
     def _images(self) -> None:
         images(self.runtime, self.graph, self.folder)
+
+    def _counterfactuals(self) -> None:
+        counterfactuals(self.runtime, self.graph, self.folder)
 
     def _attribution(self) -> None:
         from cad_exp.reporting.figures import attribution as figures
@@ -266,6 +274,26 @@ def images(runtime: Runtime, graph: Attribute, folder: Path) -> None:
         for asked, file, keep in zip(graph.requests, runtime.get(node), kept, strict=True):
             if keep:
                 link(file, folder / image_name(variant, asked))
+
+
+def counterfactuals(runtime: Runtime, graph: Attribute, folder: Path) -> None:
+    """Write folder/counterfactuals/component-number.png, and a table that says what each of them is."""
+    assert graph.scores is not None
+    name = graph.scores.granularity
+    scored = runtime.get(graph.scores)
+    asked = {(request.prompt, request.seed): request for request in graph.requests}
+    rows = []
+    for pictures, edit in graph.switched_off(runtime):
+        component = edit.meta["component"]
+        row = scored.tables[name].iloc[component]
+        places = [place for part in pictures.parts for place in zip(part.prompts, part.seeds, strict=True)]
+        for number, (place, file) in enumerate(zip(places, runtime.get(pictures), strict=True)):
+            shown = f"{OFF}/{component}-{number}.png"
+            link(file, folder / shown)
+            facts = {"component": component, "name": row["name"], "score": float(row["score"]), "file": shown}
+            rows.append(facts | {key: getattr(asked[place], key) for key in OF_REQUEST})
+    with atomic(folder / f"{OFF}.parquet") as draft:
+        pd.DataFrame(rows).to_parquet(draft)
 
 
 def image_name(variant: str, request: ImageRequest) -> str:
