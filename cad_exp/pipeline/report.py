@@ -26,7 +26,7 @@ from cad_exp.pipeline.runtime import Runtime
 from cad_exp.pipeline.stages.fidelity import PAIRS
 from cad_exp.pipeline.tasks.attribute import Attribute
 from cad_exp.reporting import contact_sheet, summary
-from cad_exp.reporting.results import Results
+from cad_exp.reporting.results import REPORT, Results
 from cad_exp.reporting.summary import units
 from cad_exp.reporting.tracking.tracker import Tracker
 from cad_exp.utils import console, distributed
@@ -252,6 +252,8 @@ class Show:
         tracker.log_metrics(self.results.metrics)
         titles = {"attribution.png": "attribution/map"}  # beside the tables of scores
         tracker.log_images({titles.get(name, Path(name).stem): self.folder / name for name in drawn})
+        if (self.folder / REPORT).is_file():
+            tracker.log_page("report", self.folder / REPORT)
         if (self.folder / FILE).exists():
             tracker.log_attribution(self.folder)
         if (self.folder / "records.parquet").exists():
