@@ -25,7 +25,8 @@ from cad_exp.reporting.html.source import Source
 
 MOST = 120  # strips of one report
 OF_CONCEPT = 48  # of them, at most of the concept's prompts
-SIDE = 176  # pixels of an image, at most
+SIDES = (176, 112, 64)  # pixels of an image, at most; the first for which there is room
+ROOM = 2_500_000  # characters of all strips together
 TITLES = {"unedited": "before", "edited": "edited", "random": "random edit"}
 
 
@@ -60,14 +61,23 @@ def gallery(source: Source) -> Gallery | None:
     variants = [name for name in VARIANTS if (source.folder / "images" / name).is_dir() or name in judged]
     if not variants or not rows:
         return None
-    reader = Reader(source)
-    kept = even(rows)
-    strips = [_strip(reader, variants, rows[number]) for number in kept]
+    strips = _strips(source, variants, [rows[number] for number in even(rows)])
     perceptual = any(row.distance is not None for row in rows)
     by = "perceptual distance to the image before" if perceptual else "difference of pixels to the image before"
     prompts = list(dict.fromkeys(strip.prompt for strip in strips))
     how = next((strip.covered for strip in strips if strip.covered), "")
     return Gallery([TITLES[name] for name in variants], strips, prompts, by, len(rows), how)
+
+
+def _strips(source: Source, variants: list[str], rows: list[Shown]) -> list[Strip]:
+    """Return the strips, as large as the report has room for."""
+    found: list[Strip] = []
+    for side in SIDES:
+        reader = Reader(source, side)
+        found = [_strip(reader, variants, row) for row in rows]
+        if sum(len(strip.picture.uri) for strip in found) <= ROOM:
+            break
+    return found
 
 
 @dataclass(frozen=True)
@@ -131,8 +141,8 @@ def even(rows: Sequence[Shown]) -> list[int]:
 class Reader:
     """Reads images of a run's folder as they may be shown."""
 
-    def __init__(self, source: Source):
-        self.source = source
+    def __init__(self, source: Source, side: int = SIDES[0]):
+        self.source, self.side = source, side
 
     @cached_property
     def mode(self) -> str:
@@ -156,8 +166,7 @@ class Reader:
             image = opened.convert("RGB")
         if self.how(request) == "blurred":
             image = redaction.blurred(image)
-        if max(image.size) > SIDE:
-            image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+        image.thumbnail((self.side, self.side), Image.Resampling.LANCZOS)  # never larger than it is
         return image
 
 
