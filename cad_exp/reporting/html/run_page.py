@@ -26,6 +26,7 @@ from cad_exp.reporting.html.walk import walk
 from cad_exp.reporting.results import FILE, REPORT, harm, load_results
 from cad_exp.utils.console import harmless
 from cad_exp.utils.errors import UserError
+from cad_exp.utils.io import plain
 
 # name of the part, and of its template -> (heading, what makes it), in the order of the page
 PARTS: dict[str, tuple[str, Callable[[Source], Any]]] = {
@@ -59,7 +60,7 @@ def write(folder: Path, content: Mapping[str, Any], command_folder: Path, path: 
 
     content: of results.json. command_folder: Hydra's `config/`, from which the command is told.
     """
-    return place.save(run_page(Source(folder, dict(content), command_folder)), path or folder / REPORT)
+    return place.save(run_page(Source(folder, plain(content), command_folder)), path or folder / REPORT)
 
 
 def remake(folder: Path, path: Path | None = None) -> Path:
