@@ -26,7 +26,7 @@ from cad_exp.config.resolve import resolve
 from cad_exp.pipeline import preflight
 from cad_exp.pipeline.identity import run_identity
 from cad_exp.reporting import run_folder, summary
-from cad_exp.reporting.results import STOPPED, harm, load_results
+from cad_exp.reporting.results import FILE, STOPPED, harm, load_results
 from cad_exp.reporting.run_folder import ERROR
 from cad_exp.utils import console, distributed, gpu_lock, process
 from cad_exp.utils.errors import UserError, out_of_memory
@@ -232,6 +232,7 @@ def report_failures() -> None:
     if jobs:
         again = commands.shell("cad_exp tables", [str(Sweep.folder)])
         console.say(f"\nsweep folder  {Sweep.folder}  ({again})")
+    if any((folder / FILE).is_file() for folder in folders):
         with console.harmless("the report of the sweep"):
             from cad_exp.reporting.html import runs_page
 

@@ -338,6 +338,16 @@ def test_a_sweep_is_a_table_whose_rows_lead_to_their_runs(tmp_path: Path):
     assert "2 runs, and 1 that did not finish" in " ".join(page.text.split())
 
 
+def test_a_sweep_writes_its_page_at_its_end(tmp_path: Path, monkeypatch, capsys):
+    from cad_exp.cli import job
+
+    monkeypatch.setattr(job.Sweep, "folder", sweep(tmp_path / "sweep"))
+    monkeypatch.setattr(job, "codes", [])
+    job.report_failures()
+    assert "concept=tench" in (tmp_path / "sweep" / "report.html").read_text(encoding="utf-8")
+    assert "1 of 3 jobs failed" in capsys.readouterr().err and job.codes == [1]
+
+
 def test_any_folder_of_runs_is_reported_only_into_a_file_of_your_choice(tmp_path: Path, capsys):
     folder = sweep(tmp_path / "sweep")
     (folder / "multirun.yaml").unlink()

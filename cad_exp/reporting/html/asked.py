@@ -45,8 +45,8 @@ def _title(source: Source) -> str:
     run, model = source.run, source.run.get("model", "a model")
     if source.task == "attribute":
         return f"{run.get('concept', 'a concept')} in {model}"
-    what = {"probe": "What layers know", "sae": "Sparse features"}
-    return f"{what.get(source.task) or _words(run.get('analysis') or 'a run')} of {model}"
+    titles = {"probe": f"What the layers of {model} know", "sae": f"Sparse features of {model}"}
+    return titles.get(source.task) or f"{_words(run.get('analysis') or 'a run')} of {model}"
 
 
 def _words(name: Any) -> str:

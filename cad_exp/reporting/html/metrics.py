@@ -67,7 +67,7 @@ def metrics(source: Source) -> list[Table] | None:
     found = [
         _table("What the images show", "images", plain, notes),
         _table("How far the scores can be trusted", "scores", scores, []),
-        _table("What was measured, beside its controls", "beside", _main(beside), []),
+        _table("What was measured, beside its controls", "beside", _main(beside), warnings_of(_main(beside))),
         _table("Single labels and thresholds", "images", [each for each in images if "@" in each["name"]], [], True),
     ]
     return [table for table in found if table.rows] or None
@@ -89,11 +89,12 @@ def _table(title: str, kind: str, every: list[Metric], notes: list[str], folded:
 
 def _row(own: list[Metric], variants: list[str]) -> Row:
     cells, first = {each["variant"]: each for each in own}, own[0]
-    sizes = "/".join(dict.fromkeys(str(each["n"]) for each in own if each["n"] is not None))
+    sizes = sorted({each["n"] for each in own if each["n"] is not None})
+    n = f"{sizes[0]}–{sizes[-1]}" if len(sizes) > 2 else "/".join(map(str, sizes))
     arrow = {None: "", True: "higher is better", False: "lower is better"}[first["higher_is_better"]]
     change = cells.get("edited", {}).get("changes", {}).get("unedited")
     marks, ends = _drawing(cells, variants)
-    return Row(label(first["name"]), arrow, cells, change, sizes, marks, ends, definition(own))
+    return Row(label(first["name"]), arrow, cells, change, n, marks, ends, definition(own))
 
 
 def label(name: str) -> str:

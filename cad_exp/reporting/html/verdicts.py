@@ -9,7 +9,7 @@ from cad_exp.evaluation.lights import Light
 from cad_exp.reporting.html.source import Source
 
 SIGNS = {lights.GOOD: "✓", lights.FAIR: "~", lights.POOR: "✕", lights.UNKNOWN: "?"}
-WORDS = {lights.GOOD: "good", lights.FAIR: "with care", lights.POOR: "no", lights.UNKNOWN: "not known"}
+WORDS = {lights.GOOD: "good", lights.FAIR: "with care", lights.POOR: "bad", lights.UNKNOWN: "not known"}
 
 
 @dataclass(frozen=True)
