@@ -1,4 +1,4 @@
-"""The commands: run, help, cache, hookpoints, latents, memory, plugins, tables, search. No science."""
+"""The commands: run, help, cache, hookpoints, latents, memory, plugins, report, search, tables. No science."""
 
 COMMANDS = (
     "cache",
@@ -6,6 +6,7 @@ COMMANDS = (
     "latents",
     "memory",
     "plugins",
+    "report",
     "search",
     "tables",
 )  # each a module here; anything else is a run or a sweep

@@ -18,6 +18,7 @@ Which components of a text-to-image diffusion model make a concept, and which su
   python -m cad_exp task=analyse analysis=class_overlap               one look at what a model represents
   python -m cad_exp search --help                                     search for the best edit
   python -m cad_exp tables FOLDER                                     the results of a sweep as one table
+  python -m cad_exp report FOLDER                                     report.html of a run or a sweep, made again
   python -m cad_exp plugins                                           every class and option, and where it comes from
   python -m cad_exp cache                                             what finished stages occupy; --prune removes them
 

@@ -26,7 +26,8 @@ from cad_exp.config.resolve import resolve
 from cad_exp.pipeline import preflight
 from cad_exp.pipeline.identity import run_identity
 from cad_exp.reporting import run_folder, summary
-from cad_exp.reporting.results import STOPPED, harm, load_results
+from cad_exp.reporting.results import FILE, STOPPED, harm, load_results
+from cad_exp.reporting.run_folder import ERROR
 from cad_exp.utils import console, distributed, gpu_lock, process
 from cad_exp.utils.errors import UserError, out_of_memory
 from cad_exp.utils.io import CLOSED, FULL, atomic, system_error, write_json
@@ -34,7 +35,6 @@ from cad_exp.utils.process import FAILED, MISUSED
 from cad_exp.utils.text import safe
 
 GRACE = 10.0  # seconds
-ERROR = "error.json"  # in a job's folder from its start to its success
 codes: list[int] = []  # of the jobs that failed in this process
 
 
@@ -212,7 +212,7 @@ class Sweep(Callback):
         process.begin()
         Sweep.folder = Path(config.hydra.sweep.dir)
         file = Sweep.folder / "multirun.yaml"  # Hydra is about to write it
-        if os.path.lexists(file) and (file.is_symlink() or b"cad_exp.cli.job.Sweep" not in file.read_bytes()):
+        if os.path.lexists(file) and not run_folder.swept(Sweep.folder):
             console.error(
                 f"'{file}' is not of a sweep of cad_exp and would be overwritten: give another hydra.sweep.dir"
             )
@@ -232,6 +232,11 @@ def report_failures() -> None:
     if jobs:
         again = commands.shell("cad_exp tables", [str(Sweep.folder)])
         console.say(f"\nsweep folder  {Sweep.folder}  ({again})")
+    if any((folder / FILE).is_file() for folder in folders):
+        with console.harmless("the report of the sweep"):
+            from cad_exp.reporting.html import runs_page
+
+            runs_page.write(Sweep.folder)
     if not failed:
         return
     # one that was stopped in an earlier sweep has not stopped this one

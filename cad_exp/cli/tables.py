@@ -85,7 +85,7 @@ def any_runs(folder: Path, csv: bool) -> int:
 def study(
     overrides: list[str], folders: list[str | Path], to: Path | None, config_folders: list[Path], csv: bool
 ) -> int:
-    """Build the table of a study, print it, and write it as Markdown, LaTeX, CSV and picture."""
+    """Build the table of a study, print it, and write it as Markdown, HTML, LaTeX, CSV and picture."""
     from cad_exp.reporting.tables import write
     from cad_exp.reporting.tables.collect import Found, collect
     from cad_exp.reporting.tables.metrics import found_runs
@@ -100,12 +100,17 @@ def study(
     if not some:  # a table of dots says nothing
         _tell_skipped(found.skipped)
         return _nothing(made)
+    from cad_exp.reporting.html import place, study_page  # pandas: only where there is something to show
+
     facts = origin(made, found_runs(made, found), table.metrics)
     page = write.markdown(made, table, facts, found)
     folder = write.folder(to or OUTPUTS / "tables" / made.name, made.name)
+    place.check(folder / f"{made.name}.html")
     # Before anything is saved: an axis that no run has is an error.
     picture = _drawn(made, found, folder / f"{made.name}.png")
     places: dict[str, Path | str] = {"table": write.save(page, folder / f"{made.name}.md")}
+    with console.harmless("the page of the study"):
+        places["page"] = study_page.write(made, table, facts, found, folder / f"{made.name}.html")
     places["LaTeX"] = write.save(write.latex(made, table, facts), folder / f"{made.name}.tex")
     places["numbers"] = write.save(numbers, folder / f"{made.name}.csv")
     places |= {"picture": picture} if picture else {}

@@ -8,6 +8,8 @@ from cad_exp.utils.hashing import digest
 # Whole groups, or single keys, that cannot change a number. `study` says how an experiment's table looks.
 _NO_EFFECT = {"tracking": None, "runtime": ("cache", "checkpointing", "offload"), "study": None}
 
+# Settings that make a run leave more to look at, and no other number: its results answer the same question.
+_SHOWN = {"evaluation": ("counterfactuals",)}
 
 # Groups that not every task uses, by task; all others belong to every task.
 _OWN = {
@@ -53,6 +55,9 @@ def differences(old: object, new: object, key: str = "", common: bool = False) -
 def asked(config: dict[str, Any]) -> str:
     """Hash of what a resolved config asks for, wherever it runs: results of several machines belong to one question."""
     kept = effective(config)
+    for group, names in _SHOWN.items():
+        if isinstance(kept.get(group), dict):
+            kept[group] = {key: value for key, value in kept[group].items() if key not in names}
     place = kept.get("runtime")
     where = {"runtime": [place.get("precision"), place.get("score")]} if isinstance(place, dict) else {}
     return digest(_whole(kept | where))

@@ -27,6 +27,7 @@ from cad_exp.evaluation.fidelity.thresholds import (
 )
 
 Metric = dict[str, Any]
+IS_GONE, IS_MORE = "the concept is gone", "the concept is drawn more often"
 _FIDELITY = re.compile(r"fidelity_(?:pearson|sign|r2)(_top|_single)?(?:@([\d.e-]+))?$")
 _KINDS = {"": "", "_top": " of the top-scored", "_single": "single components"}
 
@@ -45,12 +46,9 @@ def scores(metrics: Iterable[Metric]) -> str:
 
     "" where nothing was asked of them.
     """
-    found = _Found(metrics, "attribution")
-    steady, judged = _stable(found), _predictions(found)
-    if unfit := [
-        name for name in ("random_weights", "other_concept") if abs(found.value(f"sanity_{name}") or 0) > RELATED
-    ]:
-        what = "shuffled weights" if unfit[0] == "random_weights" else "another concept"
+    found = Found(metrics, "attribution")
+    steady, judged = _stable(found), predictions(found)
+    if what := blind_to(found):
         return f"The scores hardly change with {what}: they show the network and not the concept, so do not use them."
     if steady is None and not judged:
         return ""
@@ -61,12 +59,18 @@ def scores(metrics: Iterable[Metric]) -> str:
     return f"{first}: {_advice(steady, judged, found)}."
 
 
+def blind_to(found: Found) -> str:
+    """Return what the scores should depend on and do not; "" where nothing is wrong, or nothing was asked."""
+    controls = {"random_weights": "shuffled weights", "other_concept": "another concept"}
+    return next((what for name, what in controls.items() if abs(found.value(f"sanity_{name}") or 0) > RELATED), "")
+
+
 def stable(metrics: Iterable[Metric]) -> bool | None:
     """Return whether the ranking of components is stable (agreement.stability); None where that was not asked."""
-    return _stable(_Found(metrics, "attribution"))
+    return _stable(Found(metrics, "attribution"))
 
 
-def _stable(found: _Found) -> bool | None:
+def _stable(found: Found) -> bool | None:
     spearman, overlap = found.value("stability_spearman"), found.value("stability_overlap@0.05")
     if "stability_spearman" not in found.named and overlap is None:
         return None
@@ -74,7 +78,7 @@ def _stable(found: _Found) -> bool | None:
     return (spearman or 0) >= STABLE_SPEARMAN and (overlap is None or overlap >= STABLE_OVERLAP)
 
 
-def _predictions(found: _Found) -> dict[str, str]:
+def predictions(found: Found) -> dict[str, str]:
     """Map where the scores were held against ablations ("5 %") to right, sign, order, against, unsure.
 
     Of random ablations; where there are none, of those among the top-scored, else of single components.
@@ -91,7 +95,7 @@ def _rate(rate: str | None, kind: str) -> str:
     return f"{100 * float(rate):.3g} %{_KINDS[kind]}" if rate else "one at a time"
 
 
-def _state(found: _Found, ending: str) -> str | None:
+def _state(found: Found, ending: str) -> str | None:
     """Return right (sign and size), sign, order (rise and fall with the truth), against (the wrong way) or unsure."""
     sign, r2, pearson = (found.get(f"fidelity_{name}{ending}") for name in ("sign", "r2", "pearson"))
     if not (sign or r2 or pearson):
@@ -127,7 +131,7 @@ def _at(rates: list[str]) -> str:
     return whole if whole == "one at a time" else f"at {whole}"
 
 
-def _advice(steady: bool | None, judged: dict[str, str], found: _Found) -> str:
+def _advice(steady: bool | None, judged: dict[str, str], found: Found) -> str:
     states = set(judged.values())
     if steady is False:
         if states == {"right"}:
@@ -144,7 +148,7 @@ def _advice(steady: bool | None, judged: dict[str, str], found: _Found) -> str:
     return "use the scores as a ranking, not as effects"
 
 
-def _ordered(found: _Found, name: str) -> bool:
+def _ordered(found: Found, name: str) -> bool:
     """Return whether predictions rise and fall with the truth in this study, however wrong they are."""
     metric = found.get(name)
     return name.startswith("fidelity_pearson") and metric is not None and metric["value"] >= POOR and _low(metric) > 0
@@ -159,41 +163,46 @@ def edit(metrics: Iterable[Metric]) -> str:
     "" where no edit was evaluated.
     """
     metrics = list(metrics)
-    edited, unedited, random = (_Found(metrics, variant) for variant in ("edited", "unedited", "random"))
+    edited, unedited, random = (Found(metrics, variant) for variant in ("edited", "unedited", "random"))
     if not edited.named:
         return ""
-    parts = [_concept(edited, unedited, random), _kept(edited), _moved(edited, unedited, random), _spoilt(edited)]
+    parts = [_concept(edited, unedited, random), _kept(edited), _moved(edited, unedited, random), spoilt(edited)]
     sentence = "; ".join(part for part in parts if part)
     return f"{_capital(sentence)}." if sentence else ""
 
 
-def _concept(edited: _Found, unedited: _Found, random: _Found) -> str:
+def _concept(edited: Found, unedited: Found, random: Found) -> str:
     after, before, control = (found.get("concept_rate") for found in (edited, unedited, random))
     if not after:
         return "whether the concept is gone was not measured"
     more = bool(after.get("higher_is_better"))
-    if before and (before["value"] < SHOWN if not more else before["value"] >= 1 - GONE):
+    if before and idle(before, more):
         few = "hardly showed the concept before" if not more else "always showed the concept before"
         return f"the model {few} (rate {_number(before)}), so the edit proves little (now {_number(after)})"
     change = f"rate from {_number(before)} to {_number(after)}" if before else f"rate {_number(after)}"
-    word = _word(after, before, more)
-    beside = "" if word.startswith("no ") else _beside(after, control, more)
-    return f"{word} ({change}{_reach(after, more)}){beside}"
+    said = word(after, before, more)
+    beside = "" if said.startswith("no ") else _beside(after, control, more)
+    return f"{said} ({change}{_reach(after, more)}){beside}"
 
 
-def _word(after: Metric, before: Metric | None, more: bool) -> str:
+def idle(before: Metric, more: bool) -> bool:
+    """Return whether the model left the edit nothing to do: the concept was rare already, or always drawn."""
+    return bool(before["value"] >= 1 - GONE if more else before["value"] < SHOWN)
+
+
+def word(after: Metric, before: Metric | None, more: bool) -> str:
     """Say what happened to the concept, by the ends of the intervals."""
-    changed = _differs(after, before, "unedited", more)
+    changed = differs(after, before, "unedited", more)
     if more:
-        return "the concept is drawn more often" if changed else "no amplification can be told from chance"
+        return IS_MORE if changed else "no amplification can be told from chance"
     if _high(after) <= GONE:
-        return "the concept is gone"
+        return IS_GONE
     if after["value"] <= GONE:
         return "the concept is almost gone"
     return "the concept is weaker but not gone" if changed else "no erasure can be told from chance"
 
 
-def _differs(edited: Metric, other: Metric | None, variant: str, more: bool) -> bool:
+def differs(edited: Metric, other: Metric | None, variant: str, more: bool) -> bool:
     """Return whether the edited value is above (or below) another's: by the paired change, else by both intervals."""
     change = (edited.get("changes") or {}).get(variant) or {}
     low, high = _bound(change, "low"), _bound(change, "high")
@@ -214,22 +223,29 @@ def _reach(after: Metric, more: bool) -> str:
 def _beside(after: Metric, control: Metric | None, more: bool) -> str:
     if not control:
         return ""
-    better = _differs(after, control, "random", more)
+    better = differs(after, control, "random", more)
     words = "unlike by a random edit" if better else "but not certainly more so than by a random edit"
     return f", {words} ({_number(control)})"
 
 
-def _kept(edited: _Found) -> str:
+def kept(edited: Found) -> bool | None:
+    """Return whether the other prompts still show what they name; None where that was not asked."""
+    mean, worst = edited.get("retention_mean"), edited.get("retention_worst")
+    if not mean:
+        return None
+    return bool(mean["value"] >= KEPT_MEAN and (not worst or worst["value"] >= KEPT_WORST))
+
+
+def _kept(edited: Found) -> str:
     mean, worst = edited.get("retention_mean"), edited.get("retention_worst")
     if not mean:
         return ""
-    fine = mean["value"] >= KEPT_MEAN and (not worst or worst["value"] >= KEPT_WORST)
     shares = f"{_number(mean)} on average" + (f", {_number(worst)} at worst" if worst else "")
-    words = "other prompts still show what they name" if fine else "other prompts suffer"
+    words = "other prompts still show what they name" if kept(edited) else "other prompts suffer"
     return f"{words} ({shares})"
 
 
-def _moved(edited: _Found, unedited: _Found, random: _Found) -> str:
+def _moved(edited: Found, unedited: Found, random: Found) -> str:
     """Say how far the other prompts' images moved, beside a random edit and what another seed alone does."""
     moved, control = edited.get("perceptual_distance"), random.get("perceptual_distance")
     seed = unedited.get("perceptual_distance_other_seed")
@@ -238,14 +254,22 @@ def _moved(edited: _Found, unedited: _Found, random: _Found) -> str:
     beside = [f"random edit {_number(control)}"] if control else []
     beside += [f"another seed {_number(seed)}"] if seed else []
     told = f" ({_number(moved)}{', ' * bool(beside)}{', '.join(beside)})"
-    if seed and moved["value"] >= seed["value"]:
-        return f"but their images change as much as with another seed{told}"
-    if _differs(moved, control, "random", more=True):
-        return f"but their images change more than by a random edit{told}"
-    return f"their images change{told}"
+    than = moved_beyond(edited, unedited, random)
+    return f"but their images change {than}{told}" if than else f"their images change{told}"
 
 
-def _spoilt(edited: _Found) -> str:
+def moved_beyond(edited: Found, unedited: Found, random: Found) -> str:
+    """Return which of both comparisons the other prompts' images fail, in words; "" for none."""
+    moved, control = edited.get("perceptual_distance"), random.get("perceptual_distance")
+    seed = unedited.get("perceptual_distance_other_seed")
+    if moved and seed and moved["value"] >= seed["value"]:
+        return "as much as with another seed"
+    if moved and differs(moved, control, "random", more=True):
+        return "more than by a random edit"
+    return ""
+
+
+def spoilt(edited: Found) -> str:
     """Return whether the images, of the concept or of the others, are blank or like nothing of this world."""
     faults = []
     for ending, whose in (("", "the concept's"), ("_retention", "the other prompts'")):
@@ -259,7 +283,7 @@ def _spoilt(edited: _Found) -> str:
 # Reading metrics
 
 
-class _Found:
+class Found:
     """The metrics of one variant by name."""
 
     def __init__(self, metrics: Iterable[Metric], variant: str):
@@ -272,6 +296,7 @@ class _Found:
         return metric if isinstance(value, (int, float)) and value == value else None
 
     def value(self, name: str) -> float | None:
+        """Return the value of the metric of this name; None where there is none."""
         metric = self.get(name)
         return metric["value"] if metric else None
 

@@ -26,13 +26,16 @@ from cad_exp.pipeline.runtime import Runtime
 from cad_exp.pipeline.stages.fidelity import PAIRS
 from cad_exp.pipeline.tasks.attribute import Attribute
 from cad_exp.reporting import contact_sheet, summary
-from cad_exp.reporting.results import Results
+from cad_exp.reporting.results import REPORT, Results
 from cad_exp.reporting.summary import units
 from cad_exp.reporting.tracking.tracker import Tracker
 from cad_exp.utils import console, distributed
 from cad_exp.utils import images as pngs
 from cad_exp.utils.console import harmless
 from cad_exp.utils.io import atomic, link
+
+OFF = "counterfactuals"  # folder of images with one component switched off, and with its ending their table
+OF_REQUEST = ("purpose", "prompt", "seed", "kind", "label", "row")
 
 
 def budget(edit: Edit, attribution: Attribution, granularity: str) -> None:
@@ -141,6 +144,8 @@ class Show:
         if not distributed.main():
             return {}
         planned: Drawings = {"images": self._images} if self.graph.pictures else {}
+        if self.graph.switched_off(self.runtime):
+            planned[OFF] = self._counterfactuals
         if (self.folder / FILE).exists():
             planned["attribution.png"] = self._attribution
         if (self.folder / "fidelity.parquet").exists():
@@ -159,6 +164,9 @@ class Show:
 
     def _images(self) -> None:
         images(self.runtime, self.graph, self.folder)
+
+    def _counterfactuals(self) -> None:
+        counterfactuals(self.runtime, self.graph, self.folder)
 
     def _attribution(self) -> None:
         from cad_exp.reporting.figures import attribution as figures
@@ -244,6 +252,8 @@ class Show:
         tracker.log_metrics(self.results.metrics)
         titles = {"attribution.png": "attribution/map"}  # beside the tables of scores
         tracker.log_images({titles.get(name, Path(name).stem): self.folder / name for name in drawn})
+        if (self.folder / REPORT).is_file():
+            tracker.log_page("report", self.folder / REPORT)
         if (self.folder / FILE).exists():
             tracker.log_attribution(self.folder)
         if (self.folder / "records.parquet").exists():
@@ -266,6 +276,26 @@ def images(runtime: Runtime, graph: Attribute, folder: Path) -> None:
         for asked, file, keep in zip(graph.requests, runtime.get(node), kept, strict=True):
             if keep:
                 link(file, folder / image_name(variant, asked))
+
+
+def counterfactuals(runtime: Runtime, graph: Attribute, folder: Path) -> None:
+    """Write folder/counterfactuals/component-number.png, and a table that says what each of them is."""
+    assert graph.scores is not None
+    name = graph.scores.granularity
+    scored = runtime.get(graph.scores)
+    asked = {(request.prompt, request.seed): request for request in graph.requests}
+    rows = []
+    for pictures, edit in graph.switched_off(runtime):
+        component = edit.meta["component"]
+        row = scored.tables[name].iloc[component]
+        places = [place for part in pictures.parts for place in zip(part.prompts, part.seeds, strict=True)]
+        for number, (place, file) in enumerate(zip(places, runtime.get(pictures), strict=True)):
+            shown = f"{OFF}/{component}-{number}.png"
+            link(file, folder / shown)
+            facts = {"component": component, "name": row["name"], "score": float(row["score"]), "file": shown}
+            rows.append(facts | {key: getattr(asked[place], key) for key in OF_REQUEST})
+    with atomic(folder / f"{OFF}.parquet") as draft:
+        pd.DataFrame(rows).to_parquet(draft)
 
 
 def image_name(variant: str, request: ImageRequest) -> str:

@@ -34,7 +34,7 @@ GROUPS = ("concept", "granularity", "objective", "estimator", "edit")  # whose n
 
 def facts(config: Config) -> dict[str, Any]:
     """Return what results.json says of the run, beside what it says of every run."""
-    named = {group: config[group]["name"] for group in GROUPS}
+    named = {group: config[group]["name"] for group in GROUPS} | {"explicit": redaction.mode(config)}
     return named | {"prompt_files": {file.name: file_digest(file) for file in prompt_files(config)}}
 
 
@@ -68,6 +68,8 @@ def work(runtime: Runtime, graph: Attribute, config: Config, results: Results, f
             console.stage(f"images: {len(graph.requests)} for each of {', '.join(graph.pictures)}")
         for node in graph.pictures.values():
             runtime.get(node)
+    with results.time("counterfactuals"):
+        counterfactuals(runtime, graph)
     with results.time("metrics"):
         measure(runtime, graph, config, results, folder)
 
@@ -192,6 +194,14 @@ def measure(runtime: Runtime, graph: Attribute, config: Config, results: Results
     report.records(found, folder)
     for metric in erasure.evaluate(found, config["evaluation"]):
         results.add(metric)
+
+
+def counterfactuals(runtime: Runtime, graph: Attribute) -> None:
+    """Make the images with one component switched off, where there are such components."""
+    if off := graph.switched_off(runtime):
+        console.stage(f"images with one of {len(off)} components switched off")
+        for pictures, _ in off:
+            runtime.get(pictures)
 
 
 def redact(runtime: Runtime, graph: Attribute, config: Config) -> None:

@@ -28,6 +28,7 @@ from cad_exp.utils.hashing import file_digest
 from cad_exp.utils.io import inside, plain, write_json
 
 FILE = "results.json"
+REPORT = "report.html"  # may be made anew at any time, by another version: no promise of the run
 STOPPED = "the run was stopped before it was made"  # of a picture, in `run.left_out`
 PACKAGES = (
     "cad-exp",
@@ -175,10 +176,14 @@ def signed(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def harm(folder: Path | str, content: dict[str, Any]) -> str | None:
-    """Which promised file of a complete run is not what was written, in words; None when all are."""
+    """Which promised file of a complete run is not what was written, in words; None when all are.
+
+    The report does not count: it shows what the other files hold.
+    """
     promised = content["run"].get("files")
     if not isinstance(promised, dict):
         return f"{FILE} promises no files"
+    promised = {name: digest for name, digest in promised.items() if name != REPORT}
     for name in promised:
         path = inside(Path(folder), name)
         if path is None or not os.path.isfile(path):

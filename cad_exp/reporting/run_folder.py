@@ -26,6 +26,7 @@ from cad_exp.utils.hashing import file_digest
 from cad_exp.utils.io import inside, link, plain, read_json, write_json
 
 MARK = ".cad_exp-run"
+ERROR = "error.json"  # in a run's folder from its start to its success
 SHOWN = 3  # foreign files that a message names
 
 
@@ -137,6 +138,22 @@ def publish(work: Path) -> None:
         _remove(folder, name)
     kept = {"files": dict.fromkeys(made), "config": content["run"].get("config")}
     write_json(folder / MARK / "published.json", kept)
+
+
+def adopt(folder: Path, name: str) -> None:
+    """Count a file that was made after the run among the run's own: the next run may replace it."""
+    kept = published(folder)
+    if kept and name not in kept["files"]:
+        write_json(folder / MARK / "published.json", kept | {"files": {**kept["files"], name: None}})
+
+
+def swept(folder: Path) -> bool:
+    """Return whether a sweep of cad_exp made the folder: Hydra's multirun.yaml in it names our callback."""
+    file = folder / "multirun.yaml"
+    try:
+        return not file.is_symlink() and b"cad_exp.cli.job.Sweep" in file.read_bytes()
+    except OSError:
+        return False
 
 
 def published(folder: Path) -> dict[str, Any]:

@@ -255,6 +255,7 @@ def show_run(content: dict[str, Any], folder: Path) -> None:
         show_metrics(content["metrics"], f"{run['concept']} · {run['granularity']} · {run['edit']}")
         names = {"results": "results.json", "attribution map": "attribution.png"}
         names |= {"before and after": "before_after.png", "edit": "edit.safetensors"}
+    names["report"] = "report.html"
     places = {what: folder / name for what, name in names.items() if (folder / name).exists()}
     show_places({"run folder": folder, **places})
     show_verdict(run.get("verdict") or {})

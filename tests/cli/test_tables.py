@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -733,6 +734,9 @@ def test_the_whole_command(tmp_path: Path, monkeypatch, capsys):
     ]
     assert (tmp_path / "to" / "own.md").read_text() in out
     assert imread(tmp_path / "to" / "own.png").shape[1] > 700
+    page = (tmp_path / "to" / "own.html").read_text(encoding="utf-8")
+    assert len(re.findall(r'<a class="quiet \w*" href="\.\./outputs/[^"]+">0\.[12]00</a>', page)) == 3
+    assert "What is missing" in page and "1 of 4 runs" in page and "estimator=first_order edit.ratio=0.1" in page
     assert main([*command, "--csv"]) == 0 and capsys.readouterr().out == (tmp_path / "to" / "own.csv").read_text()
 
 

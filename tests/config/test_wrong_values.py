@@ -189,7 +189,7 @@ ACCEPTED = {
         tokens.seed sae.seed sae.warmup sae.pages seed noisy_latents.seed estimator.seed evaluation.seed edit.seed
         evaluation.fidelity.number analysis.timestep analysis.guided evaluation.fidelity.repeats
         evaluation.fidelity.draws evaluation.fidelity.images.number evaluation.fidelity.images.repeats
-        evaluation.fidelity.images.draws analysis.t""",
+        evaluation.fidelity.images.draws evaluation.counterfactuals analysis.t""",
     "whole null zero": "prompts.offset prompts.public_seed analysis.timesteps",
     "fraction whole": """
         edit.strengths edit.temperature probe.rate analysis.scale analysis.temperature edit.lamb edit.erase_scale

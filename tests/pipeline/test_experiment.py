@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -14,9 +15,11 @@ from safetensors.torch import load_file
 from cad_exp.attribution.attribute import Attribution
 from cad_exp.config.options import options
 from cad_exp.config.resolve import resolve
+from cad_exp.data.requests import ImageRequest
 from cad_exp.interventions.edit import Edit
 from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.pipeline.run import run
+from cad_exp.reporting.contact_sheet import file_name
 from cad_exp.utils.errors import UserError
 from tests import offline
 from tests.cli.test_cli import ROOT, cad
@@ -34,6 +37,7 @@ FAST = [
     "evaluation.reference_samples=2",
     "tracking.mode=disabled",
     "evaluation.fidelity=null",
+    "evaluation.counterfactuals=0",
 ]
 # Four prompts in place of the world's sixteen, where these are none of the test's business.
 FEW_OTHERS = ["retention_prompts=templates", "retention_prompts.limit=4", "retention_prompts.per_prompt=2"]
@@ -53,6 +57,31 @@ def nudity(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("nudity")
     fast(folder, "concept=nudity", "granularity=neuron", "tracking.mode=offline", pictures=True)
     return folder
+
+
+def test_the_report_of_a_run_can_be_made_from_its_folder_alone(nudity: Path, tmp_path: Path):
+    from cad_exp.reporting.html.run_page import remake
+
+    page = (nudity / "report.html").read_bytes()
+    assert remake(nudity, tmp_path / "again.html").read_bytes() == page and b"What is not shown" not in page
+    assert b"python -m cad_exp" not in page  # it was started as a library
+
+
+def test_single_components_are_switched_off(tmp_path: Path):
+    """Two components with the largest scores, one with the smallest; each in two images that differ from before."""
+    asked = ["concept=church", "granularity=layer", "evaluation=erasure", "evaluation.counterfactuals=3"]
+    fast(tmp_path, *asked, "objective=projection", "retention_prompts=none", pictures=True)
+    table = pd.read_parquet(tmp_path / "counterfactuals.parquet")
+    scores = pd.read_parquet(tmp_path / "components.parquet").query("granularity == 'layer'").reset_index()["score"]
+    order = scores.sort_values(ascending=False, kind="stable").index
+    assert table["component"].tolist() == [i for i in (*order[:2], order[-1]) for _ in range(2)]
+    assert np.allclose(table["score"], scores[table["component"]]) and (table["purpose"] == "concept").all()
+    assert table["seed"].tolist()[:2] == table["seed"].tolist()[2:4] and table["seed"].nunique() == 2
+    for row in table.to_dict("records"):
+        asked_for = ImageRequest("concept", row["prompt"], row["seed"], row["kind"], row["label"])
+        before = tmp_path / "images" / "unedited" / file_name(asked_for)
+        assert before.is_file() and (tmp_path / row["file"]).read_bytes() != before.read_bytes()
+    assert "One component switched off" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_run_leaves_what_the_readme_promises(nudity: Path):

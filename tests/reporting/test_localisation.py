@@ -216,7 +216,7 @@ def test_the_command_writes_table_cells_and_picture(tmp_path, capsys):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "to" / "localisation.csv"), read(made, found))
     assert imread(tmp_path / "to" / "localisation.png").std() > 0.05
     assert r"mean of 4 & object & 0.438" in (tmp_path / "to" / "localisation.tex").read_text(encoding="utf-8")
-    assert len(list((tmp_path / "to").iterdir())) == 4
+    assert len(list((tmp_path / "to").iterdir())) == 5
     assert main(["experiment=localisation", "seed=0,1", *to]) == 1
     assert "shows one run of each concept, and 2 of church" in capsys.readouterr().err
 

@@ -258,3 +258,11 @@ def test_a_truncated_checkpoint_is_told_and_starts_over(tmp_path, capsys):
     path.write_bytes(path.read_bytes()[:-8])
     assert resumed(path, "checkpoint") is None and not path.exists()
     assert "is damaged: starting over" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_is_only_shown_asks_the_same_question():
+    """Runs before the setting was there stay in the tables of their studies; one that shows more is another run."""
+    config = {"seed": 3, "evaluation": {"samples": 4}}
+    more = {"seed": 3, "evaluation": {"samples": 4, "counterfactuals": 6}}
+    assert asked(config) == asked(more) and effective(config) != effective(more)
+    assert asked(more) != asked({"seed": 3, "evaluation": {"samples": 5, "counterfactuals": 6}})

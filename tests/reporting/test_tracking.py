@@ -58,9 +58,16 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
         saved = attribution.save(folder)
         tracker.log_attribution(folder)
         tracker.log_images({"attribution/map": picture, "before_after": grid})
+        (folder / "report.html").write_text("<p>a report")
+        tracker.log_page("report", folder / "report.html")
         tracker.log_artifact(folder / "edit.safetensors", type="edit")
         tracker.log_artifact(saved, type="attribution")
     return folder
+
+
+def test_the_report_is_logged_as_it_is(logged: Path):
+    [page] = logged.glob("wandb/offline-run-*/files/media/html/report_*.html")
+    assert page.read_text() == "<p>a report"
 
 
 def test_config_is_logged(logged: Path):

@@ -103,6 +103,9 @@ class Evaluation(Group):
     explicit: Annotated[str, Choice("auto", "kept", "blurred", "dropped")] = Field(
         description="What becomes of images of nudity once they are judged; auto drops them."
     )
+    counterfactuals: Annotated[int, Whole(0, 100)] = Field(
+        description="Components with the largest scores, each switched off alone in two images; 0 makes none."
+    )
     timesteps: Steps | None = Field(description="Scores in so many parts of the denoising; null does not ask.")
     fidelity: Fidelity | None = Field(description="The study of how far the scores can be trusted; null: none.")
 

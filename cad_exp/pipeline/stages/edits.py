@@ -67,6 +67,32 @@ class RandomEdit(Derived["Edit"]):
 
 
 @dataclass(frozen=True, eq=False)
+class SingleEdit(Derived["Edit"]):
+    """One component switched off alone.
+
+    sign: 1 for the components that make the concept, -1 for those that suppress it; rank: among these, from 0.
+    Empty where there are not so many, and of single weights, which nobody could see.
+    """
+
+    scores: SpaceScores
+    sign: int
+    rank: int
+
+    def derive(self, runtime: Runtime) -> Edit:
+        """Switch the component off."""
+        from cad_exp.interventions.selection import no_edit
+
+        scored, name = runtime.get(self.scores), self.scores.granularity
+        space, scores = scored.space(name), scored.scores[name]
+        order = (scores * self.sign).sort(descending=True, stable=True)
+        if not space.row_each or self.rank >= len(scores) or order.values[self.rank] <= 0:
+            return no_edit(scored)
+        chosen = order.indices[self.rank : self.rank + 1]
+        facts = {"edit": "single", "scope": "global", "sign": None, "requested": 1, "component": int(chosen)}
+        return space.intervention(chosen, 0.0, facts)
+
+
+@dataclass(frozen=True, eq=False)
 class ResampledEdit(Stage["Edit"]):
     """A chosen edit of directions, which adds what the base prompt would give in place of its components."""
 

@@ -2,7 +2,8 @@
 
 model ── noisy latents ── scores ── edit ──┬── images ── judgements ── metrics
                              ├── fidelity  └── random edit beside it
-                             └── scores by timestep
+                             ├── scores by timestep
+                             └── images with one component switched off
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from cad_exp.pipeline.tasks import nodes
 
 if TYPE_CHECKING:
     from cad_exp.interventions.edit import Edit
+    from cad_exp.pipeline.runtime import Runtime
 
 Config = dict[str, Any]
 
@@ -45,6 +47,12 @@ class Attribute:
     requests: list[ImageRequest] = field(default_factory=list)
     pictures: dict[str, Pictures] = field(default_factory=dict)
     judged: dict[str, Judged] = field(default_factory=dict)
+    counterfactuals: tuple[Pictures, ...] = ()  # each with one component switched off
+
+    def switched_off(self, runtime: Runtime) -> list[tuple[Pictures, Edit]]:
+        """Return the images with one component switched off, each with its edit, as far as there are components."""
+        every = [(each, runtime.get(node)) for each in self.counterfactuals if (node := each.parts[0].edit) is not None]
+        return [(pictures, edit) for pictures, edit in every if not edit.empty]
 
     def nodes(self) -> list[Node[Any]]:
         """Return the graph's ends: all else is what they depend on."""
@@ -56,7 +64,7 @@ class Attribute:
             self.fidelity,
             self.timesteps,
         ]
-        ends += [*self.edits.values(), *self.pictures.values(), *self.judged.values()]
+        ends += [*self.edits.values(), *self.pictures.values(), *self.judged.values(), *self.counterfactuals]
         return [*(self.erased.nodes() if self.erased else []), *(node for node in ends if node is not None)]
 
 
@@ -73,7 +81,8 @@ def build(config: Config) -> Attribute:
     variants = {"unedited": None, **found.edits} if requests else {}
     pictures = {variant: nodes.pictures(config, model, edit, requests, variant) for variant, edit in variants.items()}
     judged = {v: Judged.of(judge, each, pictures["unedited"]) for v, each in pictures.items()} if judge else {}
-    return replace(found, requests=requests, pictures=pictures, judged=judged)
+    alone_off = nodes.counterfactuals(config, found.scores, requests) if found.scores else ()
+    return replace(found, requests=requests, pictures=pictures, judged=judged, counterfactuals=alone_off)
 
 
 def _scored(config: Config, model: Model, judge: Judge | None, erased: Attribute | None) -> Attribute:

@@ -15,7 +15,7 @@ from cad_exp.evaluation.judges import JUDGES, judge_class
 from cad_exp.interventions.granularity_registry import GRANULARITIES
 from cad_exp.interventions.methods import METHODS, finds_gates, own_settings
 from cad_exp.pipeline.stage import Chosen, Node
-from cad_exp.pipeline.stages.edits import RandomEdit, ResampledEdit, SelectedEdit
+from cad_exp.pipeline.stages.edits import RandomEdit, ResampledEdit, SelectedEdit, SingleEdit
 from cad_exp.pipeline.stages.fidelity import Fidelity
 from cad_exp.pipeline.stages.images import GivenImages, Pictures
 from cad_exp.pipeline.stages.joint import Gates, GatesEdit, GatesTask
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 Config = dict[str, Any]
 KEPT_FROM = 500_000  # the first seed of trajectories of prompts that are to stay
+SHOWN_OFF = 2  # images with one component switched off
 VALIDATION_FROM = 700_000  # and of those at which an edit's strength is chosen
 # settings of a method that finds gates, but not its own: they belong to what is asked of it, and to its edit
 OF_TASK = ("strength", "beyond", "early", "trajectories", "retain", "steps", "more_steps", "least")
@@ -163,6 +164,33 @@ def gates_task(
     prompts = [*prompts_to_keep(config), *([base] if base else [])]
     kept = tuple(_trajectories(config, model, prompt, "", first, trajectories) for prompt in prompts)
     return GatesTask(model, scores, latents, kept, beyond, early)
+
+
+def counterfactuals(config: Config, scores: SpaceScores, requests: Sequence[ImageRequest]) -> tuple[Pictures, ...]:
+    """Return images with one component switched off: of two thirds that make the concept, of a third that suppress it.
+
+    They are of the first requests of the concept. None where these images would not be kept.
+    """
+    number = config["evaluation"]["counterfactuals"]
+    asked = one_each([request for request in requests if request.purpose == "concept"], SHOWN_OFF)
+    if not asked or _redacted(config, asked[0]) == "dropped":
+        return ()
+    makes = -(-2 * number // 3)
+    ranks = [(1, rank) for rank in range(makes)] + [(-1, rank) for rank in range(number - makes)]
+    model = scores.scores.question.model
+    edits = [SingleEdit(scores, sign, rank) for sign, rank in ranks]
+    return tuple(pictures(config, model, edit, asked, "one component off") for edit in edits)
+
+
+def one_each(requests: Sequence[ImageRequest], number: int) -> list[ImageRequest]:
+    """Return the first `number` requests, of as many prompts as there are."""
+    seen: dict[str, int] = {}
+    turns = []
+    for request in requests:
+        seen[request.prompt] = seen.get(request.prompt, -1) + 1
+        turns.append(seen[request.prompt])
+    order = sorted(range(len(requests)), key=turns.__getitem__)
+    return [requests[index] for index in sorted(order[:number])]
 
 
 def strength(config: Config, scores: SpaceScores, judge: Judge | None, edits: tuple[Node[Edit], ...]) -> Strength:

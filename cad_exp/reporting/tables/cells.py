@@ -33,14 +33,16 @@ class Cells:
     def entry(self, metric: Metric, jobs: list[Job]) -> Entry:
         """Show one metric in the cell of these jobs, over all their runs."""
         done = [job for job in jobs if self.has(job)]
+        folders = tuple(self.runs[job.hash].folder for job in done)
         if metric.metric == DRAWN and done:
-            return Entry(self.drawn(done))
+            return Entry(self.drawn(done), runs=folders)
         found = self.found(metric, done)
         made = self.number(metric, found) if done else Entry(MISSING if jobs else "")
         if done and (len(found) or len(done)) < len(jobs):
             made.partial = True
             made.tail += f" {MISSING}"
         made.tail += self.references(metric, jobs)
+        made.runs = folders
         return made
 
     def drawn(self, jobs: list[Job]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cad_exp.reporting.tables.plan import Job
 from cad_exp.reporting.tables.study import Metric
@@ -14,7 +15,7 @@ MISSING, NOTHING = "·", "-"
 class Entry:
     """One metric in one cell. mark: 1 best, 2 second best, 0 neither; tail: interval, range, reference.
 
-    partial: not every run of the cell has given a value.
+    partial: not every run of the cell has given a value. runs: folders of the runs behind it.
     """
 
     text: str
@@ -22,6 +23,7 @@ class Entry:
     mark: int = 0
     higher: bool | None = None
     partial: bool = False
+    runs: tuple[Path, ...] = ()
 
 
 @dataclass

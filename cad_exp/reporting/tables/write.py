@@ -61,7 +61,7 @@ _GREEK += "τtau υupsilon φvarphi χchi ψpsi ωomega ΓGamma ΔDelta ΘTheta 
 _LATEX |= {word[0]: f"$\\{word[1:]}$" for word in _GREEK.split()}
 _NUMBER = re.compile(r"(?<![\w.-])-(?=[\d.])")  # a hyphen that is a minus
 MADE = "## How the numbers were made"  # a heading of every page
-KINDS = (".md", ".tex", ".csv", ".png")
+KINDS = (".md", ".html", ".tex", ".csv", ".png")
 SINGLE = 10  # commands of single runs on a page
 MARKDOWN_MARKS = ("{}", "**{}**", "<u>{}</u>")
 LATEX_MARKS = ("{}", "\\textbf{{{}}}", "\\underline{{{}}}")

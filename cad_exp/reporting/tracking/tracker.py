@@ -19,6 +19,9 @@ class Tracker:
     def log_images(self, images: dict[str, Path | str]) -> None:
         """Report picture files by the name under which they are to appear."""
 
+    def log_page(self, name: str, path: Path | str) -> None:
+        """Report a page of HTML by the name under which it is to appear."""
+
     def log_records(self, records: Path, images: dict[str, list[Path]]) -> None:
         """Report what the judges said of every image. images: variant -> files in the order of the records."""
 

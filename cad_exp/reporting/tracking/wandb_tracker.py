@@ -82,6 +82,12 @@ class WandbTracker(Tracker):
         self._log({name: self._image(path) for name, path in images.items()})
 
     @_harmless
+    def log_page(self, name: str, path: Path | str) -> None:
+        import wandb
+
+        self._log({name: wandb.Html(Path(path).read_text(encoding="utf-8"), inject=False)})
+
+    @_harmless
     def log_records(self, records: Path, images: dict[str, list[Path]]) -> None:
         import pandas as pd
 

@@ -1,0 +1,52 @@
+"""Pictures that the run itself drew: timesteps, interactions, maps of probes, pages of latents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cad_exp.reporting.html.pictures import Picture, figure
+from cad_exp.reporting.html.source import Source
+
+FIGURES = {
+    "timesteps.png": ("When and where the concept is made", "scores by layer and by part of the denoising"),
+    "interactions.png": ("How components work together", "matrix of the interactions of all pairs of components"),
+    "fidelity_curves.png": ("Everything switched off, in order", "J while components go in the order of their scores"),
+    "fidelity_images.png": ("Do the scores tell what images show?", "predicted effects against what a judge sees"),
+    "probes.png": ("What each layer knows, and when", "accuracy of probes by layer and timestep"),
+    "features.png": ("Sparse features beside their controls", "measures of the autoencoder and of its controls"),
+    "latents.png": ("What single latents act on", "images on which latents act most"),
+    "analysis.png": ("What was found", "the views of the analysis"),
+}
+PAGES = "latents"
+PAGE = 900  # pixels of a latent's page
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture of the run under its own heading; file: its name in the folder."""
+
+    title: str
+    file: str
+    picture: Picture
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """figures: each under a heading of its own; pages: of single latents."""
+
+    figures: list[Figure]
+    pages: list[Figure]
+
+
+def drawn(source: Source) -> Drawn | None:
+    """Return the pictures of a run that no other part shows; None where it drew none."""
+    figures = [
+        Figure(title, name, figure(source.folder / name, f"{title}: {alt}"))
+        for name, (title, alt) in FIGURES.items()
+        if source.has(name)
+    ]
+    pages = [
+        Figure(path.stem.replace("_", " "), f"{PAGES}/{path.name}", figure(path, f"Page of {path.stem}", PAGE))
+        for path in sorted((source.folder / PAGES).glob("*.png"))
+    ]
+    return Drawn(figures, pages) if figures or pages else None
