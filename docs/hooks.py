@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import cad_exp
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
+import cad_exp
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = "docs/"
 INDEX = "docs/index.md"
 API = "docs/reference/api.md"
-# where a file of the repository is on the site: these have a place of their own, others lie as in docs/, or below OUTSIDE
+# where a file of the repository is on the site: as in docs/, these in places of their own, and others below OUTSIDE
 OUTSIDE = "repository/"
 PLACES = {"README.md": "index.md", INDEX: "pages.md"}
 AS_THEY_ARE = {".md", ".png", ".jpg", ".jpeg", ".svg", ".html"}

@@ -145,7 +145,11 @@ def test_a_page_that_is_wrong_stops_the_build(tmp_path: Path):
     # without the API, which takes the longest: the copy is about links
     (copy / "docs" / "reference" / "api.md").write_text("# Python\n", encoding="utf-8")
     for path, old, new in [
-        ("docs/seeds.md", "\n## ", "\n[lost](no_page.md), [gone](index.md#no-heading), ![bare](images/no_picture.png)\n\n## "),
+        (
+            "docs/seeds.md",
+            "\n## ",
+            "\n[lost](no_page.md), [gone](index.md#no-heading), ![bare](images/no_picture.png)\n\n## ",
+        ),
         ("docs/index.md", "| [Caching](caching.md)", "| [Caching](cashing.md)"),
         ("README.md", "\n## ", "\n[lost](docs/no_guide.md), [lost](docs/no_folder/)\n\n## "),
     ]:
@@ -154,5 +158,13 @@ def test_a_page_that_is_wrong_stops_the_build(tmp_path: Path):
         (copy / path).write_text(text.replace(old, new, 1), encoding="utf-8")
     done = build(copy, tmp_path / "site")
     assert done.returncode != 0
-    for fault in ("no_page.md", "#no-heading", "no_picture.png", "cashing.md", "caching.md", "no_guide.md", "no_folder"):
+    for fault in (
+        "no_page.md",
+        "#no-heading",
+        "no_picture.png",
+        "cashing.md",
+        "caching.md",
+        "no_guide.md",
+        "no_folder",
+    ):
         assert fault in done.stderr, fault
