@@ -49,7 +49,7 @@ def select(
     ratio in (0, 1]; count >= 1 and only with scope=global; kinds restricts the kinds of site. rounding=floor, the
     public CAD code's, leaves groups shorter than 1 / ratio alone. UserError otherwise, and where nothing would be left.
 
-    Example:
+    Examples:
         >>> model = cad_exp.DiffusionModel.load("mini", steps=2)
         >>> latents = cad_exp.sample_trajectory(model, "church", seeds=range(2), steps=2)
         >>> attribution = cad_exp.attribute(model, latents, objective="projection")
