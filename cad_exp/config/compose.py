@@ -60,6 +60,11 @@ def compose(overrides: Sequence[str] = (), folders: Sequence[Path] = ()) -> dict
 
     Raises:
         UserError: an option, a key or a folder that is not there, or a text that Hydra cannot read.
+
+    Examples:
+        >>> config = cad_exp.compose(["concept=church", "granularity=head"])
+        >>> config["concept"]["prompt"], config["granularity"]["name"]
+        ('church', 'head')
     """
     places = [options.conf_folder(), *folders]
     options.exist(places)

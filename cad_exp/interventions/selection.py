@@ -48,6 +48,18 @@ def select(
     Only the wanted sign is chosen, so `achieved` may be below `requested` (both in meta); ties go to the lower index.
     ratio in (0, 1]; count >= 1 and only with scope=global; kinds restricts the kinds of site. rounding=floor, the
     public CAD code's, leaves groups shorter than 1 / ratio alone. UserError otherwise, and where nothing would be left.
+
+    Examples:
+        >>> model = cad_exp.DiffusionModel.load("mini", steps=2)
+        >>> latents = cad_exp.sample_trajectory(model, "church", seeds=range(2), steps=2)
+        >>> attribution = cad_exp.attribute(model, latents, objective="projection")
+        >>> edit = cad_exp.select(attribution, "layer", count=3)
+        >>> edit.meta["achieved"]
+        3
+        >>> with edit.apply(model):
+        ...     images = model.generate(["a photo of a church"], seeds=[0])
+        >>> images.shape
+        (1, 64, 64, 3)
     """
     direction = SIGNS[choose(sign, SIGNS, "sign")]
     attribution = attribution.narrow(granularity, kinds)
