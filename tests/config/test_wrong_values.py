@@ -199,7 +199,8 @@ ACCEPTED = {
     "fraction whole zero": """
         granularity.guidance
         model.guidance noisy_latents.guidance objective.weight objective.guidance edit.negative_guidance
-        analysis.guidance edit.highest edit.beyond edit.sparsity edit.sampling_guidance tokens.guidance sae.aux probe.decays""",
+        analysis.guidance edit.highest edit.beyond edit.sparsity
+        edit.sampling_guidance tokens.guidance sae.aux probe.decays""",
     "fraction whole null zero": "edit.preserve_scale",
     "fraction whole negative zero": """
         model.lora_scale concept.factor.weight concept.factor.neuron concept.factor.head concept.factor.layer

@@ -14,8 +14,8 @@ CAD = f'"{sys.executable}" -m cad_exp'
 # With job control, because a shell without it starts background jobs deaf to SIGINT.
 INTERRUPTED = "set -m; %s seed=1 & sleep %s; kill -%s $!; wait $!"
 # A real run of seconds, in a file system of its own: 6 MiB that fill up, or one that cannot be written.
-SMALL = "evaluation=none tracking=disabled edit=erase granularity=layer noisy_latents.samples=2 noisy_latents.steps=2 model.steps=2"
-SMALL += " runtime.device=cpu hydra.run.dir=disk/run"
+SMALL = "evaluation=none tracking=disabled edit=erase granularity=layer noisy_latents.samples=2 noisy_latents.steps=2"
+SMALL += " model.steps=2 runtime.device=cpu hydra.run.dir=disk/run"
 DISK = (
     "unshare -rm true 2>/dev/null || exit 99; unshare -rm bash -c 'mkdir disk; mount -t tmpfs -o size=%s none disk; %s'"
 )
