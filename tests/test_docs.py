@@ -36,7 +36,7 @@ from tests.pictures import undrawn
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-FOLDERS = ("docs", "benchmarks", "cad_exp", "notebooks", "experiments", "conf", "tests")
+FOLDERS = ("docs", "benchmarks", "cad_exp", "notebooks", "conf", "tests")
 TEMPLATE = ROOT / "cad_exp" / "mini" / "card_template.md"  # of a page, with gaps
 OUTER = sorted(ROOT.glob("*.md"))
 PAGES = [*OUTER, *sorted(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md") if page != TEMPLATE)]

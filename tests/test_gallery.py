@@ -21,7 +21,7 @@ SMALL += ["evaluation.retention_samples=1", "evaluation.fidelity=null", "trackin
 def run_folder(tmp_path_factory) -> Path:
     """A finished run, with the overrides that the command line writes down."""
     folder = tmp_path_factory.mktemp("runs") / "church"
-    overrides = ["concept=church", "granularity=head", *SMALL]
+    overrides = ["concept=church", "granularity=head", "edit=erase", *SMALL]
     cad_exp.run(cad_exp.compose([*overrides, f"runtime.cache={folder.parent / 'cache'}"]), folder)
     (folder / "config").mkdir(exist_ok=True)
     (folder / "config" / "overrides.yaml").write_text(yaml.safe_dump([*overrides, "runtime.cache=null"]))
@@ -40,7 +40,10 @@ def test_a_finished_run_is_shown_with_its_command_verdict_and_picture(run_folder
     text = (tmp_path / "page.md").read_text()
     run = load_results(run_folder)["run"]
     assert "## church, head, erase" in text and run["verdict"]["edit"] in text.replace("\\", "")
-    assert "`python -m cad_exp concept=church granularity=head model.steps=2 " in text and "runtime.cache" not in text
+    assert (
+        "`python -m cad_exp concept=church granularity=head edit=erase model.steps=2 " in text
+        and "runtime.cache" not in text
+    )
     (picture,) = (tmp_path / "images" / "page").iterdir()  # no report without --reports
     assert f"](images/page/{picture.name})" in text
     with Image.open(picture) as image:

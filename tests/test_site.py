@@ -140,7 +140,7 @@ def test_a_page_that_is_wrong_stops_the_build(tmp_path: Path):
     copy.mkdir()
     for part in ("README.md", "mkdocs.yml", "LICENSE"):
         shutil.copy(ROOT / part, copy / part)
-    for part in ("docs", "benchmarks", "cad_exp", "conf", "experiments", "tests"):
+    for part in ("docs", "benchmarks", "cad_exp", "conf", "tests"):
         shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("weights", "__pycache__"))
     # without the API, which takes the longest: the copy is about links
     (copy / "docs" / "reference" / "api.md").write_text("# Python\n", encoding="utf-8")

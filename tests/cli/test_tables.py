@@ -707,6 +707,7 @@ def test_the_whole_command(tmp_path: Path, monkeypatch, capsys):
     }
     sweep = {"concept": "church,tench", "estimator": "first_order,magnitude", "edit.ratio": "0.1,0.2"}
     content = {"study": study | {"rows": ["estimator.name", "edit.ratio"]}, "hydra": {"sweeper": {"params": sweep}}}
+    content["defaults"] = [{"override /edit": "erase"}]
     text = "# @package _global_\n" + OmegaConf.to_yaml(OmegaConf.create(content))
     (tmp_path / "conf" / "experiment" / "own.yaml").write_text(text)
     command = ["experiment=own", "--config-dir", str(tmp_path / "conf"), "--to", str(tmp_path / "to")]

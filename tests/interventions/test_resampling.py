@@ -115,12 +115,12 @@ def test_it_is_for_directions(tiny_model, tiny_latents):
     with pytest.raises(UserError, match="resample is for directions"):
         resampled(space.intervention(torch.tensor([0])), tiny_model, tiny_latents)
     with pytest.raises(UserError, match="resample is not for granularity=head: use granularity=latent or"):
-        resolve(composed("granularity=head", "edit.ablation=resample"))
+        resolve(composed("edit=erase", "granularity=head", "edit.ablation=resample"))
 
 
 def test_what_a_config_leaves_open():
     def chosen(*given: str) -> tuple[str, float]:
-        edit = resolve(composed(*given))["edit"]
+        edit = resolve(composed("edit=erase", *given))["edit"]
         return edit["ablation"], edit["factor"]
 
     assert chosen("granularity=latent") == ("resample", -1)

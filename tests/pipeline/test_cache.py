@@ -308,7 +308,8 @@ def test_every_setting_counts_in_a_runs_identity(key: str, lab: Path):
     def identity(value) -> str:
         value = lab / value if key in ("model.path", "noisy_latents.images") else value
         path = [] if key == "model.path" else [f"model.path={lab / 'first'}"]
-        return run_identity(resolve(composed("model=local", "judge=none", "concept=church", *path, f"{key}={value}")))
+        fixed = ["edit=erase", "model=local", "judge=none", "concept=church", *path]
+        return run_identity(resolve(composed(*fixed, f"{key}={value}")))
 
     first, second = CHOICES[key][:2]
     assert identity(first) == identity(first) != identity(second)

@@ -216,7 +216,7 @@ def test_a_count_takes_the_place_of_the_ratio(edit: str, tmp_path: Path):
 
 @pytest.mark.parametrize("concept", options("concept", [FOLDER]))
 def test_every_concept_resolves(concept: str):
-    config = resolve(composed(f"concept={concept}", *MANDATORY.get(concept, [])))
+    config = resolve(composed("edit=erase", f"concept={concept}", *MANDATORY.get(concept, [])))
     assert config["edit"]["ratio"] > 0 and config["objective"]["name"] != "auto"
 
 

@@ -222,6 +222,7 @@ def lab(tmp_path_factory) -> tuple[Runtime, list[Node]]:
         graph_of(folder / "cache", *noised, f"noisy_latents.images={folder / 'images'}")[1],
         graph_of(folder / "cache", "concept=church", "edit=uce", "evaluation=none", "model.erased=['edit=uce']")[1],
         graph_of(folder / "cache", "concept=church", "edit=joint")[1],
+        graph_of(folder / "cache", "concept=church", "edit=erase")[1],
         graph_of(folder / "cache", "concept=church", "evaluation.fidelity.second_order=4")[1],
         probe.build(resolve(composed("task=probe"))),
         analyse.build(resolve(composed("task=analyse"))),

@@ -28,7 +28,8 @@ def given(folder: Path, processes: int, *overrides: str) -> tuple[list[str], dic
     folder.mkdir(exist_ok=True, parents=True)
     how = {"cwd": folder, "env": environment, "start_new_session": True}
     how |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return [*SMALL, f"hydra.run.dir=run{processes}", *overrides], how
+    small = [item for item in SMALL if "fidelity" not in item or "evaluation=fidelity" not in overrides]
+    return [*small, f"hydra.run.dir=run{processes}", *overrides], how
 
 
 def launched(folder: Path, *overrides: str) -> subprocess.Popen:

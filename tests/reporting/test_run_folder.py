@@ -173,7 +173,7 @@ def test_a_finished_run_needs_neither_torch_nor_a_tracker(place: Path):
         "import sys; from cad_exp.__main__ import main; code = main(sys.argv[1:])\n"
         "sys.exit(code or bool({'torch', 'wandb', 'diffusers', 'matplotlib'} & set(sys.modules)))"
     )
-    command = [sys.executable, "-c", code, "hydra.run.dir=a", f"runtime.cache={place / 'cache'}"]
+    command = [sys.executable, "-c", code, *SETTINGS, "hydra.run.dir=a", f"runtime.cache={place / 'cache'}"]
     assert subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60).returncode == 0
 
 
