@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from cad_exp.utils import distributed
 from tests import warm
 from tests.cli.test_cli import ROOT
-from tests.pipeline.test_experiment import FAST
+from tests.pipeline.test_experiment import FAST, FIDELITY
 
 SMALL = ["concept=church", "granularity=neuron", *FAST, "runtime.threads=1", "evaluation.batch_size=3"]
 
@@ -28,7 +28,8 @@ def given(folder: Path, processes: int, *overrides: str) -> tuple[list[str], dic
     folder.mkdir(exist_ok=True, parents=True)
     how = {"cwd": folder, "env": environment, "start_new_session": True}
     how |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    small = [item for item in SMALL if "fidelity" not in item or "evaluation=fidelity" not in overrides]
+    studied = any(item.startswith("evaluation.fidelity.") for item in overrides)
+    small = [item for item in SMALL if "fidelity" not in item or not studied]
     return [*small, f"hydra.run.dir=run{processes}", *overrides], how
 
 
@@ -103,8 +104,7 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, overrides: list[str])
 
 
 GATES = ["edit=joint", "edit.strength=9", "edit.steps=4", "edit.batch=3", "edit.trajectories=1"]
-GATES += ["edit.retain=[golf ball,tench]", "evaluation=fidelity", "evaluation.fidelity.second_order=3"]
-GATES += ["evaluation.fidelity.number=3", "evaluation.fidelity.stability=false", "evaluation.fidelity.growth=[]"]
+GATES += ["edit.retain=[golf ball,tench]", "evaluation.metrics=[]", *FIDELITY, "evaluation.fidelity.second_order=3"]
 
 
 def test_two_processes_find_the_gates_and_interactions_of_one(tmp_path: Path):
