@@ -149,13 +149,14 @@ def test_backups_by_hand():
     )
 
 
-def test_greedy_takes_the_best_of_all_and_stops(tiny_model, tiny_latents, heads, kept):
+def test_greedy_takes_the_best_of_all_and_stops(tiny_model, tiny_latents, kept):
     """Its first component is the best of all, and no component that is left would lower the sum."""
-    task = Task(tiny_model, heads, tiny_latents, [kept])
+    layers = spaces_of(tiny_model, [make_granularity("layer")])[0]
+    task = Task(tiny_model, layers, tiny_latents, [kept])
     (rows,) = task.draws(1, 4, 0)
-    sums = [task.value(rows, torch.ones(heads.n).index_fill(0, torch.tensor([i]), 0.0), 1.0) for i in range(heads.n)]
+    sums = [task.value(rows, torch.ones(layers.n).index_fill(0, torch.tensor([i]), 0.0), 1.0) for i in range(layers.n)]
     assert Greedy.gates(task, 1.0, steps=1, batch=4).argmin() == torch.tensor(sums).argmin()
-    found = Greedy.gates(task, 1.0, steps=heads.n, batch=4)
+    found = Greedy.gates(task, 1.0, steps=layers.n, batch=4)
     assert set(found.tolist()) == {0.0, 1.0}
     least = task.value(rows, found, 1.0)
     for one in found.nonzero()[:, 0].tolist():

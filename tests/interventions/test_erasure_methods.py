@@ -439,7 +439,7 @@ RUNS = {
     "cad_public": ["noisy_latents.samples=2", "noisy_latents.steps=2", "edit.ratio=0.05"],
     "joint": [*GATES, "edit.strength=9"],
     "hard_concrete": [*GATES, "edit.strength=9"],
-    "greedy": [*GATES, "edit.strength=99"],
+    "greedy": [*GATES, "granularity=layer", "edit.batch=6", "edit.strength=99"],
     "uce": [],
     "uce_all": [],
     "rece": ["edit.epochs=1"],
