@@ -45,10 +45,10 @@ def _unknown_setting(text: str, chain: list[BaseException], folders: list[Path])
         return None
     if key[1].startswith("hydra"):
         return f"unknown setting '{key[1]}': --cfg hydra (and your hydra/launcher=...) shows them all"
-    return _beside(key[1], chain) or _unknown_key(key[1], folders)
+    return _beside(key[1], chain, folders) or _unknown_key(key[1], folders)
 
 
-def _beside(key: str, chain: list[BaseException]) -> str | None:
+def _beside(key: str, chain: list[BaseException], folders: list[Path]) -> str | None:
     """List the keys that stand beside a misspelt one in the command's own config, where the error still holds it."""
     from omegaconf import DictConfig
 
@@ -58,8 +58,19 @@ def _beside(key: str, chain: list[BaseException]) -> str | None:
         if not isinstance(node, DictConfig) or not node or not group or node._get_full_key(None) != group:
             continue
         if name not in node:
+            if having := _having(group, name, folders):
+                return (
+                    f"unknown setting in {group} '{name}': {group}={', '.join(having)} have it, so choose one of them"
+                )
             return unknown(name, [str(each) for each in node], f"setting in {group}")
     return None
+
+
+def _having(group: str, name: str, folders: list[Path]) -> list[str]:
+    """Return the options of a group whose file has a key."""
+    key = re.compile(rf"^{re.escape(name)}:", re.MULTILINE)
+    files = [path for folder in folders for path in sorted((folder / group).glob("[!_]*.yaml"))]
+    return list(dict.fromkeys(path.stem for path in files if key.search(path.read_text(encoding="utf-8"))))
 
 
 def _no_value(text: str, chain: list[BaseException], folders: list[Path]) -> str | None:
