@@ -10,7 +10,7 @@ from cad_exp.utils.errors import UserError
 from cad_exp.utils.paths import find_file
 
 Config = dict[str, Any]
-WALK = ("strengths", "erase", "keep", "samples", "retention_samples")  # how edit.strength=auto chooses
+WALK = ("strengths", "erase", "keep", "samples", "confirm", "retention_samples")  # how edit.strength=auto chooses
 COLUMNS = ("neuron", "head", "layer")  # few enough for estimators that ablate them one by one
 FITTING = {"shapley": ("head", "layer"), "leave_one_out": COLUMNS, "activation_patching": COLUMNS, "coar": COLUMNS}
 FITTING |= {"activation_difference": DIRECTED}  # whose values can be read in activations

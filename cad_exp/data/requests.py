@@ -88,17 +88,22 @@ def plan(
 
 
 def validation(
-    concept: dict[str, Any], samples: int, retention_samples: int, seed: int, model: str | None = None
-) -> list[ImageRequest]:
-    """List images by which an edit's strength is chosen: seeds and words of their own, which no table shows."""
+    concept: dict[str, Any], samples: int, further: int, retention_samples: int, seed: int, model: str | None = None
+) -> tuple[list[ImageRequest], list[ImageRequest]]:
+    """List images by which an edit's strength is chosen: seeds and words of their own, which no table shows.
+
+    First `samples` of the concept and `retention_samples` of each other prompt; then `further` ones of the concept.
+    """
     prompts, kind, label = concept["validation_prompts"], concept["kind"], concept["label"] or ""
     first = 1_000_000 * seed + 700_000
-    requests = [ImageRequest("concept", prompts[i % len(prompts)], first + i, kind, label) for i in range(samples)]
+    numbers = range(samples + further)
+    own = [ImageRequest("concept", prompts[i % len(prompts)], first + i, kind, label) for i in numbers]
+    requests = own[:samples]
     for row, (prompt, other, name) in enumerate(fitting_prompts(model)):
         if (other, name) != (kind, label):
             start = first + 10_000 + 1_000 * row
             requests += [ImageRequest("retention", prompt, start + i, other, name) for i in range(retention_samples)]
-    return requests
+    return requests, own[samples:]
 
 
 def needed(concept: dict[str, Any], settings: dict[str, Any]) -> list[ImageRequest]:

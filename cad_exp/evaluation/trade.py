@@ -19,14 +19,15 @@ def rates(concept: np.ndarray, before: np.ndarray, after: np.ndarray) -> dict[st
         after: (N,) the same of the edited model's.
 
     Returns:
-        `rate` and `kept` in 0..1; kept counts those that showed it before. Empty where nobody can say.
+        `rate` and `kept` in 0..1, and `images`, of how many the rate is; kept counts those that showed it before.
+        Empty where nobody can say.
     """
     asked = concept & ~np.isnan(after)
     others = ~concept & (before == 1) & ~np.isnan(after)
     if not asked.any():
         return {}
     kept = float(after[others].mean()) if others.any() else 1.0
-    return {"rate": float(after[asked].mean()), "kept": kept}
+    return {"rate": float(after[asked].mean()), "images": int(asked.sum()), "kept": kept}
 
 
 def reached(row: Row, erase: float) -> bool:

@@ -13,12 +13,12 @@ def test_rates_by_hand():
     concept = np.array([True, True, True, False, False, False])
     before = np.array([1.0, 1, 1, 1, 1, 0])
     after = np.array([1.0, 0, 0, 1, 0, 1])
-    assert rates(concept, before, after) == {"rate": pytest.approx(1 / 3), "kept": 0.5}
+    assert rates(concept, before, after) == {"rate": pytest.approx(1 / 3), "images": 3, "kept": 0.5}
 
 
 def test_images_that_nobody_can_judge_do_not_count():
     concept = np.array([True, True, False])
-    assert rates(concept, np.ones(3), np.array([NAN, 1, NAN])) == {"rate": 1.0, "kept": 1.0}
+    assert rates(concept, np.ones(3), np.array([NAN, 1, NAN])) == {"rate": 1.0, "images": 1, "kept": 1.0}
     assert rates(concept, np.ones(3), np.array([NAN, NAN, 1])) == {}
 
 

@@ -22,7 +22,12 @@ PROBE = ["images.number=600"]  # so many that each part of the split has naked p
 SHALLOW = "activations.hookpoints=[noisy_latent,embedding]"  # unless the study sweeps over places
 SAE = ["images.number=60", "tokens.steps=2", "sae.tokens=4096", "sae.width=64", "sae.seeds=1"]
 ANALYSE = ["images.number=40", "activations.timesteps=[100]"]
-CHOSEN = ["edit.strengths=[0.1]", "edit.samples=2", "edit.retention_samples=1"]  # of edits whose strength is chosen
+CHOSEN = [
+    "edit.strengths=[0.1]",
+    "edit.samples=2",
+    "edit.confirm=1",
+    "edit.retention_samples=1",
+]  # of edits whose strength is chosen
 TRAINED = ["edit.steps=2", "edit.trajectories=1"]
 FIDELITY = [f"evaluation.fidelity.{item}" for item in ("noisy_latents=4", "bootstrap=40")]
 SEEN = [f"evaluation.fidelity.images.{item}" for item in ("samples=1", "number=3", "repeats=1", "draws=1")]

@@ -1,11 +1,15 @@
 """edit.strength=auto: edits are tried from the weakest on, and the walk ends where the wishes are fulfilled."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from cad_exp.config.resolve import resolve
+from cad_exp.data.requests import ImageRequest
 from cad_exp.interventions.edit import Edit
+from cad_exp.pipeline.stages.strength import Strength
 from cad_exp.pipeline.tasks.attribute import build
 from cad_exp.pipeline.tasks.nodes import prompts_to_keep
 from cad_exp.utils.errors import UserError
@@ -13,7 +17,7 @@ from tests.config.test_configs import composed
 from tests.pipeline.test_experiment import fast
 
 SMALL = ["concept=church", "evaluation.samples=2", "evaluation.retention_samples=1", "evaluation.metrics=[erasure]"]
-SMALL += ["edit.samples=2", "edit.retention_samples=1", "model.steps=2"]
+SMALL += ["edit.samples=2", "edit.confirm=1", "edit.retention_samples=1", "model.steps=2"]
 ERASE = ["edit=erase", "granularity=head", "edit.strength=auto", "edit.strengths=[0.1,0.5,0.9]"]
 JOINT = ["edit=joint", "granularity=head", "edit.strengths=[0.1,1,10]", "edit.steps=2", "edit.more_steps=1"]
 JOINT += ["edit.trajectories=1", "edit.retain=[golf ball]"]
@@ -25,7 +29,8 @@ def test_the_walk_ends_at_the_first_that_fulfils_the_wish(given: list[str], tmp_
     results = fast(tmp_path, *SMALL, *given, "edit.erase=1", "edit.keep=0")
     walked = results["run"]["strength"]
     assert walked["chosen"] == 0 and len(walked["tried"]) == 1 and walked["why"].startswith("the weakest that leaves")
-    assert set(walked["tried"][0]) == {"strength", "left", "moved", "rate", "kept"}
+    assert set(walked["tried"][0]) == {"strength", "left", "moved", "rate", "images", "kept"}
+    assert walked["tried"][0]["images"] == 3  # two, and one that confirms
     edited, random = (Edit.load(tmp_path / f"{name}.safetensors") for name in ("edit", "edit_random"))
     assert edited.meta["chosen_by"] == walked and edited.meta["achieved"] == random.meta["achieved"] > 0
     if given is ERASE:
@@ -39,6 +44,27 @@ def test_all_are_tried_where_no_wish_is_fulfilled(tmp_path: Path):
     assert [row["strength"] for row in walked["tried"]] == [0.1, 0.5, 0.9][: len(walked["tried"])]
     missed = [max(0, row["rate"]) + max(0, 1 - row["kept"]) for row in walked["tried"]]
     assert walked["chosen"] == missed.index(min(missed))
+
+
+def test_further_images_confirm_what_the_first_say():
+    """Two of two first images lost the concept; of two further ones one did not, so a quarter still shows it."""
+    asked = [ImageRequest("concept", "church", seed, "object", "church") for seed in range(4)]
+    said = {"intact": ["church"] * 2, "weak": ["golf ball"] * 2, "strong": ["golf ball"] * 2}
+    said |= {"weak, further": ["church", "golf ball"], "strong, further": ["golf ball"] * 2}
+    judge = SimpleNamespace(threshold=0.5, knows=lambda kind, label: True)
+    runtime = SimpleNamespace(
+        get=lambda node: judge if node == "judge" else (pd.DataFrame({"object": said[node]}), None)
+    )
+    first, further = tuple(asked[:2]), tuple(asked[2:])
+
+    def walk(erase: float) -> Strength:
+        told = ("judge", first, "intact", ("weak", "strong"), further, ("weak, further", "strong, further"))
+        return Strength(("a", "b"), (1.0, 2.0), erase, 0.9, None, *told)
+
+    found = [walk(0.02)._images(runtime, number) for number in (0, 1)]
+    assert found == [{"rate": rate, "images": 4, "kept": 1.0} for rate in (0.25, 0.0)]
+    said["weak"] = ["church"] * 2
+    assert walk(0.02)._images(runtime, 0) == {"rate": 1.0, "images": 2, "kept": 1.0}, "nothing to confirm"
 
 
 GREEDY = ["edit=greedy", "granularity=layer", "edit.batch=6", "edit.steps=1", "edit.more_steps=2", "edit.beyond=0"]
@@ -68,7 +94,9 @@ def test_images_that_choose_are_not_those_of_the_table():
     """Neither their words, nor their seeds; nor do the noisy latents at which gates are found."""
     graph = build(resolve(composed("concept=nudity", "granularity=neuron", "edit=joint")))
     walk = graph.edits["edited"].strength
-    shown, chose = ({(each.prompt, each.seed) for each in asked} for asked in (graph.requests, walk.requests))
+    chosen_by = (*walk.requests, *walk.further)
+    assert len(set(chosen_by)) == len(chosen_by) and len(walk.further) == 64
+    shown, chose = ({(each.prompt, each.seed) for each in asked} for asked in (graph.requests, chosen_by))
     assert not {prompt for prompt, _ in shown} & {prompt for prompt, _ in chose}
     assert not {seed for _, seed in shown} & {seed for _, seed in chose}
     trained = walk.edits[0].gates.task

@@ -101,7 +101,10 @@ class Walked(Edit):
     erase: Rate = Field(default=0.02, description="Wish: at most this share of the concept's images still shows it.")
     keep: Rate = Field(default=0.99, description="Wish: at least this share of all other images shows what it names.")
     samples: Count = Field(default=32, description="Images of the concept by which the strength is chosen.")
-    retention_samples: Count = Field(default=2, description="The same of each other prompt.")
+    confirm: Annotated[int, Whole(0, HUGE)] = Field(
+        default=64, description="Further ones, by which a strength that fulfils the wish is confirmed; 0: none."
+    )
+    retention_samples: Count = Field(default=2, description="Images of each other prompt by which it is chosen.")
 
 
 class Gated(Walked):

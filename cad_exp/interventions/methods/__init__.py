@@ -52,7 +52,7 @@ METHODS = Registry(
 )
 # What the group `edit` holds for every edit; the rest is the method's own.
 _BUDGET = ("sign", "factor", "ratio", "count", "scope", "rounding", "ablation", "bare_prompt")
-_WALK = ("strength", "strengths", "erase", "keep", "samples", "retention_samples")
+_WALK = ("strength", "strengths", "erase", "keep", "samples", "confirm", "retention_samples")
 _COMMON = ("name", TARGET, *_BUDGET)
 
 

@@ -22,6 +22,8 @@ from cad_exp.utils import console, distributed
 from cad_exp.utils.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from cad_exp.interventions.edit import Edit
     from cad_exp.pipeline.runtime import Runtime
 
@@ -34,8 +36,8 @@ class Strength(Stage[dict[str, Any]]):
 
     strengths: of each. erase: share of the concept's images that may still show it. keep: share of all other images
     that are to show what they name still, of those that did. task: what is to go and to stay, at noisy latents of their
-    own. requests: of the images. judged: of each edit; unedited: of the intact model. Without a judge only noisy
-    latents count.
+    own. requests: of the images. judged: of each edit; unedited: of the intact model. further: requests of the concept
+    alone, by which a strength that erases as wished is `confirmed`. Without a judge only noisy latents count.
     """
 
     folder: ClassVar[str] = "strengths"
@@ -49,6 +51,8 @@ class Strength(Stage[dict[str, Any]]):
     requests: tuple[ImageRequest, ...]
     unedited: Judged | None
     judged: tuple[Judged, ...]
+    further: tuple[ImageRequest, ...]
+    confirmed: tuple[Judged, ...]
 
     @property
     def work(self) -> int:
@@ -86,19 +90,30 @@ class Strength(Stage[dict[str, Any]]):
 
     def _images(self, runtime: Runtime, number: int) -> dict[str, float]:
         """Return the concept rate and the retention in images; nothing where no judge says."""
-        import pandas as pd
+        import numpy as np
 
-        from cad_exp.evaluation.records import shows
-        from cad_exp.evaluation.trade import rates
+        from cad_exp.evaluation.trade import rates, reached
 
         if self.judge is None or self.unedited is None:
             return {}
-        asked = pd.DataFrame([vars(request) for request in self.requests])
-        found = []
-        for node in (self.unedited, self.judged[number]):
-            table, _ = runtime.get(node)
-            found.append(shows(pd.concat([asked, table.reset_index(drop=True)], axis=1), runtime.get(self.judge)))
-        return rates((asked["purpose"] == "concept").to_numpy(), *found)
+        concept = np.array([request.purpose == "concept" for request in self.requests])
+        before, after = (self._shown(runtime, self.requests, node) for node in (self.unedited, self.judged[number]))
+        found = rates(concept, before, after)
+        if reached(found, self.erase) and self.further:
+            more = self._shown(runtime, self.further, self.confirmed[number])
+            ones = np.ones(len(more))
+            found = rates(np.append(concept, ones == 1), np.append(before, ones), np.append(after, more))
+        return found
+
+    def _shown(self, runtime: Runtime, requests: tuple[ImageRequest, ...], judged: Judged) -> np.ndarray:
+        """Return whether each image shows what was asked for: 1, 0, or NaN where the judge cannot say."""
+        import pandas as pd
+
+        from cad_exp.evaluation.records import shows
+
+        asked, (table, _) = pd.DataFrame([vars(request) for request in requests]), runtime.get(judged)
+        judge = None if self.judge is None else runtime.get(self.judge)
+        return shows(pd.concat([asked, table.reset_index(drop=True)], axis=1), judge)
 
 
 @dataclass(frozen=True, eq=False)

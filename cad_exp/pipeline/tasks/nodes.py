@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from cad_exp.attribution.estimators import ESTIMATORS
@@ -201,17 +202,18 @@ def strength(config: Config, scores: SpaceScores, judge: Judge | None, edits: tu
         config, scores, _trajectories(config, model, prompt, base, VALIDATION_FROM, 4), VALIDATION_FROM, 1
     )
     wishes = (tuple(edit["strengths"]), edit["erase"], edit["keep"], task)
-    asked = image_requests.validation(
-        concept, edit["samples"], edit["retention_samples"], config["seed"], config["model"]["path"]
-    )
+    numbers = (edit["samples"], edit["confirm"], edit["retention_samples"])
+    asked, further = image_requests.validation(concept, *numbers, config["seed"], config["model"]["path"])
     if judge is None or concept["label"] is None:
-        return Strength(edits, *wishes, None, (), None, ())
-    intact, *shown = [
-        pictures(config, model, each, asked, f"strength {number}" if each else "validation")
-        for each, number in zip((None, *edits), ("", *edit["strengths"]), strict=True)
-    ]
-    judged = [Judged.of(judge, each, intact) for each in (intact, *shown)]
-    return Strength(edits, *wishes, judge, tuple(asked), judged[0], tuple(judged[1:]))
+        return Strength(edits, *wishes, None, (), None, (), (), ())
+    variants = ("validation", *(f"strength {number}" for number in edit["strengths"]))
+
+    def judged(requests: list[ImageRequest]) -> list[Judged]:
+        shown = [pictures(config, model, *each) for each in zip((None, *edits), repeat(requests), variants)]
+        return [Judged.of(judge, each, shown[0]) for each in shown]
+
+    (intact, *tried), (_, *confirmed) = judged(asked), judged(further)
+    return Strength(edits, *wishes, judge, tuple(asked), intact, tuple(tried), tuple(further), tuple(confirmed))
 
 
 def prompts_to_keep(config: Config) -> list[str]:

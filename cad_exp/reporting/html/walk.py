@@ -10,6 +10,7 @@ from cad_exp.reporting.html.source import Source
 HEADS = {
     "strength": "strength",
     "rate": "concept rate",
+    "images": "of images",
     "kept": "others kept",
     "left": "J that is left",
     "moved": "how far the rest moved",
