@@ -51,6 +51,9 @@ def _predictions(scores: Found) -> Light:
         return Light(question, "not asked", UNKNOWN)
     words = {"right": "right", "sign": "right in sign, not in size", "order": "in the right order only"}
     words |= {"against": "the wrong way", "unsure": "no better than a guess"}
+    counted = verdict.predictions(scores, verdict.INTERACTIONS)
+    if set(states.values()) != {"right"} and set(counted.values()) == {"right"}:
+        return Light(question, "right where interactions are counted, sums of scores are not", GOOD)
     kinds = list(dict.fromkeys(states.values()))
     told = (
         ", ".join(f"{words[kind]} at {_rates(states, kind)}" for kind in kinds) if len(kinds) > 1 else words[kinds[0]]

@@ -28,7 +28,8 @@ from cad_exp.evaluation.fidelity.thresholds import (
 
 Metric = dict[str, Any]
 IS_GONE, IS_MORE = "the concept is gone", "the concept is drawn more often"
-_FIDELITY = re.compile(r"fidelity_(?:pearson|sign|r2)(_top|_single)?(?:@([\d.e-]+))?$")
+_STUDY = re.compile(r"(?:pearson|sign|r2)(_top|_single)?(?:@([\d.e-]+))?$")
+SUMS, INTERACTIONS = "fidelity_", "second_order_"  # what metrics of both predictions of ablations begin with
 _KINDS = {"": "", "_top": " of the top-scored", "_single": "single components"}
 
 
@@ -56,7 +57,13 @@ def scores(metrics: Iterable[Metric]) -> str:
     told = _told(judged)
     joint = ", and " if steady == (all(state == "right" for state in judged.values())) else ", but "
     first = joint.join(part for part in (ranking, told) if part) if ranking and told else ranking or _capital(told)
-    return f"{first}: {_advice(steady, judged, found)}."
+    return f"{first}: {_advice(steady, judged, found)}.{_with_interactions(found)}"
+
+
+def _with_interactions(found: Found) -> str:
+    """Say whether predictions are right that count interactions as well; "" where that was not asked."""
+    counted = predictions(found, INTERACTIONS)
+    return f" With interactions counted, {_told(counted)}." if counted else ""
 
 
 def blind_to(found: Found) -> str:
@@ -78,16 +85,18 @@ def _stable(found: Found) -> bool | None:
     return (spearman or 0) >= STABLE_SPEARMAN and (overlap is None or overlap >= STABLE_OVERLAP)
 
 
-def predictions(found: Found) -> dict[str, str]:
-    """Map where the scores were held against ablations ("5 %") to right, sign, order, against, unsure.
+def predictions(found: Found, by: str = SUMS) -> dict[str, str]:
+    """Map where predictions were held against ablations ("5 %") to right, sign, order, against, unsure.
 
-    Of random ablations; where there are none, of those among the top-scored, else of single components.
+    by: how effects are predicted, by SUMS of scores or with INTERACTIONS. Of random ablations; where there are none, of
+    those among the top-scored, else of single components.
     """
-    asked = [match for name in found.named if (match := _FIDELITY.match(name))]
+    studied = [name.removeprefix(by) for name in found.named if name.startswith(by)]
+    asked = [match for name in studied if (match := _STUDY.match(name))]
     kind = next((kind for kind in _KINDS if any((match[1] or "") == kind for match in asked)), "")
     rates = dict.fromkeys(match[2] for match in asked if (match[1] or "") == kind)
     where = {rate: f"{kind}@{rate}" if rate else kind for rate in rates}
-    states = {_rate(rate, kind): _state(found, ending) for rate, ending in where.items()}
+    states = {_rate(rate, kind): _state(found, by, ending) for rate, ending in where.items()}
     return {rate: state for rate, state in states.items() if state}
 
 
@@ -95,9 +104,9 @@ def _rate(rate: str | None, kind: str) -> str:
     return f"{100 * float(rate):.3g} %{_KINDS[kind]}" if rate else "one at a time"
 
 
-def _state(found: Found, ending: str) -> str | None:
+def _state(found: Found, by: str, ending: str) -> str | None:
     """Return right (sign and size), sign, order (rise and fall with the truth), against (the wrong way) or unsure."""
-    sign, r2, pearson = (found.get(f"fidelity_{name}{ending}") for name in ("sign", "r2", "pearson"))
+    sign, r2, pearson = (found.get(f"{by}{name}{ending}") for name in ("sign", "r2", "pearson"))
     if not (sign or r2 or pearson):
         return None
     if sign and _high(sign) < COIN:
@@ -151,7 +160,7 @@ def _advice(steady: bool | None, judged: dict[str, str], found: Found) -> str:
 def _ordered(found: Found, name: str) -> bool:
     """Return whether predictions rise and fall with the truth in this study, however wrong they are."""
     metric = found.get(name)
-    return name.startswith("fidelity_pearson") and metric is not None and metric["value"] >= POOR and _low(metric) > 0
+    return name.startswith(f"{SUMS}pearson") and metric is not None and metric["value"] >= POOR and _low(metric) > 0
 
 
 # The edit

@@ -30,6 +30,9 @@ class Toy:
         value.backward()
         return value.item(), gates.grad[0].float()
 
+    def deal(self, number, seed):
+        return [self] * number
+
 
 ALL = torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
 
@@ -73,11 +76,22 @@ def test_of_many_components_two_numbers_predict_random_sets():
     """All fade together, and each bends J by itself: both are seen; first order misses them."""
     n = 400
     toy = Toy(n, lambda g: 1 - g.mean(1) ** 2 + ((g - 1) ** 2).mean(1) / 2)
-    found, gates = second_order(toy, few=10, signs=4), drawn(n, 30, 2)
+    found, gates = second_order(toy, few=10), drawn(n, 30, 2)
     true = toy.values(gates) - toy.intact
     torch.testing.assert_close(found.predict(gates), true, atol=1e-3, rtol=1e-3)
     assert found.pairs is None and found.trace == pytest.approx(1, abs=0.02)
     assert float(((gates.double() - 1) @ found.scores - true).abs().max()) > 0.05
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2])
+def test_interactions_are_those_among_random_ablations(share):
+    """A network that divides by the size of its input sees no difference when all fade, but does when some are gone."""
+    n, generator = 400, torch.Generator().manual_seed(0)
+    weights = torch.randn(n, generator=generator).double() + 1
+    toy = Toy(n, lambda g: (g @ weights) / n / g.square().mean(1).sqrt())
+    gates = (torch.rand(40, n, generator=generator) > share).float()
+    true, found = toy.values(gates) - toy.intact, second_order(toy, few=10).predict(gates)
+    assert float(1 - (found - true).square().sum() / (true - true.mean()).square().sum()) > 0.98
 
 
 @pytest.mark.parametrize("name", ["erase", "projection"])

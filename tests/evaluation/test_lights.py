@@ -65,6 +65,13 @@ def test_are_predicted_effects_right(sign: float, r2: float, pearson: float, wor
         assert light(1, [*one, *good]) == (f"{word} at 5 %, right at 20 %", FAIR)
 
 
+def test_predictions_that_count_interactions_are_a_light_of_their_own():
+    wrong = [metric(f"fidelity_{name}@0.2", value) for name, value in (("sign", 0.1), ("r2", -9.0), ("pearson", 0.9))]
+    right = [metric(f"second_order_{name}@0.2", 0.95) for name in ("sign", "r2", "pearson")]
+    assert light(1, wrong + right) == ("right where interactions are counted, sums of scores are not", GOOD)
+    assert light(1, wrong + [each | {"value": 0.1, "low": 0.1, "high": 0.1} for each in right])[1] == POOR
+
+
 @pytest.mark.parametrize(
     ("metrics", "word", "level"),
     [

@@ -20,6 +20,10 @@ def study(rate, sign, r2, pearson=0.9, wide=0.1):
     return [metric(f"fidelity_{name}{rate}", value, value - wide, value + wide) for name, value in found.items()]
 
 
+def counted(rate, sign, r2):
+    return [row | {"name": row["name"].replace("fidelity", "second_order")} for row in study(rate, sign, r2)]
+
+
 def ranking(spearman, overlap=0.9):
     return [metric("stability_spearman", spearman), metric("stability_overlap@0.05", overlap)]
 
@@ -69,6 +73,15 @@ def test_scores(metrics, said):
     told = verdict.scores(metrics)
     assert said in told and told.endswith("." if said else "") and told.count(". ") == 0
     assert verdict.scores(metrics[::-1]).endswith(told.rpartition(":")[2]), "the order of metrics changes no advice"
+
+
+def test_predictions_that_count_interactions_are_said_beside_the_sums():
+    wrong = STEADY + study("@0.05", 0.6, -2.1) + study("@0.2", 0.0, -29)
+    told = verdict.scores(wrong + counted("@0.05", 1.0, 0.95) + counted("@0.2", 1.0, 0.9))
+    assert told.startswith(verdict.scores(wrong)) and "use the scores as a ranking, not as effects. " in told
+    assert told.endswith(" With interactions counted, at 5 % and 20 % predicted effects are right in sign and size.")
+    told = verdict.scores(wrong + counted("@0.05", 1.0, 0.95) + counted("@0.2", 0.6, -1))
+    assert told.endswith("are right in sign and size, at 20 % they are in the right order but wrong in sign or size.")
 
 
 def test_stable_is_what_the_agreement_calls_stable():

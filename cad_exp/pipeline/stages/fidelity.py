@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Metrics = list[dict[str, Any]]
 PAIRS = "interactions.parquet"
+FOR_PAIRS = 96  # noisy latents at most, where every pair of components is measured: each component goes over them
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,11 +104,14 @@ class _Study:
     @cached_property
     def second(self) -> SecondOrder | None:
         """Return what predicts by interactions as well, measured at noisy latents of the scores; None: not asked."""
+        from cad_exp.attribution.interactions.second_order import FEW
         from cad_exp.evaluation.fidelity.statistics import spread
 
         number = self.settings["second_order"]
         if number is None:
             return None
+        if self.space.n <= FEW:
+            number = min(number, FOR_PAIRS)
         rows = spread(len(self.scored), number, self.seed)
         game = GameOfJ(self.question, (self.whole.latents,), tuple(rows.tolist()), *self.where)
         return self.runtime.get(SecondOrderOfJ(game, self.seed))
