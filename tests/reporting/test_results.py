@@ -186,7 +186,9 @@ def test_eighty_columns_show_whole_numbers_n_changes_and_warnings(monkeypatch, c
     assert len(rows) == len(names) and all(row.count("[-.015, -.013]") == 3 for row in rows)
     assert all("[-.997, -.902]" in row for row in rows) and sum("-0.984" in line for line in table) == len(names)
     assert "drawn by the edited model for the concept: tench 70 %, gas pump 20 %" in lines
-    assert any(line.startswith("* edited: 60 of 64 images are of one colour, so little") for line in lines)
+    assert any(
+        line.startswith("* unedited, edited, random: 60 of 64 images are of one colour, so little") for line in lines
+    )
 
 
 def test_progress_is_silent_when_quick_and_tells_the_rest_when_slow(capsys, monkeypatch):
