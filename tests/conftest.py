@@ -18,9 +18,11 @@ import pytest
 import torch
 from filelock import FileLock
 
+from tests import valid_results
 from tests.warm import hasten
 
 hasten()
+valid_results.demand()
 
 
 @pytest.fixture(scope="session")

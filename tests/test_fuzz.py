@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.parametrize(
     "overrides, files, scripts",
-    [(25, 6, 2), pytest.param(500, 60, len(SCRIPTS), marks=pytest.mark.slow)],
+    [(25, 6, 2), pytest.param(500, 90, len(SCRIPTS), marks=pytest.mark.slow)],
     ids=["a twentieth", "whole"],
 )
 def test_the_fuzz_finds_nothing(overrides: int, files: int, scripts: int):

@@ -168,10 +168,12 @@ def serve(libraries: str, address: str) -> None:
     from cad_exp.config.options import conf_folder
     from cad_exp.pipeline.identity import own_modules
     from cad_exp.pipeline.keys import code_version
+    from tests import valid_results
 
     for name in LIBRARIES[libraries]:
         importlib.import_module(name)
     hasten()
+    valid_results.demand()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
         hydra.compose("config")
     code_version("cad_exp.pipeline.run_attribute", *own_modules())  # a run hashes the code of the package

@@ -42,8 +42,9 @@ OF_SPACE = "space."  # and a tensor of a space that was not cut from sites, befo
 
 @dataclass(repr=False)
 class Attribution:
-    """scores: granularity -> (n,) fp32; tables: granularity -> one row per component (weights: per matrix).
+    """Hold the scores of one concept, and what they are of.
 
+    scores: granularity -> (n,) fp32; tables: granularity -> one row per component (weights: per matrix).
     spaces: granularity -> the components that were scored. errors: granularity -> (n,) fp32 standard errors of the
     scores, where the estimator knows them.
     """
@@ -160,12 +161,33 @@ def attribute(
 ) -> Attribution:
     """Score every component of some spaces, or of the model's own at the given granularities.
 
-    One estimate of single weights serves all of them where the estimator is additive; any other estimates each of them
-    anew. `meta` is kept beside the scores, and under "estimate" what the estimator says of its estimate (of several:
-    by granularity). Components of text encoders take part where their kinds are asked for.
-    progress(done, total) counts evaluations of single noisy latents. checkpoint: a file in which estimators of many
-    ablations keep what they have finished, and from which they go on. Raises UserError if a score is not finite (half
-    precision may overflow), or if the estimator is not for a granularity.
+    The first-order estimator is CAD's (arXiv 2412.02542). One estimate of single weights serves all granularities where
+    the estimator is additive; any other estimates each of them anew.
+
+    Args:
+        model: the model that is asked, left as it is.
+        latents: the points at which it is asked, of one concept.
+        objective: what counts as showing the concept: a name of OBJECTIVES, or one made by `make_objective`.
+        estimator: how a score is computed: a name of ESTIMATORS, or one made by `make_estimator`.
+        granularities: names, granularities or spaces. Components of text encoders take part where their kinds are asked
+            for.
+        batch_size: noisy latents of one forward and backward pass.
+        meta: kept beside the scores; under "estimate" stands what the estimator says of its estimate.
+        progress: progress(done, total) counts evaluations of single noisy latents.
+        checkpoint: a file in which estimators of many ablations keep what they have finished.
+
+    Returns:
+        The scores, (n,) fp32 for each granularity, in units of the objective. Positive: it makes the concept.
+
+    Raises:
+        UserError: a score is not finite (half precision may overflow), or the estimator is not for a granularity.
+
+    Examples:
+        >>> model = cad_exp.DiffusionModel.load("mini", device="cpu", steps=2)
+        >>> latents = cad_exp.sample_trajectory(model, "church", seeds=[0], steps=2)
+        >>> attribution = cad_exp.attribute(model, latents, granularities=["head"])
+        >>> attribution.scores["head"].shape == (len(attribution.tables["head"]),)
+        True
     """
     if isinstance(objective, str):
         objective = make_objective(objective, model, latents, batch_size)

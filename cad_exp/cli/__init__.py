@@ -1,7 +1,8 @@
-"""The commands: run, help, cache, hookpoints, latents, memory, plugins, report, search, tables. No science."""
+"""The commands: run, help, cache, export, hookpoints, latents, memory, plugins, report, search, tables. No science."""
 
 COMMANDS = (
     "cache",
+    "export",
     "hookpoints",
     "latents",
     "memory",

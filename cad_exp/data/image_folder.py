@@ -91,7 +91,26 @@ def read(file: Path) -> Image.Image:
 
 
 def load_folder(path: str | Path, resolution: int) -> np.ndarray:
-    """All images of a folder, by name, centre-cropped and resized to (N, resolution, resolution, 3) uint8."""
+    """Read all images of a folder by their names, centre-cropped and resized.
+
+    Args:
+        path: of the folder; sub-folders count, hidden files do not.
+        resolution: side in pixels.
+
+    Returns:
+        (N, resolution, resolution, 3) uint8.
+
+    Raises:
+        UserError: the folder is not there or holds no image, or an image cannot be read.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> Path("cats").mkdir()
+        >>> Image.new("RGB", (80, 60)).save("cats/tom.png")
+        >>> cad_exp.load_folder("cats", 64).shape
+        (1, 64, 64, 3)
+    """
     from PIL import ImageOps
 
     check(path, "noisy_latents.images")

@@ -18,9 +18,10 @@ _TENSORS = ("x", "t", "base", "cond", "target")
 
 @dataclass
 class NoisyLatents:
-    """N points: x (N, C, h, w) and the intact model's predictions there, fp32 on the CPU; t (N,) int64.
+    """Hold N points at which the model is asked, and its predictions there.
 
-    cond and base are the predictions under the concept's and the base prompt; target is the denoising target, if known.
+    x (N, C, h, w), as the predictions, is fp32 on the CPU; t (N,) int64. cond and base are the predictions under the
+    concept's and the base prompt; target is the denoising target, if known.
     """
 
     x: Tensor
@@ -88,9 +89,28 @@ def sample_trajectory(
     batch_size: int = 16,
     progress: Progress | None = None,
 ) -> NoisyLatents:
-    """One seeded, guided trajectory per seed; every x_t is a noisy latent at its own timestep.
+    """Take the noisy latents of the model's own guided trajectories, one trajectory per seed.
 
-    Returns len(seeds) * steps noisy latents, ordered by seed and then from the noisiest step to the last.
+    Every x_t is a noisy latent at its own timestep.
+
+    Args:
+        model: whose trajectories.
+        prompt: that asks for the concept.
+        base_prompt: what it is compared with; empty is no prompt.
+        seeds: of the first noise, one for each trajectory.
+        steps: of the sampler, each a noisy latent.
+        guidance: scale of classifier-free guidance towards `prompt`; 0 follows `base_prompt` alone.
+        batch_size: trajectories at once; the numbers do not depend on it but for rounding.
+        progress: progress(done, total) counts noisy latents.
+
+    Returns:
+        len(seeds) * steps noisy latents, ordered by seed and then from the noisiest step to the last.
+
+    Examples:
+        >>> model = cad_exp.DiffusionModel.load("mini", device="cpu")
+        >>> latents = cad_exp.sample_trajectory(model, "church", seeds=[0, 1], steps=3)
+        >>> len(latents), latents.t.shape == latents.x.shape[:1]
+        (6, True)
     """
 
     def points(chunk: list[int]) -> Iterator[tuple[Tensor, int, Tensor, Tensor]]:
@@ -180,10 +200,32 @@ def sample_noised(
 ) -> NoisyLatents:
     """Sample n noisy latents on noised images of the concept, with their denoising target.
 
-    images: (M, H, W, 3) uint8, used in turn; None lets the model generate n of them at seeds seed, seed + 1, ...
-    `origin` is what the file says of them: `generated` or `given` unless told.
     Timesteps are stratified over the whole schedule (one per n-th of it), so that few noisy latents cover all noise
     levels.
+
+    Args:
+        model: that predicts at the noisy latents, and makes the images where none are given.
+        prompt: that asks for the concept.
+        base_prompt: what it is compared with; empty is no prompt.
+        images: (M, H, W, 3) uint8, used in turn; None lets the model generate n at seeds seed, seed + 1, ...
+        n: noisy latents, at least 1.
+        seed: of noise and timesteps, and of the generated images.
+        steps: of the generated images; None takes the model's.
+        guidance: of the generated images; None takes the model's.
+        batch_size: noisy latents at once.
+        progress: progress(done, total).
+        origin: what the file says of the images: `generated` or `given` unless told.
+
+    Raises:
+        UserError: no image is given, or n is below 1.
+
+    Examples:
+        >>> import numpy as np
+        >>> model = cad_exp.DiffusionModel.load("mini", device="cpu")
+        >>> images = np.zeros((2, 64, 64, 3), dtype=np.uint8)
+        >>> latents = cad_exp.sample_noised(model, "church", images=images, n=4)
+        >>> len(latents), latents.target.shape == latents.x.shape
+        (4, True)
     """
     if n < 1 or (images is not None and len(images) == 0):
         raise UserError("noised images need at least one image: raise n, or give a folder with images")

@@ -22,7 +22,15 @@ __all__ = ["Erasure", "Records", "Retention", "evaluate", "judge_batch", "shows"
 
 
 def evaluate(records: Records, settings: dict[str, Any]) -> Metrics:
-    """Yield every metric of the evaluations that the settings choose, each once."""
+    """Yield every metric of the evaluations that the settings choose, each once.
+
+    Args:
+        records: what the judges said of every image, for example by `Records.load(folder)` of a run.
+        settings: the group `evaluation` of a config; `metrics` names the evaluations.
+
+    Yields:
+        Rows of results.json: name, variant, value, low and high of the 95 % interval, n, definition, changes.
+    """
     done = set()
     for name in settings["metrics"]:
         for metric in METRICS.make({"name": name}).measure(records, settings):

@@ -107,12 +107,18 @@ def _or_none(value: Any) -> float | None:
 
 
 def verdict(table: pd.DataFrame) -> dict[str, str]:
-    """Return for each label in words where it is read best, and where the network adds most to its input."""
+    """Return for each label in words where it is read best, and where the network adds most to its input.
+
+    Where even the best place is not surely better than chance, that is said in place of it.
+    """
     told = {}
     for label, own in table.groupby("label", sort=False):
         network = own[own["source"] == NETWORK]
         best, gained = chosen(network), chosen(network, gains(own))
-        head = f"Read best at t = {int(best['t'])}, in {best['hookpoint']} ({best['accuracy']:.2f})"
+        place = f"at t = {int(best['t'])}, in {best['hookpoint']} ({best['accuracy']:.2f})"
+        head = f"Read best {place}"
+        if not best["low"] > best["chance"]:
+            head = f"Not surely read better than by chance ({best['chance']:.2f}): best {place}"
         if gained["gain_low"] > 0:
             where = f"at t = {int(gained['t'])}, in {gained['hookpoint']} ({gained['gain']:+.2f})"
             told[str(label)] = f"{head}; the network adds most to its input {where}."

@@ -32,6 +32,16 @@ def load_edit(pipe: Any, source: str | Path, revision: str | None = None, check:
 
     Raises:
         UserError: there is no such edit, or it was made for another model. Nothing is changed then.
+
+    Examples:
+        >>> model = cad_exp.DiffusionModel.load("mini", device="cpu")
+        >>> layer = cad_exp.find_sites(model.denoiser)[0].module
+        >>> import torch
+        >>> file = cad_exp.Edit({layer: torch.tensor([0, 3])}).save("edit.safetensors")
+        >>> applied = cad_exp.load_edit(model, file)
+        >>> model.denoiser.get_parameter(f"{layer}.weight")[:, 3].abs().max().item()
+        0.0
+        >>> applied.undo()
     """
     edit = Edit.load(edit_file(source, revision))
     if check:

@@ -38,6 +38,14 @@ def export_lora(edit: Edit, target: Any, path: str | Path) -> Path:
     Raises:
         UserError: the edit acts on activations or on text encoders, changes more than matrices and convolutions, or
             its changes have no low rank; or diffusers knows no LoRA for this pipeline.
+
+    Examples:
+        >>> import torch
+        >>> model = cad_exp.DiffusionModel.load("mini", device="cpu")
+        >>> layer = cad_exp.find_sites(model.denoiser)[0].module
+        >>> edit = cad_exp.Edit({layer: torch.tensor([0, 3])}, factor=0.0)
+        >>> cad_exp.export_lora(edit, model, "two-neurons.safetensors").name
+        'two-neurons.safetensors'
     """
     pipe = getattr(target, "pipe", target)
     if edit.vectors or edit.steering:

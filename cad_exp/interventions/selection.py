@@ -46,8 +46,20 @@ def select(
     """Choose the strongest components of one sign: ceil(ratio * size) in every group of the scope, or `count` in all.
 
     Only the wanted sign is chosen, so `achieved` may be below `requested` (both in meta); ties go to the lower index.
-    ratio in (0, 1]; count >= 1 and only with scope=global; kinds restricts the kinds of site. rounding=floor, the
-    public CAD code's, leaves groups shorter than 1 / ratio alone. UserError otherwise, and where nothing would be left.
+
+    Args:
+        attribution: the scores.
+        granularity: of the components.
+        sign: `positive` (they make the concept) or `negative` (they suppress it).
+        ratio: share of the components of a group, in (0, 1].
+        count: number of components in place of a ratio, at least 1; only with scope=global.
+        scope: within which groups the strongest are chosen: `global`, `layer` and others.
+        factor: what the chosen ones are multiplied by: 0 switches them off, -1 reverses them.
+        kinds: of site that take part; None: all.
+        rounding: `ceil`, or `floor` as the public CAD code does: groups shorter than 1 / ratio are left alone.
+
+    Raises:
+        UserError: a value out of its range, or nothing would be chosen.
 
     Examples:
         >>> model = cad_exp.DiffusionModel.load("mini", steps=2)
@@ -88,6 +100,15 @@ def random_edit(like: Edit, attribution: Scored, granularity: str | None = None,
     `like` itself, as with one layer of a size, sizes are left out of account, and only the number of components is
     equal; `changed` of both edits' meta says how many weights each has. Where `like` takes all there are, and they are
     directions, random directions stand in their places. Factors of its own are dealt out at random.
+
+    Examples:
+        >>> model = cad_exp.DiffusionModel.load("mini", device="cpu", steps=2)
+        >>> latents = cad_exp.sample_trajectory(model, "church", seeds=[0], steps=2)
+        >>> attribution = cad_exp.attribute(model, latents, granularities=["head"])
+        >>> edit = cad_exp.select(attribution, "head", count=3)
+        >>> control = cad_exp.random_edit(edit, attribution, seed=1)
+        >>> control.meta["achieved"] == edit.meta["achieved"], control.digest() == edit.digest()
+        (True, False)
     """
     name, scope = granularity or like.meta["granularity"], like.meta["scope"]
     attribution = attribution.narrow(name, like.meta["kinds"])

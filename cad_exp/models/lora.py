@@ -95,7 +95,7 @@ def _quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("diffusers", "peft")]
     levels = [each.level for each in loggers]
     for each in loggers:
-        each.setLevel(logging.ERROR)
+        each.setLevel(logging.CRITICAL)
     try:
         yield
     finally:

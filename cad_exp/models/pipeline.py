@@ -25,7 +25,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 class DiffusionModel(LatentModel):
-    """A text-to-image pipeline of any family in cad_exp.models.families: text encoders, denoiser, VAE, scheduler.
+    """Wrap a text-to-image pipeline of any family: text encoders, denoiser, VAE, scheduler.
 
     What it predicts for latents is a LatentModel's; here it is loaded, and makes and reads images. `steps`, `guidance`
     and `resolution` (pixels) are the defaults for `generate`; a guidance of 0 means a guidance-distilled model. Raises
@@ -58,9 +58,26 @@ class DiffusionModel(LatentModel):
     ) -> "DiffusionModel":
         """Load a diffusers folder, a single safetensors file, a hub id, or an embedded model (`mini`, `mini_dit`).
 
-        config: the folder or hub id that describes a single file. The safety checker is left out.
-        device: auto, cpu, cuda, cuda:1, mps. precision: auto (CUDA bf16, else fp32), fp32, bf16, fp16.
-        Raises UserError with what to do when the model cannot be had.
+        The safety checker is left out.
+
+        Args:
+            path: of the model.
+            revision: commit or branch on the hub; None takes the newest one.
+            device: auto, cpu, cuda, cuda:1, mps.
+            precision: auto (CUDA bf16, else fp32), fp32, bf16, fp16.
+            steps: sampling steps of `generate`, at least 1.
+            guidance: scale of classifier-free guidance; 0 for a guidance-distilled model.
+            name: for results and messages; None takes the path.
+            resolution: side of images in pixels; None takes the model's own.
+            config: the folder or hub id that describes a single file.
+
+        Raises:
+            UserError: the model cannot be had, with what to do.
+
+        Examples:
+            >>> model = cad_exp.DiffusionModel.load("mini", device="cpu", steps=2)
+            >>> model.generate(["a photo of a church"], seeds=[0]).shape
+            (1, 64, 64, 3)
         """
         place, precision = resolve(device, precision)
         dtype = PRECISIONS[precision]
@@ -155,9 +172,18 @@ class DiffusionModel(LatentModel):
     ) -> np.ndarray | list[Image.Image]:
         """Make images, one per (prompt, seed), by the pipeline's own call: an array (N, H, W, 3) uint8, or PIL images.
 
-        They do not depend on batch_size. size: (height, width) in pixels, if not the model's. `progress(done, total)`
-        counts steps times images. output_type: `np` or `pil`, as diffusers has it.
-        UserError, which names the prompt, the seed and the place, where a latent or a pixel is not finite.
+        Args:
+            prompts: one for each image.
+            seeds: one for each image.
+            steps: sampling steps; None takes the model's.
+            guidance: scale of classifier-free guidance; None takes the model's.
+            batch_size: images at once; they do not depend on it.
+            progress: progress(done, total) counts steps times images.
+            size: (height, width) in pixels; None takes the model's.
+            output_type: `np` or `pil`, as diffusers has it.
+
+        Raises:
+            UserError: prompts and seeds differ in number, or a latent or pixel is not finite; it names prompt and seed.
         """
         prompts, seeds = list(prompts), [int(seed) for seed in seeds]
         choose(output_type, ("np", "pil"), "output_type")

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from cad_exp.config.validation import brief
+from cad_exp.reporting.schema import ResultFile
+
 MOST_BYTES = 50_000_000
 DEEPEST = 50  # levels of nesting; ours has six
-LARGEST = 1e100  # of a metric's value: beyond it sums overflow
-TABLES = ("config", "versions", "seconds", "left_out", "verdict")  # in `run`, where they are there
+KINDS = {  # what an entry should be, by pydantic's name of the error
+    "model_type": "a table",
+    "dict_type": "a table",
+    "list_type": "a list",
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "literal_error": "a version that this cad_exp reads",
+    "greater_than_equal": "a number of ordinary size",
+    "less_than_equal": "a number of ordinary size",
+}
 
 
-def check(content: dict[str, Any], fields: Sequence[str], variants: Sequence[str]) -> None:
-    """ValueError where the content of a results.json has not the sections and types of one.
-
-    fields and variants: those that every metric has and may have.
-    """
-    if not isinstance(content.get("run"), dict):
-        raise ValueError("its section run is missing")
-    for key in TABLES:
-        if not isinstance(content["run"].get(key, {}), dict):
-            raise ValueError(f"run.{key} is no table")
-    _check_metrics(content.get("metrics"), fields, variants)
+def check(content: Any) -> None:
+    """ValueError that names the first entry of a results.json that is not as its schema says."""
+    try:
+        ResultFile.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(_sentence(error.errors(include_url=False)[0])) from None
 
 
 def parsed(path: Path) -> Any:
@@ -67,31 +77,12 @@ def _shallow(content: Any) -> None:
         raise ValueError("it is nested too deeply")
 
 
-def _check_metrics(listed: Any, fields: Sequence[str], variants: Sequence[str]) -> None:
-    if not isinstance(listed, list):
-        raise ValueError("its list of metrics is missing")
-    for metric in listed:
-        if not isinstance(metric, dict) or not set(fields) <= set(metric):
-            raise ValueError(f"a metric lacks one of {', '.join(fields)}")
-        if not isinstance(metric["name"], str) or str(metric["variant"]) not in variants:
-            raise ValueError("a metric has no name, or an unknown variant")
-        if not all(_is_number(metric[key]) for key in ("value", "low", "high", "n")):
-            raise ValueError(f"the metric {metric['name'][:40]!r} has a value that is no number")
-        if not _are_changes(metric["changes"]):
-            raise ValueError(f"the metric {metric['name'][:40]!r} has a change that is no number")
-        if not isinstance(metric["higher_is_better"], (bool, type(None))) or not isinstance(metric["definition"], dict):
-            raise ValueError(f"the metric {metric['name'][:40]!r} has a field of another type")
-
-
-def _are_changes(value: Any) -> bool:
-    """Whether it is a dict of changes, whose values and bounds are numbers."""
-    if not isinstance(value, dict) or not all(isinstance(change, dict) for change in value.values()):
-        return False
-    return all(_is_number(change.get(key)) for change in value.values() for key in ("value", "low", "high"))
-
-
-def _is_number(value: Any) -> bool:
-    """Whether it is nothing or a number of ordinary size."""
-    if value is None:
-        return True
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST
+def _sentence(error: ErrorDetails) -> str:
+    """Write one error of pydantic as a person reads it: `metrics.3.value is 'much', not a number`."""
+    key = brief(".".join(map(str, error["loc"]))) or "the file"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    if error["type"] == "extra_forbidden":
+        return f"{key} is no entry of the schema"
+    what = KINDS.get(error["type"]) or error["msg"].removeprefix("Value error, not ")
+    return f"{key} is {brief(error['input'])!r}, not {what}"

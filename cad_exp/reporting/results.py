@@ -21,8 +21,8 @@ from typing import Any
 
 from cad_exp.config.effective import asked
 from cad_exp.reporting import result_file
-from cad_exp.reporting.schema import FIELDS, VARIANTS
 from cad_exp.reporting.schema import VERSION as SCHEMA_VERSION
+from cad_exp.reporting.schema import Metric
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.hashing import file_digest
 from cad_exp.utils.io import inside, plain, write_json
@@ -106,17 +106,14 @@ class Results:
     def add(self, *metrics: dict[str, Any]) -> None:
         """Add metrics, each in place of one of the same name and variant, and write the file once.
 
-        Keys: name, variant (one of VARIANTS), value, low and high (95 % interval or None), n (samples),
-        higher_is_better (what this run wants), definition (a dict that pins it down), changes (other variant -> paired
-        change against it: value, low, high and in words the interval). ValueError otherwise.
+        Each has the entries of `schema.Metric`. ValueError otherwise.
         """
         for metric in metrics:
             self._add(metric)
         self._write()
 
     def _add(self, metric: dict[str, Any]) -> None:
-        if set(metric) != set(FIELDS) or metric["variant"] not in VARIANTS:
-            raise ValueError(f"a metric has the fields {FIELDS} and a variant out of {VARIANTS}, not {metric}")
+        Metric.model_validate(plain(metric))
         key = (metric["name"], metric["variant"])
         places = [i for i, known in enumerate(self.metrics) if (known["name"], known["variant"]) == key]
         if places:
@@ -213,8 +210,10 @@ def load_results(folder: Path | str) -> dict[str, Any]:
             )
         if signed(content)["checksum"] != content.get("checksum"):
             raise UserError(f"{path} is not what was written (its checksum does not fit): run it again")
-        result_file.check(content, FIELDS, VARIANTS)
+        result_file.check(content)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{path} cannot be read as results ({reason}): give the folder of a run") from None
+        raise UserError(
+            f"{path} cannot be read as results ({reason}): run it again, or give the folder of another run"
+        ) from None
     return content

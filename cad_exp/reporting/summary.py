@@ -82,14 +82,33 @@ def _stacked(metric: dict[str, Any] | None) -> str:
     return f"{value}\n[not bold dim]{escape('[' + low)}, {high}][/]"
 
 
+def label(name: str) -> str:
+    """Return what people call a metric: "concept_rate@0.5" is "concept rate, 0.5", "distance@100" at a timestep."""
+    kind, *parts = name.split("@")
+    said = LABELS.get(name) or LABELS.get(kind) or FEATURES.get(kind) or kind.replace("_", " ")
+    if name in LABELS:
+        return said
+    timed = kind in AT_TIMESTEPS
+    return ", ".join([said, *(f"t = {part}" if timed and part.isdigit() else part for part in parts)])
+
+
 def warnings_of(metrics: list[dict[str, Any]]) -> list[str]:
-    """Return what the marks of a table mean: one plain sentence for the images of each variant."""
-    said: dict[str, list[str]] = {}
+    """Return what the marks of a table mean: one plain sentence for each warning, with the variants that it is of."""
+    said: dict[str, dict[str, list[str]]] = {}
     for metric in metrics:
         if warning := metric["definition"].get("warning"):
-            name = LABELS.get(metric["name"], metric["name"])
-            said.setdefault(f"{metric['variant']}: {warning}", []).append(name)
-    return [f"* {warning}, so little can be read from {'; '.join(names)}" for warning, names in said.items()]
+            name = label(metric["name"])
+            said.setdefault(warning, {}).setdefault(metric["variant"], []).append(name)
+    found = []
+    for warning, by_variant in said.items():
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for variant, names in by_variant.items():
+            alike.setdefault(tuple(names), []).append(variant)
+        found += [
+            f"* {', '.join(variants)}: {warning}, so little can be read from {'; '.join(names)}"
+            for names, variants in alike.items()
+        ]
+    return found
 
 
 def drawn_instead(metrics: list[dict[str, Any]], most: int = 4) -> str:
@@ -140,6 +159,7 @@ def probes_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
     return table
 
 
+AT_TIMESTEPS = ("accuracy", "gain", "distance", "layers")  # metrics whose name may end in a timestep
 FEATURES = {
     "fvu": "variance left (FVU)",
     "fvu_seeds": "FVU, mean of seeds",

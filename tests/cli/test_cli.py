@@ -104,7 +104,7 @@ def test_import_is_light():
         (["concept"], ["write concept=VALUE"]),
         (
             ["tabels", "outputs"],
-            ["did you mean 'tables'? There are: cache, hookpoints, latents, memory, plugins, "],
+            ["did you mean 'tables'? There are: cache, export, hookpoints, latents, memory, plugins, "],
         ),
     ],
 )

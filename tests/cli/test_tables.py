@@ -76,7 +76,14 @@ def metric(name: str, value: float | None, variant: str = "edited", higher: bool
 
 def leave(folder: Path, done: Job, *metrics: dict | float, complete: bool = True, written: float | None = None, **run):
     """A results.json as a run leaves it; a bare number is the concept rate."""
-    facts = {"config_hash": done.hash, "complete": complete, "seed": done.config["seed"], "git": "abc", "model": "mini"}
+    facts = {
+        "config_hash": done.hash,
+        "complete": complete,
+        "seconds": {},
+        "seed": done.config["seed"],
+        "git": "abc",
+        "model": "mini",
+    }
     facts |= {"weights": "w1", "versions": {"torch": "2.9"}, "device": "cpu", "config": done.config, "threads": 2}
     made = [metric("concept_rate", item) if isinstance(item, (float, int)) else item for item in metrics]
     path = folder / f"{len(list(folder.glob('*')))}" / "results.json"

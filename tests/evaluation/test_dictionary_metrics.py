@@ -12,7 +12,8 @@ from cad_exp.evaluation.monosemanticity.metrics import measure, metrics
 from cad_exp.evaluation.monosemanticity.splitting import splitting
 from cad_exp.evaluation.monosemanticity.widths import absorption_metrics, shared_metrics, splitting_metric
 from cad_exp.evaluation.variants import LATENT, NETWORK, UNTRAINED
-from cad_exp.reporting.results import FIELDS, Results
+from cad_exp.reporting.results import Results
+from cad_exp.reporting.schema import FIELDS
 from cad_exp.representations.probes.base import split_images
 from tests.evaluation.dictionaries import balanced, perfect, random, task
 

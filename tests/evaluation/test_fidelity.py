@@ -20,7 +20,7 @@ from cad_exp.evaluation.fidelity.metrics import agreement_metrics, check, descri
 from cad_exp.evaluation.fidelity.statistics import agreement, growth, halves, random_weights, sanity, spread, stability
 from cad_exp.interventions.spaces import find_sites, make_granularity
 from cad_exp.reporting.figures.fidelity import curves, scatter
-from cad_exp.reporting.results import FIELDS
+from cad_exp.reporting.schema import FIELDS
 from cad_exp.utils.errors import UserError
 
 

@@ -50,6 +50,9 @@ def test_the_verdict_says_where():
     assert verdict(TABLE) == {
         "object": "Read best at t = 1, in early (0.85); the network adds most to its input at t = 500, in late (+0.24)."
     }
+    lost = TABLE.assign(low=0.2, gain_low=-1.0)
+    said = "Not surely read better than by chance (0.25): best at t = 1, in early (0.85); no gain over its input can"
+    assert verdict(lost)["object"] == f"{said} be told."
     unsure = TABLE.assign(gain_low=-1.0)
     assert verdict(unsure)["object"].endswith("no gain over its input can be told.")
 

@@ -99,7 +99,7 @@ def _chosen(cases: Iterable[Case], given: argparse.Namespace) -> list[Case]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m tests.fuzzing", description=__doc__)
     parser.add_argument("--overrides", type=int, default=500)
-    parser.add_argument("--files", type=int, default=60)
+    parser.add_argument("--files", type=int, default=90)
     parser.add_argument("--only", help="only the file or script of this name")
     parser.add_argument("--shell", type=int, default=len(shell.SCRIPTS), help="scripts in processes of their own")
     parser.add_argument("--seed", type=int, default=0)

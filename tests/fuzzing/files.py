@@ -561,11 +561,11 @@ def _signed(content: object) -> object:
 
 
 def _good() -> dict:
-    from cad_exp.reporting import results
+    from cad_exp.reporting import results, schema
 
     values = {"name": "concept_rate", "variant": "edited", "value": 0.5, "low": 0.25, "high": 0.75, "n": 8}
     values |= {"higher_is_better": False, "definition": {}, "changes": {}}
-    metric = {field: values.get(field) for field in results.FIELDS}
+    metric = {field: values.get(field) for field in schema.FIELDS}
     config = {"edit": {"factor": 0.0, "ratio": 0.1, "count": None}}
     run = {"config_hash": "0" * 24, "config": config, "seconds": {}, "complete": True, "concept": "church"}
     return {"schema_version": results.SCHEMA_VERSION, "run": run, "metrics": [metric]}
@@ -898,11 +898,17 @@ COMMANDS: dict[str, dict] = {
     "caches": {"arguments": (), "module": "cad_exp cache"},
     "options": {"arguments": FAST},
     "runs": {"arguments": SMALL[:-1], "real": True},
+    "reports": {"arguments": (), "module": "cad_exp report"},
+    "exports": {"arguments": (), "module": "cad_exp export", "real": True},
+    "loras": {"arguments": SMALL, "real": True},
+    "singles": {"arguments": SMALL, "real": True},
 }
 
 
 def generate(number: int, seed: int) -> Iterator[Case]:
     """So many cases, the classes in turn; each class in an order that the seed draws."""
+    from tests.fuzzing import checkpoints, finished  # noqa: F401  (they register their makers)
+
     rng = random.Random(seed)
     order = {kind: rng.sample(makers, len(makers)) for kind, makers in sorted(MAKERS.items())}
     kinds = rng.sample(sorted(order), len(order))

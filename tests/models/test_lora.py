@@ -1,5 +1,7 @@
 """LoRA layers added to a model: the weights are those added by hand, and what does not fit is one sentence."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -121,16 +123,32 @@ def unfit(kind: str, model: DiffusionModel) -> dict[str, torch.Tensor]:
         "one other name": state | {n.replace("attn1", "attn9"): x.clone() for n, x in state.items() if "attn1" in n},
         "not finite": state | {first: torch.full_like(state[first], torch.nan)},
         "no pairs": {name: x for name, x in state.items() if "lora_B" in name},
+        "unequal ranks": {name: x[:, :1].contiguous() if "lora_B" in name else x for name, x in state.items()},
     }[kind]
 
 
-@pytest.mark.parametrize("kind", ["other shapes", "other names", "one other name", "not finite", "no pairs"])
-def test_what_does_not_fit_changes_nothing(kind, model, tmp_path):
+@pytest.fixture
+def logged() -> Iterator[list[logging.LogRecord]]:
+    """What diffusers and peft log meanwhile."""
+    found, handler = [], logging.Handler()
+    handler.emit = found.append
+    for name in ("diffusers", "peft"):
+        logging.getLogger(name).addHandler(handler)
+    yield found
+    for name in ("diffusers", "peft"):
+        logging.getLogger(name).removeHandler(handler)
+
+
+@pytest.mark.parametrize(
+    "kind", ["other shapes", "other names", "one other name", "not finite", "no pairs", "unequal ranks"]
+)
+def test_what_does_not_fit_changes_nothing(kind, model, tmp_path, logged):
     save_file(unfit(kind, model), tmp_path / "x.safetensors")
     before = model.fingerprint()
     with pytest.raises(UserError, match="(not fit|fits|not in) this model") as error:
         fuse(model.pipe, [tmp_path / "x.safetensors"])
     assert "\n" not in str(error.value) and model.fingerprint() == before
+    assert not logged, "the libraries said it in their own words too"
     assert list(model.denoiser.state_dict()) == [name for name in model.denoiser.state_dict() if "lora" not in name]
 
 

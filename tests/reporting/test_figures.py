@@ -1,12 +1,16 @@
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.image import imread
 
 from cad_exp.attribution.interactions.findings import pairs_of
 from cad_exp.reporting.figures import interactions
 from cad_exp.reporting.figures.attribution import attribution_map
 from cad_exp.reporting.figures.before_after import before_after, enlarge
+from cad_exp.reporting.figures.canvas import INK
 from cad_exp.reporting.figures.layers import short_name, strip
+from cad_exp.reporting.figures.probes import probe_map
 from tests.fakes import fake_attribution
 
 
@@ -100,3 +104,17 @@ def test_interactions_of_all_pairs_are_drawn(tmp_path):
         assert imread(path).std() > 0.05
     none = pairs_of(np.zeros((3, 3)), np.zeros(3), ["a", "b", "c"])
     assert interactions.matrix(none, ["x", "x", "y"], tmp_path / "none.png", "None").exists()
+
+
+def test_gains_that_may_be_none_stand_in_brackets_and_can_be_read(tmp_path, monkeypatch):
+    """By hand: +0.20 in [-0.1, 0.5] may be none, +0.30 in [0.1, 0.5] is not."""
+    written = {}
+    monkeypatch.setattr(Axes, "text", lambda self, x, y, text, **how: written.update({text: how["color"]}))
+    shared = {"label": "object", "t": 1, "chance": 0.25, "accuracy": 0.5, "gain_high": 0.5}
+    rows = [
+        {"source": "noisy latent", "hookpoint": "noisy_latent", "order": 0, "gain": np.nan, "gain_low": np.nan},
+        {"source": "network", "hookpoint": "conv_in", "order": 1, "gain": 0.2, "gain_low": -0.1},
+        {"source": "network", "hookpoint": "mid_block", "order": 2, "gain": 0.3, "gain_low": 0.1},
+    ]
+    probe_map(pd.DataFrame([shared | row for row in rows]), tmp_path / "probes.png")
+    assert {"(+.20)", "+.30", ".50"} <= set(written) and set(written.values()) <= {"white", INK}

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.image import imread
 
 from cad_exp.cli.tables import main
+from cad_exp.reporting.html import study_page
 from cad_exp.reporting.results import signed
 from cad_exp.reporting.tables.collect import collect as collect_runs
 from cad_exp.reporting.tables.localisation import lay_out, read, stage, summary
@@ -45,7 +46,7 @@ def run(folder: Path, concept="church", kind="object", scores=BY_HAND, latents=(
     folder.mkdir(parents=True)
     columns = ["t_high", "t_low", "n_latents", "module", "block", "kind", "component", "score"]
     pd.DataFrame(rows, columns=columns).to_parquet(folder / "timesteps.parquet")
-    content = {"schema_version": 2, "run": facts | {"complete": True}, "metrics": []}
+    content = {"schema_version": 2, "run": facts | {"complete": True, "seconds": {}}, "metrics": []}
     write_json(folder / "results.json", signed(content))
     return folder
 
@@ -229,3 +230,16 @@ def test_the_experiment_composes():
     assert (config["granularity"]["name"], config["estimator"]["name"]) == ("layer", "leave_one_out")
     assert (config["objective"]["name"], config["edit"]["name"]) == ("projection", "none")
     assert config["study"]["picture"] == "localisation" and config["evaluation"]["metrics"] == []
+
+
+def test_cells_lead_to_the_runs_behind_them(tmp_path):
+    """A concept's cells to its own run, those of a mean to all of its kind; a missing run has no link."""
+    for name in ("tench", "church"):
+        (run(tmp_path / name, name) / "report.html").write_text("")
+    made, found = planned(("church", "object"), ("tench", "object"), ("nudity", "nudity")), collect_runs([tmp_path])
+    table = lay_out(made, found)
+    runs = {row.labels[0]: [cell[0].runs for cell in row.cells] for row in table.rows}
+    assert set(runs["church"]) == {(tmp_path / "church",)} and set(runs["nudity"]) == {()}
+    assert set(runs["mean of 2"]) == {(tmp_path / "church", tmp_path / "tench")}
+    page = study_page.write(made, table, [], found, tmp_path / "mine.html").read_text(encoding="utf-8")
+    assert page.count('href="church/report.html"') == 2 * len(table.columns) == page.count('href="tench/report.html"')

@@ -306,14 +306,19 @@ def test_other_tasks_have_a_report(tmp_path: Path, task: str, picture: str):
     Image.new("RGB", (40, 20)).save(folder / picture)
     if task == "sae":
         (folder / "latents").mkdir()
-        Image.new("RGB", (40, 20)).save(folder / "latents" / "latent_17.png")
+        Image.new("RGB", (40, 20)).save(folder / "latents" / "17.png")
     variant = {"probe": "network", "sae": "autoencoder", "analyse": "control"}[task]
     finished(
-        folder, {"task": task, "model": "mini", "config": {}, "analysis": "cka"}, [metric("gain@object", variant, 0.5)]
+        folder,
+        {"task": task, "model": "mini", "config": {}, "analysis": "cka"},
+        [metric("gain@object", variant, 0.5)]
+        + [metric("distance@100", variant, 0.5, definition={"warning": "it is coarse"})],
     )
     page = Page(written(folder))
     assert picture in page.text and "gain, object" in page.text and variant in page.text
     assert ("latent 17" in page.text) == (task == "sae") and "None" not in page.text
+    assert "distance, t = 100" in page.text and f"* {variant}: it is coarse, so little" in page.text
+    assert ("order the images alike (CKA)." in page.text) == (task == "analyse")
 
 
 def sweep(folder: Path) -> Path:

@@ -191,3 +191,13 @@ def test_a_sweep_in_a_browser(browser, tmp_path: Path):
     opened.page.get_by_role("link", name="concept=tench").click()
     assert opened.page.inner_text("h1") == "tench in mini" and not opened.said
     opened.context.close()
+
+
+def test_names_stay_in_sight_where_a_table_is_wider_than_a_phone(browser, run):
+    opened = Opened(browser, run, viewport={"width": 390, "height": 800})
+    table = opened.page.locator(".scroll:has(table)").first
+    name = table.locator("tbody th").first
+    before = name.bounding_box()
+    table.evaluate("each => each.scrollLeft = 150")
+    assert table.evaluate("each => each.scrollLeft") == 150 and name.bounding_box() == before
+    opened.close()

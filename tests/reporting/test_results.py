@@ -12,7 +12,8 @@ from rich.console import Console
 
 from cad_exp.config.effective import asked, effective
 from cad_exp.reporting import summary
-from cad_exp.reporting.results import FIELDS, Results, git_revision, harm, load_results, run_info, signed
+from cad_exp.reporting.results import Results, git_revision, harm, load_results, run_info, signed
+from cad_exp.reporting.schema import FIELDS
 from cad_exp.utils import console, progress
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.hashing import digest
@@ -67,9 +68,9 @@ def test_many_metrics_are_written_once(tmp_path, monkeypatch):
     assert written == [2] and [known["value"] for known in results.metrics] == [0.2, metric()["value"]]
 
 
-@pytest.mark.parametrize("wrong", [{"variant": "other"}, {"extra": 1}])
+@pytest.mark.parametrize("wrong", [{"variant": "other"}, {"extra": 1}, {"value": "0.5"}, {"n": 2.5}, {"low": 1e101}])
 def test_a_metric_of_another_shape_is_refused(tmp_path, wrong):
-    with pytest.raises(ValueError, match="a metric has the fields"):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
         Results(tmp_path, {}).add(metric(**wrong))
 
 
@@ -185,7 +186,9 @@ def test_eighty_columns_show_whole_numbers_n_changes_and_warnings(monkeypatch, c
     assert len(rows) == len(names) and all(row.count("[-.015, -.013]") == 3 for row in rows)
     assert all("[-.997, -.902]" in row for row in rows) and sum("-0.984" in line for line in table) == len(names)
     assert "drawn by the edited model for the concept: tench 70 %, gas pump 20 %" in lines
-    assert any(line.startswith("* edited: 60 of 64 images are of one colour, so little") for line in lines)
+    assert any(
+        line.startswith("* unedited, edited, random: 60 of 64 images are of one colour, so little") for line in lines
+    )
 
 
 def test_progress_is_silent_when_quick_and_tells_the_rest_when_slow(capsys, monkeypatch):
@@ -206,8 +209,8 @@ def test_durations():
 
 def test_the_checksum_is_of_the_content_not_of_its_layout(tmp_path):
     """By hand: SHA-256 of the JSON with sorted keys, default separators, without the checksum itself."""
-    content = {"schema_version": 2, "run": {"b": 1, "a": "ü"}, "metrics": []}
-    text = '{"metrics": [], "run": {"a": "ü", "b": 1}, "schema_version": 2}'
+    content = {"schema_version": 2, "run": {"complete": True, "seconds": {}, "b": 1, "a": "ü"}, "metrics": []}
+    text = '{"metrics": [], "run": {"a": "ü", "b": 1, "complete": true, "seconds": {}}, "schema_version": 2}'
     assert signed(content)["checksum"] == hashlib.sha256(text.encode()).hexdigest()
     (tmp_path / "results.json").write_text(json.dumps(dict(reversed(signed(content).items())), indent=7))
     assert load_results(tmp_path) == signed(content)

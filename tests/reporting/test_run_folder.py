@@ -25,8 +25,9 @@ from cad_exp.__main__ import main
 from cad_exp.cli import job
 from cad_exp.pipeline import identity as identities
 from cad_exp.pipeline.identity import run_identity
-from cad_exp.reporting.results import FIELDS, Results, harm, load_results, signed
+from cad_exp.reporting.results import Results, harm, load_results, signed
 from cad_exp.reporting.run_folder import MARK, Refused, alone, attempt, check, held, publish
+from cad_exp.reporting.schema import FIELDS
 from cad_exp.utils import gpu_lock, hashing
 from cad_exp.utils.errors import UserError
 from tests import warm

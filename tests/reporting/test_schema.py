@@ -2,11 +2,13 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import jsonschema
 import pytest
 
+from cad_exp.reporting import result_file
 from cad_exp.reporting.results import SCHEMA_VERSION, Results, load_results, run_info, signed
 from cad_exp.reporting.schema import ResultFile, json_schema
 from cad_exp.utils.errors import UserError
@@ -37,24 +39,44 @@ def test_what_is_written_is_what_it_describes(content):
     ResultFile.model_validate(content)
 
 
-@pytest.mark.parametrize(
-    "break_it",
-    [
-        lambda it: it.pop("checksum"),
-        lambda it: it.update(schema_version=3),
-        lambda it: it["run"].pop("complete"),
-        lambda it: it["metrics"][0].pop("n"),
-        lambda it: it["metrics"][0].update(value="0.5"),
-        lambda it: it["metrics"][0].update(variant="other"),
-        lambda it: it["metrics"][0].update(more=1),
-        lambda it: it["metrics"][1]["changes"]["unedited"].pop("low"),
-    ],
-)
-def test_what_is_broken_is_not(break_it, content):
+BROKEN = {
+    "checksum is missing": lambda it: it.pop("checksum"),
+    "schema_version is '3', not a version that this cad_exp reads": lambda it: it.update(schema_version=3),
+    "run is 'null', not a table": lambda it: it.update(run=None),
+    "run.complete is missing": lambda it: it["run"].pop("complete"),
+    "run.seed is '1.5', not a whole number": lambda it: it["run"].update(seed=1.5),
+    "run.config is 'x', not a table": lambda it: it["run"].update(config="x"),
+    "run.complete is 'yes', not true or false": lambda it: it["run"].update(complete="yes"),
+    "metrics is 'abc', not a list": lambda it: it.update(metrics="abc"),
+    "metrics.0.n is missing": lambda it: it["metrics"][0].pop("n"),
+    "metrics.0.n is '-1', not a number of ordinary size": lambda it: it["metrics"][0].update(n=-1),
+    "metrics.0.name is '3', not a text": lambda it: it["metrics"][0].update(name=3),
+    "metrics.0.value is '0.5', not a number": lambda it: it["metrics"][0].update(value="0.5"),
+    "metrics.0.value is '1e+101', not a number of ordinary size": lambda it: it["metrics"][0].update(value=1e101),
+    "metrics.0.variant is 'other', not one of unedited, ": lambda it: it["metrics"][0].update(variant="other"),
+    "metrics.0.more is no entry of the schema": lambda it: it["metrics"][0].update(more=1),
+    "metrics.1.changes.unedited.low is missing": lambda it: it["metrics"][1]["changes"]["unedited"].pop("low"),
+}
+
+
+@pytest.mark.parametrize("said", BROKEN)
+def test_what_is_broken_is_named(said, content, tmp_path):
+    """The published schema refuses it as the types do, which say where and what."""
     broken = copy.deepcopy(content)
-    break_it(broken)
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(broken, json_schema(), jsonschema.Draft202012Validator)
+    BROKEN[said](broken)
+    assert not jsonschema.Draft202012Validator(json_schema()).is_valid(broken)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        result_file.check(broken)
+    if said.startswith(("run", "metrics")):
+        (tmp_path / "results.json").write_text(json.dumps(signed(broken)))
+        with pytest.raises(UserError, match=re.escape(f"results.json cannot be read as results ({said}")):
+            load_results(tmp_path)
+
+
+def test_a_run_of_a_test_writes_no_other_file(tmp_path):
+    """tests/valid_results.py, which all tests and their commands have in force."""
+    with pytest.raises(ValueError, match="run.seed"):
+        Results(tmp_path, {"seed": "three"})
 
 
 @pytest.mark.parametrize("version, said", [(1, "run it again"), (SCHEMA_VERSION + 1, "a newer cad_exp wrote it")])

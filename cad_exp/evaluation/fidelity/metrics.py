@@ -36,7 +36,7 @@ def fidelity_metrics(
 ) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """Return the metrics of the studies, and the records of all ablations behind them.
 
-    The metrics are rows of results.json (results.FIELDS) of the variant `attribution`.
+    The metrics are rows of results.json (`reporting.schema.Metric`) of the variant `attribution`.
     prefix, of: what the metrics' names begin with, and what the game's value is called.
     second: another prediction of J; its metrics begin with second_order.
     settings: conf/evaluation's `fidelity`; whose `latents` the caller has already put into the game. facts: what else

@@ -70,6 +70,11 @@ def find_sites(denoiser: nn.Module, inputs: bool = False) -> list[Site]:
 
     inputs: also the feed-forward blocks' first projections, each before its output projection. Raises UserError if the
     network has none.
+
+    Examples:
+        >>> model = cad_exp.DiffusionModel.load("mini", device="cpu")
+        >>> sorted({site.kind for site in cad_exp.find_sites(model.denoiser)})
+        ['cross-attention', 'feed-forward', 'self-attention']
     """
     modules = dict(denoiser.named_modules())
     sites = []

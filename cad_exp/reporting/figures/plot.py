@@ -16,7 +16,24 @@ def plot(
 ) -> Figure | Path:
     """Draw which layers and kinds of component carry the concept, and which suppress it.
 
-    granularity: may be left out where there is one only. Returns the figure, or with `path` the PNG file.
+    Args:
+        attribution: the scores.
+        granularity: whose; may be left out where there is one only.
+        path: of a PNG file to write.
+        title: over the picture.
+
+    Returns:
+        The figure; with `path` the file.
+
+    Raises:
+        UserError: there are several granularities and none is named, or none of this name.
+
+    Examples:
+        >>> model = cad_exp.DiffusionModel.load("mini", device="cpu", steps=2)
+        >>> latents = cad_exp.sample_trajectory(model, "church", seeds=[0], steps=2)
+        >>> attribution = cad_exp.attribute(model, latents, granularities=["layer"])
+        >>> figure = cad_exp.plot(attribution)
+        >>> figure.savefig("church.png")
     """
     name = attribution.only(granularity)
     if path is None:

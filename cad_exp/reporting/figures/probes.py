@@ -23,7 +23,7 @@ def probe_map(table: pd.DataFrame, path: Path | str, title: str = "") -> Path:
 
     table: of `pipeline.stages.probes`. On the left balanced accuracy from chance (white) to 1; the first row is the
     noisy latent, which no layer has worked on. On the right what a layer adds to it: orange is more, blue is less,
-    and pale figures are gains whose 95 % interval holds 0.
+    and figures in brackets are gains whose 95 % interval holds 0.
     """
     kept = table[table["source"].isin((INPUT, "network"))]
     labels, times = list(dict.fromkeys(kept["label"])), sorted(set(kept["t"]))
@@ -52,7 +52,8 @@ def probe_map(table: pd.DataFrame, path: Path | str, title: str = "") -> Path:
     text = wrapped(title or "What each layer knows, and when", int(9 * width), 1)
     figure.text(0.15 / width, 1 - 0.14 / height, text, fontsize=13, fontweight="bold", color=INK, va="top")
     figure.text(0.15 / width, 1 - 0.45 / height, takeaway(table), fontsize=8.8, color=PALE, va="top")
-    figure.text(0.15 / width, 0.1 / height, "columns: timestep, noise grows to the right", fontsize=8, color=PALE)
+    note = "columns: timestep, noise grows to the right; in brackets: the gain may as well be none"
+    figure.text(0.15 / width, 0.1 / height, note, fontsize=8, color=PALE)
     return save(figure, path)
 
 
@@ -92,9 +93,9 @@ def _heat(
     for (row, column), value in np.ndenumerate(cells):
         if np.isfinite(value):
             dark = sum(np.array(colours((value - limits[0]) / (limits[1] - limits[0]))[:3])) < 1.5
-            colour = ("white" if dark else INK) if sure[row, column] else ("#d1d5db" if dark else "#9ca3af")
             text = form.format(value).replace("0.", ".", 1)
-            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+            text = text if sure[row, column] else f"({text})"
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else INK)
 
 
 def _name(hookpoint: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from cad_exp.config import commands, search_path
+from cad_exp.config import commands, options, search_path
 from cad_exp.reporting.html.source import Source
 from cad_exp.reporting.summary import units
 from cad_exp.utils.console import duration
@@ -61,12 +61,18 @@ def _sentence(source: Source) -> str:
     if source.task == "sae":
         return f"Which sparse features do activations of {model} have, beside the dictionaries that they must beat?"
     if source.task == "analyse":
-        return f"One look at what {model} represents: {_words(run.get('analysis')).lower()}."
+        return _looked(str(run.get("analysis")), str(model))
     prompt, concept = source.setting("concept", "prompt"), run.get("concept", "the concept")
     named = f"{concept} (“{prompt}”)" if prompt and prompt != concept else str(concept)
     which = f"Which {units(str(run.get('granularity', 'component')))} of {model} make {named}, which suppress it"
     edit = run.get("edit")
     return f"{which}?" if edit in (None, "none") else f"{which}, and what does the edit “{edit}” do to its images?"
+
+
+def _looked(analysis: str, model: str) -> str:
+    """Say what an analysis asks, by the first line of its file; by its name where it is none of the package's."""
+    asks = options.options("analysis", [options.conf_folder()]).get(analysis) or _words(analysis).lower()
+    return f"One look at what {model} represents: {asks}{'' if asks.endswith(('?', '.')) else '.'}"
 
 
 @dataclass(frozen=True)

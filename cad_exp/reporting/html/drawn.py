@@ -46,7 +46,12 @@ def drawn(source: Source) -> Drawn | None:
         if source.has(name)
     ]
     pages = [
-        Figure(path.stem.replace("_", " "), f"{PAGES}/{path.name}", figure(path, f"Page of {path.stem}", PAGE))
+        Figure(_named(path.stem), f"{PAGES}/{path.name}", figure(path, f"Page of {_named(path.stem)}", PAGE))
         for path in sorted((source.folder / PAGES).glob("*.png"))
     ]
     return Drawn(figures, pages) if figures or pages else None
+
+
+def _named(stem: str) -> str:
+    """Return how a page is headed: "latent 17" by its number, other names as words."""
+    return f"latent {stem}" if stem.isdigit() else stem.replace("_", " ")

@@ -9,7 +9,7 @@ from typing import Any
 
 from cad_exp.evaluation.variants import VARIANTS
 from cad_exp.reporting.html.source import Metric, Source
-from cad_exp.reporting.summary import FEATURES, LABELS, drawn_instead, warnings_of
+from cad_exp.reporting.summary import drawn_instead, label, warnings_of
 
 MOST = 80  # rows of a table; results.json has them all
 LONG = 400  # characters of one line of a definition
@@ -95,13 +95,6 @@ def _row(own: list[Metric], variants: list[str]) -> Row:
     change = cells.get("edited", {}).get("changes", {}).get("unedited")
     marks, ends = _drawing(cells, variants)
     return Row(label(first["name"]), arrow, cells, change, n, marks, ends, definition(own))
-
-
-def label(name: str) -> str:
-    """Return what people call a metric: "concept_rate@0.5" is "concept rate, 0.5"."""
-    kind, _, rest = name.partition("@")
-    said = LABELS.get(name) or LABELS.get(kind) or FEATURES.get(kind) or kind.replace("_", " ")
-    return f"{said}, {rest.replace('@', ', ')}" if rest and name not in LABELS else said
 
 
 def definition(own: Iterable[Metric]) -> dict[str, str]:

@@ -13,10 +13,10 @@ from cad_exp.evaluation import lights
 from cad_exp.evaluation.lights import Light
 from cad_exp.reporting import run_folder
 from cad_exp.reporting.html import place
-from cad_exp.reporting.html.metrics import label
 from cad_exp.reporting.html.render import page
 from cad_exp.reporting.html.verdicts import SIGNS, WORDS
 from cad_exp.reporting.results import REPORT
+from cad_exp.reporting.summary import label
 from cad_exp.reporting.tables.collect import Run, read_all
 from cad_exp.reporting.tables.plan import lookup
 from cad_exp.utils.errors import UserError

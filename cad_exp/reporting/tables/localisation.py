@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,17 +33,26 @@ NOTES = (
 
 
 def lay_out(plan: Plan, found: Found) -> Table:
-    """Lay out the table: a row per concept, those not run yet with dots, then the means of each kind of concept."""
+    """Lay out the table: a row per concept, those not run yet with dots, then the means of each kind of concept.
+
+    The cells of a concept name its run, those of a mean all runs behind it.
+    """
     effects = read(plan, found)
     shown = summary(effects) if len(effects) else pd.DataFrame(columns=["concept", "concept_kind"])
     heads, names = ["concept", "kind"], list(shown.columns[2:])
-    done = [Row([str(row[0]), str(row[1])], [[_entry(cell)] for cell in row[2:]]) for row in shown.itertuples(False)]
     missing = [job for job in plan.jobs if job.hash not in found.runs]
+    runs = [
+        (str(run.run["concept"]), run.run["config"]["concept"]["kind"], run.folder) for run in found_runs(plan, found)
+    ]
+    single = len(plan.jobs) - len(missing)
+    done = []
+    for place, (concept, kind, *cells) in enumerate(shown.itertuples(False)):
+        own = [folder for name, alike, folder in runs if (name == concept if place < single else alike == kind)]
+        done.append(Row([str(concept), str(kind)], [[_entry(cell, tuple(own))] for cell in cells]))
     dots = [
         Row([str(lookup(job.config, f"concept.{key}")) for key in ("name", "kind")], [[Entry(MISSING)] for _ in names])
         for job in missing
     ]
-    single = len(plan.jobs) - len(missing)
     notes = [*NOTES, *([_alike(effects)] if len(effects) else []), *([f"{MISSING}: not run yet."] if missing else [])]
     notes += plan.study.footnote
     return Table(heads, list(map(Column, names)), [*done[:single], *dots, *done[single:]], "", notes, missing)
@@ -53,10 +63,9 @@ def long_form(plan: Plan, found: Found) -> str:
     return str(read(plan, found).to_csv(index=False, lineterminator="\n"))
 
 
-def _entry(cell: Any) -> Entry:
-    if isinstance(cell, str):
-        return Entry(cell)
-    return Entry(NOTHING if np.isnan(cell) else number(cell))
+def _entry(cell: Any, runs: tuple[Path, ...]) -> Entry:
+    text = cell if isinstance(cell, str) else NOTHING if np.isnan(cell) else number(cell)
+    return Entry(text, runs=runs)
 
 
 def read(plan: Plan, found: Found) -> pd.DataFrame:
