@@ -42,6 +42,20 @@ def test_the_intact_model_moves_nothing_and_leaves_all(tiny_model, tiny_latents,
         assert task.distances(task.retained).max().item() < 1e-6
 
 
+def test_along_the_base_prompts_images_the_concept_is_led_to_it_and_no_further(tiny_model, tiny_latents, heads, kept):
+    """There the targets are the base prompt's own predictions, whatever lies beyond; elsewhere they stay."""
+    task = Task(tiny_model, heads, tiny_latents, [kept], 1.0)
+    landed = Task(tiny_model, heads, tiny_latents, [kept], 1.0, landing=kept)
+    first = len(tiny_latents)
+    assert len(landed.concept) == first + len(kept) and landed.unit == task.unit
+    torch.testing.assert_close(landed.concept.targets[:first], task.concept.targets)
+    torch.testing.assert_close(landed.concept.targets[first:, 0], kept.cond.float())
+    asked = tiny_model.encode([tiny_latents.prompt])
+    apart = tiny_model.predict(kept.x, kept.t, asked) - kept.cond
+    expected = apart.square().flatten(1).mean(1) / landed.unit
+    torch.testing.assert_close(landed.distances(landed.concept)[first:, 0], expected, rtol=1e-3, atol=1e-6)
+
+
 def test_it_is_the_erase_objective_of_the_paper(tiny_model, tiny_latents, heads, kept):
     objective = make_objective("erase", tiny_model, tiny_latents, 4)
     task = Task(tiny_model, heads, tiny_latents, [kept])

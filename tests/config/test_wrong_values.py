@@ -187,7 +187,7 @@ ACCEPTED = {
     "whole zero": """
         granularity.seed images.seed analysis.seed activations.timesteps activations.seed probe.seed tokens.timesteps
         tokens.seed sae.seed sae.warmup sae.pages seed noisy_latents.seed estimator.seed evaluation.seed edit.seed
-        edit.confirm
+        edit.confirm edit.landing
         evaluation.fidelity.number analysis.timestep analysis.guided evaluation.fidelity.repeats
         evaluation.fidelity.draws evaluation.fidelity.images.number evaluation.fidelity.images.repeats
         evaluation.fidelity.images.draws evaluation.counterfactuals analysis.t""",

@@ -107,6 +107,20 @@ def test_images_that_choose_are_not_those_of_the_table():
     assert not seeds[0] & seeds[1] and not seeds[0] & {seed for _, seed in shown | chose}
 
 
+def test_images_land_where_there_is_a_base_prompt():
+    """Along the base prompt's guided trajectories, of seeds that nothing else uses; the empty prompt draws anything."""
+    walk = build(resolve(composed("concept=nudity", "granularity=neuron"))).edits["edited"].strength
+    task = walk.edits[0].gates.task
+    parts = task.landing.parts
+    assert {part.prompt for part in parts} == {"a photo of a person"} and {part.base_prompt for part in parts} == {""}
+    landing = {seed for part in parts for seed in part.seeds}
+    others = {seed for each in (task.latents, *task.retained) for part in each.parts for seed in part.seeds}
+    assert len(landing) == 64 and not landing & (others | {request.seed for request in walk.requests})
+    for given in (["concept=church"], ["concept=nudity", "edit.landing=0"]):
+        walk = build(resolve(composed(*given, "granularity=neuron"))).edits["edited"].strength
+        assert walk.edits[0].gates.task.landing is None
+
+
 def test_each_strength_begins_where_the_one_before_ended():
     walk = build(resolve(composed("concept=church", "edit=joint"))).edits["edited"].strength
     gates = [edit.gates for edit in walk.edits]

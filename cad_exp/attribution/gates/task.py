@@ -4,10 +4,12 @@ minimise  strength * E w |eps(x, c; g) - target|^2 + E w |change of what is to s
 with      target = eps(x, base) - beyond * (eps(x, c) - eps(x, base)), at noisy latents x of the concept's images
           w = |d x0 / d eps|^p, by which an early step, which decides the picture, counts for more than a late one
           what is to stay: eps(x, r; g) and eps(x, ""; g), at noisy latents x of each prompt r that is to stay
+          and where the erased images are to land: target = eps(x, base) at noisy latents x of the base prompt's images
 
 Both sums are in units of the intact concept's own distance from its base prompt. `beyond` leads past the base prompt:
 images are guided, and guidance enlarges what is left of the concept (negative guidance, as in ESD, arXiv 2303.07345).
-The first sum is CAD's erase objective (arXiv 2412.02542, eq. 5) for beyond = 0.
+The first sum is CAD's erase objective (arXiv 2412.02542, eq. 5) for beyond = 0. Past the base prompt lie pictures that
+the model was never trained on; along the base prompt's own trajectories the concept is led to it, and no further.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ class Task:
     """What is asked of the gates of one space: to lose a concept, and to keep everything else.
 
     concept: noisy latents of the concept, with `base` and `cond`. retained: of each prompt that is to stay, the same.
-    beyond: how far past the base prompt's prediction the target lies, 1 as far as the concept's is from it. power: p.
+    landing: of the base prompt, the same. beyond: how far past the base prompt's prediction the target lies, 1 as far
+    as the concept's is from it. power: p.
     batch_size: predictions of a pass, at most. Components of text encoders have all prompts encoded anew.
     """
 
@@ -66,6 +69,7 @@ class Task:
         beyond: float = 0.0,
         power: float = 0.0,
         batch_size: int = 64,
+        landing: NoisyLatents | None = None,
     ):
         if not retained:
             raise UserError("edit.retain names only the concept itself: add a prompt to keep")
@@ -81,8 +85,11 @@ class Task:
         self.unit = float(((cond - base).square().flatten(1).mean(1) * self._weights(concept.t)).mean())
         if not self.unit:
             raise UserError(f"nothing in the model tells {concept.prompt!r} from {concept.base_prompt!r}")
-        target = (base - beyond * (cond - base))[:, None]
-        self.concept = Points(concept.x, concept.t, target, _rows(len(concept), [rows[concept.prompt]]))
+        x, t, target = concept.x, concept.t, base - beyond * (cond - base)
+        if landing is not None:
+            there = _both(landing)[1]
+            x, t, target = torch.cat([x, landing.x]), torch.cat([t, landing.t]), torch.cat([target, there])
+        self.concept = Points(x, t, target[:, None], _rows(len(x), [rows[concept.prompt]]))
         parts = [torch.stack(_both(each), 1) for each in retained]
         asked = [_rows(len(each), [rows[each.base_prompt], rows[each.prompt]]) for each in retained]
         self.retained = Points(

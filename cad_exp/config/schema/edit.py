@@ -114,6 +114,10 @@ class Gated(Walked):
     beyond: Annotated[float, Number(least=0, most=100)] = Field(
         description="How far past the base prompt's prediction the concept's is led, in units of their distance."
     )
+    landing: Annotated[int, Whole(0, HUGE)] = Field(
+        description="Trajectories of the base prompt, along which the concept is led to it and no further; 0: none. "
+        "Without a base prompt there are none."
+    )
     early: Annotated[float, Number(least=0, most=2)] = Field(
         description="By which power of its effect on the picture a timestep counts: 0 all alike, 2 by that alone."
     )

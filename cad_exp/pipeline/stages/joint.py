@@ -28,7 +28,7 @@ class GatesTask(Derived["Task"]):
     """What gates are to lose and to keep, at noisy latents of the concept and of each prompt that is to stay.
 
     scores: of the same components. beyond: how far past the base prompt's prediction the concept's is led. power: how
-    much more early steps count.
+    much more early steps count. landing: of the base prompt.
     """
 
     model: Model
@@ -37,6 +37,7 @@ class GatesTask(Derived["Task"]):
     retained: tuple[PromptLatents, ...]
     beyond: float
     power: float
+    landing: PromptLatents | None = None
 
     def derive(self, runtime: Runtime) -> Task:
         """Bring the noisy latents together."""
@@ -45,8 +46,9 @@ class GatesTask(Derived["Task"]):
         space = runtime.get(self.scores).space(self.scores.granularity)
         runtime.all([part for each in self.retained for part in each.parts], "noisy latents of what is to stay")
         latents, retained = runtime.get(self.latents), [runtime.get(each) for each in self.retained]
+        landing = None if self.landing is None else runtime.get(self.landing)
         size = self.scores.scores.question.batch_size
-        return Task(runtime.get(self.model), space, latents, retained, self.beyond, self.power, size)
+        return Task(runtime.get(self.model), space, latents, retained, self.beyond, self.power, size, landing)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -35,10 +36,11 @@ if TYPE_CHECKING:
 
 Config = dict[str, Any]
 KEPT_FROM = 500_000  # the first seed of trajectories of prompts that are to stay
+LANDING_FROM = 600_000  # of those of the base prompt, where an erased concept is to land
 SHOWN_OFF = 2  # images with one component switched off
 VALIDATION_FROM = 700_000  # and of those at which an edit's strength is chosen
 # settings of a method that finds gates, but not its own: they belong to what is asked of it, and to its edit
-OF_TASK = ("strength", "beyond", "early", "trajectories", "retain", "steps", "more_steps", "least")
+OF_TASK = ("strength", "beyond", "landing", "early", "trajectories", "retain", "steps", "more_steps", "least")
 
 
 def judge(config: Config) -> Judge | None:
@@ -139,6 +141,9 @@ def gates_edits(config: Config, scores: SpaceScores, strengths: Sequence[float])
     walked = config["noisy_latents"]
     latents = _trajectories(config, model, concept["prompt"], concept["base_prompt"], 0, walked["samples"])
     task = gates_task(config, scores, latents, KEPT_FROM, edit["trajectories"], edit["beyond"], edit["early"])
+    if edit["landing"] and concept["base_prompt"]:  # the empty prompt's images are anything: there is no place to land
+        landing = _trajectories(config, model, concept["base_prompt"], "", LANDING_FROM, edit["landing"])
+        task = replace(task, landing=landing)
     own = {key: value for key, value in own_settings(edit).items() if key not in OF_TASK}
     method, found, last = Chosen.of(METHODS, own | {"name": edit["name"]}), [], None
     for number in strengths:
