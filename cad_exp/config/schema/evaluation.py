@@ -69,7 +69,8 @@ class Fidelity(Group):
     noisy_latents: Count = Field(description="Noisy latents at which J is evaluated.")
     held_out: Bool = Field(description="Whether these are of other trajectories than the attribution's.")
     second_order: Count | None = Field(
-        description="Noisy latents at which interactions are measured, for predictions that count them; null: none."
+        description="Noisy latents at which interactions are measured, at most, for predictions that count them; of "
+        "heads and layers at most 96; null: none."
     )
     stability: Bool = Field(description="Whether two halves of the noisy latents are compared.")
     growth: Annotated[tuple[int, ...], Several(Whole(1))] = Field(
