@@ -54,4 +54,4 @@ def chosen(tried: Sequence[Row], erase: float, keep: float) -> tuple[int, str]:
     if not missed[best]:
         return best, f"the weakest that leaves at most {erase:g} and keeps at least {keep:g}"
     row, wished = tried[best], f"at most {erase:g} and keeps at least {keep:g}"
-    return best, f"none leaves {wished}: this leaves {row['rate']:.2f}, keeps {row['kept']:.2f}"
+    return best, f"none leaves {wished}: this leaves {row['rate']:.3f}, keeps {row['kept']:.3f}"

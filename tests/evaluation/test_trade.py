@@ -36,8 +36,13 @@ def test_else_the_least_that_is_missed_of_both():
     """.48 too much is left; .08 and .10; .49 too little is kept."""
     tried = [row(0.1, 0.5, 1), row(0.2, 0.1, 0.89), row(0.4, 0, 0.5)]
     number, why = chosen(tried, 0.02, 0.99)
-    assert number == 1 and why.endswith("this leaves 0.10, keeps 0.89")
+    assert number == 1 and why.endswith("this leaves 0.100, keeps 0.890")
     assert chosen(tried, 0.02, 0.0)[0] == 2 and chosen(tried, 1.0, 0.99)[0] == 0
+
+
+def test_a_near_miss_is_told_from_a_hit():
+    """Two of 96 are more than two in a hundred; rounded to two places they would read like the wish."""
+    assert chosen([row(1, 2 / 96, 1)], 0.02, 0.99)[1].endswith("this leaves 0.021, keeps 1.000")
 
 
 def test_without_a_judge_noisy_latents_decide():

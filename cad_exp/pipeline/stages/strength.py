@@ -140,5 +140,5 @@ def _told(row: dict[str, float]) -> str:
     """Return one line on an edit that was tried."""
     told = f"strength {row['strength']:g}: concept's distance left {row['left']:.2f}, others moved {row['moved']:.3f}"
     if "rate" in row:
-        told += f"; images: concept in {row['rate']:.2f}, others kept in {row['kept']:.2f}"
+        told += f"; images: concept in {row['rate']:.3f}, others kept in {row['kept']:.3f}"
     return told
