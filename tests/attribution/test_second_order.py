@@ -123,7 +123,18 @@ def test_a_squared_distance_of_many_components_is_sketched(tiny_model, tiny_late
     game = Game(make_objective("erase", tiny_model, tiny_latents, 4), space)
     found, gates = second_order(game, few=10), drawn(game.n, 12, 3)
     assert found.sketch is not None
-    torch.testing.assert_close(found.sketch.linear, found.scores, rtol=1e-2, atol=1e-7)
+    torch.testing.assert_close(found.scores.float(), game.value_and_gradient()[1], rtol=1e-2, atol=1e-7)
     true = game.values(gates).double() - game.intact
     first = (gates.double() - 1) @ found.scores
     assert float((found.predict(gates) - true).square().mean()) < float((first - true).square().mean())
+
+
+@pytest.mark.parametrize(("rows", "latents", "projections"), [(100, 4, 4), (9, 4, 2), (5, 4, 1), (3, 3, 1), (0, 1, 1)])
+def test_a_sketch_of_too_many_components_takes_fewer_rows(
+    rows, latents, projections, tiny_model, tiny_latents, monkeypatch
+):
+    """First fewer projections, then fewer noisy latents. One more row of each lies along the distance."""
+    space = spaces_of(tiny_model, [make_granularity("neuron", ["cross-attention"])])[0]
+    monkeypatch.setattr("cad_exp.attribution.interactions.second_order.SKETCH_BYTES", rows * 4 * space.n)
+    game = Game(make_objective("erase", tiny_model, tiny_latents[torch.arange(4)], 4), space)
+    assert len(second_order(game, few=10).sketch.factor) == latents * (projections + 1)

@@ -33,7 +33,8 @@ from cad_exp.attribution.interactions.sketch import Sketcher, concept
 
 FEW = 128  # components of which every pair is measured
 RATE, PATTERNS = 0.2, 32  # share of random components that are ablated; patterns of them
-PROJECTIONS = 4  # of each noisy latent's prediction, for the sketch
+PROJECTIONS = 4  # of each noisy latent's prediction, for the sketch, at most
+SKETCH_BYTES = 2**29  # of a sketch's rows, at most; while it is made it takes about eight times as much
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def second_order(
 
     Args:
         game: whose J; its noisy latents are gone through n + 1 times forward and back for `few` components, else twice;
-            for a squared distance once for its scores, and once for each projection.
+            for a squared distance once for each projection, and once for what lies along the distance. Where rows of n
+            components take more than SKETCH_BYTES, there are fewer projections, then fewer noisy latents.
         rate: share of the components that random patterns ablate, in (0, 1).
         patterns: number of these; they share out the noisy latents, so there are at most as many.
         seed: of the patterns, and of projections.
@@ -108,10 +110,12 @@ def _of_random_sets(game: Game, rate: float, patterns: int, seed: int) -> Second
 
 def _of_distance(game: Game, seed: int) -> SecondOrder:
     """Sketch the squared distance that is J."""
-    scores, objective = game.value_and_gradient()[1].double(), game.objective
-    sketcher = Sketcher(objective.model, game.space, PROJECTIONS, seed, objective.batch_size)
-    found = concept(sketcher, objective.latents)
-    return SecondOrder(scores, torch.zeros(game.n, dtype=torch.float64), 0.0, sketch=found)
+    objective, most = game.objective, max(1, SKETCH_BYTES // (4 * game.n))
+    order = torch.randperm(len(objective.latents), generator=torch.Generator().manual_seed(seed))
+    latents = objective.latents[order[:most].sort().values]
+    projections = min(PROJECTIONS, max(1, most // len(latents)))
+    found = concept(Sketcher(objective.model, game.space, projections, seed, objective.batch_size), latents)
+    return SecondOrder(found.linear, torch.zeros(game.n, dtype=torch.float64), 0.0, sketch=found)
 
 
 def _of_pairs(game: Game) -> SecondOrder:

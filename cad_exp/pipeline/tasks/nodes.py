@@ -213,12 +213,14 @@ def strength(config: Config, scores: SpaceScores, judge: Judge | None, edits: tu
         return Strength(edits, *wishes, None, (), None, (), (), ())
     variants = ("validation", *(f"strength {number}" for number in edit["strengths"]))
 
-    def judged(requests: list[ImageRequest]) -> list[Judged]:
-        shown = [pictures(config, model, *each) for each in zip((None, *edits), repeat(requests), variants)]
-        return [Judged.of(judge, each, shown[0]) for each in shown]
+    def shown(requests: list[ImageRequest]) -> list[Pictures]:
+        return [pictures(config, model, *each) for each in zip((None, *edits), repeat(requests), variants)]
 
-    (intact, *tried), (_, *confirmed) = judged(asked), judged(further)
-    return Strength(edits, *wishes, judge, tuple(asked), intact, tuple(tried), tuple(further), tuple(confirmed))
+    first = shown(asked)
+    intact, *tried = (Judged.of(judge, each, first[0]) for each in first)
+    # whether they show the concept is all that is asked, so the intact model need not draw them too
+    confirmed = tuple(Judged.of(judge, each, each) for each in shown(further)[1:])
+    return Strength(edits, *wishes, judge, tuple(asked), intact, tuple(tried), tuple(further), confirmed)
 
 
 def prompts_to_keep(config: Config) -> list[str]:
