@@ -85,7 +85,7 @@ def test_of_many_components_two_numbers_predict_random_sets():
 
 @pytest.mark.parametrize("share", [0.05, 0.2])
 def test_interactions_are_those_among_random_ablations(share):
-    """A network that divides by the size of its input sees no difference when all fade, but does when some are gone."""
+    """A game that divides by the size of its input: all may fade unseen, but not some of them go."""
     n, generator = 400, torch.Generator().manual_seed(0)
     weights = torch.randn(n, generator=generator).double() + 1
     toy = Toy(n, lambda g: (g @ weights) / n / g.square().mean(1).sqrt())

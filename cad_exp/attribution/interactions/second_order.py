@@ -10,9 +10,7 @@ itself, and two numbers say what sets of them do:
 
 Then d'Hd = m^2 1'h + 2 m (d - m).h + v trace, with m the mean and v the variance of d. It is exact for sets that are
 drawn at random, up to the spread of random pairs: backup and crowding-out are in h, and damage of any kind in trace.
-Random patterns share out the noisy latents, so both together cost what two passes of first-order scores do. (At gates
-that fade all together, in place of random ablations, h was another: the network's layers see weaker inputs, not
-other ones. R2 for a church's neurons fell from .96 to .47 at a fifth ablated.)
+Random patterns share out the noisy latents, so both together cost what two passes of first-order scores do.
 Where J is a squared distance of predictions, as CAD's erase, that spread counts: the curvature of the distance itself
 is far larger than that of the network. There the sketch of all pairs takes the place of the two numbers.
 
