@@ -9,7 +9,7 @@ from cad_exp.attribution.attribute import spaces_of
 from cad_exp.attribution.gates.greedy import Greedy
 from cad_exp.attribution.gates.hard_concrete import HardConcrete, mask
 from cad_exp.attribution.gates.joint import Joint
-from cad_exp.attribution.gates.task import Task, edit_of
+from cad_exp.attribution.gates.task import Task, edit_of, nearest, predicted
 from cad_exp.attribution.objectives.build import make_objective
 from cad_exp.data.noisy_latents import sample_trajectory
 from cad_exp.interventions.spaces import Directions, make_granularity
@@ -42,18 +42,32 @@ def test_the_intact_model_moves_nothing_and_leaves_all(tiny_model, tiny_latents,
         assert task.distances(task.retained).max().item() < 1e-6
 
 
-def test_along_the_base_prompts_images_the_concept_is_led_to_it_and_no_further(tiny_model, tiny_latents, heads, kept):
-    """There the targets are the base prompt's own predictions, whatever lies beyond; elsewhere they stay."""
-    task = Task(tiny_model, heads, tiny_latents, [kept], 1.0)
+def test_the_concept_is_led_to_what_takes_its_place_and_along_its_images_no_further(
+    tiny_model, tiny_latents, heads, kept
+):
+    """The prompt of the landing replaces the base prompt: as target, and as what lies at a distance of 1."""
     landed = Task(tiny_model, heads, tiny_latents, [kept], 1.0, landing=kept)
     first = len(tiny_latents)
-    assert len(landed.concept) == first + len(kept) and landed.unit == task.unit
-    torch.testing.assert_close(landed.concept.targets[:first], task.concept.targets)
+    assert len(landed.concept) == first + len(kept)
+    there = predicted(tiny_model, tiny_latents, "a golf ball", 3)
+    of_concept = tiny_latents.cond.float()
+    torch.testing.assert_close(landed.concept.targets[:first, 0], 2 * there - of_concept, rtol=1e-3, atol=1e-5)
+    assert landed.unit == pytest.approx((of_concept - there).square().mean().item(), rel=1e-4)
     torch.testing.assert_close(landed.concept.targets[first:, 0], kept.cond.float())
     asked = tiny_model.encode([tiny_latents.prompt])
     apart = tiny_model.predict(kept.x, kept.t, asked) - kept.cond
     expected = apart.square().flatten(1).mean(1) / landed.unit
     torch.testing.assert_close(landed.distances(landed.concept)[first:, 0], expected, rtol=1e-3, atol=1e-6)
+
+
+def test_the_nearest_prompt_is_the_one_whose_predictions_are(tiny_model, tiny_latents):
+    """The concept's own prompt is nearer than any; of others the least squared distance decides, computed by hand."""
+    others = ["a golf ball", "a church", "a person"]
+    own = tiny_latents.prompt
+    assert nearest(tiny_model, tiny_latents, [*others, own]) == 3
+    asked = [tiny_model.predict(tiny_latents.x, tiny_latents.t, tiny_model.encode([each])) for each in others]
+    apart = [(each - tiny_latents.cond).square().mean().item() for each in asked]
+    assert nearest(tiny_model, tiny_latents, others) == apart.index(min(apart))
 
 
 def test_it_is_the_erase_objective_of_the_paper(tiny_model, tiny_latents, heads, kept):

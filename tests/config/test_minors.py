@@ -126,7 +126,7 @@ def test_case_and_accents_make_no_child_of_an_adult(prompt: str, seed: int):
 # ---------------------------------------------------------------------------------------------- where prompts come from
 
 
-HOLDING = {"objective": ["objective=contrast"], "edit": ["edit=uce"]}  # options that have prompts of their own
+HOLDING = {"objective__retain": ["objective=contrast"], "edit__preserve": ["edit=uce"], "edit__prompt": ["edit=uce"]}  # options that have prompts of their own
 
 
 @pytest.mark.parametrize(
@@ -140,11 +140,12 @@ HOLDING = {"objective": ["objective=contrast"], "edit": ["edit=uce"]}  # options
         ("objective__retain", ["a photo of a schoolgirl"]),
         ("edit__preserve", ["a baby"]),
         ("edit__prompt", "a kid"),
+        ("edit__instead", "a photo of a kid"),
     ],
 )
 def test_own_prompts_are_refused_with_their_key(key: str, value: object):
     with pytest.raises(UserError, match=rf"{key.replace('__', '.')}='.*may ask for a child"):
-        resolve(config("concept=nudity", *HOLDING.get(key.partition("__")[0], []), **{key: value}))
+        resolve(config("concept=nudity", *HOLDING.get(key, []), **{key: value}))
 
 
 @pytest.mark.parametrize("kind", ["custom", "object", "style"])

@@ -143,7 +143,7 @@ ACCEPTED = {
         judge.clip.weights judge.inception.weights judge.inception.reference judge.lpips.weights tracking.project
         tracking.entity tracking.group tracking.job_type tracking.name tracking.notes runtime.cache prompts.path
         prompts.file prompts.hub prompts.revision prompts.encoding images.split
-        probe.image_encoder analysis.label analysis.image_encoder""",
+        probe.image_encoder analysis.label analysis.image_encoder edit.instead""",
     "text fraction whole list negative zero huge": """
         analysis.attributes concept.evaluation_prompts objective.retain activations.hookpoints
         tokens.hookpoints analysis.hookpoints""",

@@ -9,6 +9,7 @@ import pytest
 from cad_exp.config.resolve import resolve
 from cad_exp.data.requests import ImageRequest
 from cad_exp.interventions.edit import Edit
+from cad_exp.pipeline.stages.joint import Nearest
 from cad_exp.pipeline.stages.strength import Strength
 from cad_exp.pipeline.tasks.attribute import build
 from cad_exp.pipeline.tasks.nodes import prompts_to_keep
@@ -107,8 +108,8 @@ def test_images_that_choose_are_not_those_of_the_table():
     assert not seeds[0] & seeds[1] and not seeds[0] & {seed for _, seed in shown | chose}
 
 
-def test_images_land_where_there_is_a_base_prompt():
-    """Along the base prompt's guided trajectories, of seeds that nothing else uses; the empty prompt draws anything."""
+def test_something_takes_the_place_of_what_is_erased():
+    """The base prompt; of an object the nearest of what is to stay; what the config says. A style leaves what it is on."""
     walk = build(resolve(composed("concept=nudity", "granularity=neuron"))).edits["edited"].strength
     task = walk.edits[0].gates.task
     parts = task.landing.parts
@@ -116,9 +117,30 @@ def test_images_land_where_there_is_a_base_prompt():
     landing = {seed for part in parts for seed in part.seeds}
     others = {seed for each in (task.latents, *task.retained) for part in each.parts for seed in part.seeds}
     assert len(landing) == 64 and not landing & (others | {request.seed for request in walk.requests})
-    for given in (["concept=church"], ["concept=nudity", "edit.landing=0"]):
-        walk = build(resolve(composed(*given, "granularity=neuron"))).edits["edited"].strength
-        assert walk.edits[0].gates.task.landing is None
+
+
+def test_an_object_without_a_base_prompt_is_replaced_by_the_nearest_of_what_is_to_stay():
+    landing = landing_of("concept=church")
+    assert isinstance(landing, Nearest)
+    prompts = [each.prompt for each in landing.prompts]
+    assert prompts == prompts_to_keep(resolve(composed("concept=church"))) and "a picture of a tench" in prompts
+    assert not any("church" in prompt for prompt in prompts)
+    told = landing_of("concept=church", "edit.instead=a photo of a person")
+    assert told.prompt == "a photo of a person" and {part.base_prompt for part in told.parts} == {""}
+    without = (
+        ["concept=van_gogh"],
+        ["concept=nudity", "edit.landing=0"],
+        ["concept=church", "edit.landing=0"],
+        ["concept=church", "edit.instead=null"],
+    )
+    for given in without:
+        assert landing_of(*given) is None
+
+
+def landing_of(*given: str):
+    """What takes the concept's place."""
+    walk = build(resolve(composed(*given, "granularity=neuron"))).edits["edited"].strength
+    return walk.edits[0].gates.task.landing
 
 
 def test_each_strength_begins_where_the_one_before_ended():

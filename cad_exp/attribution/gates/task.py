@@ -1,15 +1,17 @@
 """What gates are to lose and to keep: the one sum that every method of finding gates minimises.
 
 minimise  strength * E w |eps(x, c; g) - target|^2 + E w |change of what is to stay|^2   over the gates g = 1 + d
-with      target = eps(x, base) - beyond * (eps(x, c) - eps(x, base)), at noisy latents x of the concept's images
+with      target = eps(x, i) - beyond * (eps(x, c) - eps(x, i)), at noisy latents x of the concept's images; i is the
+          prompt whose images take the concept's place: the base prompt, or another that is to stay
           w = |d x0 / d eps|^p, by which an early step, which decides the picture, counts for more than a late one
           what is to stay: eps(x, r; g) and eps(x, ""; g), at noisy latents x of each prompt r that is to stay
-          and where the erased images are to land: target = eps(x, base) at noisy latents x of the base prompt's images
+          and where the erased images are to land: target = eps(x, i) at noisy latents x of that prompt's own images
 
-Both sums are in units of the intact concept's own distance from its base prompt. `beyond` leads past the base prompt:
-images are guided, and guidance enlarges what is left of the concept (negative guidance, as in ESD, arXiv 2303.07345).
-The first sum is CAD's erase objective (arXiv 2412.02542, eq. 5) for beyond = 0. Past the base prompt lie pictures that
-the model was never trained on; along the base prompt's own trajectories the concept is led to it, and no further.
+Both sums are in units of the intact concept's own distance from prompt i. `beyond` leads past prompt i: images
+are guided, and guidance enlarges what is left of the concept (negative guidance, as in ESD, arXiv 2303.07345). The
+first sum is CAD's erase objective (arXiv 2412.02542, eq. 5) for beyond = 0 and the base prompt. Past prompt i lie
+pictures that the model was never trained on; along its own trajectories the concept is led to it, and no further.
+A prompt that is near to the concept as what replaces it: arXiv 2501.18950.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from cad_exp.utils import distributed
 from cad_exp.utils.errors import UserError
 
 Progress = Callable[[int, int], Any]
+LOOKED = 96  # noisy latents of the concept, at which what is to stay is compared with it
 Rows = tuple[Tensor, Tensor]  # numbers of noisy latents of the concept, and of what is to stay
 
 
@@ -55,8 +58,8 @@ class Task:
     """What is asked of the gates of one space: to lose a concept, and to keep everything else.
 
     concept: noisy latents of the concept, with `base` and `cond`. retained: of each prompt that is to stay, the same.
-    landing: of the base prompt, the same. beyond: how far past the base prompt's prediction the target lies, 1 as far
-    as the concept's is from it. power: p.
+    landing: of the prompt whose images take the concept's place, the same; None: the base prompt, without them.
+    beyond: how far past that prompt's prediction the target lies, 1 as far as the concept's is from it. power: p.
     batch_size: predictions of a pass, at most. Components of text encoders have all prompts encoded anew.
     """
 
@@ -75,16 +78,19 @@ class Task:
             raise UserError("edit.retain names only the concept itself: add a prompt to keep")
         self.model, self.space, self.batch_size = model, space, batch_size
         of_retained = (prompt for each in retained for prompt in (each.prompt, each.base_prompt))
-        self.names = list(dict.fromkeys([concept.prompt, *of_retained]))
+        instead = concept.base_prompt if landing is None else landing.prompt
+        self.names = list(dict.fromkeys([concept.prompt, instead, *of_retained]))
         rows = {name: row for row, name in enumerate(self.names)}
         told = space.gating(model, torch.ones(space.n)).text
         self.condition = None if told else model.encode(self.names)  # None: it depends on the gates
         base, cond = _both(concept)
+        if instead != concept.base_prompt:
+            base = predicted(model, concept, instead, batch_size)
         self.power = float(power)
         self.unit = 1.0
         self.unit = float(((cond - base).square().flatten(1).mean(1) * self._weights(concept.t)).mean())
         if not self.unit:
-            raise UserError(f"nothing in the model tells {concept.prompt!r} from {concept.base_prompt!r}")
+            raise UserError(f"nothing in the model tells {concept.prompt!r} from {instead!r}")
         x, t, target = concept.x, concept.t, base - beyond * (cond - base)
         if landing is not None:
             there = _both(landing)[1]
@@ -171,6 +177,25 @@ class Task:
         moved = self.model.predicted_x0(one, t, one) - self.model.predicted_x0(one, t, 0 * one)
         weights: Tensor = moved.flatten().abs().float() ** self.power
         return weights
+
+
+@torch.no_grad()
+def predicted(model: DiffusionModel, latents: NoisyLatents, prompt: str, batch_size: int) -> Tensor:
+    """Return the model's predictions (M, ...) for a prompt, at noisy latents of another."""
+    condition, device = model.encode([prompt]), model.device
+    parts = zip(latents.x.split(batch_size), latents.t.split(batch_size), strict=True)
+    found = [model.predict(x.to(device), t.to(device), condition[[0] * len(x)]).float().cpu() for x, t in parts]
+    return torch.cat(found)
+
+
+def nearest(model: DiffusionModel, latents: NoisyLatents, prompts: Sequence[str], batch_size: int = 64) -> int:
+    """Return the number of the prompt whose predictions lie nearest to those of the latents' own prompt.
+
+    latents: with `cond`; LOOKED of them are looked at, evenly. The mean squared distance decides.
+    """
+    _, cond = _both(few := latents[torch.linspace(0, len(latents) - 1, LOOKED).long().unique()])
+    apart = [(predicted(model, few, prompt, batch_size) - cond).square().mean().item() for prompt in prompts]
+    return min(range(len(prompts)), key=apart.__getitem__)
 
 
 def edit_of(space: ComponentSpace, gates: Tensor, least: float, meta: dict[str, Any]) -> Edit:

@@ -114,9 +114,14 @@ class Gated(Walked):
     beyond: Annotated[float, Number(least=0, most=100)] = Field(
         description="How far past the base prompt's prediction the concept's is led, in units of their distance."
     )
+    instead: Annotated[str, Text()] | None = Field(
+        default="auto",
+        description="The prompt whose images take the concept's place. auto: the base prompt, or for an object whose "
+        "base prompt is empty the nearest of the prompts that are to stay; null: the base prompt.",
+    )
     landing: Annotated[int, Whole(0, HUGE)] = Field(
-        description="Trajectories of the base prompt, along which the concept is led to it and no further; 0: none. "
-        "Without a base prompt there are none."
+        description="Trajectories of the prompt of `instead`, along which the concept is led to it and no further; 0: "
+        "none, and the base prompt is what the concept is led to. The empty prompt has none."
     )
     early: Annotated[float, Number(least=0, most=2)] = Field(
         description="By which power of its effect on the picture a timestep counts: 0 all alike, 2 by that alone."

@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from cad_exp.pipeline.stage import Chosen, Derived, Stage, Tick
+from cad_exp.pipeline.stage import Chosen, Derived, Node, Stage, Tick
 from cad_exp.pipeline.stages.model import Model
 from cad_exp.pipeline.stages.noisy_latents import PromptLatents
 from cad_exp.pipeline.stages.scores import SpaceScores
-from cad_exp.utils import distributed
+from cad_exp.utils import console, distributed
 from cad_exp.utils.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from cad_exp.attribution.gates.task import Task
+    from cad_exp.data.noisy_latents import NoisyLatents
     from cad_exp.interventions.edit import Edit
     from cad_exp.pipeline.runtime import Runtime
 
@@ -24,11 +25,30 @@ FILE = "gates.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
+class Nearest(Derived["NoisyLatents"]):
+    """Of several prompts' noisy latents those of the prompt that lies nearest to the concept: only they are made."""
+
+    model: Model
+    latents: PromptLatents
+    prompts: tuple[PromptLatents, ...]
+    batch_size: int
+
+    def derive(self, runtime: Runtime) -> NoisyLatents:
+        """Compare the model's predictions for the prompts with those for the concept."""
+        from cad_exp.attribution.gates.task import nearest
+
+        names = [each.prompt for each in self.prompts]
+        number = nearest(runtime.get(self.model), runtime.get(self.latents), names, self.batch_size)
+        console.say(f"  in the concept's place: {names[number]!r}, the nearest of {len(names)} prompts that are to stay")
+        return runtime.get(self.prompts[number])
+
+
+@dataclass(frozen=True, eq=False)
 class GatesTask(Derived["Task"]):
     """What gates are to lose and to keep, at noisy latents of the concept and of each prompt that is to stay.
 
     scores: of the same components. beyond: how far past the base prompt's prediction the concept's is led. power: how
-    much more early steps count. landing: of the base prompt.
+    much more early steps count. landing: of the prompt whose images take the concept's place.
     """
 
     model: Model
@@ -37,7 +57,7 @@ class GatesTask(Derived["Task"]):
     retained: tuple[PromptLatents, ...]
     beyond: float
     power: float
-    landing: PromptLatents | None = None
+    landing: Node[NoisyLatents] | None = None
 
     def derive(self, runtime: Runtime) -> Task:
         """Bring the noisy latents together."""

@@ -20,7 +20,7 @@ from cad_exp.pipeline.stage import Chosen, Node
 from cad_exp.pipeline.stages.edits import RandomEdit, ResampledEdit, SelectedEdit, SingleEdit
 from cad_exp.pipeline.stages.fidelity import Fidelity
 from cad_exp.pipeline.stages.images import GivenImages, Pictures
-from cad_exp.pipeline.stages.joint import Gates, GatesEdit, GatesTask
+from cad_exp.pipeline.stages.joint import Gates, GatesEdit, GatesTask, Nearest
 from cad_exp.pipeline.stages.judge import Judge
 from cad_exp.pipeline.stages.judgements import Judged
 from cad_exp.pipeline.stages.model import Model
@@ -32,15 +32,17 @@ from cad_exp.pipeline.stages.strength import Picked, Strength
 from cad_exp.utils.errors import UserError
 
 if TYPE_CHECKING:
+    from cad_exp.data.noisy_latents import NoisyLatents
     from cad_exp.interventions.edit import Edit
 
 Config = dict[str, Any]
 KEPT_FROM = 500_000  # the first seed of trajectories of prompts that are to stay
-LANDING_FROM = 600_000  # of those of the base prompt, where an erased concept is to land
+LANDING_FROM = 600_000  # of those of the prompt whose images take a concept's place
 SHOWN_OFF = 2  # images with one component switched off
 VALIDATION_FROM = 700_000  # and of those at which an edit's strength is chosen
 # settings of a method that finds gates, but not its own: they belong to what is asked of it, and to its edit
-OF_TASK = ("strength", "beyond", "landing", "early", "trajectories", "retain", "steps", "more_steps", "least")
+ASKED = ("beyond", "instead", "landing", "early", "trajectories", "retain")
+OF_TASK = ("strength", *ASKED, "steps", "more_steps", "least")
 
 
 def judge(config: Config) -> Judge | None:
@@ -141,9 +143,7 @@ def gates_edits(config: Config, scores: SpaceScores, strengths: Sequence[float])
     walked = config["noisy_latents"]
     latents = _trajectories(config, model, concept["prompt"], concept["base_prompt"], 0, walked["samples"])
     task = gates_task(config, scores, latents, KEPT_FROM, edit["trajectories"], edit["beyond"], edit["early"])
-    if edit["landing"] and concept["base_prompt"]:  # the empty prompt's images are anything: there is no place to land
-        landing = _trajectories(config, model, concept["base_prompt"], "", LANDING_FROM, edit["landing"])
-        task = replace(task, landing=landing)
+    task = replace(task, landing=instead(config, model, latents))
     own = {key: value for key, value in own_settings(edit).items() if key not in OF_TASK}
     method, found, last = Chosen.of(METHODS, own | {"name": edit["name"]}), [], None
     for number in strengths:
@@ -151,6 +151,24 @@ def gates_edits(config: Config, scores: SpaceScores, strengths: Sequence[float])
         last = Gates(task, method, number, steps, config["seed"], last)
         found.append(GatesEdit(last, scores, edit["least"], edit["strength"] == "auto"))
     return tuple(found)
+
+
+def instead(config: Config, model: Model, latents: PromptLatents) -> Node[NoisyLatents] | None:
+    """Return noisy latents of the prompt whose images take the concept's place; None where there is no such prompt.
+
+    The empty prompt's images are anything. An object leaves nothing behind, so another thing has to stand there; a
+    style leaves what it was laid over.
+    """
+    edit, concept = config["edit"], config["concept"]
+    given = concept["base_prompt"] if edit["instead"] in (None, "auto") else edit["instead"]
+    if given:
+        prompts = [given]
+    else:
+        prompts = prompts_to_keep(config) if edit["instead"] == "auto" and concept["kind"] == "object" else []
+    if not edit["landing"] or not prompts:
+        return None
+    each = tuple(_trajectories(config, model, prompt, "", LANDING_FROM, edit["landing"]) for prompt in prompts)
+    return each[0] if given else Nearest(model, latents, each, config["runtime"]["batch_size"])
 
 
 def gates_task(
