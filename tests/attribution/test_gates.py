@@ -9,7 +9,7 @@ from cad_exp.attribution.attribute import spaces_of
 from cad_exp.attribution.gates.greedy import Greedy
 from cad_exp.attribution.gates.hard_concrete import HardConcrete, mask
 from cad_exp.attribution.gates.joint import Joint
-from cad_exp.attribution.gates.task import Task, edit_of, nearest, predicted
+from cad_exp.attribution.gates.task import Task, distances, edit_of, predicted
 from cad_exp.attribution.objectives.build import make_objective
 from cad_exp.data.noisy_latents import sample_trajectory
 from cad_exp.interventions.spaces import Directions, make_granularity
@@ -60,14 +60,17 @@ def test_the_concept_is_led_to_what_takes_its_place_and_along_its_images_no_furt
     torch.testing.assert_close(landed.distances(landed.concept)[first:, 0], expected, rtol=1e-3, atol=1e-6)
 
 
-def test_the_nearest_prompt_is_the_one_whose_predictions_are(tiny_model, tiny_latents):
-    """The concept's own prompt is nearer than any; of others the least squared distance decides, computed by hand."""
-    others = ["a golf ball", "a church", "a person"]
-    own = tiny_latents.prompt
-    assert nearest(tiny_model, tiny_latents, [*others, own]) == 3
-    asked = [tiny_model.predict(tiny_latents.x, tiny_latents.t, tiny_model.encode([each])) for each in others]
-    apart = [(each - tiny_latents.cond).square().mean().item() for each in asked]
-    assert nearest(tiny_model, tiny_latents, others) == apart.index(min(apart))
+def test_how_far_prompts_lie_from_the_concept(tiny_model, tiny_latents):
+    """The concept's own prompt at nearly 0, the base prompt at the objective, others as predicted one by one."""
+    prompts = [tiny_latents.prompt, tiny_latents.base_prompt, "a golf ball"]
+    own, base, other = distances(tiny_model, tiny_latents, prompts, 3)
+    assert own < 1e-6
+    assert base == pytest.approx((tiny_latents.cond - tiny_latents.base).square().mean().item(), rel=1e-3)
+    asked = tiny_model.encode(["a golf ball"])
+    by_hand = [
+        tiny_model.predict(x[None], t[None], asked)[0] for x, t in zip(tiny_latents.x, tiny_latents.t, strict=True)
+    ]
+    assert other == pytest.approx((torch.stack(by_hand) - tiny_latents.cond).square().mean().item(), rel=1e-3)
 
 
 def test_it_is_the_erase_objective_of_the_paper(tiny_model, tiny_latents, heads, kept):

@@ -126,7 +126,12 @@ def test_case_and_accents_make_no_child_of_an_adult(prompt: str, seed: int):
 # ---------------------------------------------------------------------------------------------- where prompts come from
 
 
-HOLDING = {"objective__retain": ["objective=contrast"], "edit__preserve": ["edit=uce"], "edit__prompt": ["edit=uce"]}  # options that have prompts of their own
+UCE, CONTRAST = ["edit=uce"], ["objective=contrast"]
+HOLDING = {
+    "objective__retain": CONTRAST,
+    "edit__preserve": UCE,
+    "edit__prompt": UCE,
+}  # options that have prompts of their own
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from cad_exp.config.resolve import resolve
 from cad_exp.data.requests import ImageRequest
 from cad_exp.interventions.edit import Edit
-from cad_exp.pipeline.stages.joint import Nearest
+from cad_exp.pipeline.stages.instead import Nearest
 from cad_exp.pipeline.stages.strength import Strength
 from cad_exp.pipeline.tasks.attribute import build
 from cad_exp.pipeline.tasks.nodes import prompts_to_keep
@@ -109,7 +109,7 @@ def test_images_that_choose_are_not_those_of_the_table():
 
 
 def test_something_takes_the_place_of_what_is_erased():
-    """The base prompt; of an object the nearest of what is to stay; what the config says. A style leaves what it is on."""
+    """The base prompt's images, along its guided trajectories and of seeds that nothing else uses."""
     walk = build(resolve(composed("concept=nudity", "granularity=neuron"))).edits["edited"].strength
     task = walk.edits[0].gates.task
     parts = task.landing.parts
@@ -122,7 +122,7 @@ def test_something_takes_the_place_of_what_is_erased():
 def test_an_object_without_a_base_prompt_is_replaced_by_the_nearest_of_what_is_to_stay():
     landing = landing_of("concept=church")
     assert isinstance(landing, Nearest)
-    prompts = [each.prompt for each in landing.prompts]
+    prompts = [each.prompt for each in landing.each]
     assert prompts == prompts_to_keep(resolve(composed("concept=church"))) and "a picture of a tench" in prompts
     assert not any("church" in prompt for prompt in prompts)
     told = landing_of("concept=church", "edit.instead=a photo of a person")

@@ -188,14 +188,15 @@ def predicted(model: DiffusionModel, latents: NoisyLatents, prompt: str, batch_s
     return torch.cat(found)
 
 
-def nearest(model: DiffusionModel, latents: NoisyLatents, prompts: Sequence[str], batch_size: int = 64) -> int:
-    """Return the number of the prompt whose predictions lie nearest to those of the latents' own prompt.
+def distances(
+    model: DiffusionModel, latents: NoisyLatents, prompts: Sequence[str], batch_size: int = 64
+) -> list[float]:
+    """Return the mean squared distance of the model's predictions for each prompt from those for the latents' own.
 
-    latents: with `cond`; LOOKED of them are looked at, evenly. The mean squared distance decides.
+    latents: with `cond`; LOOKED of them are looked at, evenly.
     """
     _, cond = _both(few := latents[torch.linspace(0, len(latents) - 1, LOOKED).long().unique()])
-    apart = [(predicted(model, few, prompt, batch_size) - cond).square().mean().item() for prompt in prompts]
-    return min(range(len(prompts)), key=apart.__getitem__)
+    return [(predicted(model, few, prompt, batch_size) - cond).square().mean().item() for prompt in prompts]
 
 
 def edit_of(space: ComponentSpace, gates: Tensor, least: float, meta: dict[str, Any]) -> Edit:

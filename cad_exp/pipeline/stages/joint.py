@@ -6,41 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from cad_exp.pipeline.stage import Chosen, Derived, Node, Stage, Tick
+from cad_exp.pipeline.stage import Chosen, Derived, Stage, Tick
+from cad_exp.pipeline.stages.instead import Nearest
 from cad_exp.pipeline.stages.model import Model
 from cad_exp.pipeline.stages.noisy_latents import PromptLatents
 from cad_exp.pipeline.stages.scores import SpaceScores
-from cad_exp.utils import console, distributed
+from cad_exp.utils import distributed
 from cad_exp.utils.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from cad_exp.attribution.gates.task import Task
-    from cad_exp.data.noisy_latents import NoisyLatents
     from cad_exp.interventions.edit import Edit
     from cad_exp.pipeline.runtime import Runtime
 
 FILE = "gates.safetensors"
-
-
-@dataclass(frozen=True, eq=False)
-class Nearest(Derived["NoisyLatents"]):
-    """Of several prompts' noisy latents those of the prompt that lies nearest to the concept: only they are made."""
-
-    model: Model
-    latents: PromptLatents
-    prompts: tuple[PromptLatents, ...]
-    batch_size: int
-
-    def derive(self, runtime: Runtime) -> NoisyLatents:
-        """Compare the model's predictions for the prompts with those for the concept."""
-        from cad_exp.attribution.gates.task import nearest
-
-        names = [each.prompt for each in self.prompts]
-        number = nearest(runtime.get(self.model), runtime.get(self.latents), names, self.batch_size)
-        console.say(f"  in the concept's place: {names[number]!r}, the nearest of {len(names)} prompts that are to stay")
-        return runtime.get(self.prompts[number])
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +38,13 @@ class GatesTask(Derived["Task"]):
     retained: tuple[PromptLatents, ...]
     beyond: float
     power: float
-    landing: Node[NoisyLatents] | None = None
+    landing: PromptLatents | Nearest | None = None
+
+    def instead(self, runtime: Runtime) -> str:
+        """Return the prompt whose images take the concept's place; empty where there is none."""
+        if self.landing is None:
+            return self.latents.parts[0].base_prompt
+        return runtime.get(self.landing.choice) if isinstance(self.landing, Nearest) else self.landing.prompt
 
     def derive(self, runtime: Runtime) -> Task:
         """Bring the noisy latents together."""
@@ -125,7 +112,8 @@ class GatesEdit(Derived["Edit"]):
         from cad_exp.attribution.gates.task import edit_of
 
         scored, found = runtime.get(self.scores), self.gates
-        meta = dict(scored.meta) | {"edit": found.method.name, "strength": found.strength, "beyond": found.task.beyond}
+        asked = {"strength": found.strength, "beyond": found.task.beyond, "instead": found.task.instead(runtime)}
+        meta = dict(scored.meta) | {"edit": found.method.name, **asked}
         edit = edit_of(scored.space(self.scores.granularity), runtime.get(found), self.least, meta)
         if edit.empty and not self.tried:
             raise UserError(

@@ -20,7 +20,8 @@ from cad_exp.pipeline.stage import Chosen, Node
 from cad_exp.pipeline.stages.edits import RandomEdit, ResampledEdit, SelectedEdit, SingleEdit
 from cad_exp.pipeline.stages.fidelity import Fidelity
 from cad_exp.pipeline.stages.images import GivenImages, Pictures
-from cad_exp.pipeline.stages.joint import Gates, GatesEdit, GatesTask, Nearest
+from cad_exp.pipeline.stages.instead import Nearest, NearestPrompt
+from cad_exp.pipeline.stages.joint import Gates, GatesEdit, GatesTask
 from cad_exp.pipeline.stages.judge import Judge
 from cad_exp.pipeline.stages.judgements import Judged
 from cad_exp.pipeline.stages.model import Model
@@ -32,7 +33,6 @@ from cad_exp.pipeline.stages.strength import Picked, Strength
 from cad_exp.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from cad_exp.data.noisy_latents import NoisyLatents
     from cad_exp.interventions.edit import Edit
 
 Config = dict[str, Any]
@@ -153,7 +153,7 @@ def gates_edits(config: Config, scores: SpaceScores, strengths: Sequence[float])
     return tuple(found)
 
 
-def instead(config: Config, model: Model, latents: PromptLatents) -> Node[NoisyLatents] | None:
+def instead(config: Config, model: Model, latents: PromptLatents) -> PromptLatents | Nearest | None:
     """Return noisy latents of the prompt whose images take the concept's place; None where there is no such prompt.
 
     The empty prompt's images are anything. An object leaves nothing behind, so another thing has to stand there; a
@@ -168,7 +168,9 @@ def instead(config: Config, model: Model, latents: PromptLatents) -> Node[NoisyL
     if not edit["landing"] or not prompts:
         return None
     each = tuple(_trajectories(config, model, prompt, "", LANDING_FROM, edit["landing"]) for prompt in prompts)
-    return each[0] if given else Nearest(model, latents, each, config["runtime"]["batch_size"])
+    if given:
+        return each[0]
+    return Nearest(NearestPrompt(model, latents, tuple(prompts), config["runtime"]["batch_size"]), each)
 
 
 def gates_task(

@@ -1,0 +1,62 @@
+"""What takes the place of an erased object that has no base prompt: the nearest of the things that are to stay."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from cad_exp.pipeline.stage import Derived, Stage, Tick
+from cad_exp.pipeline.stages.model import Model
+from cad_exp.pipeline.stages.noisy_latents import PromptLatents
+from cad_exp.utils import console
+
+if TYPE_CHECKING:
+    from cad_exp.data.noisy_latents import NoisyLatents
+    from cad_exp.pipeline.runtime import Runtime
+
+FILE = "nearest.json"
+
+
+@dataclass(frozen=True, eq=False)
+class NearestPrompt(Stage[str]):
+    """Of several prompts the one for which the model predicts what is most like its predictions for the concept."""
+
+    folder: ClassVar[str] = "nearest"
+    model: Model
+    latents: PromptLatents
+    prompts: tuple[str, ...]
+    batch_size: int
+
+    @property
+    def what(self) -> str:
+        """What is looked for."""
+        return "the nearest of what is to stay"
+
+    def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
+        """Compare the predictions."""
+        from cad_exp.attribution.gates.task import distances
+
+        latents, model = runtime.get(self.latents), runtime.get(self.model)
+        found = distances(model, latents, self.prompts, self.batch_size)
+        (folder / FILE).write_text(json.dumps(dict(zip(self.prompts, found, strict=True)), indent=1))
+
+    def load(self, runtime: Runtime, folder: Path) -> str:
+        """Return the nearest prompt."""
+        apart: dict[str, float] = json.loads((folder / FILE).read_text())
+        return min(apart, key=apart.__getitem__)
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest(Derived["NoisyLatents"]):
+    """Noisy latents of the nearest prompt; those of the others are not made."""
+
+    choice: NearestPrompt
+    each: tuple[PromptLatents, ...]
+
+    def derive(self, runtime: Runtime) -> NoisyLatents:
+        """Make those of the prompt that was chosen, and say which."""
+        prompt = runtime.get(self.choice)
+        console.say(f"  in the concept's place: {prompt!r}, the nearest of {len(self.each)} prompts that are to stay")
+        return runtime.get(next(each for each in self.each if each.prompt == prompt))
