@@ -125,6 +125,8 @@ def attributed(runtime: Runtime, graph: Attribute, config: Config, results: Resu
         report.chosen(edits, scored, config["granularity"]["name"])
         if edits and "chosen_by" in edits["edited"].meta:
             results.run["strength"] = edits["edited"].meta["chosen_by"]
+        if edits and edits["edited"].meta.get("instead"):
+            results.run["instead"] = edits["edited"].meta["instead"]
     report.attribution(runtime, graph, folder)
     report.edits(edits, folder)
     with results.time("fidelity"):

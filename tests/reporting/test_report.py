@@ -43,6 +43,9 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+WALK = {"tried": [{"strength": 0.25, "rate": 0.0, "kept": 1.0}], "chosen": 0, "why": "the weakest"}
+
+
 def written(folder: Path, *arguments: str) -> str:
     assert report.main([str(folder), *arguments]) == 0
     return (folder / "report.html").read_text(encoding="utf-8")
@@ -78,12 +81,14 @@ def test_the_page_can_be_read_by_everybody(tmp_path: Path):
     assert all(each.get("scope") for each in page.of("th"))
 
 
-@pytest.mark.parametrize("kind", ["prompt", "component", "metric", "config", "reason", "model"])
+@pytest.mark.parametrize("kind", ["prompt", "component", "metric", "config", "reason", "model", "instead"])
 def test_hostile_text_is_shown_and_does_nothing(tmp_path: Path, kind: str):
     folder = tmp_path / "run"
     asked = requests((("concept", HOSTILE if kind == "prompt" else "a church"),))
     name = f"neuron {{}} {HOSTILE.replace('{', '').replace('}', '')}" if kind == "component" else "neuron {}"
     changed = {"model": HOSTILE} if kind == "model" else {"left_out": {HOSTILE: HOSTILE}} if kind == "reason" else {}
+    if kind == "instead":
+        changed = {"instead": HOSTILE, "strength": WALK | {"why": HOSTILE}}
     if kind == "config":
         changed["config"] = RUN["config"] | {"concept": {"name": HOSTILE, "prompt": HOSTILE, "kind": "object"}}
     said = [metric(HOSTILE, "edited", 1.0, definition={HOSTILE: HOSTILE, "warning": HOSTILE})]
@@ -95,6 +100,12 @@ def test_hostile_text_is_shown_and_does_nothing(tmp_path: Path, kind: str):
     assert not {"\x00", "\u202e", "\u2066"} & set(text) and "\\u202e" in page.text and "49" not in page.of("title")
     zoom = text.partition('id="zoom-data">')[2].partition("</script>")[0]
     assert len(json.loads(zoom)["names"]) == 12 and "<" not in zoom
+
+
+def test_the_walk_over_strengths_is_told(tmp_path: Path):
+    page = Page(written(attribute_run(tmp_path / "run", strength=WALK, instead="a photo of a person")))
+    assert "What is to take the concept's place: “a photo of a person”." in page.text
+    assert "0.25" in page.text and "✓ taken" in page.text and "The choice: the weakest." in page.text
 
 
 def test_components_are_counted_and_told_apart(tmp_path: Path):

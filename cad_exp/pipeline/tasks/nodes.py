@@ -164,7 +164,8 @@ def instead(config: Config, model: Model, latents: PromptLatents) -> PromptLaten
     if given:
         prompts = [given]
     else:
-        prompts = prompts_to_keep(config) if edit["instead"] == "auto" and concept["kind"] == "object" else []
+        choose = edit["instead"] == "auto" and concept["kind"] == "object"
+        prompts = prompts_to_keep(config, styles=False) if choose else []
     if not edit["landing"] or not prompts:
         return None
     each = tuple(_trajectories(config, model, prompt, "", LANDING_FROM, edit["landing"]) for prompt in prompts)
@@ -243,15 +244,18 @@ def strength(config: Config, scores: SpaceScores, judge: Judge | None, edits: tu
     return Strength(edits, *wishes, judge, tuple(asked), intact, tuple(tried), tuple(further), confirmed)
 
 
-def prompts_to_keep(config: Config) -> list[str]:
-    """Return the prompts that gates keep: those of the config, or all things that the model's world names."""
+def prompts_to_keep(config: Config, styles: bool = True) -> list[str]:
+    """Return the prompts that gates keep: those of the config, or all things that the model's world names.
+
+    styles: whether styles are among the world's things.
+    """
     concept, asked = config["concept"], config["edit"].get("retain")
     if asked is not None:
         own = (concept["prompt"], *concept["evaluation_prompts"], *concept.get("validation_prompts", ()))
         return [prompt for prompt in asked if prompt not in own]
     about = (concept["kind"], concept["label"])
     things = image_requests.fitting_prompts(config["model"]["path"])
-    return [prompt for prompt, *thing in things if tuple(thing) != about]
+    return [prompt for prompt, *thing in things if tuple(thing) != about and (styles or thing[0] != "style")]
 
 
 def replaced_weights(config: Config, model: Model) -> dict[str, Node[Edit]]:

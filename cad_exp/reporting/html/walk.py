@@ -19,12 +19,16 @@ HEADS = {
 
 @dataclass(frozen=True)
 class Walk:
-    """heads: of the columns; tried: a row for each strength; chosen: the number of the one taken; why: in words."""
+    """heads: of the columns; tried: a row for each strength; chosen: the number of the one taken; why: in words.
+
+    instead: the prompt whose images are to take the concept's place.
+    """
 
     heads: dict[str, str]
     tried: list[dict[str, Any]]
     chosen: int | None
     why: str
+    instead: str
 
 
 def walk(source: Source) -> Walk | None:
@@ -36,4 +40,4 @@ def walk(source: Source) -> Walk | None:
     if not isinstance(tried, list) or not tried or not all(isinstance(each, dict) for each in tried):
         return None
     heads = {key: head for key, head in HEADS.items() if any(each.get(key) is not None for each in tried)}
-    return Walk(heads, tried, told.get("chosen"), str(told.get("why") or ""))
+    return Walk(heads, tried, told.get("chosen"), str(told.get("why") or ""), str(source.run.get("instead") or ""))
