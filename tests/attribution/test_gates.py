@@ -63,14 +63,19 @@ def test_the_concept_is_led_to_what_takes_its_place_and_along_its_images_no_furt
 def test_how_far_prompts_lie_from_the_concept(tiny_model, tiny_latents):
     """The concept's own prompt at nearly 0, the base prompt at the objective, others as predicted one by one."""
     prompts = [tiny_latents.prompt, tiny_latents.base_prompt, "a golf ball"]
-    own, base, other = distances(tiny_model, tiny_latents, prompts, 3)
+    own, base, other = distances(tiny_model, tiny_latents, prompts, 0.0, 3)
     assert own < 1e-6
     assert base == pytest.approx((tiny_latents.cond - tiny_latents.base).square().mean().item(), rel=1e-3)
     asked = tiny_model.encode(["a golf ball"])
-    by_hand = [
-        tiny_model.predict(x[None], t[None], asked)[0] for x, t in zip(tiny_latents.x, tiny_latents.t, strict=True)
-    ]
-    assert other == pytest.approx((torch.stack(by_hand) - tiny_latents.cond).square().mean().item(), rel=1e-3)
+    points = [(x[None], t[None]) for x, t in zip(tiny_latents.x, tiny_latents.t, strict=True)]
+    by_hand = torch.cat([tiny_model.predict(*each, asked) for each in points])
+    apart = (by_hand - tiny_latents.cond).square().flatten(1).mean(1)
+    assert other == pytest.approx(apart.mean().item(), rel=1e-3)
+    one = torch.ones_like(points[0][0])
+    moved = [tiny_model.predicted_x0(x, t, one) - tiny_model.predicted_x0(x, t, 0 * one) for x, t in points]
+    counts = torch.stack([each.abs().mean() for each in moved])
+    early = distances(tiny_model, tiny_latents, ["a golf ball"], 1.0)
+    assert early == [pytest.approx((apart * counts).mean().item(), rel=1e-3)]
 
 
 def test_it_is_the_erase_objective_of_the_paper(tiny_model, tiny_latents, heads, kept):

@@ -88,7 +88,7 @@ class Task:
             base = predicted(model, concept, instead, batch_size)
         self.power = float(power)
         self.unit = 1.0
-        self.unit = float(((cond - base).square().flatten(1).mean(1) * self._weights(concept.t)).mean())
+        self.unit = float(((cond - base).square().flatten(1).mean(1) * weights(model, concept.t, power)).mean())
         if not self.unit:
             raise UserError(f"nothing in the model tells {concept.prompt!r} from {instead!r}")
         x, t, target = concept.x, concept.t, base - beyond * (cond - base)
@@ -160,7 +160,7 @@ class Task:
         x, t = points.x[m].to(device), points.t[m].to(device)
         found = self.model.predict(x, t, self._condition(points.prompts[m, p]))
         apart = (found - points.targets[m, p].to(device)).float()
-        squared: Tensor = apart.square().flatten(1).mean(1) * self._weights(t) / self.unit
+        squared: Tensor = apart.square().flatten(1).mean(1) * weights(self.model, t, self.power) / self.unit
         return squared
 
     def _condition(self, numbers: Tensor) -> Condition:
@@ -171,12 +171,13 @@ class Task:
         encoded = self.model.encode([self.names[number] for number in needed.tolist()], differentiable=True)
         return encoded[places.to(self.model.device)]
 
-    def _weights(self, t: Tensor) -> Tensor:
-        """Return w (B,) at times t: how far a change of the prediction moves the clean latents, to the power p."""
-        one = torch.ones(len(t), 1, 1, 1, device=t.device)
-        moved = self.model.predicted_x0(one, t, one) - self.model.predicted_x0(one, t, 0 * one)
-        weights: Tensor = moved.flatten().abs().float() ** self.power
-        return weights
+
+def weights(model: DiffusionModel, t: Tensor, power: float) -> Tensor:
+    """Return w (B,) at times t: how far a change of the prediction moves the clean latents, to that power."""
+    one = torch.ones(len(t), 1, 1, 1, device=t.device)
+    moved = model.predicted_x0(one, t, one) - model.predicted_x0(one, t, 0 * one)
+    found: Tensor = moved.flatten().abs().float() ** power
+    return found
 
 
 @torch.no_grad()
@@ -189,14 +190,16 @@ def predicted(model: DiffusionModel, latents: NoisyLatents, prompt: str, batch_s
 
 
 def distances(
-    model: DiffusionModel, latents: NoisyLatents, prompts: Sequence[str], batch_size: int = 64
+    model: DiffusionModel, latents: NoisyLatents, prompts: Sequence[str], power: float = 0.0, batch_size: int = 64
 ) -> list[float]:
     """Return the mean squared distance of the model's predictions for each prompt from those for the latents' own.
 
-    latents: with `cond`; LOOKED of them are looked at, evenly.
+    latents: with `cond`; LOOKED of them are looked at, evenly. power: p, as of `Task`.
     """
     _, cond = _both(few := latents[torch.linspace(0, len(latents) - 1, LOOKED).long().unique()])
-    return [(predicted(model, few, prompt, batch_size) - cond).square().mean().item() for prompt in prompts]
+    counts = weights(model, few.t, power)
+    apart = ((predicted(model, few, prompt, batch_size) - cond).square().flatten(1).mean(1) for prompt in prompts)
+    return [(each * counts).mean().item() for each in apart]
 
 
 def edit_of(space: ComponentSpace, gates: Tensor, least: float, meta: dict[str, Any]) -> Edit:

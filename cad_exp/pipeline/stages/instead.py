@@ -21,12 +21,16 @@ FILE = "nearest.json"
 
 @dataclass(frozen=True, eq=False)
 class NearestPrompt(Stage[str]):
-    """Of several prompts the one for which the model predicts what is most like its predictions for the concept."""
+    """Of several prompts the one for which the model predicts what is most like its predictions for the concept.
+
+    power: how much more early steps count.
+    """
 
     folder: ClassVar[str] = "nearest"
     model: Model
     latents: PromptLatents
     prompts: tuple[str, ...]
+    power: float
     batch_size: int
 
     @property
@@ -39,7 +43,7 @@ class NearestPrompt(Stage[str]):
         from cad_exp.attribution.gates.task import distances
 
         latents, model = runtime.get(self.latents), runtime.get(self.model)
-        found = distances(model, latents, self.prompts, self.batch_size)
+        found = distances(model, latents, self.prompts, self.power, self.batch_size)
         (folder / FILE).write_text(json.dumps(dict(zip(self.prompts, found, strict=True)), indent=1))
 
     def load(self, runtime: Runtime, folder: Path) -> str:

@@ -171,7 +171,8 @@ def instead(config: Config, model: Model, latents: PromptLatents) -> PromptLaten
     each = tuple(_trajectories(config, model, prompt, "", LANDING_FROM, edit["landing"]) for prompt in prompts)
     if given:
         return each[0]
-    return Nearest(NearestPrompt(model, latents, tuple(prompts), config["runtime"]["batch_size"]), each)
+    size = config["runtime"]["batch_size"]
+    return Nearest(NearestPrompt(model, latents, tuple(prompts), edit["early"], size), each)
 
 
 def gates_task(
