@@ -20,6 +20,8 @@ from cad_exp.pipeline import preflight
 from cad_exp.pipeline.preflight import Graph
 from cad_exp.pipeline.stage import Stage
 from cad_exp.pipeline.stage import graph as nodes_of
+from cad_exp.pipeline.stages.instead import Nearest
+from cad_exp.pipeline.stages.strength import Strength
 from cad_exp.utils import console
 from cad_exp.utils.paths import resolve as resolve_path
 
@@ -63,7 +65,9 @@ def stages(config: dict[str, Any], graph: Graph) -> Table:
             if isinstance(node, Stage):
                 found.setdefault(node.folder, []).append(runtime.holds(node))
         runtime.close()
-    table = Table("stage", "parts", "from the cache", "will be made", box=None, header_style="bold")
+    chooses = any(isinstance(node, (Strength, Nearest)) for node in nodes_of(*graph.nodes()))
+    made = "will be made, at most" if chooses else "will be made"  # a choice leaves out what it does not take
+    table = Table("stage", "parts", "from the cache", made, box=None, header_style="bold")
     for folder, held in found.items():
         table.add_row(folder.replace("_", " "), str(len(held)), str(sum(held)), str(len(held) - sum(held)))
     return table

@@ -41,6 +41,14 @@ def test_a_sweep_is_planned_run_by_run(tmp_path: Path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_plan_of_a_choice_says_at_most(tmp_path: Path, monkeypatch, capsys):
+    """The walk over strengths ends early, and of several prompts the nearest alone is walked."""
+    monkeypatch.chdir(tmp_path)
+    for edit, said in ((["edit=joint"], True), (["edit=erase"], False), (["edit=erase", "edit.strength=auto"], True)):
+        assert main(["concept=church", "granularity=head", *edit, "--plan"]) == 0
+        assert ("will be made, at most" in capsys.readouterr().out) is said
+
+
 @pytest.mark.parametrize("flag", ["--cfg=job", "--info=all"])
 def test_a_plan_goes_with_no_other_view(flag: str, capsys):
     assert main(["concept=church", "--plan", flag]) == 2
