@@ -34,6 +34,8 @@ SECTION = re.compile(r"^(?:\*\*(?P<section>[^*]+)\*\*.*|(?P<row>\|.*))$", re.MUL
 PAGE = re.compile(r"\[(?P<title>[^\]]+)\]\((?P<to>[^)#\s]+)\)")
 API_TABLE = re.compile(r"^\| name \|.*\n\|[-| ]+\n(?:\|.*\n?)+", re.MULTILINE)
 API_NAME = re.compile(r"^\| `(\w+)`", re.MULTILINE)
+INTERVAL = re.compile(r"(\[[-+]?[\d.]+,) ([-+]?[\d.]+\])(?!\()")  # [.05, .20], and not a link
+FIRST = {"docs/concepts.md": 4}  # pages that a search names early: by how much their hits count
 
 
 def place(path: str) -> str:
@@ -98,6 +100,11 @@ def shown(path: str) -> str:
     return f"# {path}\n\n````{language}\n{file.read_text(encoding='utf-8')}\n````\n"
 
 
+def in_one_piece(text: str) -> str:
+    """Return a page in which no line breaks within an interval."""
+    return "".join(INTERVAL.sub("\\1\u00a0\\2", part) if is_prose else part for part, is_prose in prose(text))
+
+
 def navigation() -> list[dict[str, Any]]:
     """Return the navigation that `docs/index.md` is; pages outside `docs/` that it names are in it."""
     made: list[dict[str, Any]] = [{"Home": place("README.md")}]
@@ -160,10 +167,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Turn the links of a page to where things are on the site, and fill in the API."""
     path = behind(page.file.src_uri)
     if not (ROOT / path).is_file():
+        page.meta["search"] = {"exclude": True}
         return markdown  # a file's text, shown on a page that was made here
     for link in links(markdown):
         target = leads_to(path, link)
         if target is not None and target.startswith(".."):
             raise PluginError(f"{path}: {link} leads out of the repository")
-    markdown = moved(markdown, path)
+    if path in FIRST:
+        page.meta["search"] = {"boost": FIRST[path]}
+    markdown = in_one_piece(moved(markdown, path))
     return reference(markdown) if path == API else markdown

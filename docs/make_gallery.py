@@ -19,7 +19,13 @@ from cad_exp.utils.errors import UserError
 from cad_exp.utils.io import atomic
 from cad_exp.utils.text import line, markdown
 
-PICTURES = ("before_after.png", "probes.png", "analysis.png", "features.png", "latents.png")  # the first that is there
+PICTURES = {  # the first that is there, and what it shows
+    "before_after.png": "images before the edit, after it, and after a random edit",
+    "probes.png": "accuracy of probes by layer and timestep",
+    "analysis.png": "what the analysis found",
+    "features.png": "measures of the autoencoder and of its controls",
+    "latents.png": "images on which single latents act most",
+}
 WIDTH, HEIGHT, QUALITY = 900, 620, 82  # pixels, and of the JPEG
 HEAD = """\
 # Gallery
@@ -52,7 +58,7 @@ def entry(run: Run, beside: Path, base: Path, reports: bool) -> str:
     name = re.sub(r"\W+", "-", title(run)) + f"-{run.run['config_hash'][:6]}"
     if (source := next((run.folder / each for each in PICTURES if (run.folder / each).is_file()), None)) is not None:
         picture = thumbnail(source, beside / f"{name}.jpg")
-        parts += [f"![{markdown(title(run))}]({picture.relative_to(base).as_posix()})", ""]
+        parts += [f"![{markdown(title(run))}: {PICTURES[source.name]}]({picture.relative_to(base).as_posix()})", ""]
     parts += [f"- {markdown(sentence)}" for sentence in verdict(run)]
     made = f"*{markdown(run.run['model'])}, seed {run.run['seed']}, git revision {(run.run['git'] or 'unknown')[:7]}.*"
     if reports and (run.folder / "report.html").is_file():

@@ -247,6 +247,18 @@ def test_examples_of_docstrings_run(name: str, tmp_path: Path, monkeypatch):
             assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test).failed == 0
 
 
+@pytest.mark.parametrize(
+    ("group", "registry"),
+    [("granularity", "GRANULARITIES"), ("objective", "OBJECTIVES"), ("estimator", "ESTIMATORS"), ("edit", "METHODS")],
+)
+def test_the_api_page_says_what_every_registry_holds(group: str, registry: str):
+    text = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith(f"| `{group}=")]
+    told = re.findall(rf"`{group}=(\w+)`", " ".join(rows))
+    held = getattr(cad_exp, registry)
+    assert sorted(told) == sorted(name for name in held.names() if held.where(name).origin == "cad_exp")
+
+
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "bash" and b.fate == "run"], ids=str)
 def test_shell_runs(block: Block, tmp_path: Path):
     (tmp_path / "bin").mkdir()

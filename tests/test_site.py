@@ -106,6 +106,18 @@ def test_every_page_is_on_the_site_in_the_navigation_and_in_the_search(site: Pat
     assert expected <= named
 
 
+def test_the_search_finds_pages_and_no_files_that_are_only_shown(site: Path, pages: dict[Path, Reader]):
+    found = {entry["location"].partition("#")[0] for entry in json.loads(index_of(site))["docs"]}
+    assert (site / "repository" / "LICENSE.html").resolve() in pages and "repository/LICENSE.html" not in found
+    boosted = {entry["location"].partition("#")[0] for entry in json.loads(index_of(site))["docs"] if "boost" in entry}
+    assert boosted == {"concepts.html"}
+
+
+def test_no_line_breaks_within_an_interval():
+    text = "| .10 [-.05, +.20] | [.05, .20](there.md) | `[.05, .20]` |"
+    assert HOOKS.in_one_piece(text) == text.replace("[-.05, ", "[-.05,\u00a0")
+
+
 def index_of(site: Path) -> str:
     return (site / "search" / "search_index.json").read_text(encoding="utf-8")
 

@@ -25,6 +25,7 @@ GRANULARITIES = Registry(
     },
     {FILES: ()},
 )
+"""Every granularity by name. `make_granularity` makes one."""
 
 
 def contents(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -94,12 +94,24 @@ def select(
 
 
 def random_edit(like: Edit, attribution: Scored, granularity: str | None = None, seed: int = 0) -> Edit:
-    """Draw an edit of equal budget by the seed: as many components and as many weights as `like` has.
+    """Draw an edit of equal budget: as many components and as many weights as `like` has.
 
-    In every group of the scope as many components of each size (in weights) as `like` has there. Where that would be
-    `like` itself, as with one layer of a size, sizes are left out of account, and only the number of components is
-    equal; `changed` of both edits' meta says how many weights each has. Where `like` takes all there are, and they are
-    directions, random directions stand in their places. Factors of its own are dealt out at random.
+    Every group of the scope gets as many components of each size (in weights) as `like` has there. Where that would be
+    `like` itself, as with one layer of a size, only the number of components is equal. `changed` in the meta of both
+    edits says how many weights each has. Where `like` takes all there are, and they are directions, random directions
+    stand in their places. Factors of its own are dealt out at random.
+
+    Args:
+        like: the edit beside which it stands.
+        attribution: the scores that `like` was chosen by; only its components count here.
+        granularity: of the components; None takes that of `like`.
+        seed: which draw.
+
+    Returns:
+        The edit, with the factor and the scope of `like`.
+
+    Raises:
+        UserError: the attribution holds no such granularity.
 
     Examples:
         >>> model = cad_exp.DiffusionModel.load("mini", device="cpu", steps=2)

@@ -6,7 +6,17 @@ from typing import Any
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; the command line prints its message without a traceback."""
+    """A mistake that the user can mend: its message is a sentence that says what is wrong and what to do.
+
+    The command line prints the message without a traceback.
+
+    Examples:
+        >>> try:
+        ...     cad_exp.compose(["concept=chruch"])
+        ... except cad_exp.UserError as error:
+        ...     print("church" in str(error))
+        True
+    """
 
 
 def choose(name: str, options: Iterable[str], what: str) -> str:

@@ -8,7 +8,7 @@ from cad_exp.attribution.interactions.findings import pairs_of
 from cad_exp.reporting.figures import interactions
 from cad_exp.reporting.figures.attribution import attribution_map
 from cad_exp.reporting.figures.before_after import before_after, enlarge
-from cad_exp.reporting.figures.canvas import INK
+from cad_exp.reporting.figures.canvas import INK, luminance, on
 from cad_exp.reporting.figures.layers import short_name, strip
 from cad_exp.reporting.figures.probes import probe_map
 from tests.fakes import fake_attribution
@@ -118,3 +118,10 @@ def test_gains_that_may_be_none_stand_in_brackets_and_can_be_read(tmp_path, monk
     ]
     probe_map(pd.DataFrame([shared | row for row in rows]), tmp_path / "probes.png")
     assert {"(+.20)", "+.30", ".50"} <= set(written) and set(written.values()) <= {"white", INK}
+
+
+def test_figures_are_read_on_every_ground():
+    """By WCAG 2.2: white on white has a contrast of 1, white on black of 21; the better of white and ink is taken."""
+    assert luminance((1, 1, 1)) == pytest.approx(1) and luminance((0, 0, 0)) == 0
+    assert on((0.24, 0.4, 0.88)) == on((0.76, 0.25, 0.05)) == "white"  # full blue and orange
+    assert on((0.86, 0.5, 0.33)) == on((0.97, 0.97, 0.97)) == INK  # pale orange, nearly white

@@ -327,6 +327,8 @@ def test_other_tasks_have_a_report(tmp_path: Path, task: str, picture: str):
     )
     page = Page(written(folder))
     assert picture in page.text and "gain, object" in page.text and variant in page.text
+    headings = {"probe": "Map of the probes", "sae": "Measures of the autoencoder", "analyse": "What was found"}
+    assert headings[task] in page.text  # and not the title that the picture has itself
     assert ("latent 17" in page.text) == (task == "sae") and "None" not in page.text
     assert "distance, t = 100" in page.text and f"* {variant}: it is coarse, so little" in page.text
     assert ("order the images alike (CKA)." in page.text) == (task == "analyse")

@@ -27,12 +27,29 @@ ESTIMATORS = Registry(
         "random": "cad_exp.attribution.estimators.baselines:Random",
     },
 )
+"""Every estimator by name. `make_estimator` makes one; the docstring of its class names its source and settings."""
 
 
 def make_estimator(name: str, **settings: Any) -> Estimator:
-    """Make an estimator by name (`first_order`, `shapley`, ...), or by `_target_`, with its own settings.
+    """Make an estimator, which `attribute` takes in place of a name.
 
-    Raises UserError for an unknown name, and for settings that the class does not take.
+    Args:
+        name: a name of ESTIMATORS. `first_order` is CAD's (arXiv 2412.02542), `coar` that of arXiv 2404.11534.
+        settings: those of the class, as the group `estimator` of a config holds them: `patterns` (ablations, at least
+            2), `rates` (shares in (0, 1)), `seed`. `_target_`, the dotted path of a class, stands for a name.
+
+    Returns:
+        The estimator. It gives a score for each component, (n,) fp32, in units of the objective.
+
+    Raises:
+        UserError: an unknown name, or settings that the class does not take.
+
+    Examples:
+        >>> cad_exp.make_estimator("ablated_gradients", patterns=16, rates=[0.05]).name
+        'ablated_gradients'
+        >>> cad_exp.make_estimator("first_odrer")
+        Traceback (most recent call last):
+        cad_exp.utils.errors.UserError: unknown estimator 'first_odrer': did you mean 'first_order'? There are: ...
     """
     estimator: Estimator = ESTIMATORS.make({"name": name, **settings})
     return estimator

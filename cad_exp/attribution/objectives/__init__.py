@@ -21,6 +21,7 @@ OBJECTIVES = Registry(
     },
     usual=_USUAL,
 )
+"""Every objective by name. `make_objective` makes one; the docstring of its class has its formula."""
 
 
 def formula_name(settings: Mapping[str, Any]) -> str:

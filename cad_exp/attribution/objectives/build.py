@@ -20,12 +20,33 @@ def make_objective(
     context: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Objective:
-    """Make an objective by name (`erase`, `projection`, ...), or by `_target_`, with the settings of its config.
+    """Make an objective: J as a function of the gates, which `attribute` takes in place of a name.
 
-    context: what no config of an objective can hold: `judge` (of cad_exp.evaluation.judges) for clip and judge, `kind`
-    and `label` of the concept for judge, `retained` (a list of NoisyLatents, one for each prompt to retain) for
-    contrast; what it does not take is ignored. Raises UserError for an unknown name, unfit noisy latents, a missing
-    judge or label.
+    Args:
+        name: a name of OBJECTIVES. `erase` (equation 5) and `amplify` are those of CAD, arXiv 2412.02542.
+        model: the model that is asked, left as it is.
+        latents: the points at which it is asked. `amplify` needs those of `sample_noised`.
+        batch_size: noisy latents of one pass, at least 1.
+        progress: progress(done, total) counts evaluations of single noisy latents.
+        context: what no config can hold. `judge` (of cad_exp.evaluation.judges) is for clip and judge. `kind` and
+            `label` of the concept are for judge. `retained`, a list of NoisyLatents, one for each prompt to keep, is
+            for contrast. What the objective does not take is ignored.
+        settings: those of the class, as the group `objective` of a config holds them: `ablation` ("zero", "mean" or
+            "resample"). `_target_`, the dotted path of a class, stands for a name.
+
+    Returns:
+        The objective. Its `value(space, gates)` is J, one number, larger where the concept is stronger.
+
+    Raises:
+        UserError: an unknown name or setting, noisy latents that do not fit, or a judge or label that is missing.
+
+    Examples:
+        >>> model = cad_exp.DiffusionModel.load("mini", device="cpu", steps=2)
+        >>> latents = cad_exp.sample_trajectory(model, "church", seeds=[0], steps=2)
+        >>> objective = cad_exp.make_objective("projection", model, latents, ablation="mean")
+        >>> attribution = cad_exp.attribute(model, latents, objective=objective, granularities=["head"])
+        >>> attribution.meta["objective"]
+        'projection'
     """
     cls: type[Objective] = OBJECTIVES.of({"name": name, **settings})
     own = {key: value for key, value in settings.items() if key not in RESERVED}

@@ -50,6 +50,7 @@ METHODS = Registry(
     },
     usual={"scored": False, "gates": False},
 )
+"""Every method by name. `make_edit` makes the edit of one that chooses components by scores."""
 # What the group `edit` holds for every edit; the rest is the method's own.
 _BUDGET = ("sign", "factor", "ratio", "count", "scope", "rounding", "ablation", "bare_prompt")
 _WALK = ("strength", "strengths", "erase", "keep", "samples", "confirm", "retention_samples")
@@ -87,10 +88,40 @@ def make_edit(
     rounding: str = "ceil",
     **own: Any,
 ) -> Edit:
-    """Make the edit of a method that chooses components by scores: its name, or `_target_`, and its budget.
+    """Make the edit of a method that chooses components by scores.
 
-    `amplify` takes negative components, `random` as many as `erase`, `none` none, the others of this package positive
-    ones: what differs between those is whose scores the attribution holds. UserError for a method of another kind.
+    `amplify` takes the lowest scores, `random` as many components as `erase`, and `none` no component. The others of
+    this package take the highest scores, as `select` does. They differ in whose scores the attribution has to hold:
+    for `conceptprune` those of the estimator `wanda` (arXiv 2405.19237), for `salun_mask` of `saliency` (2310.12508),
+    for `saeuron` of `activation_difference` (2501.18052, equation 4). CAD, arXiv 2412.02542, is `erase` and `amplify`.
+
+    Args:
+        name: a name of METHODS, such as "erase".
+        attribution: the scores, (n,) for each granularity; what `attribute` returns.
+        granularity: which of them, such as "neuron".
+        ratio: share of the components in every group of the scope, in (0, 1]; None where `count` is given.
+        count: number of components over the whole model, at least 1, with the scope "global"; None with `ratio`.
+        scope: the groups in which the ratio holds: "global" or "layer"; for weights also "row".
+        factor: what the chosen ones are multiplied by: 0 switches them off, -1 reverses them.
+        kinds: kinds of site that take part, such as ["cross-attention"]; None takes all that were scored.
+        seed: of the method `random`.
+        rounding: of ratio times group size, "ceil" or "floor".
+        own: settings of the method alone. `_target_`, the dotted path of a class, stands for a name.
+
+    Returns:
+        The edit. Its `meta` holds the method, and how many components were `requested` and `achieved`.
+
+    Raises:
+        UserError: an unknown name, a method that does not choose by scores, a value out of its range, or an edit that
+            would change nothing.
+
+    Examples:
+        >>> model = cad_exp.DiffusionModel.load("mini", device="cpu", steps=2)
+        >>> latents = cad_exp.sample_trajectory(model, "church", seeds=[0], steps=2)
+        >>> attribution = cad_exp.attribute(model, latents, granularities=["head"])
+        >>> edit = cad_exp.make_edit("amplify", attribution, "head", count=3)
+        >>> edit.meta["edit"], edit.meta["achieved"]
+        ('amplify', 3)
     """
     method = METHODS.of({"name": name, **own})
     if not hasattr(method, "select"):

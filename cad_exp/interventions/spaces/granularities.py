@@ -116,15 +116,24 @@ class Layer(Granularity):
 
 
 def make_granularity(name: str, kinds: Iterable[str] | None = None, **own: Any) -> Granularity:
-    """Return a granularity by name (`weight`, `neuron`, `head`, `layer`, or one of a plug-in's).
+    """Make a granularity, which `attribute` takes in place of a name.
 
     Args:
-        name: or the dotted path of a class.
-        kinds: of site that take part; None: those that are usual.
-        own: further settings of a plug-in's class.
+        name: a name of GRANULARITIES, such as "neuron", or the dotted path of a class.
+        kinds: kinds of site that take part: "self-attention", "cross-attention", "joint-attention", "feed-forward", and
+            others that are optional. None takes those that are usual; for neurons these are feed-forward blocks.
+        own: settings of the class, such as `autoencoders`, a folder, for "latent".
+
+    Returns:
+        The granularity, which cuts the sites of a model into components.
 
     Raises:
         UserError: an unknown name, kind or setting.
+
+    Examples:
+        >>> neurons = cad_exp.make_granularity("neuron", kinds=["cross-attention", "feed-forward"])
+        >>> neurons.name, neurons.kinds
+        ('neuron', ('cross-attention', 'feed-forward'))
     """
     cls = GRANULARITIES.get(name)
     return make(cls, kinds, fitting(cls, own, f"granularity {name}", 1))

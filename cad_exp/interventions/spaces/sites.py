@@ -68,8 +68,12 @@ class Site:
 def find_sites(denoiser: nn.Module, inputs: bool = False) -> list[Site]:
     """Return every attention and feed-forward output projection in forward order, found by class, never by path.
 
-    inputs: also the feed-forward blocks' first projections, each before its output projection. Raises UserError if the
-    network has none.
+    Args:
+        denoiser: the network of any family, such as `model.denoiser`.
+        inputs: also the feed-forward blocks' first projections, each before its output projection.
+
+    Raises:
+        UserError: the network has none.
 
     Examples:
         >>> model = cad_exp.DiffusionModel.load("mini", device="cpu")

@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from cad_exp.evaluation.analyses.views import Bars, Lines, Matrix, Pictures, View
-from cad_exp.reporting.figures.canvas import HELPS, INK, OKABE_ITO, PALE, SIGNED, canvas, save
+from cad_exp.reporting.figures.canvas import HELPS, INK, OKABE_ITO, PALE, SIGNED, canvas, on, save
 from cad_exp.reporting.figures.lettering import wrapped
 
 WIDTH, HEAD, TITLE, FOOT = 9.0, 0.6, 0.62, 0.55  # inches: the page, its head, above and below a view
@@ -94,8 +94,7 @@ def _matrix(axes: Axes, view: Matrix) -> None:
     form = "{:.0f}" if most >= 100 else "{:.1f}" if most >= 10 else "{:.2f}"
     for (row, column), value in np.ndenumerate(view.values):
         if np.isfinite(value):
-            dark = sum(np.array(colours((value - limits[0]) / max(limits[1] - limits[0], 1e-12))[:3])) < 1.5
-            colour = "white" if dark else INK
+            colour = on(colours((value - limits[0]) / max(limits[1] - limits[0], 1e-12)))
             axes.text(column, row, form.format(value), ha="center", va="center", fontsize=7, color=colour)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
 from cad_exp.reporting.figures.lettering import letter
@@ -45,6 +45,21 @@ def save(figure: Figure, path: Path | str) -> Path:
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=DPI, format="png")
     return Path(path)
+
+
+def on(colour: Sequence[float]) -> str:
+    """Return white or ink, whichever is read better on this ground. colour: its red, green and blue, in 0..1.
+
+    The ratio of contrast is that of WCAG 2.2 (https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio).
+    """
+    ground, ink = luminance(colour[:3]), luminance(to_rgb(INK))
+    return "white" if 1.05 / (ground + 0.05) > (ground + 0.05) / (ink + 0.05) else INK
+
+
+def luminance(colour: Sequence[float]) -> float:
+    """Return the relative luminance of an sRGB colour, 0 for black and 1 for white (WCAG 2.2)."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def percent(value: float) -> str:

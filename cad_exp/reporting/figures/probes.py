@@ -9,12 +9,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 
-from cad_exp.reporting.figures.canvas import HELPS, INK, PALE, SIGNED, canvas, save
+from cad_exp.reporting.figures.canvas import HELPS, INK, PALE, SIGNED, canvas, on, save
 from cad_exp.reporting.figures.lettering import wrapped
 
 READ = LinearSegmentedColormap.from_list("read", ["#f8f8f7", "#f5b08a", HELPS])
-NAMES = 2.6  # inches for the names of the layers
-CELL, ROW = 0.56, 0.23  # inches
+CELL, ROW, LETTER = 0.6, 0.25, 0.066  # inches: a cell's width, its height, a letter of a layer's name
+NARROWEST = 7.4
 INPUT = "noisy latent"
 
 
@@ -28,32 +28,34 @@ def probe_map(table: pd.DataFrame, path: Path | str, title: str = "") -> Path:
     kept = table[table["source"].isin((INPUT, "network"))]
     labels, times = list(dict.fromkeys(kept["label"])), sorted(set(kept["t"]))
     rows = list(kept.sort_values("order")["hookpoint"].drop_duplicates())
+    names = 0.35 + LETTER * max(len(_name(row)) for row in rows)
+    width = max(names + 2 * CELL * len(times) + 0.7, NARROWEST)
+    told = wrapped(takeaway(table), int(13 * width), 4)
+    head = 0.78 + 0.15 * len(told.splitlines())
     block = ROW * len(rows) + 0.62
-    width = NAMES + 2 * CELL * len(times) + 0.75
-    width = max(width, 7.6)
-    height = 1.15 + block * len(labels)
+    height = head + 0.15 + block * len(labels)
     figure = canvas(width, height)
-    shown = (width - NAMES - 0.75) / 2
+    shown = (width - names - 0.7) / 2
     for number, label in enumerate(labels):
         own = kept[kept["label"] == label]
-        bottom = height - 1.0 - block * (number + 1) + 0.42
-        box = (NAMES / width, bottom / height, shown / width, ROW * len(rows) / height)
+        bottom = height - head - block * (number + 1) + 0.42
+        box = (names / width, bottom / height, shown / width, ROW * len(rows) / height)
         left = figure.add_axes(box)
-        right = figure.add_axes((box[0] + (shown + 0.5) / width, *box[1:]))
+        right = figure.add_axes((box[0] + (shown + 0.45) / width, *box[1:]))
         chance = float(own["chance"].iloc[0])
         accuracy, gain, sure = (_cells(own, rows, times, name) for name in ("accuracy", "gain", "sure"))
         most = max(float(np.nanmax(np.abs(gain))), 0.05)
         _heat(left, accuracy, READ, (chance, 1.0), np.ones_like(accuracy, bool), "{:.2f}", times)
         _heat(right, gain, SIGNED, (-most, most), sure.astype(bool), "{:+.2f}", times)
-        left.set_yticks(range(len(rows)), [_name(row) for row in rows], fontsize=8)
+        left.set_yticks(range(len(rows)), [_name(row) for row in rows], fontsize=8.5)
         right.set_yticks([])
         left.set_title(f"{label}: balanced accuracy (chance {chance:.2f})", fontsize=9, color=INK, loc="left")
         right.set_title("gain over the noisy latent", fontsize=9, color=INK, loc="left")
     text = wrapped(title or "What each layer knows, and when", int(9 * width), 1)
     figure.text(0.15 / width, 1 - 0.14 / height, text, fontsize=13, fontweight="bold", color=INK, va="top")
-    figure.text(0.15 / width, 1 - 0.45 / height, takeaway(table), fontsize=8.8, color=PALE, va="top")
+    figure.text(0.15 / width, 1 - 0.45 / height, told, fontsize=8.8, color=INK, va="top")
     note = "columns: timestep, noise grows to the right; in brackets: the gain may as well be none"
-    figure.text(0.15 / width, 0.1 / height, note, fontsize=8, color=PALE)
+    figure.text(0.15 / width, 0.1 / height, note, fontsize=8.5, color=PALE)
     return save(figure, path)
 
 
@@ -68,7 +70,7 @@ def takeaway(table: pd.DataFrame) -> str:
             continue
         best = sure.iloc[int(sure["gain"].to_numpy().argmax())]
         told.append(f"{label}: {best['gain']:+.2f} at t = {int(best['t'])} in {_name(best['hookpoint'])}")
-    return "Most added to the input. " + "; ".join(told[:2]) + (";\n" + "; ".join(told[2:]) if told[2:] else "") + "."
+    return "Most added to the input. " + "; ".join(told) + "."
 
 
 def _cells(own: pd.DataFrame, rows: list[str], times: list[int], name: str) -> np.ndarray:
@@ -87,15 +89,15 @@ def _heat(
     times: list[int],
 ) -> None:
     axes.imshow(cells, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="nearest")
-    axes.set_xticks(range(len(times)), [str(t) for t in times], fontsize=8)
+    axes.set_xticks(range(len(times)), [str(t) for t in times], fontsize=8.5)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     for (row, column), value in np.ndenumerate(cells):
         if np.isfinite(value):
-            dark = sum(np.array(colours((value - limits[0]) / (limits[1] - limits[0]))[:3])) < 1.5
+            ground = colours((value - limits[0]) / (limits[1] - limits[0]))
             text = form.format(value).replace("0.", ".", 1)
             text = text if sure[row, column] else f"({text})"
-            axes.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else INK)
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=on(ground))
 
 
 def _name(hookpoint: str) -> str:

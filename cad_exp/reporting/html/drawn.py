@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from cad_exp.reporting.html.pictures import Picture, figure
 from cad_exp.reporting.html.source import Source
 
+# what stands above each picture, which has a title of its own, so no heading repeats it; and what it shows, in words
 FIGURES = {
-    "timesteps.png": ("When and where the concept is made", "scores by layer and by part of the denoising"),
-    "interactions.png": ("How components work together", "matrix of the interactions of all pairs of components"),
+    "timesteps.png": ("Over the timesteps", "scores by layer and by part of the denoising"),
+    "interactions.png": ("Interactions", "matrix of the interactions of all pairs of components"),
     "fidelity_curves.png": ("Everything switched off, in order", "J while components go in the order of their scores"),
     "fidelity_images.png": ("Do the scores tell what images show?", "predicted effects against what a judge sees"),
-    "probes.png": ("What each layer knows, and when", "accuracy of probes by layer and timestep"),
-    "features.png": ("Sparse features beside their controls", "measures of the autoencoder and of its controls"),
-    "latents.png": ("What single latents act on", "images on which latents act most"),
+    "probes.png": ("Map of the probes", "accuracy of probes by layer and timestep"),
+    "features.png": ("Measures of the autoencoder", "measures of the autoencoder and of its controls"),
+    "latents.png": ("Latents and their images", "images on which latents act most"),
     "analysis.png": ("What was found", "the views of the analysis"),
 }
 PAGES = "latents"
