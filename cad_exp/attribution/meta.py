@@ -128,11 +128,17 @@ def latent(facts: Facts, resolution: int | None = None) -> int:
     return resolution // scale if resolution else own
 
 
+def channels(network: nn.Module) -> int:
+    """Return the channels of a denoiser's noisy latents; FLUX takes 2 x 2 positions in one step."""
+    config: Any = network.config
+    count: int = config.in_channels
+    return count // 4 if type(network).__name__ == "FluxTransformer2DModel" else count
+
+
 def peak(network: nn.Module, facts: Facts, modules: Iterable[str], side: int, batch: int = 1) -> int:
     """Return the bytes of activations at the worst moment of a forward and backward pass.
 
     Parameters and gradients are left out.
-
 
     network: the denoiser, on the meta device or with data; modules: the Linears whose weights get gradients.
     """
