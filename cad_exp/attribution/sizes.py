@@ -7,7 +7,7 @@ noisy latents  x and two predictions, as they are read and once more joined
 task           x and one target of the concept's and of the landing's, x and two targets of what is to stay
 gates          of every strength: n gates; indices and factors of its edit, were every gate changed
 finding them   a step of Adam holds gates, gradients old and new by place and joined, and two moments: 24 n in all. The
-               edit sorts and places the components: 52 n. The random edit beside it draws an order of all: 58 n, the most
+               edit sorts and places the components: 52 n. The random edit beside it draws an order of all: 58 n
 interactions   the noisy latents twice, and their distances; signs; the sketch, of which three copies in fp64 are shrunk
 """
 

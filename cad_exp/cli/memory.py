@@ -13,8 +13,8 @@ Computed on the meta device, which has shapes and no data, from the models' true
   total          the sum (offloaded: denoiser + the larger of text, VAE and gradients + activations); not in it: what
                  CUDA itself takes, workspaces of kernels, fragmentation
 Generating images needs no gradients, and less per image. What lies in the machine's own memory has a table of its own
-(memory_of_run): noisy latents, gates that edit=joint trains, interactions. On the GPU both take no more than attribution:
-gates are trained on effective weights, as scores are, and a sketch keeps the same inputs, with no gradient of weights.
+(memory_of_run): noisy latents, gates that edit=joint trains, interactions. On the GPU both take no more than
+attribution: gates are trained on effective weights, as scores are, and a sketch keeps the same inputs.
 """
 
 import sys

@@ -1,7 +1,8 @@
 """Hash the code that makes a result: a module with all that it imports from its own package and from cad_exp.
 
-The hash is taken over syntax trees without docstrings, so words for readers and line breaks change nothing. Modules that only show things or
-find files (`EXCLUDED`) do not count: no number depends on them. Nothing here imports torch or runs the hashed code.
+The hash is taken over syntax trees without docstrings, so words for readers and line breaks change nothing. Modules
+that only show things or find files (`EXCLUDED`) do not count: no number depends on them. Nothing here imports torch or
+runs the hashed code.
 """
 
 from __future__ import annotations
