@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cad_exp.models.model_folder import not_square, read_index
+from cad_exp.models.model_folder import not_square, read_config, read_index
 from cad_exp.models.sources import MODELS, locate, locate_config
 from cad_exp.utils.errors import UserError, choose
 
@@ -49,15 +49,20 @@ def _of_folder(folder: Path) -> Facts:
     found = {}
     for part in index:
         file = folder / part / "config.json"
-        if file.is_file() and "architectures" not in (config := json.loads(file.read_text())):
-            found[part] = config | {"class": config["_class_name"]}
-        elif file.is_file():
-            found[part] = config | {"class": config["architectures"][0]}
+        if not file.is_file():
+            continue
+        config = read_config(file)
+        name = next(iter(config.get("architectures") or [config.get("_class_name")]))
+        if not isinstance(name, str):
+            raise UserError(f"'{file}' does not say what network it describes: fetch or save the model again")
+        found[part] = config | {"class": name}
     denoiser = found.get("unet") or found.get("transformer")
     if denoiser is None:
         raise UserError(f"'{folder}' has neither a unet nor a transformer: give a text-to-image pipeline")
     encoders = [config for part, config in found.items() if part.startswith("text_encoder")]
     facts = {"denoiser": denoiser, "text_encoders": encoders, "vae": found.get("vae")}
+    if not encoders:
+        raise UserError(f"'{folder}' has no text encoder: give a text-to-image pipeline")
     wide = denoiser.get("cross_attention_dim") or denoiser.get("joint_attention_dim")
     tokens = max(encoder.get("max_position_embeddings", 77) for encoder in encoders)
     facts["text"] = [tokens, denoiser.get("caption_channels", wide)]
@@ -74,9 +79,11 @@ def build(config: Facts) -> nn.Module:
     with torch.device("meta"):
         if hasattr(diffusers, name):
             network: nn.Module = getattr(diffusers, name).from_config(config)
-        else:
+        elif hasattr(transformers, name):
             cls = getattr(transformers, name)
             network = cls(cls.config_class(**config))
+        else:
+            raise UserError(f"the network '{name}' is of neither diffusers nor transformers, so its size is not known")
     return network
 
 
@@ -128,11 +135,17 @@ def latent(facts: Facts, resolution: int | None = None) -> int:
     return resolution // scale if resolution else own
 
 
+def channels(network: nn.Module) -> int:
+    """Return the channels of a denoiser's noisy latents; FLUX takes 2 x 2 positions in one step."""
+    config: Any = network.config
+    count: int = config.in_channels
+    return count // 4 if type(network).__name__ == "FluxTransformer2DModel" else count
+
+
 def peak(network: nn.Module, facts: Facts, modules: Iterable[str], side: int, batch: int = 1) -> int:
     """Return the bytes of activations at the worst moment of a forward and backward pass.
 
     Parameters and gradients are left out.
-
 
     network: the denoiser, on the meta device or with data; modules: the Linears whose weights get gradients.
     """
@@ -185,7 +198,10 @@ def inputs(
         call |= {"txt_ids": ones(tokens, 3), "guidance": t if config.guidance_embeds else None}
         return (ones(batch, places, channels),), call
     else:
-        raise UserError(f"what a {name} needs is not known: there are UNet2DCondition, SD3, PixArt and FLUX denoisers")
+        raise UserError(
+            "what the denoiser of this model needs is not known: give one of Stable Diffusion (also XL and 3), "
+            "PixArt or FLUX"
+        )
     return (ones(batch, channels, side, side),), call
 
 

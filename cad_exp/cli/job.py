@@ -36,12 +36,14 @@ from cad_exp.utils.text import safe
 
 GRACE = 10.0  # seconds
 codes: list[int] = []  # of the jobs that failed in this process
+begun = 0.0  # when the command of this process began
 
 
 def job(config: DictConfig) -> None:
     """Run one job in Hydra's output folder.
 
-    An error is shown, kept in error.json, and lets other jobs of a sweep go on.
+    An error is shown, kept in error.json, and lets other jobs of a sweep go on. A single run that is refused before it
+    began leaves nothing: its terminal has said all, and a sweep alone is asked later which of its jobs failed.
     """
     process.begin()
     runtime = HydraConfig.get()
@@ -60,8 +62,13 @@ def job(config: DictConfig) -> None:
         if distributed.main() and noted:
             with suppress(OSError, run_folder.Refused):  # a full disk is full for this file too
                 _note(folder, message, code, command)
+        elif distributed.main():
+            _leave_nothing(folder)
         if distributed.size() > 1:
             sys.exit(code)  # the others may be waiting for this one: the launcher ends them
+
+    def worth_a_note() -> bool:
+        return runtime.mode == RunMode.MULTIRUN or (folder / ERROR).exists()  # which `_at_work` writes first of all
 
     try:
         if distributed.main():
@@ -74,9 +81,9 @@ def job(config: DictConfig) -> None:
                 _note(folder, process.SENTENCES[code], code, command)
         raise
     except OmegaConfBaseException as error:
-        fail(hydra_errors.explain(error, [options.conf_folder()]), MISUSED)
+        fail(hydra_errors.explain(error, [options.conf_folder()]), MISUSED, noted=worth_a_note())
     except UserError as error:
-        fail(str(error), FAILED, noted=not isinstance(error, run_folder.Refused))
+        fail(str(error), FAILED, noted=not isinstance(error, run_folder.Refused) and worth_a_note())
     except Exception as error:
         advice = out_of_memory(error, as_dict(config)) or unwritten(error, folder)
         if advice is None:
@@ -89,8 +96,19 @@ def job(config: DictConfig) -> None:
 
 def start() -> None:
     """Forget the failures of an earlier command of this process."""
+    global begun
+    begun = time.time()
     codes.clear()
     Sweep.folder = None
+
+
+def _leave_nothing(folder: Path) -> None:
+    """Remove the folder that Hydra made for a run that was refused, and an empty outputs/; other folders stay."""
+    with suppress(OSError):  # it holds something, or is gone
+        if folder.stat().st_mtime >= begun > 0:
+            folder.rmdir()
+            if folder.parent == Path.cwd() / "outputs":
+                folder.parent.rmdir()
 
 
 def _again(runtime: HydraConf) -> str:
@@ -109,10 +127,10 @@ def perform(config: dict[str, Any], folder: Path, composed: DictConfig, command:
         config["tracking"]["sweep"] = Path(HydraConfig.get().sweep.dir).name  # the group of its runs
     if shown(config, folder):  # without the folder's lock: a folder that cannot be written can be shown
         return
+    graph = preflight.check(config)
     with _at_work(folder, composed, command) if distributed.main() else nullcontext():
         if shown(config, folder, aloud=True):  # by another process, which had the lock before
             return
-        graph = preflight.check(config)
         from cad_exp.pipeline.run import execute  # torch takes seconds: only once there is work
 
         with gpu_lock.own(config["runtime"]["device"]):

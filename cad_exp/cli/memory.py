@@ -12,14 +12,16 @@ Computed on the meta device, which has shapes and no data, from the models' true
                  the batch
   total          the sum (offloaded: denoiser + the larger of text, VAE and gradients + activations); not in it: what
                  CUDA itself takes, workspaces of kernels, fragmentation
-Noisy latents and scores lie in the machine's own memory. Generating images needs no gradients, and less per image.
+Generating images needs no gradients, and less per image. What lies in the machine's own memory has a table of its own
+(memory_of_run): noisy latents, gates that edit=joint trains, interactions. On the GPU both take no more than
+attribution: gates are trained on effective weights, as scores are, and a sketch keeps the same inputs.
 """
 
 import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from cad_exp.cli import memory_of_activations
+from cad_exp.cli import memory_of_activations, memory_of_run
 from cad_exp.utils import console
 from cad_exp.utils.errors import UserError, choose
 
@@ -32,7 +34,8 @@ CARDS = (24, 80)  # GiB
 # Predictions that are in memory together for one noisy latent.
 PREDICTIONS = {"erase": 1, "amplify": 1, "projection": 2, "guidance_norm": 2}
 HELP = """\
-What a model needs, computed without any weights: of a GPU for attribution; on disk and in memory for activations.
+What a model needs, computed without any weights: of a GPU for attribution, of the machine's own memory for a whole run;
+on disk and in memory for activations.
 
   python -m cad_exp memory                                            every model that is known
   python -m cad_exp memory model=sd14,sdxl granularity=head runtime.score=chosen
@@ -159,7 +162,11 @@ def main(arguments: list[str] | None = None) -> int:
             sizes = {name: memory_of_activations.size(name, each) for name, each in configs.items()}
             memory_of_activations.show(task, sizes)
         else:
-            show([need(name, config) for name in names])
+            needs = [need(name, config) for name in names]
+            whole = {name: composed("config", [f"model={name}", *rest], folders) for name in names}
+            runs = {name: memory_of_run.held(each, folders[1:]) for name, each in whole.items()}
+            show(needs)
+            memory_of_run.show(runs)
     except UserError as error:
         console.error(str(error))
         return 2

@@ -75,10 +75,8 @@ def _places(name: str, config: dict[str, Any], hookpoints: list[str]) -> dict[st
         args, kwargs = meta.inputs(denoiser, facts, side, 1, torch.device("meta"), torch.bfloat16)
         denoiser(*args, **kwargs)
 
-    packed = type(network).__name__ == "FluxTransformer2DModel"  # it reads 2 x 2 positions at once
-    latent = side**2, network.config.in_channels // (4 if packed else 1)
     with meta.flash():
-        return sizes.places(network, call, choose_hookpoints(shell, hookpoints), latent)
+        return sizes.places(network, call, choose_hookpoints(shell, hookpoints), (side**2, meta.channels(network)))
 
 
 def _listed(value: Any) -> list[Any]:

@@ -24,7 +24,7 @@ def explain(error: BaseException, folders: list[Path]) -> str:
     said = next((line.strip() for line in str(chain[-1]).splitlines() if line.strip()), "no reason given")
     if type(error).__module__.partition(".")[0] in ("hydra", "omegaconf"):
         return f"{said} (--help shows the options)"
-    return f"Hydra cannot work with this command ({type(error).__name__}: {said}): leave out its hydra settings"
+    return f"Hydra cannot work with this command ({said}): leave out its hydra settings"
 
 
 def _unknown_option(text: str, chain: list[BaseException], folders: list[Path]) -> str | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cad_exp.utils import console
-from cad_exp.utils.errors import UserError
+from cad_exp.utils.errors import UserError, reason_of
 from cad_exp.utils.hashing import files_digest
 from cad_exp.utils.paths import find_folder, listing, names
 
@@ -86,7 +86,7 @@ def read(file: Path) -> Image.Image:
     except UserError:
         raise
     except Exception as error:  # Pillow's decoders raise errors of a dozen kinds
-        reason = "no image, or a damaged one" if "cannot identify" in str(error) else str(error) or type(error).__name__
+        reason = "no image, or a damaged one" if "cannot identify" in str(error) else reason_of(error)
         raise UserError(f"the image '{file}' cannot be read ({reason}): remove or replace it") from error
 
 

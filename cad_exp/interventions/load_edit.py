@@ -12,7 +12,7 @@ from cad_exp.interventions.edit import AppliedEdit, Edit
 from cad_exp.interventions.networks import Networks
 from cad_exp.models.fingerprint import fingerprint
 from cad_exp.models.sources import HUB_ID
-from cad_exp.utils.errors import UserError
+from cad_exp.utils.errors import UserError, reason_of
 from cad_exp.utils.paths import resolve
 
 FILE = "edit.safetensors"  # in the folder of a run, and in a repository on the hub
@@ -67,7 +67,7 @@ def edit_file(source: str | Path, revision: str | None = None) -> Path:
     try:
         return Path(hf_hub_download(str(source), FILE, revision=revision))
     except Exception as error:  # hub and network errors share no base class
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        reason = reason_of(error, 100)
         raise UserError(f"the hub has no {FILE} in '{source}', or cannot be reached ({reason})") from error
 
 

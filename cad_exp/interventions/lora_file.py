@@ -24,7 +24,7 @@ from cad_exp.interventions.networks import Networks, is_text
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.io import atomic
 
-OTHERS = "export it as a checkpoint (Edit.export) instead"
+OTHERS = "export it as a checkpoint instead (to=checkpoint, or Edit.export)"
 
 
 def export_lora(edit: Edit, target: Any, path: str | Path) -> Path:
@@ -51,7 +51,7 @@ def export_lora(edit: Edit, target: Any, path: str | Path) -> Path:
     if edit.vectors or edit.steering:
         raise UserError("this edit changes activations and no weights, so no LoRA can hold it: use cad_exp.load_edit")
     if not hasattr(pipe, "load_lora_weights"):
-        raise UserError(f"diffusers knows no LoRA for a {type(pipe).__name__}: {OTHERS}")
+        raise UserError(f"diffusers reads no LoRA layers for this family of models: {OTHERS}")
     prefix = "unet" if hasattr(pipe, "unet") else "transformer"
     pairs = {name: factors(change, own) for name, (change, own) in changes(edit, pipe).items()}
     if not pairs:

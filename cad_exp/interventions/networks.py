@@ -52,4 +52,6 @@ def _denoiser(target: Any) -> nn.Module:
             found = getattr(holder, name, None)
             if isinstance(found, nn.Module):
                 return found
-    raise UserError(f"a {type(target).__name__} has no denoiser to edit: give a diffusers pipeline or its UNet")
+    raise UserError(
+        "there is no denoiser to edit in what was given: give a diffusers pipeline, its UNet or its transformer"
+    )

@@ -127,6 +127,7 @@ def random_edit(like: Edit, attribution: Scored, granularity: str | None = None,
     space = attribution.space(name)
     taken = torch.zeros(space.n, dtype=torch.bool)
     taken[space.components(like)] = True
+    own = space.factors(like)
     if taken.all():
         space = space.randomised(seed)
     segments, sizes = space.segments(scope), space.sizes()
@@ -135,7 +136,7 @@ def random_edit(like: Edit, attribution: Scored, granularity: str | None = None,
         sizes = torch.zeros_like(sizes)
     chosen = _drawn(taken, sizes, segments, seed)
     meta = {"edit": "random", "sign": None, "scope": scope, "requested": like.meta["achieved"], "random_seed": seed}
-    factors = like.factor if not like.factors else torch.tensor(like.meta["factor"])[_order(len(chosen), seed)]
+    factors = like.factor if not like.factors else own[_order(len(chosen), seed)]
     return _from(attribution, space.intervention(chosen, factors, meta))
 
 

@@ -28,7 +28,7 @@ _STATE = (
 def enable(network: nn.Module) -> None:
     """Switch it on for a diffusers network; it acts wherever gradients are on. UserError for one that cannot."""
     if not isinstance(network, ModelMixin) or not network._supports_gradient_checkpointing:
-        raise UserError(f"a {type(network).__name__} has no gradient checkpointing: use runtime.checkpointing=false")
+        raise UserError("the denoiser of this model cannot compute activations again: use runtime.checkpointing=false")
     network.enable_gradient_checkpointing(_checkpointed)
 
 

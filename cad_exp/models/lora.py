@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from cad_exp.models.sources import lora_file
-from cad_exp.utils.errors import UserError
+from cad_exp.utils.errors import UserError, reason_of
 
 NAME = "laid_over"
 _DOWN = (".lora_A.weight", ".lora.down.weight")  # of a pair of matrices, once diffusers has translated its name
@@ -36,7 +36,7 @@ def fuse(pipe: Any, files: Sequence[str | Path], scale: float = 1.0) -> int:
 
 def _fuse(pipe: Any, given: str, file: Path, scale: float) -> int:
     if not hasattr(pipe, "load_lora_weights") or not hasattr(pipe, "fuse_lora"):
-        raise UserError(f"diffusers knows no LoRA for a {type(pipe).__name__}: leave out model.lora='{given}'")
+        raise UserError(f"diffusers reads no LoRA layers for this family of models: leave out model.lora='{given}'")
     before = {name: _names(part) for name, part in _networks(pipe)}
     try:
         with _quiet():
@@ -48,10 +48,8 @@ def _fuse(pipe: Any, given: str, file: Path, scale: float) -> int:
                 pipe.fuse_lora(_components(pipe), lora_scale=scale, safe_fusing=True, adapter_names=[NAME])
     except Exception as error:  # peft, diffusers and torch say in many ways that a file does not fit
         _unload(pipe)
-        reason = " ".join(str(error).split())[:160]
         raise UserError(
-            f"the LoRA '{given}' does not fit this model: it was made for another one "
-            f"({type(error).__name__}: {reason})"
+            f"the LoRA '{given}' does not fit this model: it was made for another one ({reason_of(error)})"
         ) from error
     _unload(pipe)
     if found == 0 or asked == 0:

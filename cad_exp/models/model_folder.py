@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cad_exp.utils.errors import UserError
+from cad_exp.utils.errors import UserError, reason_of
 from cad_exp.utils.paths import listing
 
 INDEX = "model_index.json"
@@ -24,7 +24,7 @@ _PREFERRED = ("fp16", "bf16")  # among variants
 
 def read_index(folder: Path) -> dict[str, Any]:
     """Return the content of model_index.json. UserError if it is no description of a pipeline."""
-    index = _json(folder / INDEX)
+    index = read_config(folder / INDEX)
     if not isinstance(index.get("_class_name"), str):
         raise UserError(f"'{folder / INDEX}' names no pipeline of diffusers (_class_name): save the model again")
     return index
@@ -148,7 +148,7 @@ def _check_weights(place: Path, chosen: str | None) -> None:
         raise UserError(f"the model folder '{place.parent}' is incomplete: '{place.name}' holds no weights")
     for file in there:
         if file.suffix == ".json":
-            named = _json(file).get("weight_map", {}).values()
+            named = read_config(file).get("weight_map", {}).values()
             lacking = sorted({shard for shard in named if not (place / str(shard)).is_file()})
             if lacking:
                 raise UserError(f"the model folder '{place.parent}' is incomplete: '{place / lacking[0]}' is missing")
@@ -158,8 +158,8 @@ def _check_weights(place: Path, chosen: str | None) -> None:
 
 def _check_denoiser(folder: Path, name: str, resolution: int | None) -> None:
     """Raise UserError for a network that does not make square images of text alone."""
-    config, vae = _json(folder / name / "config.json"), folder / "vae" / "config.json"
-    autoencoder = _json(vae) if vae.is_file() else {}
+    config, vae = read_config(folder / name / "config.json"), folder / "vae" / "config.json"
+    autoencoder = read_config(vae) if vae.is_file() else {}
     latents, taken = autoencoder.get("latent_channels"), config.get("in_channels")
     if name == "unet" and latents and taken and latents != taken:
         raise UserError(
@@ -184,11 +184,12 @@ def _is_size(size: Any) -> bool:
     return all(type(side) is int and side > 0 for side in sides)
 
 
-def _json(file: Path) -> dict[str, Any]:
+def read_config(file: Path) -> dict[str, Any]:
+    """Return what a JSON file of a model folder describes. UserError if it is damaged or something else."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"'{file}' cannot be read: fetch or save the model again ({type(error).__name__})") from error
+        raise UserError(f"'{file}' cannot be read ({reason_of(error)}): fetch or save the model again") from error
     if not isinstance(content, dict):
         raise UserError(f"'{file}' does not describe a model: fetch or save the model again")
     return content

@@ -17,7 +17,7 @@ from cad_exp.models.latent_model import LatentModel
 from cad_exp.models.model_folder import left_out, variant
 from cad_exp.models.sources import locate, locate_config
 from cad_exp.utils import distributed
-from cad_exp.utils.errors import UserError, choose
+from cad_exp.utils.errors import UserError, choose, reason_of
 from cad_exp.utils.finite import Watch
 
 Progress = Callable[[int, int], Any]
@@ -92,7 +92,6 @@ class DiffusionModel(LatentModel):
             else:
                 pipe = cls._load(source, folder, revision, dtype)
         except Exception as error:  # hub, network and file errors share no base class
-            reason = " ".join(str(error).split())[:200]
             advice = (
                 "check that it is complete, and of the kind of model that model.config describes"
                 if single
@@ -100,7 +99,7 @@ class DiffusionModel(LatentModel):
                 if local
                 else "check the id and the network, or download it elsewhere and use model=local model.path=FOLDER"
             )
-            raise UserError(f"cannot load the model '{path}': {advice} ({type(error).__name__}: {reason})") from error
+            raise UserError(f"cannot load the model '{path}': {advice} ({reason_of(error, 200)})") from error
         return cls(pipe.to(place), name or str(path), steps, guidance, resolution)
 
     @staticmethod

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from cad_exp.models.model_folder import INDEX
-from cad_exp.utils.errors import UserError
+from cad_exp.utils.errors import UserError, reason_of
 from cad_exp.utils.paths import resolve
 from cad_exp.utils.registry import Registry
 from cad_exp.utils.tensor_header import tensor_names
@@ -100,7 +100,7 @@ def _hub_lora(repository: str, name: str) -> Path:
         if len(files) == 1:
             return Path(hf_hub_download(repository, files[0]))
     except Exception as error:  # hub and network errors share no base class
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        reason = reason_of(error, 100)
         raise UserError(f"the LoRA '{repository}' cannot be had from the hub ({reason}): give its file") from error
     found = ", ".join(files[:5]) or "no .safetensors file"
     raise UserError(f"the hub's '{repository}' holds {found}: name one file, as {repository}/FILE.safetensors")
@@ -175,7 +175,7 @@ def check_hub(path: str, revision: str | None, index: str, key: str, elsewhere: 
         at = f" at revision {revision}" if revision else ""
         raise UserError(f"the hub has no model '{path}'{at}, or it needs a login: check {key}") from error
     except Exception as error:  # hub and network errors share no base class, and change with the hub's HTTP library
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        reason = reason_of(error, 100)
         raise UserError(f"the Hugging Face hub cannot be reached for '{path}' ({reason}): {elsewhere}") from error
 
 

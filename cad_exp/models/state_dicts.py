@@ -75,7 +75,7 @@ def read(file: Path) -> Mapping[str, Any]:
     if content is None:
         raise UserError(f"'{file}' is no safetensors or torch file: download it again")
     if not isinstance(content, Mapping):
-        raise UserError(f"'{file}' holds a {type(content).__name__} and no state dict: save model.unet.state_dict()")
+        raise UserError(f"'{file}' holds no weights by their names: save model.unet.state_dict()")
     return content
 
 

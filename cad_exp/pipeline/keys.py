@@ -1,7 +1,8 @@
 """Hash the code that makes a result: a module with all that it imports from its own package and from cad_exp.
 
-The hash is taken over syntax trees, so a comment or a line break changes nothing. Modules that only show things or
-find files (`EXCLUDED`) do not count: no number depends on them. Nothing here imports torch or runs the hashed code.
+The hash is taken over syntax trees without docstrings, so words for readers and line breaks change nothing. Modules
+that only show things or find files (`EXCLUDED`) do not count: no number depends on them. Nothing here imports torch or
+runs the hashed code.
 """
 
 from __future__ import annotations
@@ -89,9 +90,20 @@ def source(file: Path) -> bytes:
 @lru_cache(maxsize=4096)
 def _parsed(text: bytes, name: str, package: bool) -> tuple[str, tuple[str, ...]]:
     """Return the hash of a module's syntax tree, and the names that it imports of its own package and of ours."""
-    tree, own = ast.parse(text), {name.partition(".")[0], "cad_exp"}
+    tree, own = _without_docstrings(ast.parse(text)), {name.partition(".")[0], "cad_exp"}
     imported = [each for node in _running(tree) for each in _imports(node, name, package)]
     return digest(ast.dump(tree)), tuple(each for each in imported if each.partition(".")[0] in own)
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    """Take the docstrings out of a module's tree, in place; other strings are data and stay."""
+    for node in ast.walk(tree):
+        if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) or not node.body:
+            continue
+        first = node.body[0]
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            del node.body[0]
+    return tree
 
 
 def _running(tree: ast.AST) -> Iterator[ast.AST]:

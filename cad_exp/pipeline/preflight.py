@@ -29,9 +29,10 @@ def check(config: dict[str, Any]) -> Graph:
 
     What is absent or empty becomes one.
     """
+    graph = graph_of(config)
     if config["runtime"]["cache"]:
         CacheFolder(config["runtime"]["cache"])
-    return graph_of(config)
+    return graph
 
 
 def graph_of(config: dict[str, Any]) -> Graph:

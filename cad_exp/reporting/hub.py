@@ -12,7 +12,7 @@ from cad_exp.interventions.load_edit import FILE, edit_file
 from cad_exp.models.sources import HUB_ID
 from cad_exp.reporting import results
 from cad_exp.reporting.edit_card import card
-from cad_exp.utils.errors import UserError
+from cad_exp.utils.errors import UserError, reason_of
 
 
 def push_edit(source: str | Path, repository: str, private: bool = False, api: Any = None) -> str:
@@ -50,5 +50,5 @@ def push_edit(source: str | Path, repository: str, private: bool = False, api: A
             api.create_repo(repository, private=private, exist_ok=True)
             return str(api.upload_folder(repo_id=repository, folder_path=draft, commit_message="An edit of cad_exp"))
         except Exception as error:  # hub and network errors share no base class
-            reason = " ".join(str(error).split())[:150] or type(error).__name__
+            reason = reason_of(error, 150)
             raise UserError(f"the hub did not take '{repository}' ({reason}): log in by `hf auth login`") from error

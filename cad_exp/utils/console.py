@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cad_exp.utils import distributed, io, text
+from cad_exp.utils.errors import reason_of
 
 
 class _Console(Console):
@@ -75,8 +76,9 @@ def harmless(
     except passes:
         raise
     except Exception as error:
-        words = text.line(str(error)) or "no reason given"
-        reason = words[:200] if isinstance(error, OSError) else f"{type(error).__name__}: {words[:200]}"
+        # a run's log has the whole trace, for whoever mends it
+        logging.getLogger(__name__).info("%s cannot be made", what, exc_info=True)
+        reason = text.line(reason_of(error, 200))
         with suppress(Exception):  # the terminal itself may be what fails
             say(f"  {what} is left out: it cannot be made ({reason})", style="yellow", stderr=True)
         if failed:

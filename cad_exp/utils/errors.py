@@ -1,5 +1,6 @@
 """Errors that are addressed to a person: one sentence that says what is wrong and what to do."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -17,6 +18,16 @@ class UserError(Exception):
         ...     print("church" in str(error))
         True
     """
+
+
+def reason_of(error: BaseException, most: int = 150) -> str:
+    """Return what another library's error says, in one line and without the names of its classes."""
+    said = " ".join(str(error).split())
+    if isinstance(error, KeyError):
+        said = f"{said} is missing"
+    # torch's, before what does not fit
+    said = re.sub(r"^Error\(s\) in loading state_dict for \w+: ?", "", said)
+    return said[:most].strip() or "it gives no reason"
 
 
 def choose(name: str, options: Iterable[str], what: str) -> str:

@@ -16,7 +16,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from cad_exp.utils.errors import UserError, choose
+from cad_exp.utils.errors import UserError, choose, reason_of
 
 HOME = "cad_exp"
 TARGET = "_target_"
@@ -174,5 +174,4 @@ def _load(entry: Entry, what: str) -> Any:
     try:
         return point.load()
     except Exception as error:  # whatever a module of somebody else's raises while it is imported
-        said = " ".join(str(error).split())[:200] or "no reason given"
-        raise UserError(f"{what} cannot be loaded from {entry.target} ({type(error).__name__}: {said})") from error
+        raise UserError(f"{what} cannot be loaded from {entry.target} ({reason_of(error, 200)})") from error

@@ -211,6 +211,25 @@ def test_the_command(capsys, tiny_folder):
     assert "did you mean 'sdxl'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "config, said",
+    [
+        ('{"architectures": ["MyEncoder"]}', "the network 'MyEncoder' is of neither diffusers nor transformers"),
+        ('{"architectures": 3', "cannot be read"),
+        ('{"hidden_size": 3}', "does not say what network it describes"),
+        (None, "has no text encoder"),
+    ],
+)
+def test_a_folder_that_cannot_be_counted_is_told_in_a_sentence(config, said, tiny_folder, tmp_path, capsys):
+    import shutil
+
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    file = folder / "text_encoder" / "config.json"
+    file.unlink() if config is None else file.write_text(config)
+    assert memory.main(["model=local", f"model.path={folder}"]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_activations_of_the_true_shapes():
     """SD1.5's first up stage with attention: 16 x 16 positions of 1,280 features, at 50 steps; 64 latents a side."""
     tokens = ["task=sae", "model=sd15", "images=folder", "images.path=x", "tokens.positions=all"]

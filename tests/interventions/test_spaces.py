@@ -277,14 +277,35 @@ def test_weights_with_factors_of_their_own(tmp_path):
         ("neuron", [2, 0], [-1.0, 2.0], [[2, 2, -3], [8, 5, -6]]),
         ("weight", [5, 1], [0.5, 0.0], [[1, 0, 3], [4, 5, 3]]),
     ):
-        edit = make_granularity(name).on(sites).intervention(torch.tensor(selected), torch.tensor(factors))
+        space = make_granularity(name).on(sites)
+        edit = space.intervention(torch.tensor(selected), torch.tensor(factors))
         loaded = Edit.load(edit.save(tmp_path / f"{name}.safetensors"))
-        assert loaded.digest() == edit.digest() and loaded.meta["factor"] == sorted(
-            factors, key=lambda f: selected[factors.index(f)]
-        )
+        in_order = sorted(factors, key=lambda f: selected[factors.index(f)])
+        assert loaded.digest() == edit.digest() and space.factors(loaded).tolist() == in_order
         with loaded.apply(layer):
             assert layer[0].weight.tolist() == wanted
         assert layer[0].weight.flatten().tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_every_space_knows_the_factors_of_an_edit(tiny_model):
+    """In the order of its components, also where a component has several indices, or all have one factor."""
+    sites = find_sites(tiny_model.denoiser)
+    spaces = [make_granularity(name).on(sites) for name in ("head", "neuron", "weight", "layer")]
+    for space in [*spaces, Directions([Place.of("a", torch.eye(3)), Place.of("b", torch.eye(2))])]:
+        selected = torch.randperm(space.n)[: max(1, space.n // 2)]
+        wanted, order = torch.randn(len(selected)), selected.argsort()
+        assert torch.equal(space.factors(space.intervention(selected, wanted)), wanted[order]), space.name
+        assert set(space.factors(space.intervention(selected, -1.0)).tolist()) == {-1.0}
+
+
+def test_an_edit_of_millions_of_weights_can_be_written(tmp_path):
+    """A safetensors file holds 100 MB of text at most: what grows with the components belongs to its tensors."""
+    sizes = []
+    for side in (10, 400):
+        space = make_granularity("weight").on([Site("0", "0", FF, (side, side))])
+        file = space.intervention(torch.arange(space.n), torch.rand(space.n)).save(tmp_path / f"{side}.safetensors")
+        sizes.append(int.from_bytes(file.read_bytes()[:8], "little"))
+    assert abs(sizes[1] - sizes[0]) < 100, "the header grows with the number of weights"
 
 
 def test_one_module_has_the_hooks_and_no_place_names_a_granularity():

@@ -140,7 +140,7 @@ UNFIT = {
     "nan": ({K: torch.full((32, 32), torch.nan)}, "not finite"),
     "lora": ({K.replace("weight", "lora_A.weight"): torch.ones(4, 32)}, "is a LoRA"),
     "text encoder": ({"unet": {K: torch.ones(32, 32)}, "text_encoder": {"x": torch.ones(1)}}, "the text_encoder"),
-    "a tensor": (torch.ones(3), "holds a Tensor and no state dict"),
+    "a tensor": (torch.ones(3), "holds no weights by their names"),
     "a pickle": ({"state_dict": {K: torch.ones(32, 32)}, "callbacks": Evil()}, "could run code and is not opened"),
     "unknown compvis": (
         {f"model.diffusion_model.{name}": torch.ones(32) for name in ("input_blocks.1.1.norm.weight", "x")},

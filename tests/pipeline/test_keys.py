@@ -345,6 +345,41 @@ def test_what_only_shows_things_changes_no_key(lab, monkeypatch):
         assert codes(nodes, monkeypatch, module, b"\n# a comment\n") == before
 
 
+CODE = """'''Of the module.'''
+RATE = 0.5
+NAME = "erase"
+class Walk:
+    '''Of the class.'''
+    def step(self, size: int = 2):
+        '''Of the method.'''
+        async def inner():
+            '''Of a function within.'''
+        return size * RATE  # a comment
+"""
+PARSED = keys._parsed(CODE.encode(), "m", False)
+
+
+@pytest.mark.parametrize(
+    "old, new", [("Of the", "About the"), ("Of a", "A"), ("# a comment", ""), ("'''Of the module.'''", "")]
+)
+def test_words_for_readers_change_no_key(old, new):
+    assert old in CODE and keys._parsed(CODE.replace(old, new).encode(), "m", False) == PARSED
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [("0.5", "0.25"), ("= 2", "= 3"), ('"erase"', '"keep"'), ("* RATE", "+ RATE"), ("size: int", "size: float")],
+)
+def test_constants_defaults_and_code_change_the_key(old, new):
+    assert old in CODE and keys._parsed(CODE.replace(old, new).encode(), "m", False) != PARSED
+
+
+def test_only_docstrings_are_words_for_readers():
+    """A string that is no docstring may be data."""
+    one, other = (keys._parsed(f"def f():\n    x = 1\n    {text!r}\n".encode(), "m", False) for text in ("a", "b"))
+    assert one != other and keys._parsed(b"'a' + f()", "m", False) != keys._parsed(b"'b' + f()", "m", False)
+
+
 @pytest.mark.parametrize(
     "module, name",
     [

@@ -536,3 +536,36 @@ def test_tables_skip_an_attempt_whose_finished_results_are_there(tmp_path: Path)
             raise ZeroDivisionError
     runs, skipped = read_all([tmp_path])
     assert [(run.folder.name, run.complete) for run in runs] == [("0", True), ("1", False)] and not skipped
+
+
+REFUSED = [
+    ["noisy_latents.samples=0"],  # by its type
+    ["granularity=layer", "granularity.scope=row"],  # by a rule
+    ["model=local", "model.path=nowhere"],  # by what is at hand
+    ["concept.label=${nothing}"],  # by the config's own references
+]
+
+
+@pytest.mark.parametrize("asked", REFUSED, ids=" ".join)
+def test_a_run_that_is_refused_before_it_began_leaves_nothing(place: Path, asked: list[str]):
+    answer = cad(place, *asked)
+    assert answer.returncode and answer.stderr.startswith("error: "), answer.stderr
+    assert not list((place / "work").iterdir()) and not (place / "cache").exists()
+
+
+def test_a_refused_run_leaves_other_folders_alone(place: Path):
+    """An empty folder of a person's, and that of an earlier run."""
+    own, other = place / "work" / "own", place / "work" / "other"
+    own.mkdir()
+    os.utime(own, (1, 1))
+    assert cad(place, *REFUSED[0], "hydra.run.dir=own").returncode == 1 and own.is_dir() and not list(own.iterdir())
+    assert cad(place, "hydra.run.dir=other").returncode == 0
+    before = state(other)
+    assert cad(place, *REFUSED[0], "hydra.run.dir=other").returncode == 1 and state(other) == before
+
+
+def test_refused_jobs_of_a_sweep_are_told_by_their_folders(place: Path):
+    answer = cad(place, "-m", "noisy_latents.samples=0,1", "hydra.sweep.dir=sweep")
+    assert answer.returncode == 1 and "1 of 2 jobs failed" in answer.stderr
+    [note] = (place / "work" / "sweep").glob("*/error.json")
+    assert "noisy_latents.samples" in json.loads(note.read_text())["error"]

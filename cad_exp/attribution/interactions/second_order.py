@@ -32,7 +32,7 @@ from cad_exp.attribution.interactions.sketch import Sketcher, concept
 FEW = 128  # components of which every pair is measured
 RATE, PATTERNS = 0.2, 32  # share of random components that are ablated; patterns of them
 PROJECTIONS = 4  # of each noisy latent's prediction, for the sketch, at most
-SKETCH_BYTES = 2**29  # of a sketch's rows, at most; while it is made it takes about eight times as much
+SKETCH_BYTES = 2**29  # of a sketch's rows, at most; what it takes while it is made: attribution/sizes.py
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,19 @@ def _of_random_sets(game: Game, rate: float, patterns: int, seed: int) -> Second
 
 def _of_distance(game: Game, seed: int) -> SecondOrder:
     """Sketch the squared distance that is J."""
-    objective, most = game.objective, max(1, SKETCH_BYTES // (4 * game.n))
+    objective = game.objective
+    number, projections = extent(game.n, len(objective.latents))
     order = torch.randperm(len(objective.latents), generator=torch.Generator().manual_seed(seed))
-    latents = objective.latents[order[:most].sort().values]
-    projections = min(PROJECTIONS, max(1, most // len(latents)))
+    latents = objective.latents[order[:number].sort().values]
     found = concept(Sketcher(objective.model, game.space, projections, seed, objective.batch_size), latents)
     return SecondOrder(found.linear, torch.zeros(game.n, dtype=torch.float64), 0.0, sketch=found)
+
+
+def extent(n: int, latents: int) -> tuple[int, int]:
+    """Return at how many of the noisy latents n components are sketched, and the projections of each."""
+    most = max(1, SKETCH_BYTES // (4 * n))
+    number = min(latents, most)
+    return number, min(PROJECTIONS, max(1, most // number))
 
 
 def _of_pairs(game: Game) -> SecondOrder:

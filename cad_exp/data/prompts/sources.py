@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cad_exp.utils.errors import UserError
+from cad_exp.utils.errors import UserError, reason_of
 from cad_exp.utils.paths import resolve
 
 FOLDER = "CAD_EXP_PROMPTS"  # environment variable: a folder with prompt files, so that configs need no paths
@@ -67,7 +67,7 @@ def _from_hub(settings: dict[str, Any], group: str) -> Path:
             return Path(hf_hub_download(hub, name or tables[0], repo_type="dataset", revision=info.sha))
     except Exception as error:  # offline, refused, gated, gone: the library has a dozen classes for it
         raise UserError(
-            f"the data set {hub} cannot be fetched ({type(error).__name__}): download its file from "
+            f"the data set {hub} cannot be fetched ({reason_of(error, 100)}): download its file from "
             f"https://huggingface.co/datasets/{hub} (sign in and accept its conditions if it asks for it) "
             f"and give {group}.path=FILE"
         ) from error

@@ -28,7 +28,7 @@ def cross_attentions(denoiser: nn.Module) -> dict[str, Attention]:
     found = {name: m for name, m in denoiser.named_modules() if isinstance(m, Attention) and m.is_cross_attention}
     if not found:
         raise UserError(
-            f"{type(denoiser).__name__} has no cross-attention (text and image share one attention): "
+            "this model has no cross-attention (text and image share one attention): "
             "this edit is for Stable Diffusion 1, 2, XL and PixArt; use edit=erase, or edit=esd edit.method=esd-u"
         )
     return found

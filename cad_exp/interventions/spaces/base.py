@@ -147,6 +147,13 @@ class ComponentSpace(ABC):
         """Return the sorted numbers (k,) int64 of the components that an edit of this space changes."""
 
     @abstractmethod
+    def factors(self, edit: Edit) -> Tensor:
+        """Return the factor (k,) fp32 of each component that an edit of this space changes, as `components` has them.
+
+        The file of an edit holds no list of them beside its tensors: of millions of weights it could not be written.
+        """
+
+    @abstractmethod
     def segments(self, scope: str) -> list[tuple[int, int, int]]:
         """Return the groups in which components compete: (start, groups, group size) runs of the score vector.
 

@@ -160,19 +160,30 @@ class Columns(ComponentSpace):
         width = site.shape[1] // parts
         return (numbers[:, None] * width + torch.arange(width)).flatten() + site.first
 
-    def _contract(self, site: Site, parts: int, indices: Tensor) -> Tensor:
-        """Return the components of a site's indices; indices that belong to another site are left out."""
+    def _contract(self, site: Site, parts: int, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which indices (k,) bool belong to a site and not to another of its module, and their components."""
         own = indices - site.first
-        own = own[(own >= 0) & (own < site.shape[1])]
-        return own // (site.shape[1] // parts)
+        here = (own >= 0) & (own < site.shape[1])
+        return here, own[here] // (site.shape[1] // parts)
 
     def components(self, edit: Edit) -> Tensor:
         """Return the sorted numbers of the components with an index that an edit changes."""
         found, offset = [torch.zeros(0, dtype=torch.long)], 0
         for site, parts in zip(self.sites, self.parts, strict=True):
             if site.module in edit.indices:
-                found.append(torch.unique(self._contract(site, parts, edit.indices[site.module].long())) + offset)
+                found.append(torch.unique(self._contract(site, parts, edit.indices[site.module].long())[1]) + offset)
             offset += parts
+        return torch.cat(found)
+
+    def factors(self, edit: Edit) -> Tensor:
+        """Return the factor (k,) of each component that an edit changes, in the order of `components`."""
+        found = [torch.zeros(0)]
+        for site, parts in zip(self.sites, self.parts, strict=True):
+            if site.module in edit.indices:
+                here, numbers = self._contract(site, parts, edit.indices[site.module].long())
+                changed, places = torch.unique(numbers, return_inverse=True)
+                own = edit.factors[site.module][here] if edit.factors else torch.full(numbers.shape, edit.factor)
+                found.append(torch.zeros(len(changed)).index_put_((places,), own))
         return torch.cat(found)
 
     def intervention(self, selected: Tensor, factors: float | Tensor = 0.0, meta: dict[str, Any] | None = None) -> Edit:
@@ -186,7 +197,7 @@ class Columns(ComponentSpace):
         facts = {
             "granularity": self.name,
             "kinds": list(self.kinds),
-            "factor": factors if own is None else own.tolist(),
+            "factor": factors if own is None else None,
             "achieved": len(selected),
             "components": self.n,
             "changed": sum(len(indices) * rows[name] for name, indices in places.items()),

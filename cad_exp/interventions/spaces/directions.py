@@ -128,6 +128,14 @@ class Directions(ComponentSpace):
         found = [start + edit.indices.get(module, torch.zeros(0)).long() for module, start, _ in self._spans()]
         return torch.cat(found).sort().values
 
+    def factors(self, edit: Edit) -> Tensor:
+        """Return the factor (k,) of each direction that an edit scales, in the order of `components`."""
+        found = torch.full((self.n,), edit.factor)
+        for module, start, _ in self._spans():
+            if module in edit.factors:
+                found[start + edit.indices[module].long()] = edit.factors[module]
+        return found[self.components(edit)]
+
     def intervention(self, selected: Tensor, factors: float | Tensor = 0.0, meta: dict[str, Any] | None = None) -> Edit:
         """Make the edit that scales the selected directions (k,) in the modules' outputs."""
         selected, order = selected.long().sort()
@@ -135,7 +143,7 @@ class Directions(ComponentSpace):
         facts = {
             "granularity": self.name,
             "kinds": list(self.kinds),
-            "factor": factors if own is None else own.tolist(),
+            "factor": factors if own is None else None,
             "achieved": len(selected),
             "components": self.n,
             "changed": 0,  # weights

@@ -46,10 +46,10 @@ class Entries(Columns):
     def _expand(self, site: Site, parts: int, numbers: Tensor) -> Tensor:
         return numbers // site.shape[1] * site.width + site.first + numbers % site.shape[1]
 
-    def _contract(self, site: Site, parts: int, indices: Tensor) -> Tensor:
+    def _contract(self, site: Site, parts: int, indices: Tensor) -> tuple[Tensor, Tensor]:
         row, column = indices // site.width, indices % site.width - site.first
-        own = (column >= 0) & (column < site.shape[1])
-        return row[own] * site.shape[1] + column[own]
+        here = (column >= 0) & (column < site.shape[1])
+        return here, row[here] * site.shape[1] + column[here]
 
     def _rows(self, site: Site) -> int:
         return 1

@@ -40,6 +40,5 @@ def make_family(pipe: Any, name: str, guidance: float) -> Family:
             return family(family.text_to_image(pipe), name, guidance)
         titles.append(family.title)
     raise UserError(
-        f"'{name}' is a {type(pipe).__name__}, which is not supported: give a text-to-image model of "
-        f"{', '.join(titles)}{broken}"
+        f"'{name}' is of a kind that is not supported: give a text-to-image model of {', '.join(titles)}{broken}"
     )

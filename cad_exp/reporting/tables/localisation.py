@@ -15,7 +15,7 @@ from cad_exp.reporting.tables.collect import Found, Run
 from cad_exp.reporting.tables.metrics import found_runs
 from cad_exp.reporting.tables.plan import Plan, lookup
 from cad_exp.reporting.tables.table import MISSING, NOTHING, Column, Entry, Row, Table
-from cad_exp.utils.errors import UserError
+from cad_exp.utils.errors import UserError, reason_of
 
 COLUMNS = ["concept", "concept_kind", "module", "part", "block", "layer", "kind", "t_high", "t_low", "n_latents"]
 CONCEPT_KINDS = {"object": "objects", "style": "styles", "nudity": "nudity"}
@@ -98,7 +98,7 @@ def _scores(run: Run) -> pd.DataFrame:
     try:
         return _effects(run.run, pd.read_parquet(path))
     except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's errors are ValueErrors
-        raise UserError(f"{path} cannot be read ({type(error).__name__}): run that concept again") from error
+        raise UserError(f"'{path}' cannot be read ({reason_of(error)}): run that concept again") from error
 
 
 def _effects(run: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:

@@ -47,7 +47,7 @@ def save(folder: Path, autoencoder: Autoencoder, facts: dict[str, Any]) -> None:
         just_below = torch.nextafter(torch.tensor(autoencoder.selects.threshold), torch.tensor(-1.0))
         tensors["threshold"] = just_below.expand(autoencoder.width)
     else:
-        raise UserError(f"{type(autoencoder.selects).__name__} is for training: save the trained autoencoder")
+        raise UserError("this autoencoder is still in training: save the trained one")
     with atomic(folder / CONFIG) as draft:
         draft.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
     with atomic(folder / WEIGHTS) as draft:
