@@ -60,7 +60,7 @@ def _of_folder(folder: Path) -> Facts:
     if denoiser is None:
         raise UserError(f"'{folder}' has neither a unet nor a transformer: give a text-to-image pipeline")
     encoders = [config for part, config in found.items() if part.startswith("text_encoder")]
-    facts = {"denoiser": denoiser, "text_encoders": encoders, "vae": found.get("vae")}
+    facts: Facts = {"denoiser": denoiser, "text_encoders": encoders, "vae": found.get("vae")}
     if not encoders:
         raise UserError(f"'{folder}' has no text encoder: give a text-to-image pipeline")
     wide = denoiser.get("cross_attention_dim") or denoiser.get("joint_attention_dim")

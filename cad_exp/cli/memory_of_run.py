@@ -33,6 +33,7 @@ def held(config: dict[str, Any], folders: Sequence[Path]) -> tuple[int | None, H
     from cad_exp.config.resolve import resolve
     from cad_exp.pipeline.stage import graph
     from cad_exp.pipeline.stages.fidelity import Fidelity
+    from cad_exp.pipeline.stages.instead import Nearest
     from cad_exp.pipeline.stages.joint import Gates, GatesTask
     from cad_exp.pipeline.stages.noisy_latents import Noised, PromptLatents
     from cad_exp.pipeline.tasks import attribute
@@ -43,13 +44,15 @@ def held(config: dict[str, Any], folders: Sequence[Path]) -> tuple[int | None, H
     numbers = meta.latent(facts, model.get("resolution")) ** 2 * meta.channels(network)
     config = resolve(config, folders)
     every = graph(*attribute.build(config).nodes())
+    never = {id(prompt) for node in every if isinstance(node, Nearest) for prompt in node.each[1:]}  # one is made
     latents = 0
     for node in every:
-        if isinstance(node, PromptLatents):
+        if isinstance(node, PromptLatents) and id(node) not in never:
             noised = isinstance(node.parts[0], Noised)
             latents += sizes.of_latents(_rows(node), numbers, 4 if noised else 3, not noised)
         elif isinstance(node, GatesTask):
-            landing = 0 if node.landing is None else _rows(node.landing)
+            place = node.landing.each[0] if isinstance(node.landing, Nearest) else node.landing
+            landing = 0 if place is None else _rows(place)
             latents += sizes.of_task(_rows(node.latents), landing, sum(map(_rows, node.retained)), numbers)
     n, per_row = _components(network, config["granularity"])
     strengths, studies = sum(isinstance(node, Gates) for node in every), [n for n in every if isinstance(n, Fidelity)]

@@ -64,7 +64,7 @@ def joined(rows, prompt="a photo of a church"):
 
 neurons = make_granularity("neuron", ["cross-attention", "feed-forward", "self-attention"]).on(sites)
 sketch = lambda rows: second_order(Game(make_objective("erase", model, latents(rows), 8), neurons))
-found = {"components": neurons.n, "sketch": [grown(lambda rows=rows: sketch(rows))[0] for rows in (32, 192)]}
+found = {"components": neurons.n, "sketch": [grown(lambda rows=rows: sketch(rows))[0] for rows in (32, 512)]}
 
 heads = make_granularity("head").on(sites)
 tasks = lambda rows: (three := [joined(rows), joined(rows, "a dog"), joined(rows)]) and (
@@ -116,16 +116,19 @@ def measured() -> dict:
 
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+slow = pytest.mark.slow  # only large amounts stand out from what the libraries take and give back
 
 
 @linux
+@slow
 def test_a_sketch_of_interactions_takes_what_is_said(measured):
     """What passes of the network leave behind is the same for both numbers of noisy latents."""
-    few, many = (sizes.of_interactions(measured["components"], rows, 256, True) for rows in (32, 192))
+    few, many = (sizes.of_interactions(measured["components"], rows, 256, True) for rows in (32, 512))
     assert measured["sketch"][1] - measured["sketch"][0] == pytest.approx(many - few, rel=0.25)
 
 
 @linux
+@slow
 def test_noisy_latents_and_targets_take_what_is_said(measured):
     rows = 8_000
     said = 3 * sizes.of_latents(rows, 256) + sizes.of_task(rows, rows, rows, 256)
@@ -133,6 +136,7 @@ def test_noisy_latents_and_targets_take_what_is_said(measured):
 
 
 @linux
+@slow
 def test_gates_of_single_weights_take_what_is_said(measured):
     trained, edited, drawn = (grown / measured["weights"] for grown in measured["gates"])
     assert trained == pytest.approx(24, rel=0.15) and edited == pytest.approx(52, rel=0.15)
