@@ -55,7 +55,8 @@ def held(config: dict[str, Any], folders: Sequence[Path]) -> tuple[int | None, H
             landing = 0 if place is None else _rows(place)
             latents += sizes.of_task(_rows(node.latents), landing, sum(map(_rows, node.retained)), numbers)
     n, per_row = _components(network, config["granularity"])
-    strengths, studies = sum(isinstance(node, Gates) for node in every), [n for n in every if isinstance(n, Fidelity)]
+    found, studies = sum(isinstance(node, Gates) for node in every), [n for n in every if isinstance(n, Fidelity)]
+    strengths = (found + 1) // 2 + (found > 1)  # of those between two others one at most is tried
     asked = max((_measured(study, numbers, n, per_row) for study in studies), default=0) if n else 0
     finding = sizes.FINDING * n if n and strengths else 0
     return n, sizes.Held(latents, (n or 0) * sizes.GATE * strengths, finding, asked)

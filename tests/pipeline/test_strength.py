@@ -10,7 +10,7 @@ from cad_exp.config.resolve import resolve
 from cad_exp.data.requests import ImageRequest
 from cad_exp.interventions.edit import Edit
 from cad_exp.pipeline.stages.instead import Nearest
-from cad_exp.pipeline.stages.strength import Strength
+from cad_exp.pipeline.stages.strength import Strength, with_between
 from cad_exp.pipeline.tasks.attribute import build
 from cad_exp.pipeline.tasks.nodes import prompts_to_keep
 from cad_exp.utils.errors import UserError
@@ -44,7 +44,7 @@ def test_all_are_tried_where_no_wish_is_fulfilled(tmp_path: Path):
     """Of a model that shows nothing after two steps, nothing is left in any image: so nothing can be kept."""
     results = fast(tmp_path, *SMALL, *ERASE, "edit.erase=0", "edit.keep=1", "evaluation.samples=1")
     walked = results["run"]["strength"]
-    assert [row["strength"] for row in walked["tried"]] == [0.1, 0.5, 0.9][: len(walked["tried"])]
+    assert {0.1} <= {row["strength"] for row in walked["tried"]} <= {0.1, 0.224, 0.5, 0.671, 0.9}
     missed = [max(0, row["rate"]) + max(0, 1 - row["kept"]) for row in walked["tried"]]
     assert walked["chosen"] == missed.index(min(missed))
 
@@ -149,10 +149,37 @@ def landing_of(*given: str):
 def test_each_strength_begins_where_the_one_before_ended():
     walk = build(resolve(composed("concept=church", "edit=joint"))).edits["edited"].strength
     gates = [edit.gates for edit in walk.edits]
-    assert gates[0].start is None and all(
-        later.start is before for before, later in zip(gates, gates[1:], strict=False)
-    )
-    assert [each.steps for each in gates] == [120, 60, 60, 60, 60, 60]
+    assert gates[0].start is None and [each.steps for each in gates] == [120] + 10 * [60]
+    assert [each.strength for each in gates] == [0.03, 0.0424, 0.06, 0.0849, 0.12, 0.173, 0.25, 0.354, 0.5, 0.707, 1.0]
+    for number, each in enumerate(gates[1:], 1):  # and nothing begins at one that is between two others
+        assert each.start is gates[number - 2 + number % 2]
+
+
+def test_between_two_strengths_there_is_a_third():
+    assert with_between([0.5]) == [0.5] and with_between([]) == []
+    assert with_between([0.1, 0.4, 0.5]) == [0.1, 0.2, 0.4, 0.447, 0.5]
+    near = with_between([0.1, 0.10001])
+    assert len(near) == 3 and near == sorted(set(near))
+
+
+@pytest.mark.parametrize(
+    "keep, middle, tried, taken",
+    [
+        (0.9, (0.0, 0.95), [1, 2, 4], 2),  # 4 harms too much, 2 erases and keeps
+        (0.9, (0.05, 1.0), [1, 2, 4], 2),  # 2 leaves a twentieth, 4 costs a fifth
+        (0.9, (0.3, 1.0), [1, 2, 4], 4),
+        (0.7, (0.0, 1.0), [1, 4], 4),  # 4 keeps as wished: nothing else is tried
+    ],
+)
+def test_what_harms_too_much_leads_to_a_strength_in_between(keep, middle, tried, taken, tmp_path, monkeypatch):
+    told = {0: (1.0, 1.0), 1: middle, 2: (0.0, 0.8), 3: (0.0, 0.7), 4: (0.0, 0.6)}
+    walk = Strength(tuple("abcde"), (1, 2, 4, 8, 16), 0.0, keep, None, None, (), None, (), (), ())
+    monkeypatch.setattr(Strength, "_predictions", lambda *_: {"left": 0.0, "moved": 0.0})
+    images = lambda self, runtime, number: dict(zip(("rate", "kept"), told[number], strict=True))  # noqa: E731
+    monkeypatch.setattr(Strength, "_images", images)
+    walk.make(None, tmp_path, lambda *_: None)
+    found = walk.load(None, tmp_path)
+    assert [row["strength"] for row in found["tried"]] == tried and found["tried"][found["chosen"]]["strength"] == taken
 
 
 def test_the_concept_itself_is_not_to_stay():

@@ -2,13 +2,17 @@
 
 Edits from the weakest to the strongest are tried in turn. Of each is measured what it leaves of the concept and what it
 moves elsewhere: at noisy latents of other trajectories, and in images of other seeds and words. The walk ends at the
-first that leaves as little as was wished. If none does, the best trade is taken, and the reason is written down.
+first that leaves as little as was wished. If that one harms too much, the one between it and the weaker one before is
+tried too. If none fulfils all wishes, the best trade is taken, and the reason is written down.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -34,10 +38,11 @@ FILE = "strengths.json"
 class Strength(Stage[dict[str, Any]]):
     """The walk over edits, weakest first.
 
-    strengths: of each. erase: share of the concept's images that may still show it. keep: share of all other images
-    that are to show what they name still, of those that did. task: what is to go and to stay, at noisy latents of their
-    own. requests: of the images. judged: of each edit; unedited: of the intact model. further: requests of the concept
-    alone, by which a strength that erases as wished is `confirmed`. Without a judge only noisy latents count.
+    strengths: of each; every second one lies between its neighbours (`with_between`). erase: share of the concept's
+    images that may still show it. keep: share of all other images that are to show what they name still, of those that
+    did. task: what is to go and to stay, at noisy latents of their own. requests: of the images. judged: of each edit;
+    unedited: of the intact model. further: requests of the concept alone, by which a strength that erases as wished is
+    `confirmed`. Without a judge only noisy latents count.
     """
 
     folder: ClassVar[str] = "strengths"
@@ -64,12 +69,12 @@ class Strength(Stage[dict[str, Any]]):
         from cad_exp.evaluation.trade import chosen, reached
 
         tried: list[dict[str, Any]] = []
-        for number, strength in enumerate(self.strengths):
-            row = {"strength": strength, **self._predictions(runtime, number), **self._images(runtime, number)}
-            tried.append(row)
-            console.say("  " + _told(row))
+        for number in range(0, len(self.strengths), 2):
+            tried.append(self._tried(runtime, number))
             tick(number + 1, self.work)
-            if reached(row, self.erase):
+            if reached(tried[-1], self.erase):
+                if number and tried[-1]["kept"] < self.keep:
+                    tried.insert(-1, self._tried(runtime, number - 1))
                 break
         number, why = chosen(tried, self.erase, self.keep)
         found = {"tried": tried, "chosen": number, "why": why, "erase": self.erase, "keep": self.keep}
@@ -80,6 +85,13 @@ class Strength(Stage[dict[str, Any]]):
         """Return what was tried, which was chosen, and why."""
         found: dict[str, Any] = json.loads((folder / FILE).read_text())
         return found
+
+    def _tried(self, runtime: Runtime, number: int) -> dict[str, Any]:
+        """Return all that is measured of an edit."""
+        measured = {**self._predictions(runtime, number), **self._images(runtime, number)}
+        row = {"strength": self.strengths[number], **measured}
+        console.say("  " + _told(row))
+        return row
 
     def _predictions(self, runtime: Runtime, number: int) -> dict[str, float]:
         """Return what an edit leaves of the concept's distance, and how far it moves all else, at noisy latents."""
@@ -127,13 +139,24 @@ class Picked(Derived["Edit"]):
     def derive(self, runtime: Runtime) -> Edit:
         """Return the edit, which tells how its strength was chosen. UserError where the best is to change nothing."""
         found = runtime.get(self.strength)
-        edit: Edit = runtime.get(self.edits[found["chosen"]])
+        number = self.strength.strengths.index(found["tried"][found["chosen"]]["strength"])
+        edit: Edit = runtime.get(self.edits[number])
         if edit.empty:
             raise UserError(
                 f"edit.strength=auto ends with an edit that changes no component ({found['why']}): larger "
                 "edit.strengths change more"
             )
         return replace(edit, meta={**edit.meta, "chosen_by": found})
+
+
+def with_between(strengths: Sequence[float]) -> list[float]:
+    """Return the strengths, and between every two of them their geometric mean to three digits."""
+    found = [*strengths[:1]]
+    for weak, strong in pairwise(strengths):
+        middle = sqrt(weak * strong)
+        short = float(f"{middle:.3g}")
+        found += [short if weak < short < strong else middle, strong]
+    return found
 
 
 def _told(row: dict[str, float]) -> str:

@@ -29,7 +29,7 @@ from cad_exp.pipeline.stages.noisy_latents import Noised, PromptLatents, Traject
 from cad_exp.pipeline.stages.question import Question
 from cad_exp.pipeline.stages.replacement import VARIANTS, GivenFile, ReplacedWeights, Replacement
 from cad_exp.pipeline.stages.scores import Scores, SpaceScores, Timesteps
-from cad_exp.pipeline.stages.strength import Picked, Strength
+from cad_exp.pipeline.stages.strength import Picked, Strength, with_between
 from cad_exp.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def scored_edits(config: Config, scores: SpaceScores, judge: Judge | None) -> di
     if edit["name"] == "none":
         return {}
     walks, gates = "strengths" in edit, finds_gates(edit)
-    strengths: list[Any] = edit["strengths"] if walks else [edit["strength"] if gates else None]
+    strengths: list[Any] = with_between(edit["strengths"]) if walks else [edit["strength"] if gates else None]
     of = gates_edits if gates else selected_edits
     made: tuple[GatesEdit | SelectedEdit, ...] = of(config, scores, strengths)
     resamples = edit.get("ablation") == "resample"
@@ -138,7 +138,10 @@ def selected_edits(config: Config, scores: SpaceScores, ratios: Sequence[Any]) -
 
 
 def gates_edits(config: Config, scores: SpaceScores, strengths: Sequence[float]) -> tuple[GatesEdit, ...]:
-    """Return the edits of gates, one for each strength, weakest first; each begins where the one before ended."""
+    """Return the edits of gates, one for each strength, weakest first.
+
+    Each begins where the one before ended; those between two others lead nowhere (`with_between`).
+    """
     edit, model, concept = config["edit"], scores.scores.question.model, config["concept"]
     walked = config["noisy_latents"]
     latents = _trajectories(config, model, concept["prompt"], concept["base_prompt"], 0, walked["samples"])
@@ -146,10 +149,11 @@ def gates_edits(config: Config, scores: SpaceScores, strengths: Sequence[float])
     task = replace(task, landing=instead(config, model, latents))
     own = {key: value for key, value in own_settings(edit).items() if key not in OF_TASK}
     method, found, last = Chosen.of(METHODS, own | {"name": edit["name"]}), [], None
-    for number in strengths:
+    for place, number in enumerate(strengths):
         steps = edit["steps"] if last is None else edit["more_steps"]
-        last = Gates(task, method, number, steps, config["seed"], last)
-        found.append(GatesEdit(last, scores, edit["least"], edit["strength"] == "auto"))
+        gates = Gates(task, method, number, steps, config["seed"], last)
+        found.append(GatesEdit(gates, scores, edit["least"], edit["strength"] == "auto"))
+        last = last if place % 2 else gates
     return tuple(found)
 
 
@@ -228,12 +232,13 @@ def strength(config: Config, scores: SpaceScores, judge: Judge | None, edits: tu
     task = gates_task(
         config, scores, _trajectories(config, model, prompt, base, VALIDATION_FROM, 4), VALIDATION_FROM, 1
     )
-    wishes = (tuple(edit["strengths"]), edit["erase"], edit["keep"], task)
+    strengths = tuple(with_between(edit["strengths"]))
+    wishes = (strengths, edit["erase"], edit["keep"], task)
     numbers = (edit["samples"], edit["confirm"], edit["retention_samples"])
     asked, further = image_requests.validation(concept, *numbers, config["seed"], config["model"]["path"])
     if judge is None or concept["label"] is None:
         return Strength(edits, *wishes, None, (), None, (), (), ())
-    variants = ("validation", *(f"strength {number}" for number in edit["strengths"]))
+    variants = ("validation", *(f"strength {number}" for number in strengths))
 
     def shown(requests: list[ImageRequest]) -> list[Pictures]:
         return [pictures(config, model, *each) for each in zip((None, *edits), repeat(requests), variants)]
