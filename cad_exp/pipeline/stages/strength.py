@@ -61,8 +61,8 @@ class Strength(Stage[dict[str, Any]]):
 
     @property
     def work(self) -> int:
-        """Number of edits."""
-        return len(self.edits)
+        """Number of edits, without those between two others."""
+        return (len(self.edits) + 1) // 2
 
     def make(self, runtime: Runtime, folder: Path, tick: Tick) -> None:
         """Try the edits in turn, and write down what was found."""
@@ -71,7 +71,7 @@ class Strength(Stage[dict[str, Any]]):
         tried: list[dict[str, Any]] = []
         for number in range(0, len(self.strengths), 2):
             tried.append(self._tried(runtime, number))
-            tick(number + 1, self.work)
+            tick(number // 2 + 1, self.work)
             if reached(tried[-1], self.erase):
                 if number and tried[-1]["kept"] < self.keep:
                     tried.insert(-1, self._tried(runtime, number - 1))
