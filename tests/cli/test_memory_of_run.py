@@ -177,8 +177,8 @@ def test_the_graph_of_the_run_says_what_is_held():
     kept = 2 if composed("concept=church")["concept"]["base_prompt"] else 1
     assert joint.latents == 24 * 256 * 12 * (2 + kept) + 4 * 256 * 12 * (1 + 5 * kept)
     assert (joint.gates, joint.finding) == (16 * 3520, sizes.FINDING * 3520)
-    _, six = memory_of_run.held(composed(), [])
-    assert six.gates == 6 * 16 * 3520 and six.most == six.latents + six.gates + max(six.finding, six.interactions)
+    _, six = memory_of_run.held(composed(), [])  # and one between two of them
+    assert six.gates == 7 * 16 * 3520 and six.most == six.latents + six.gates + max(six.finding, six.interactions)
     _, without = memory_of_run.held(composed("evaluation.fidelity.second_order=null"), [])
     assert six.interactions > without.interactions == 0
 

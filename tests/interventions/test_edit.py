@@ -83,6 +83,15 @@ def test_random_edit_has_equal_budget_in_every_group(seed, ratio, case):
     )
 
 
+@pytest.mark.parametrize("name", ["weight", "neuron", "head", "layer"])
+def test_a_factor_may_be_a_whole_number(name):
+    """-1 of a library call is as good as -1.0."""
+    attribution = toy(seed=0)
+    like = select(attribution, name, ratio=0.3, factor=-1)
+    assert attribution.spaces[name].factors(like).tolist() == [-1.0] * like.meta["achieved"]
+    assert random_edit(like, attribution, name, 0).factor == -1
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 1000), count=st.integers(1, 14), name=st.sampled_from(["neuron", "head"]))
 def test_random_edit_has_as_many_weights(seed, count, name):

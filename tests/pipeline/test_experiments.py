@@ -28,7 +28,7 @@ CHOSEN = [
     "edit.confirm=1",
     "edit.retention_samples=1",
 ]  # of edits whose strength is chosen
-TRAINED = ["edit.steps=2", "edit.trajectories=1"]
+TRAINED = ["edit.steps=2", "edit.trajectories=1", "edit.landing=2"]
 FIDELITY = [f"evaluation.fidelity.{item}" for item in ("noisy_latents=4", "bootstrap=40")]
 SEEN = [f"evaluation.fidelity.images.{item}" for item in ("samples=1", "number=3", "repeats=1", "draws=1")]
 # first_order and erase have no such settings; one image of a rate of 1 does not vary

@@ -103,7 +103,7 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, overrides: list[str])
     assert all((one / name).read_bytes() == (two / name).read_bytes() for name in pictures)
 
 
-GATES = ["edit=joint", "edit.strength=9", "edit.steps=4", "edit.batch=3", "edit.trajectories=1"]
+GATES = ["edit=joint", "edit.strength=9", "edit.steps=4", "edit.batch=3", "edit.trajectories=1", "edit.landing=2"]
 GATES += ["edit.retain=[golf ball,tench]", "evaluation.metrics=[]", *FIDELITY, "evaluation.fidelity.second_order=3"]
 
 

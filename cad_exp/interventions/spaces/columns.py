@@ -182,7 +182,7 @@ class Columns(ComponentSpace):
             if site.module in edit.indices:
                 here, numbers = self._contract(site, parts, edit.indices[site.module].long())
                 changed, places = torch.unique(numbers, return_inverse=True)
-                own = edit.factors[site.module][here] if edit.factors else torch.full(numbers.shape, edit.factor)
+                own = edit.factors[site.module][here] if edit.factors else torch.full(numbers.shape, float(edit.factor))
                 found.append(torch.zeros(len(changed)).index_put_((places,), own))
         return torch.cat(found)
 

@@ -130,7 +130,7 @@ class Directions(ComponentSpace):
 
     def factors(self, edit: Edit) -> Tensor:
         """Return the factor (k,) of each direction that an edit scales, in the order of `components`."""
-        found = torch.full((self.n,), edit.factor)
+        found = torch.full((self.n,), float(edit.factor))
         for module, start, _ in self._spans():
             if module in edit.factors:
                 found[start + edit.indices[module].long()] = edit.factors[module]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cad_exp.pipeline.stage import Derived, Stage, Tick
 from cad_exp.pipeline.stages.model import Model
 from cad_exp.pipeline.stages.noisy_latents import PromptLatents
-from cad_exp.utils import console
+from cad_exp.utils import console, distributed
 
 if TYPE_CHECKING:
     from cad_exp.data.noisy_latents import NoisyLatents
@@ -27,6 +27,7 @@ class NearestPrompt(Stage[str]):
     """
 
     folder: ClassVar[str] = "nearest"
+    shared: ClassVar[bool] = True  # else one process alone would load the noisy latents, and the others wait for it
     model: Model
     latents: PromptLatents
     prompts: tuple[str, ...]
@@ -44,7 +45,8 @@ class NearestPrompt(Stage[str]):
 
         latents, model = runtime.get(self.latents), runtime.get(self.model)
         found = distances(model, latents, self.prompts, self.power, self.batch_size)
-        (folder / FILE).write_text(json.dumps(dict(zip(self.prompts, found, strict=True)), indent=1))
+        if distributed.main():
+            (folder / FILE).write_text(json.dumps(dict(zip(self.prompts, found, strict=True)), indent=1))
 
     def load(self, runtime: Runtime, folder: Path) -> str:
         """Return the nearest prompt."""
