@@ -120,6 +120,7 @@ def _fill_scores(config: Config) -> None:
         config["estimator"] = {"name": chosen} if chosen == "first_order" else config["estimator"] | {"name": chosen}
     if "strengths" in edit:
         rules.check_strength(edit)
+        rules.check_instead(edit, concept)
         _drop_unused_strengths(edit)
     if edit["name"] == "none" or "beyond" in edit:  # the latter finds every factor itself
         edit |= {"ratio": None, "count": None, "factor": None}

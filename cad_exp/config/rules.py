@@ -193,6 +193,18 @@ def check_strength(edit: Config) -> None:
         raise UserError(f"edit.strengths={tried} are shares of the components for edit={edit['name']}: use 1 at most")
 
 
+def check_instead(edit: Config, concept: Config) -> None:
+    """Raise UserError for a prompt that cannot take the concept's place: its own, or one without trajectories."""
+    prompt = edit.get("instead")
+    if prompt in (None, "auto"):
+        return
+    own = [concept["prompt"], *concept["evaluation_prompts"], *(concept["validation_prompts"] or ())]
+    if words(prompt).lower() in {words(each).lower() for each in own}:
+        raise UserError(f"edit.instead={prompt!r} is the concept itself: name what is to be drawn in its place")
+    if not edit["landing"]:
+        raise UserError(f"edit.landing=0 leaves nothing of edit.instead={prompt!r}: use 1 or more, or leave out both")
+
+
 def check_without_scores(edit: Config) -> None:
     """Raise UserError for what a method without scores does not take, and for a file of weights that is not there."""
     for key in ("ratio", "count", "factor"):

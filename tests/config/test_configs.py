@@ -144,6 +144,10 @@ def test_a_joint_edit_takes_no_budget(budget: str):
         (["edit=joint", "edit.strength=null"], "use auto, or a number above 0"),
         (["edit=joint", "edit.strength=0"], "edit.strength"),
         (["edit=joint", "edit.strength=often"], "edit.strength"),
+        (["edit.instead=Church"], "edit.instead='Church' is the concept itself"),
+        (["edit.instead=a photo of a  church"], "is the concept itself: name what is to be drawn"),
+        (["edit.instead=a picture of a church"], "is the concept itself"),
+        (["edit.instead=a dog", "edit.landing=0"], "edit.landing=0 leaves nothing of edit.instead='a dog'"),
     ],
 )
 def test_a_strength_that_makes_no_sense_is_refused(given: list[str], told: str):

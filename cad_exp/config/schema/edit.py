@@ -112,7 +112,8 @@ class Gated(Walked):
 
     title = "greedy"
     beyond: Annotated[float, Number(least=0, most=100)] = Field(
-        description="How far past the base prompt's prediction the concept's is led, in units of their distance."
+        description="How far past the prediction for the prompt of `instead` the concept's is led, in units of their "
+        "distance."
     )
     instead: Annotated[str, Text()] | None = Field(
         default="auto",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cad_exp.pipeline.stage import Chosen, Derived, Stage, Tick
 from cad_exp.pipeline.stages.instead import Nearest
 from cad_exp.pipeline.stages.model import Model
-from cad_exp.pipeline.stages.noisy_latents import PromptLatents
+from cad_exp.pipeline.stages.noisy_latents import PromptLatents, tell_apart
 from cad_exp.pipeline.stages.scores import SpaceScores
 from cad_exp.utils import distributed
 from cad_exp.utils.errors import UserError
@@ -28,8 +28,8 @@ FILE = "gates.safetensors"
 class GatesTask(Derived["Task"]):
     """What gates are to lose and to keep, at noisy latents of the concept and of each prompt that is to stay.
 
-    scores: of the same components. beyond: how far past the base prompt's prediction the concept's is led. power: how
-    much more early steps count. landing: of the prompt whose images take the concept's place.
+    scores: of the same components. beyond: how far past the prediction for the prompt in its place the concept's is
+    led. power: how much more early steps count. landing: of the prompt whose images take the concept's place.
     """
 
     model: Model
@@ -54,6 +54,8 @@ class GatesTask(Derived["Task"]):
         runtime.all([part for each in self.retained for part in each.parts], "noisy latents of what is to stay")
         latents, retained = runtime.get(self.latents), [runtime.get(each) for each in self.retained]
         landing = None if self.landing is None else runtime.get(self.landing)
+        if landing is not None:
+            tell_apart(runtime.get(self.model), latents.prompt, landing.prompt)
         size = self.scores.scores.question.batch_size
         return Task(runtime.get(self.model), space, latents, retained, self.beyond, self.power, size, landing)
 

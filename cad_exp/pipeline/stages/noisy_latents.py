@@ -176,6 +176,6 @@ def tell_apart(model: DiffusionModel, prompt: str, base_prompt: str) -> None:
     if all(torch.equal(*pair) for pair in pairs):
         first, second = (repr(text if len(text) < 60 else f"{text[:57]}...") for text in (prompt, base_prompt))
         raise UserError(
-            f"the model reads the prompt {first} and the base prompt {second} as the same text (case, white space and "
-            "what is beyond its length do not count), so there is nothing to look for: choose another base prompt"
+            f"the model reads the prompts {first} and {second} as the same text (case, white space and "
+            "what is beyond its length do not count), so there is nothing to look for: choose another one"
         )
