@@ -41,8 +41,10 @@ LANDING_FROM = 600_000  # of those of the prompt whose images take a concept's p
 SHOWN_OFF = 2  # images with one component switched off
 VALIDATION_FROM = 700_000  # and of those at which an edit's strength is chosen
 # settings of a method that finds gates, but not its own: they belong to what is asked of it, and to its edit
-OF_TASK = ("strength", "steps", "more_steps", "least")
-OF_TASK += ("beyond", "instead", "landing", "early", "trajectories", "retain")
+OF_TASK = (
+    *("strength", "steps", "more_steps", "least"),
+    *("beyond", "instead", "landing", "early", "trajectories", "retain"),
+)
 
 
 def judge(config: Config) -> Judge | None:
