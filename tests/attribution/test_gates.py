@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cad_exp.attribution.attribute import spaces_of
+from cad_exp.attribution.gates.balance import Balance
 from cad_exp.attribution.gates.greedy import Greedy
 from cad_exp.attribution.gates.hard_concrete import HardConcrete, mask
 from cad_exp.attribution.gates.joint import Joint
@@ -156,7 +157,7 @@ class ByHand:
     """
 
     def __init__(self):
-        self.space = Directions([Place.of("a", torch.eye(3))])
+        self.space, self.groups = Directions([Place.of("a", torch.eye(3))]), torch.zeros(2, dtype=torch.long)
 
     def draws(self, steps, batch, seed):
         return iter([(torch.arange(2), torch.arange(2))] * steps)
@@ -166,7 +167,7 @@ class ByHand:
         moved = 0.1 * (1 - a).square() + 0.1 * (1 - b).square() + (1 - c).square()
         return float(strength * (1 - (1 - a) * (1 - b)) + moved)
 
-    def slopes(self, rows, gates, strength):
+    def slopes(self, rows, gates, strength, balance=None):
         a, b, c = gates
         of = [strength * (1 - b) - 0.2 * (1 - a), strength * (1 - a) - 0.2 * (1 - b), -2 * (1 - c)]
         return self.value(rows, gates, strength), torch.stack(of)
@@ -183,6 +184,63 @@ def test_backups_by_hand():
     torch.testing.assert_close(
         Joint.gates(task, 1.0, lowest=-1.0, rate=0.1, start=begun), torch.tensor([0.0, 0.0, 1.0])
     )
+
+
+def test_a_prompt_counts_by_how_far_it_moved():
+    """By hand: means 1 and 3 count 1/2 and 3/2 by the power 1, 1/5 and 9/5 by the power 2; newer ones for more."""
+    groups, rows = torch.tensor([0, 0, 1]), torch.tensor([1, 2])
+    for power, expected in ((0.0, [1, 1]), (1.0, [0.5, 1.5]), (2.0, [0.2, 1.8])):
+        balance = Balance(groups, power)
+        assert balance.weights(rows).tolist() == [1, 1]
+        balance.saw(torch.arange(3), torch.tensor([0.0, 2.0, 3.0]))
+        assert balance.weights(rows).tolist() == pytest.approx(expected)
+    balance = Balance(groups, 1.0)
+    for _ in range(200):
+        balance.saw(rows, torch.tensor([3.0, 1.0]))
+    balance.saw(rows, torch.tensor([0.0, 1.0]))
+    assert balance.weights(rows).tolist() == pytest.approx([2 * 2.85 / 3.85, 2 / 3.85], rel=1e-3)
+
+
+def test_slopes_count_each_prompt_as_told(tiny_model, tiny_latents, heads, kept):
+    """Those of the sum with weights are weighted sums of those of single prompts."""
+    other = sample_trajectory(tiny_model, "a dog", "", [8], steps=2)
+    task, gates = Task(tiny_model, heads, tiny_latents, [kept, other]), torch.full((heads.n,), 0.5)
+    assert task.groups.tolist() == [0] * len(kept) + [1] * len(other)
+    balance, rows = Balance(task.groups, 1.0), torch.arange(len(task.retained))
+    balance.saw(rows, torch.tensor([1.0] * len(kept) + [3.0] * len(other)))
+    concept = torch.arange(3)
+    value, found = task.slopes((concept, rows), gates, 1e-9, balance)
+    alone = [task.slopes((concept, rows[task.groups == number]), gates, 1e-9) for number in (0, 1)]
+    assert value == pytest.approx((0.5 * alone[0][0] + 1.5 * alone[1][0]) / 2, rel=1e-4)
+    torch.testing.assert_close(found, (0.5 * alone[0][1] + 1.5 * alone[1][1]) / 2, rtol=1e-4, atol=1e-7)
+    seen = balance.moved[1] / balance.seen[1]
+    assert seen == pytest.approx((0.95 * 3 + alone[1][0]) / 1.95, rel=1e-4)  # and it took in how far they moved
+
+
+class Neighbours:
+    """A concept that two components share, and two prompts; the second moves four times as far.
+
+    What is left is (1 - d1 - d2)^2 for removals d; the prompts move d1^2 and 4 d2^2.
+    """
+
+    def __init__(self):
+        self.space, self.groups = Directions([Place.of("a", torch.eye(2))]), torch.arange(2)
+
+    def draws(self, steps, batch, seed):
+        return iter([(torch.arange(1), torch.arange(2))] * steps)
+
+    def slopes(self, rows, gates, strength, balance):
+        d, counts = 1 - gates, balance.weights(rows[1])
+        balance.saw(rows[1], d.square() * torch.tensor([1.0, 4.0]))
+        of_d = -2 * strength * (1 - d.sum()) + counts * d * torch.tensor([1.0, 4.0])  # half of 2, for their mean
+        return 0.0, -of_d
+
+
+@pytest.mark.parametrize("worst, ratio", [(0.0, 4), (1.0, 16 ** (1 / 3)), (2.0, 4 ** (3 / 5))])
+def test_the_worst_prompt_by_hand(worst: float, ratio: float):
+    """d1 (d1^2)^p = 4 d2 (4 d2^2)^p: d1 = 4 d2 with all alike, and towards 2 d2, where both move as far."""
+    d = 1 - Joint.gates(Neighbours(), 3.0, steps=1000, rate=0.02, worst=worst)
+    assert d.min() > 0.05 and (d[0] / d[1]).item() == pytest.approx(ratio, rel=0.02)
 
 
 def test_greedy_takes_the_best_of_all_and_stops(tiny_model, tiny_latents, kept):

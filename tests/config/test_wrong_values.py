@@ -200,7 +200,7 @@ ACCEPTED = {
     "fraction whole zero": """
         granularity.guidance
         model.guidance noisy_latents.guidance objective.weight objective.guidance edit.negative_guidance
-        analysis.guidance edit.highest edit.beyond edit.sparsity
+        analysis.guidance edit.highest edit.beyond edit.sparsity edit.worst
         edit.sampling_guidance tokens.guidance sae.aux probe.decays""",
     "fraction whole null zero": "edit.preserve_scale",
     "fraction whole negative zero": """

@@ -18,6 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cad_exp.attribution.gates.balance import Balance
 from cad_exp.attribution.gates.joint import BETAS, falling
 from cad_exp.attribution.gates.task import Progress, Task
 
@@ -37,6 +38,7 @@ class HardConcrete:
         steps: int = 120,
         rate: float = 0.1,
         batch: int = 12,
+        worst: float = 1.0,
         seed: int = 0,
         start: Tensor | None = None,
         progress: Progress | None = None,
@@ -51,6 +53,7 @@ class HardConcrete:
             steps: each of one forward and one backward pass of 3 * batch predictions.
             rate: of the first half of the steps, in log odds; it falls to 0 in the second half.
             batch: noisy latents of the concept, and as many of what is to stay, for each step.
+            worst: by which power of its movement a prompt that is to stay counts; 0: all alike.
             seed: of their choice, and of the masks.
             start: gates (n,) to begin with; None: the intact model's.
             progress: called with the steps done, and their number.
@@ -58,14 +61,14 @@ class HardConcrete:
         begun = torch.ones(task.space.n) if start is None else start.float()
         odds = (temperature * torch.logit((begun - BOTTOM) / (TOP - BOTTOM))).requires_grad_()
         adam = torch.optim.Adam([odds], lr=rate, betas=BETAS)
-        generator = torch.Generator().manual_seed(seed)
+        generator, balance = torch.Generator().manual_seed(seed), Balance(task.groups, worst)
         for step, rows in enumerate(task.draws(steps, batch, seed)):
             adam.param_groups[0]["lr"] = rate * falling(step, steps)
             u = torch.rand(task.space.n, generator=generator).clamp(1e-6, 1 - 1e-6)
             with torch.enable_grad():
                 gates = mask(odds, torch.logit(u), temperature)
                 below = 1 - torch.sigmoid(odds - temperature * torch.logit(torch.tensor(ENDS_AT)))
-                _, slopes = task.slopes(rows, gates.detach(), strength)
+                _, slopes = task.slopes(rows, gates.detach(), strength, balance)
                 (gates @ slopes + sparsity * below.mean()).backward()
             adam.step()
             adam.zero_grad()

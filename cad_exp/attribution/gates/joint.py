@@ -17,6 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cad_exp.attribution.gates.balance import Balance
 from cad_exp.attribution.gates.task import Progress, Task
 
 BETAS = (0.9, 0.99)  # a hundred steps are too few for Adam's usual memory of a thousand
@@ -34,6 +35,7 @@ class Joint:
         steps: int = 120,
         rate: float = 0.03,
         batch: int = 12,
+        worst: float = 1.0,
         seed: int = 0,
         start: Tensor | None = None,
         progress: Progress | None = None,
@@ -48,15 +50,16 @@ class Joint:
             steps: each of one forward and one backward pass of 3 * batch predictions.
             rate: of the first half of the steps; it falls to 0 in the second half.
             batch: noisy latents of the concept, and as many of what is to stay, for each step.
+            worst: by which power of its movement a prompt that is to stay counts; 0: all alike.
             seed: of their choice.
             start: gates (n,) to begin with; None: the intact model's.
             progress: called with the steps done, and their number.
         """
         gates = torch.ones(task.space.n) if start is None else start.clone().float()
-        adam = torch.optim.Adam([gates], lr=rate, betas=BETAS)
+        adam, balance = torch.optim.Adam([gates], lr=rate, betas=BETAS), Balance(task.groups, worst)
         for step, rows in enumerate(task.draws(steps, batch, seed)):
             adam.param_groups[0]["lr"] = rate * falling(step, steps)
-            _, gates.grad = task.slopes(rows, gates, strength)
+            _, gates.grad = task.slopes(rows, gates, strength, balance)
             adam.step()
             gates.clamp_(1 + lowest, 1 + highest)
             if progress:

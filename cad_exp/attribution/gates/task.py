@@ -4,7 +4,8 @@ minimise  strength * E w |eps(x, c; g) - target|^2 + E w |change of what is to s
 with      target = eps(x, i) - beyond * (eps(x, c) - eps(x, i)), at noisy latents x of the concept's images; i is the
           prompt whose images take the concept's place: the base prompt, or another that is to stay
           w = |d x0 / d eps|^p, by which an early step, which decides the picture, counts for more than a late one
-          what is to stay: eps(x, r; g) and eps(x, ""; g), at noisy latents x of each prompt r that is to stay
+          what is to stay: eps(x, r; g) and eps(x, ""; g), at noisy latents x of each prompt r that is to stay;
+          a prompt that moves more than the others counts for more (`balance`)
           and where the erased images are to land: target = eps(x, i) at noisy latents x of that prompt's own images
 
 Both sums are in units of the intact concept's own distance from prompt i. `beyond` leads past prompt i: images
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cad_exp.attribution.gates.balance import Balance
 from cad_exp.data.noisy_latents import NoisyLatents
 from cad_exp.interventions.edit import Edit
 from cad_exp.interventions.gating import Ready
@@ -98,6 +100,7 @@ class Task:
         self.concept = Points(x, t, target[:, None], _rows(len(x), [rows[concept.prompt]]))
         parts = [torch.stack(_both(each), 1) for each in retained]
         asked = [_rows(len(each), [rows[each.base_prompt], rows[each.prompt]]) for each in retained]
+        self.groups = torch.cat([torch.full((len(each),), number) for number, each in enumerate(retained)])
         self.retained = Points(
             torch.cat([each.x for each in retained]),
             torch.cat([each.t for each in retained]),
@@ -127,32 +130,48 @@ class Task:
         with self.space.gated(self.model, gates):
             return self._sum(rows, strength, nullcontext, lambda _: None)
 
-    def slopes(self, rows: Rows, gates: Tensor, strength: float) -> tuple[float, Tensor]:
+    def slopes(
+        self, rows: Rows, gates: Tensor, strength: float, balance: Balance | None = None
+    ) -> tuple[float, Tensor]:
         """Return the whole sum and its slopes (n,) at the gates.
 
         rows: the numbers of noisy latents drawn of the concept and of what is to stay. Processes share them.
+        balance: what each of the latter counts; it is told how far they moved. None: all alike.
         """
         gating = self.space.gating(self.model, gates)
         gating.differentiate()
         with torch.enable_grad():
-            value = self._sum(rows, strength, gating.ready({}), Tensor.backward)
+            value = self._sum(rows, strength, gating.ready({}), Tensor.backward, balance)
         return value, self.space.join(gating.slopes())
 
-    def _sum(self, rows: Rows, strength: float, ready: Ready, each: Callable[[Tensor], Any]) -> float:
+    def _sum(
+        self,
+        rows: Rows,
+        strength: float,
+        ready: Ready,
+        each: Callable[[Tensor], Any],
+        balance: Balance | None = None,
+    ) -> float:
         """Return the whole sum; `each` is called with each part of it. Processes share the noisy latents."""
-        value = 0.0
-        for points, drawn, weight in zip((self.concept, self.retained), rows, (strength, 1.0), strict=True):
+        value, (concept, retained) = 0.0, rows
+        counts = torch.ones(len(retained)) if balance is None else balance.weights(retained)
+        parts = ((self.concept, concept, torch.full((len(concept),), strength)), (self.retained, retained, counts))
+        for points, drawn, weight in parts:
             number = points.targets.shape[1]
-            mine = torch.tensor(distributed.share(drawn.tolist()), dtype=torch.long)
+            moved = torch.zeros(len(drawn), number, dtype=torch.float64, device=self.model.device)
+            mine = torch.tensor(distributed.share(list(range(len(drawn)))), dtype=torch.long)
             asked = (mine[:, None] * number + torch.arange(number)).flatten()
             for part in asked.split(self.batch_size) if len(asked) else ():
                 with ready():
-                    term = weight * self._squared(points, part).sum() / (len(drawn) * number)
-                    each(term)
-                value += term.item()
-        total = torch.tensor([value], dtype=torch.float64, device=self.model.device)
-        distributed.add_up([total])
-        return total.item()
+                    squared = self._squared(points, drawn[part // number] * number + part % number)
+                    each((squared * weight[part // number].to(squared.device)).sum() / (len(drawn) * number))
+                moved.view(-1)[part] = squared.detach().double()
+            distributed.add_up([moved])
+            moved = moved.cpu()
+            value += float((moved.mean(1) * weight.double()).sum()) / len(drawn)
+            if points is self.retained and balance is not None:
+                balance.saw(drawn, moved.mean(1))
+        return value
 
     def _squared(self, points: Points, asked: Tensor) -> Tensor:
         """Return the squared distances (B,) of predictions m P + p; the model is gated already."""

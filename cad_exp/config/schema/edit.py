@@ -40,6 +40,11 @@ GATED = ("joint", "hard_concrete", "greedy")
 EDITS = (*SCORED, *GATED, "cad_public", "esd", "uce", "rece", "checkpoint")
 Scale = Annotated[float, Number(least=0, most=1e6)]
 Rate = Annotated[float, Number(least=0, most=1)]
+Worst = Annotated[float, Number(least=0, most=10)]
+WORST = (
+    "By which power of its movement each prompt that is to stay counts, so that the one that moves most is not lost; "
+    "0: all alike."
+)
 
 
 def _strength(value: object) -> Any:
@@ -150,6 +155,7 @@ class Joint(Gated):
         description="The greatest change of a gate: 1 doubles a component."
     )
     rate: Annotated[float, Number(above=0, most=1)] = Field(description="How far a gate goes in one step, at most.")
+    worst: Worst = Field(description=WORST)
 
 
 class HardConcrete(Gated):
@@ -163,6 +169,7 @@ class HardConcrete(Gated):
         description="Price of a component that is not left alone, were all of them so."
     )
     rate: Annotated[float, Number(above=0, most=100)] = Field(description="How far log odds go in one step, at most.")
+    worst: Worst = Field(description=WORST)
 
 
 class WithoutScores(Edit):
