@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cad_exp.utils.errors import UserError
 from cad_exp.utils.registry import Registry
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def make_estimator(name: str, **settings: Any) -> Estimator:
         The estimator. It gives a score for each component, (n,) fp32, in units of the objective.
 
     Raises:
-        UserError: an unknown name, or settings that the class does not take.
+        UserError: an unknown name, settings that the class does not take, or a class that is no estimator.
 
     Examples:
         >>> cad_exp.make_estimator("ablated_gradients", patterns=16, rates=[0.05]).name
@@ -51,5 +52,9 @@ def make_estimator(name: str, **settings: Any) -> Estimator:
         Traceback (most recent call last):
         cad_exp.utils.errors.UserError: unknown estimator 'first_odrer': did you mean 'first_order'? There are: ...
     """
-    estimator: Estimator = ESTIMATORS.make({"name": name, **settings})
+    from cad_exp.attribution.estimators.base import Estimator
+
+    estimator = ESTIMATORS.make({"name": name, **settings})
+    if not isinstance(estimator, Estimator):
+        raise UserError(f"estimator {name}: its class has to derive from {Estimator.__module__}.Estimator")
     return estimator

@@ -62,6 +62,7 @@ UNWATCHED = Watch()
 class Estimator:
     """A rule that turns a game into one signed score per component. Its settings are the constructor's arguments.
 
+    name: what results call it; the name of the class where it is left out.
     additive: scores of single weights, summed, are its scores at every coarser granularity, so one estimate serves all.
     scale: the most components that it can afford. requires_weights: whether components have to be weights;
     requires_values: whether they have to have values in activations, as latents do.
@@ -73,12 +74,20 @@ class Estimator:
     requires_weights: bool = False
     requires_values: bool = False
 
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if "name" not in vars(cls):  # results must say which class made the scores
+            cls.name = cls.__name__
+
     def estimate(self, game: Game, watch: Watch = UNWATCHED) -> Scores:
         """Score every component of the game. UserError where the estimator is not for its space."""
         if not self.fits(game.space):
             fit = " or ".join(f"granularity={name}" for name in GRANULARITIES if self.fits(GRANULARITIES.get(name)))
             raise UserError(f"estimator {self.name} is not for granularity {game.space.name}: use {fit}")
-        return self._estimate(game, watch)
+        found = self._estimate(game, watch)
+        if not isinstance(found, Scores) or found.values.shape != (game.n,):
+            raise UserError(f"estimator {self.name} has to return Scores with {game.n} values, one per component")
+        return found
 
     @classmethod
     def fits(cls, space: ComponentSpace | type[Granularity]) -> bool:
@@ -87,4 +96,4 @@ class Estimator:
         return space.scale <= cls.scale and has_parts
 
     def _estimate(self, game: Game, watch: Watch) -> Scores:
-        raise NotImplementedError
+        raise UserError(f"estimator {self.name} lacks the method _estimate(self, game, watch), which returns Scores")

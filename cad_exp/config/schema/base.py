@@ -111,7 +111,7 @@ class OwnName(Kind):
         name = Text().check(value)
         close = get_close_matches(name, self.names, n=1, cutoff=0.8)
         if name == "auto" or (close and close[0] not in name):
-            raise wrong(unknown(name, self.names))
+            raise wrong(f"{unknown(name, self.names)}. A class of your own needs a name less like these")
         return name
 
     def allowed(self) -> str:

@@ -12,7 +12,7 @@ from cad_exp.pipeline.stage import NO_KEY, Chosen, Derived, Stage, Tick
 from cad_exp.pipeline.stages.noisy_latents import PromptLatents
 from cad_exp.pipeline.stages.question import Question
 from cad_exp.utils import distributed
-from cad_exp.utils.registry import TARGET, chosen
+from cad_exp.utils.registry import HOME, TARGET, chosen
 
 if TYPE_CHECKING:
     from cad_exp.attribution.attribute import Attribution
@@ -50,10 +50,13 @@ class Scores(Stage["Attribution"]):
         return super().inputs(runtime) | {"spaces": spaces}
 
     def requires(self) -> None:
-        """Check that the granularity's files are there."""
+        """Check that the granularity's files are there, and that an estimator of somebody else's can be made."""
+        from cad_exp.attribution.estimators import ESTIMATORS, make_estimator
         from cad_exp.interventions.granularity_registry import contents
 
         contents(self.granularity.settings)
+        if ESTIMATORS.where(chosen(self.estimator.settings)).origin != HOME:  # ours need torch, and work
+            make_estimator(**self.estimator.settings)
 
     def spaces(self) -> tuple[tuple[str, tuple[str, ...] | None, dict[str, Any]], ...]:
         """Return (name, kinds of module, own settings) of each granularity that is scored."""
