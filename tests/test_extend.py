@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,13 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from cad_exp.attribution.estimators import make_estimator
 from cad_exp.attribution.objectives import OBJECTIVES
 from cad_exp.cli.plugins import REGISTRIES, faults
+from cad_exp.config.resolve import resolve
 from cad_exp.data.metric_registry import METRICS
+from cad_exp.pipeline.preflight import graph_of
 from cad_exp.utils import registry
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.registry import Entry, Registry
+from tests.attribution.test_estimators import Toy
 from tests.cli.test_cli import ROOT
+from tests.config.test_configs import composed
 
 EXAMPLE = ROOT / "tests" / "plugin_example"
 PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
@@ -131,9 +137,20 @@ def test_the_core_has_no_word_for_the_laboratory():
 
 
 def blocks() -> dict[str, str]:
-    """Path -> content of every file that the page shows."""
+    """Path -> content of every file of the package that the page shows."""
     shown = re.findall(r"^`(\S+)`:\n\n```\w+\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     return dict(shown)
+
+
+def section(title: str) -> str:
+    """The text below a heading of the page."""
+    return PAGE.partition(f"\n## {title}")[2].partition("\n## ")[0]
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """The words of every command in the shell blocks of a text."""
+    shown = "".join(re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    return [shlex.split(line) for line in shown.replace("\\\n", " ").splitlines()]
 
 
 def test_the_page_shows_the_example_package():
@@ -143,10 +160,74 @@ def test_the_page_shows_the_example_package():
 
 
 def test_every_kind_has_its_five_steps():
-    sections = [part for part in PAGE.split("\n## ")[1:] if not part.startswith("The package")]
+    others = ("In ten minutes", "The five steps", "The package")
+    sections = [part for part in PAGE.split("\n## ")[1:] if not part.startswith(others)]
     assert len(sections) == 14
     for section in sections:
         assert re.findall(r"^(\d)\. ", section, re.MULTILINE) == ["1", "2", "3", "4", "5"], section[:20]
+
+
+def test_an_estimator_from_a_folder_in_ten_minutes(tmp_path: Path):
+    """The files of the section are written where it says; its test, its list and its run are as it says."""
+    text = section("In ten minutes")
+    named = re.findall(r"^\d\. The \w+, in `(\S+)`\..*?^```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert [name for name, _ in named] == ["my_estimator.py", "conf/estimator/alone.yaml", "test_my_estimator.py"]
+    for name, content in named:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "PYTEST_ADDOPTS": ""}
+    said = []
+    for words in commands_of(text):
+        assert words[0] == "python"
+        command = [sys.executable, *words[1:]]
+        answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert answer.returncode == 0, answer.stdout[-2000:] + answer.stderr[-2000:]
+        said.append(answer.stdout)
+    tested, listed, ran = said
+    assert "2 passed" in tested and re.search(r"estimator= *│ --config-dir conf *│ alone", listed)
+    assert "attribution: projection, alone" in ran and "attribution.png" in ran
+
+
+def test_the_settings_of_a_short_first_run_compose():
+    (words,) = commands_of(section("The five steps"))
+    assert words[:3] == ["python", "-m", "cad_exp"]
+    config = resolve(composed(*words[3:]))
+    assert config["edit"]["ratio"] and config["evaluation"]["fidelity"] is None
+
+
+BARE = """
+from cad_exp.attribution.estimators.base import Estimator
+import torch
+
+class Plain: ...
+class Bare(Estimator): ...
+class Tensors(Estimator):
+    def _estimate(self, game, watch):
+        return torch.zeros(game.n)
+"""
+
+
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("Plain", "its class has to derive from cad_exp.attribution.estimators.base.Estimator"),
+        ("Gone", "cannot be loaded from bare_estimators:Gone"),
+        ("Bare", "estimator Bare lacks the method _estimate"),
+        ("Tensors", "estimator Tensors has to return Scores with 3 values, one per component"),
+    ],
+)
+def test_an_estimator_that_is_not_finished_is_told_in_a_sentence(name: str, told: str, tmp_path: Path, monkeypatch):
+    (tmp_path / "bare_estimators.py").write_text(BARE)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=re.escape(told)):
+        make_estimator("mine", _target_=f"bare_estimators.{name}").estimate(Toy(lambda gates: gates.sum(-1), 3))
+
+
+def test_a_broken_estimator_is_told_before_any_work():
+    """Noisy latents of a large model take minutes, so nobody waits for them to learn of a misspelt class."""
+    config = resolve(composed("estimator=first_order", "+estimator._target_=no_such_module.Mine", "estimator.name=mine"))
+    with pytest.raises(UserError, match="estimator 'no_such_module.Mine' cannot be loaded"):
+        graph_of(config)
 
 
 @pytest.fixture(scope="module")
