@@ -225,7 +225,8 @@ def test_an_estimator_that_is_not_finished_is_told_in_a_sentence(name: str, told
 
 def test_a_broken_estimator_is_told_before_any_work():
     """Noisy latents of a large model take minutes, so nobody waits for them to learn of a misspelt class."""
-    config = resolve(composed("estimator=first_order", "+estimator._target_=no_such_module.Mine", "estimator.name=mine"))
+    own = ["estimator=first_order", "+estimator._target_=no_such_module.Mine", "estimator.name=mine"]
+    config = resolve(composed(*own))
     with pytest.raises(UserError, match="estimator 'no_such_module.Mine' cannot be loaded"):
         graph_of(config)
 
