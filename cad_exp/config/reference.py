@@ -17,8 +17,10 @@ HEAD = """\
 # Configuration
 
 Every setting of a run, what it takes and what it means. A setting is given on the command line as `group.key=value`,
-an option of a group as `group=option` (`python -m cad_exp --help` lists the options). `null` leaves a setting open.
+an option of a group as `group=option`. `python -m cad_exp --help` lists the options. `null` leaves a setting open.
 A single value where a list belongs is a list of one. Whatever is wrong is refused before any work, in one sentence.
+Many options of a group share keys. A section leaves out those that a section before it has shown.
+The [glossary](concepts.md#glossary) explains the words. `python -m cad_exp --cfg job` prints the values of a run.
 
 This page is made from the types in `cad_exp/config/schema/` by `python -m cad_exp.config.reference`.
 """
@@ -76,6 +78,8 @@ def _mapping(field: FieldInfo) -> tuple[Any, ...]:
 
 def _words(field: FieldInfo, nullable: bool, group: bool) -> str:
     kind, words = _kind(field), "the settings below" if group else "names, each with its settings"
+    if field.annotation is type(None):
+        return "null"
     if kind:
         words = kind.allowed()
     elif pair := _mapping(field):
@@ -94,30 +98,26 @@ def text() -> str:
         if not inner:
             parts.append(_table([each for each in settings() if each.key == name]))
         for cls in inner:
-            parts += _section(name, cls, shown.get(cls), several=len(inner) > 1)
+            parts += _section(name, cls, shown.get(cls), inner)
             shown.setdefault(cls, name)
     return "\n".join(parts)
 
 
-def _section(group: str, cls: type[Group], before: str | None, several: bool) -> list[str]:
+def _section(group: str, cls: type[Group], before: str | None, shown: tuple[type[Group], ...]) -> list[str]:
     """Write a class of a group: its keys, without those that its base class has in the same way.
 
-    before: the group that has shown the class already.
+    before: the group that has shown the class already. shown: all classes of the group that have a section.
     """
-    rows = [each for each in settings(cls, group) if not _inherited(each, cls, group)]
-    head = [f"### {group}: {cls.title}\n\n{_first_line(cls)}\n"] if several else []
+    base = next((each for each in cls.__mro__[1:] if each in shown), None)
+    rows = [each for each in settings(cls, group) if base is None or not _inherited(each, base, group)]
+    head = [f"### {group}: {cls.title}\n\n{_first_line(cls)}\n"] if len(shown) > 1 else []
     if before:
         return [*head, f"The keys are those of `{before}`.\n"]
     return [*head, _table(rows)] if rows else head
 
 
-def _inherited(setting: Setting, cls: type[Group], group: str) -> bool:
-    base = next((each for each in cls.__mro__[1:] if issubclass(each, Group) and each is not Group), None)
-    return (
-        base is not None
-        and bool(base.title)
-        and setting.key in {each.key for each in settings(base, group) if each.words == setting.words}
-    )
+def _inherited(setting: Setting, base: type[Group], group: str) -> bool:
+    return setting.key in {each.key for each in settings(base, group) if each.words == setting.words}
 
 
 def _first_line(cls: type[Group]) -> str:

@@ -33,7 +33,7 @@ class ClassOverlap(OfClasses):
     """How alike predictions are under the names of two classes."""
 
     title = "class_overlap"
-    rephrased: Str = Field(description="The same in other words, for the control.")
+    rephrased: Str = Field(description="The prompt in other words, with {}, for the control.")
     images: Count = Field(description="How many images are looked at, at most, each under every prompt.")
 
 
@@ -42,9 +42,9 @@ class Cka(Analysis):
 
     title = "cka"
     timestep: Annotated[int, Whole(0, 999)] = Field(
-        description="Whose matrices are drawn: the nearest of activations.timesteps."
+        description="Timestep whose matrices are drawn: the nearest of `activations.timesteps`."
     )
-    alike: Share = Field(description="Mean CKA above which neighbouring layers are one block.")
+    alike: Share = Field(description="Mean CKA above which neighbouring layers count as one part of the network.")
 
 
 class Prototypes(Analysis):
@@ -64,7 +64,9 @@ class Prototypes(Analysis):
     guided: Annotated[int, Whole(0, 100)] = Field(description="Prototypes towards which images are sampled; 0: none.")
     images: Annotated[int, Whole(1, 1000)] = Field(description="Images that are sampled towards each.")
     steps: Steps = Field(description="Steps of the sampler.")
-    scale: Positive = Field(description="Length of the push over that of the prediction.")
+    scale: Positive = Field(
+        description="Strength of the guidance: the length of the push, as a share of the prediction's."
+    )
     temperature: Positive = Field(description="Temperature of a prototype's probability: smaller is sharper.")
     image_encoder: Str | None = Field(
         description="A folder or hub id of a CLIP that reads sampled images; auto: the model's own; null: none."

@@ -59,10 +59,10 @@ class OfAutoencoders(Granularity):
     name: Annotated[str, Choice(*OF_AUTOENCODERS)] = Field(
         description="What one component is; part of the run folder's name."
     )
-    kinds: None = Field(default=None, description="null: they belong to no kind of module.")
+    kinds: None = Field(default=None, description="Nothing to choose: directions belong to no kind of module.")
     autoencoders: Str = Field(description="The folder `autoencoders` of a run of task=sae.")
     hookpoints: Annotated[tuple[str, ...], Several(Text(), least=1)] | None = Field(
-        description="Places among those of the folder; null takes all."
+        description="Which hookpoints of that folder; null takes all."
     )
 
 
@@ -73,12 +73,12 @@ class MeanDifference(Granularity):
     name: Annotated[str, Choice("mean_difference")] = Field(
         description="What one component is; part of the run folder's name."
     )
-    kinds: None = Field(default=None, description="null: they belong to no kind of module.")
+    kinds: None = Field(default=None, description="Nothing to choose: directions belong to no kind of module.")
     hookpoints: Annotated[tuple[str, ...], Several(Text(), least=1)] | None = Field(
-        description="Places; null takes the attentions that read the prompt."
+        description="Places in the network; null takes the attentions that read the prompt."
     )
     prompt: Anything = Field(description="The prompt whose mean activation counts.")
-    base_prompt: Anything = Field(description="The prompt whose mean activation is taken off.")
+    base_prompt: Anything = Field(description="The prompt whose mean activation is subtracted.")
     samples: Count = Field(description="Trajectories of the prompt, at whose noisy latents the means are taken.")
     steps: Steps = Field(description="Steps of each trajectory.")
     guidance: Guidance = Field(description="Guidance of the trajectories.")
@@ -116,9 +116,13 @@ class NoisyLatents(Group):
 
     samples: Count = Field(description="Number of trajectories.")
     steps: Steps = Field(description="Steps of each trajectory.")
-    independent: Bool = Field(description="Whether one step of each trajectory is used, another one in each.")
-    guidance: Guidance = Field(description="Guidance of the trajectories; 0 walks along the base prompt's own.")
-    batch_size: Batch = Field(description="Trajectories that are walked together.")
+    independent: Bool = Field(
+        description="Whether each trajectory gives one noisy latent, at another step in each; false: one at every step."
+    )
+    guidance: Guidance = Field(
+        description="Guidance of the trajectories; 0 follows the base prompt, 1 the concept's prompt alone."
+    )
+    batch_size: Batch = Field(description="Trajectories that are computed together.")
     seed: Seed = Field(description="Seed of the trajectories.")
     images: Str | None = Field(description="A folder of real images to noise; null takes images that the model makes.")
 
@@ -138,7 +142,9 @@ class JudgedObjective(Objective):
 
     title = "clip, judge"
     name: Annotated[str, Choice(*JUDGED)] = Field(description="Which judge is asked.")
-    guidance: Guidance = Field(default=1.0, description="Guidance of the predicted image; 1 is the concept's alone.")
+    guidance: Guidance = Field(
+        default=1.0, description="Guidance of the predicted image; 1 is the prediction for the concept alone."
+    )
 
 
 class Contrast(Objective):
@@ -147,12 +153,17 @@ class Contrast(Objective):
     title = "contrast"
     name: Annotated[str, Choice("contrast")] = Field(description="The formula.")
     of: Annotated[str, Registered("objective", *OBJECTIVES[:-1])] = Field(
-        default="projection", description="The objective of both."
+        default="projection", description="The objective that is used for the concept and for the prompts of `retain`."
     )
     weight: Annotated[tuple[float, ...], Special(lambda value: weights(value), "a number or a list of numbers")] = (
-        Field(default=(1.0,), description="Weight of what is retained; or one number for each prompt.")
+        Field(
+            default=(1.0,),
+            description="Weight of the mean for `retain`, which is subtracted; or one number for each prompt.",
+        )
     )
-    retain: Annotated[tuple[str, ...], Several(Text(), least=1)] = Field(description="Prompts to retain.")
+    retain: Annotated[tuple[str, ...], Several(Text(), least=1)] = Field(
+        description="Prompts whose objective should not change."
+    )
     base_prompt: Anything = Field(default="", description="The prompt that retained ones are compared with.")
     guidance: Guidance = Field(default=1.0, description="Guidance of the predicted image, where a judge is asked.")
 

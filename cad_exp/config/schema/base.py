@@ -59,7 +59,7 @@ class ByName:
 def by_name(classes: dict[type[Group], tuple[str, ...]], own: type[Group]) -> ByName:
     """Choose the class that has the name of the group among its own; for every other name `own`."""
     names = {name: cls for cls, listed in classes.items() for name in listed}
-    return ByName(lambda given: names.get(str(given.get("name")), own), *classes, own)
+    return ByName(lambda given: names.get(str(given.get("name")), own), *dict.fromkeys([*classes, own]))
 
 
 def tag(cls: type[Group]) -> str:

@@ -42,8 +42,8 @@ Scale = Annotated[float, Number(least=0, most=1e6)]
 Rate = Annotated[float, Number(least=0, most=1)]
 Worst = Annotated[float, Number(least=0, most=10)]
 WORST = (
-    "By which power of its movement each prompt that is to stay counts, so that the one that moves most is not lost; "
-    "0: all alike."
+    "The power of a prompt's movement that is its weight: prompts that have moved further count more. 0: all prompts "
+    "that are to stay count alike."
 )
 
 
@@ -61,24 +61,24 @@ class Edit(Group):
     """What to do with the components found."""
 
     title = ", ".join(FIXED)
-    name: Str = Field(description="Which components are chosen.")
+    name: Str = Field(description="The method: which components are chosen, and how.")
     sign: Annotated[str, Choice("positive", "negative")] | None = Field(
         description="Whether components that make the concept are chosen, or those that suppress it."
     )
     factor: Factor | None = Field(
-        description="What the chosen components are multiplied by; null takes the concept's own."
+        description="What the chosen components are multiplied by; null takes `concept.factor`."
     )
     ablation: Annotated[str, Choice(*EDIT_ABLATIONS)] | None = Field(
         default=None,
         description="What takes their place: factor times themselves (scale), or what the base prompt would give "
-        "(resample, for directions); null takes the concept's own.",
+        "(resample). The latter is for directions. null takes `concept.ablation`.",
     )
-    ratio: Share | None = Field(description="Share of the components to change; null takes the concept's own.")
+    ratio: Share | None = Field(description="Share of the components to change; null takes `concept.ratio`.")
     count: Annotated[int, Whole(1, 10**12)] | None = Field(
         description="Number of components to change, instead of a share."
     )
     rounding: Annotated[str, Choice("ceil", "floor")] = Field(
-        description="How a share of a group is rounded: up, or down as in the public code of CAD."
+        description="How a share of a row or layer is rounded: up (ceil), or down (floor) as in CAD's public code."
     )
     scope: Annotated[str, Choice(*SCOPES)] | None = Field(
         description="Where the share holds: in each row, in each layer, or over the whole model."
@@ -97,8 +97,9 @@ class Walked(Edit):
     title = ", ".join(WALKED)
     strength: Annotated[float | str, Special(_strength, "auto, or a number above 0")] | None = Field(
         default=None,
-        description="auto chooses the weakest that fulfils the wishes; null takes the budget as given. Of `joint` also "
-        "a number: what is left of the concept weighs so much against what moves elsewhere.",
+        description="auto tries `strengths` and takes the weakest that fulfils the wishes. null takes `ratio` or "
+        "`count`. Of "
+        "`joint` a number: the weight of what is left of the concept, against 1 for what moves elsewhere.",
     )
     strengths: Annotated[tuple[float, ...], Several(Number(above=0, most=1e6), least=1)] = Field(
         default=(), description="Strengths that are tried, weakest first; of edits by scores they are ratios."
@@ -107,9 +108,11 @@ class Walked(Edit):
     keep: Rate = Field(default=0.99, description="Wish: at least this share of all other images shows what it names.")
     samples: Count = Field(default=32, description="Images of the concept by which the strength is chosen.")
     confirm: Annotated[int, Whole(0, HUGE)] = Field(
-        default=64, description="Further ones, by which a strength that fulfils the wish is confirmed; 0: none."
+        default=64, description="Further images of the concept, which must confirm the chosen strength; 0: none."
     )
-    retention_samples: Count = Field(default=2, description="Images of each other prompt by which it is chosen.")
+    retention_samples: Count = Field(
+        default=2, description="Images of each other prompt by which the strength is chosen."
+    )
 
 
 class Gated(Walked):
@@ -117,27 +120,32 @@ class Gated(Walked):
 
     title = "greedy"
     beyond: Annotated[float, Number(least=0, most=100)] = Field(
-        description="How far past the prediction for the prompt of `instead` the concept's is led, in units of their "
-        "distance."
+        description="How far past the prediction for the prompt of `instead` the concept's is led. 0: just there. 1: "
+        "as far past it as the two lie apart."
     )
     instead: Annotated[str, Text()] | None = Field(
         default="auto",
-        description="The prompt whose images take the concept's place. auto: the base prompt, or for an object whose "
-        "base prompt is empty the nearest of the prompts that are to stay; null: the base prompt.",
+        description="The prompt whose images take the concept's place. null: the base prompt. auto: the same; but of "
+        "an object with an empty base prompt the nearest prompt that is to stay.",
     )
     landing: Annotated[int, Whole(0, HUGE)] = Field(
-        description="Trajectories of the prompt of `instead`, along which the concept is led to it and no further; 0: "
-        "none, and the base prompt is what the concept is led to. The empty prompt has none."
+        description="Number of trajectories of the prompt of `instead`. Along them the concept is led to it and no "
+        "further. 0: none, and the concept is led to the base prompt. The empty prompt has none."
     )
     early: Annotated[float, Number(least=0, most=2)] = Field(
-        description="By which power of its effect on the picture a timestep counts: 0 all alike, 2 by that alone."
+        description="How much more early timesteps count, which change the picture more: 0 all alike, 2 by that "
+        "change alone."
     )
-    steps: Annotated[int, Whole(1, HUGE)] = Field(description="Steps for the first strength.")
+    steps: Annotated[int, Whole(1, HUGE)] = Field(description="Training steps for the first strength.")
     more_steps: Annotated[int, Whole(1, HUGE)] = Field(
-        description="Steps for each further one, which begins where the one before ended."
+        description="Training steps for each further strength, which begins where the one before ended."
     )
-    batch: Batch = Field(description="Noisy latents of the concept, and as many of what is to stay, in each step.")
-    least: Annotated[float, Number(least=0, most=1)] = Field(description="Smaller changes of a gate are left out.")
+    batch: Batch = Field(
+        description="Noisy latents of the concept, and as many of what is to stay, in each training step."
+    )
+    least: Annotated[float, Number(least=0, most=1)] = Field(
+        description="Changes of a gate that are smaller than this are left out."
+    )
     trajectories: Count = Field(description="Trajectories of each prompt that is to stay.")
     retain: Annotated[tuple[str, ...], Several(Text())] | None = Field(
         description="Prompts that are to stay; null takes all things that the model's world names."
@@ -154,7 +162,9 @@ class Joint(Gated):
     highest: Annotated[float, Number(least=0, most=100)] = Field(
         description="The greatest change of a gate: 1 doubles a component."
     )
-    rate: Annotated[float, Number(above=0, most=1)] = Field(description="How far a gate goes in one step, at most.")
+    rate: Annotated[float, Number(above=0, most=1)] = Field(
+        description="How far a gate goes in one training step, at most."
+    )
     worst: Worst = Field(description=WORST)
 
 
@@ -163,12 +173,14 @@ class HardConcrete(Gated):
 
     title = "hard_concrete"
     temperature: Annotated[float, Number(above=0, most=100)] = Field(
-        description="Of the masks: towards 0 they are never between 0 and 1."
+        description="Softness of the masks: the nearer to 0, the fewer lie between 0 and 1."
     )
     sparsity: Annotated[float, Number(least=0, most=1e6)] = Field(
-        description="Price of a component that is not left alone, were all of them so."
+        description="Penalty for changing components: what it would be if all were changed."
     )
-    rate: Annotated[float, Number(above=0, most=100)] = Field(description="How far log odds go in one step, at most.")
+    rate: Annotated[float, Number(above=0, most=100)] = Field(
+        description="How far the log odds of a mask go in one training step, at most."
+    )
     worst: Worst = Field(description=WORST)
 
 
@@ -184,14 +196,17 @@ class PublicCad(Edit):
     """CAD as its public code does it."""
 
     title = "cad_public"
-    bare_prompt: Bool = Field(default=True, description="Whether the concept's name alone is asked for.")
+    bare_prompt: Bool = Field(
+        default=True,
+        description="Whether `concept.bare.prompt` takes the place of `concept.prompt`, where the concept has it.",
+    )
 
 
 class Replacing(WithoutScores):
     """A method that gives whole weights new values."""
 
     prompt: Anything = Field(description="The prompt that is erased.")
-    guide: Anything = Field(description="The prompt that stands for it.")
+    guide: Anything = Field(description="The prompt that takes its place.")
 
 
 class Esd(Replacing):
@@ -199,14 +214,14 @@ class Esd(Replacing):
 
     title = "esd"
     method: Annotated[str, Choice("esd-x", "esd-x-strict", "esd-u", "esd-all")] = Field(
-        description="What is trained: cross-attention, its keys and values, all else, or everything."
+        description="What is trained: cross-attention (esd-x), its keys and values, all else (esd-u), or everything."
     )
     steps: Annotated[int, Whole(1, HUGE)] = Field(description="Training steps.")
     lr: Annotated[float, Number(above=0, most=1)] = Field(description="Learning rate.")
     negative_guidance: Annotated[float, Number(least=0, most=1000)] = Field(
-        description="How far beyond the guide's prediction the model is led."
+        description="How far beyond the prediction for `guide` the model is led: a factor of the guidance direction."
     )
-    batch_size: Batch = Field(description="Latents for each step.")
+    batch_size: Batch = Field(description="Latents for each training step.")
     sampling_steps: Steps = Field(description="Steps of the trajectories that the latents come from.")
     sampling_guidance: Guidance = Field(description="Guidance of these trajectories.")
     checkpoint_every: Count = Field(description="Steps between two files from which a stopped training goes on.")
@@ -218,12 +233,12 @@ class Uce(Replacing):
 
     title = "uce"
     preserve: Annotated[tuple[str, ...], Several(Text(empty=True))] = Field(
-        description="Prompts whose keys and values stay."
+        description="Prompts whose keys and values in cross-attention stay."
     )
     tokens: Annotated[str, Choice("subject", "last", "all")] = Field(
         description="Which positions of the text: from the last word to the end, that word alone, or all."
     )
-    lamb: Positive = Field(description="Weight of the old matrices.")
+    lamb: Positive = Field(description="Weight of the old matrices: the larger, the less they change.")
     erase_scale: Positive = Field(description="Weight of what is erased.")
     preserve_scale: Scale | None = Field(
         description="Weight of what stays; null is the larger one of 0.1 and 1 / number of prompts."

@@ -37,19 +37,21 @@ class Estimator(Group):
     """How a component's score is computed."""
 
     title = ", ".join(UNSET)
-    name: Str = Field(description="The rule.")
+    name: Str = Field(description="The rule by which scores are computed.")
 
 
 class Ablated(Estimator):
     """Mean gradient while random components are ablated."""
 
     title = "ablated_gradients, auto"
-    patterns: Count = Field(default=32, description="Random ablations.")
+    patterns: Count = Field(default=32, description="Number of random ablations.")
     passes: Count = Field(default=1, description="Passes over the noisy latents, at most one for each pattern.")
     rates: Annotated[tuple[float, ...], Several(Number(above=0, below=1), least=1)] = Field(
         default=(0.05, 0.1), description="Shares of the components that are ablated, in turn."
     )
-    midpoint: Bool = Field(default=True, description="Whether patterns with and without a component weigh alike.")
+    midpoint: Bool = Field(
+        default=True, description="Whether ablations with and without a component weigh alike in its mean."
+    )
     seed: Seed = Field(default=0, description="Seed of the ablations.")
 
 
@@ -57,9 +59,9 @@ class IntegratedGradients(Estimator):
     """Mean gradient on the way from the intact model to an ablated one."""
 
     title = "integrated_gradients"
-    steps: Steps = Field(default=8, description="Backward passes.")
+    steps: Steps = Field(default=8, description="Points on the way: one backward pass each.")
     level: Annotated[float, Number(least=0, below=1)] = Field(
-        default=0.0, description="The gates at the end of the way."
+        default=0.0, description="The gates at the end of the way: 0 is fully ablated."
     )
 
 
@@ -85,11 +87,15 @@ class Coar(Estimator):
     """Regression on random ablations."""
 
     title = "coar"
-    patterns: Annotated[int, Whole(10)] = Field(default=512, description="Ablations; a fifth is held out.")
+    patterns: Annotated[int, Whole(10)] = Field(
+        default=512, description="Number of ablations; a fifth of them is left out of the fit and tests it."
+    )
     rate: Annotated[float, Number(above=0, below=1)] = Field(
         default=0.1, description="Share of the components that each ablates."
     )
-    ridge: Positive | None = Field(default=None, description="Penalty; null takes the best by cross-validation.")
+    ridge: Positive | None = Field(
+        default=None, description="Penalty on large scores in the regression; null takes the best by cross-validation."
+    )
     seed: Seed = Field(default=0, description="Seed of the ablations.")
 
 
@@ -98,7 +104,7 @@ class Shapley(Estimator):
 
     title = "shapley"
     permutations: Annotated[int, Whole(2, step=2)] = Field(
-        default=16, description="Orders, half of them the reverse of the others."
+        default=16, description="Number of orders; half of them are the reverse of the others."
     )
     seed: Seed = Field(default=0, description="Seed of the orders.")
 

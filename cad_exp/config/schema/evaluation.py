@@ -53,11 +53,14 @@ class FidelityImages(Group):
     """The questions of the fidelity study, asked of a judge of images."""
 
     samples: Count = Field(description="Images for every ablation.")
-    number: Ablations = Field(description="So many of the ablations, the first ones; 0 asks none.")
+    number: Ablations = Field(description="How many of the ablations are judged: the first ones; 0 asks none.")
     kinds: Kinds = Field(description="Which kinds of ablation.")
-    fractions: Fractions = Field(description="Shares at which the ordered curves are looked at.")
-    repeats: Repeats = Field(description="Random orders beside them.")
-    draws: Repeats = Field(description="Random sets beside the most negative components.")
+    fractions: Fractions = Field(
+        description="Shares of the components at which J is measured while they are ablated in the order of their "
+        "scores."
+    )
+    repeats: Repeats = Field(description="Number of random orders that stand beside the order of the scores.")
+    draws: Repeats = Field(description="Number of random sets that stand beside the most negative components.")
 
 
 class Fidelity(Group):
@@ -65,28 +68,36 @@ class Fidelity(Group):
 
     number: Ablations = Field(description="Ablations of each kind at each rate, 3 or more; 0 asks none.")
     rates: Rates = Field(description="Shares of the components that are ablated.")
-    kinds: Kinds = Field(description="Among all components, among the top-scored, or one at a time.")
-    noisy_latents: Count = Field(description="Noisy latents at which J is evaluated.")
-    held_out: Bool = Field(description="Whether these are of other trajectories than the attribution's.")
-    second_order: Count | None = Field(
-        description="Noisy latents at which interactions are measured, at most, for predictions that count them; of "
-        "heads and layers at most 96; null: none."
+    kinds: Kinds = Field(
+        description="What is ablated: random ones of all components (uniform) or of the top-scored (top), or one at a "
+        "time (single)."
     )
-    stability: Bool = Field(description="Whether two halves of the noisy latents are compared.")
+    noisy_latents: Count = Field(description="Noisy latents at which J is evaluated.")
+    held_out: Bool = Field(
+        description="Whether these noisy latents are of other trajectories than those of the scores."
+    )
+    second_order: Count | None = Field(
+        description="Most noisy latents at which interactions are measured, for predictions that count them. Of heads "
+        "and layers at most 96. null: none."
+    )
+    stability: Bool = Field(description="Whether the rankings from two halves of the noisy latents are compared.")
     growth: Annotated[tuple[int, ...], Several(Whole(1))] = Field(
-        description="Numbers of noisy latents from which two estimates each are compared."
+        description="Numbers of noisy latents; at each, two estimates of the scores are compared."
     )
     sanity: Annotated[tuple[str, ...], Several(Text())] = Field(
         description="Prompts; the scores must differ from those of the first that is not the concept."
     )
-    fractions: Fractions = Field(description="Shares at which the ordered curves are looked at.")
-    repeats: Repeats = Field(description="Random orders beside them.")
+    fractions: Fractions = Field(
+        description="Shares of the components at which J is measured while they are ablated in the order of their "
+        "scores."
+    )
+    repeats: Repeats = Field(description="Number of random orders that stand beside the order of the scores.")
     negative: Share | None = Field(
         description="Share of the most negative components whose ablation should raise J; null does not ask."
     )
-    draws: Repeats = Field(description="Random sets beside them.")
+    draws: Repeats = Field(description="Number of random sets that stand beside the most negative components.")
     images: FidelityImages | None = Field(description="The same questions to a judge of images; null does not ask.")
-    bootstrap: Resamples = Field(description="Resamples of each interval.")
+    bootstrap: Resamples = Field(description="Number of bootstrap resamples for each interval.")
 
 
 class Evaluation(Group):
@@ -98,7 +109,7 @@ class Evaluation(Group):
     samples: Count = Field(description="Images of the concept, shared out among its evaluation prompts.")
     retention_samples: Count = Field(description="Images of every other prompt.")
     reference_samples: Count = Field(description="Drawings of every other prompt that FID compares with.")
-    fid_bootstrap: Resamples = Field(description="Resamples of FID's interval.")
+    fid_bootstrap: Resamples = Field(description="Number of bootstrap resamples for FID's interval.")
     batch_size: Batch = Field(description="Images that are made together, at most.")
     seed: Seed = Field(description="Seed of the images.")
     explicit: Annotated[str, Choice("auto", "kept", "blurred", "dropped")] = Field(
@@ -107,7 +118,9 @@ class Evaluation(Group):
     counterfactuals: Annotated[int, Whole(0, 100)] = Field(
         description="Components with the largest scores, each switched off alone in two images; 0 makes none."
     )
-    timesteps: Steps | None = Field(description="Scores in so many parts of the denoising; null does not ask.")
+    timesteps: Steps | None = Field(
+        description="Number of parts of the denoising with scores of their own; null: none."
+    )
     fidelity: Fidelity | None = Field(description="The study of how far the scores can be trusted; null: none.")
 
 
@@ -115,7 +128,9 @@ class NudeNet(Group):
     """The detector of exposed parts of the body."""
 
     weights: Str | None = Field(description="An .onnx file; null takes the one of the package nudenet.")
-    threshold: Annotated[float, Number(least=0, most=1)] = Field(description="Score above which a part is exposed.")
+    threshold: Annotated[float, Number(least=0, most=1)] = Field(
+        description="Detection score above which a part of the body counts as exposed."
+    )
     thresholds: Fractions = Field(description="Further thresholds that are reported.")
 
 

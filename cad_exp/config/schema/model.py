@@ -86,9 +86,11 @@ class Model(Group):
     )
     revision: Str | None = Field(description="The commit or branch on the hub; null takes the newest one.")
     steps: Steps = Field(description="Sampling steps of generated images.")
-    guidance: Guidance = Field(description="Scale of classifier-free guidance for generated images.")
+    guidance: Guidance = Field(
+        description="Guidance of generated images; 1 follows the prompt alone, more follows it more strongly."
+    )
     resolution: Annotated[int, Whole(8, 16_384, step=8)] | None = Field(
-        description="Side of the images in pixels; null takes the model's own."
+        description="Width and height of the images in pixels; null takes the model's own."
     )
     judge: Annotated[str, Registered("judge", *JUDGES)] | None = Field(
         description="Who judges its images where `judge=auto` leaves it open; null is nobody."
@@ -107,7 +109,7 @@ class Model(Group):
         description="Overrides of the run that erases the model first, such as `['edit=uce']`."
     )
     erasure_methods: ErasureMethods | None = Field(
-        default=None, description="Settings that erasing methods take on this model where theirs leave them open."
+        default=None, description="Settings of erasure methods on this model, where the method's own are null."
     )
 
 
@@ -136,7 +138,9 @@ class Concept(Group):
     ratio: dict[PerGranularity, Share] = Field(
         description="Share of the components to edit where `edit.ratio` is null, for each granularity."
     )
-    amplify_ratio: Share = Field(description="The same for `edit=amplify`, at every granularity.")
+    amplify_ratio: Share = Field(
+        description="Share of the components that `edit=amplify` switches off, at every granularity."
+    )
     factor: dict[PerGranularity, Factor] = Field(
         description="What chosen components are multiplied by where `edit.factor` is null, for each granularity."
     )
@@ -147,8 +151,8 @@ class Concept(Group):
         description="The objective that `objective=auto` takes, for each granularity."
     )
     estimator: Annotated[str, OwnName(*ESTIMATORS)] = Field(description="The estimator that `estimator=auto` takes.")
-    noun: Str = Field(default="", description="How captions call an object.")
-    artist: Str = Field(default="", description="How captions call the painter of a style.")
+    noun: Str = Field(default="", description="What captions of images call the object.")
+    artist: Str = Field(default="", description="What captions of images call the painter of the style.")
     bare: Bare | None = Field(default=None, description="What `edit=cad_public` asks for instead.")
 
 

@@ -30,7 +30,7 @@ class Images(Group):
 
     title = ", ".join(SOURCES[1:])
     name: Annotated[str, Choice(*SOURCES)] = Field(description="Where they come from.")
-    number: HowMany | None = Field(description="How many; null takes all.")
+    number: HowMany | None = Field(description="Number of images; null takes all.")
     size: Size = Field(description="Width and height in pixels.")
 
 
@@ -38,7 +38,7 @@ class World(Images):
     """Drawings of a world that the model describes itself."""
 
     title = "world"
-    number: HowMany = Field(description="How many.")
+    number: HowMany = Field(description="Number of drawings.")
     seed: Seed = Field(description="Seed of the drawings.")
 
 
@@ -55,16 +55,18 @@ class Torchvision(Images):
     title = "torchvision"
     dataset: Str = Field(description="The name of its class in torchvision.datasets.")
     path: Str = Field(description="The folder of its files.")
-    split: Str | None = Field(description="Its part, as the data set calls it; null for none.")
-    download: Bool = Field(description="Whether it is loaded into the folder first.")
+    split: Str | None = Field(
+        description="The part of the data set, by its own name (such as train); null where it has none."
+    )
+    download: Bool = Field(description="Whether the data set is downloaded into the folder first.")
 
 
 class Hub(Images):
     """A data set of the hub."""
 
     title = "hub"
-    dataset: Str = Field(description="Its id, owner/name.")
-    split: Str = Field(description="Its part.")
+    dataset: Str = Field(description="The id of the data set, owner/name.")
+    split: Str = Field(description="The part of the data set, such as train.")
     image: Str = Field(description="The column of images.")
     label: Str = Field(description="The column of classes.")
 
@@ -86,12 +88,12 @@ class Activations(Group):
     """Where and when the network is looked at."""
 
     hookpoints: Annotated[tuple[str, ...], Several(Text(), least=1)] = Field(
-        description="Kinds of place, names of modules, or patterns of names."
+        description="Places that are read: kinds, names of modules, or patterns (`python -m cad_exp hookpoints`)."
     )
     timesteps: Annotated[tuple[int, ...], Several(Whole(0, 999), least=1)] = Field(
-        description="Timesteps of the model to which the images are noised."
+        description="Timesteps to which the images are noised: 0 is no noise, 999 nearly all."
     )
-    draws: Count = Field(description="Draws of the noise for each image and timestep.")
+    draws: Count = Field(description="How often noise is drawn for each image and timestep.")
     prompt: Anything = Field(description="The prompt of all images; `caption` takes each image's own.")
     seed: Seed = Field(description="Seed of the noise.")
 
@@ -108,7 +110,7 @@ class Probe(Group):
     fused: Annotated[int, Whole(1, 100)] | None = Field(
         description="Number of best layers and timesteps that a linear probe reads together; null: none."
     )
-    balanced: Bool = Field(description="Whether every class weighs alike in the fit.")
+    balanced: Bool = Field(description="Whether every class weighs alike in training, however many images it has.")
     imbalance: Annotated[int, Whole(1, 10_000)] = Field(
         description="Every second class keeps 1 of so many training images; 1 keeps all."
     )
@@ -123,7 +125,7 @@ class TrainedProbe(Probe):
     rate: Positive = Field(description="Learning rate.")
     epochs: Count = Field(description="Passes over the training images, at most.")
     patience: Count = Field(description="Epochs without progress on the validation images, after which it stops.")
-    batch: Annotated[int, Whole(2, 65_536)] = Field(description="Images of a step.")
+    batch: Annotated[int, Whole(2, 65_536)] = Field(description="Images of a training step.")
     decays: Annotated[tuple[float, ...], Several(Number(least=0, most=1000), least=1)] = Field(
         description="Weight decays, among which the validation images choose."
     )

@@ -45,11 +45,12 @@ class Runtime(Group):
     cache: Str | None = Field(description="Folder of finished stages, shared by all runs; null: the run's own.")
     threads: Annotated[int, Whole(1, 4096)] | None = Field(description="CPU threads; null is PyTorch's choice.")
     score: Annotated[str, Choice("all", "chosen")] = Field(
-        description="Whether every granularity is scored where that costs no pass, or only the chosen one."
+        description="Which granularities are scored: all where that costs no further pass, or only the chosen one."
     )
     checkpointing: Bool = Field(description="Whether backward passes compute activations again, for less memory.")
     offload: Annotated[str, Choice("none", "model", "sequential")] = Field(
-        description="Where text encoders and VAE wait, on CUDA: on the GPU, on the CPU, or there by layers."
+        description="Where text encoders and VAE wait on CUDA: on the GPU (none), on the CPU (model), or there layer "
+        "by layer."
     )
 
 

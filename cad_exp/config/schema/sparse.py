@@ -68,9 +68,11 @@ class Tokens(Group):
 
     name: Annotated[str, Choice(WALKS, NOISED)] = Field(description="Where they are taken.")
     hookpoints: Annotated[tuple[str, ...], Several(Text(), least=1)] = Field(
-        description="Kinds of place, names of modules, or patterns of names; auto takes one place in the middle."
+        description="Places that are read: kinds, names of modules, or patterns; auto takes one place in the middle."
     )
-    positions: Annotated[int | str, Positions()] = Field(description="How many positions of each step are read.")
+    positions: Annotated[int | str, Positions()] = Field(
+        description="Positions of the image that are read at each step: so many at random, their mean, or all."
+    )
     seed: Seed = Field(description="Seed of the noise and of the positions.")
 
 
@@ -80,7 +82,7 @@ class Walks(Tokens):
     title = WALKS
     steps: Steps = Field(description="Steps of each trajectory.")
     guidance: Guidance = Field(description="Guidance of the trajectories.")
-    base_prompt: Anything = Field(description="The prompt of the guidance's other half.")
+    base_prompt: Anything = Field(description="The base prompt of the guidance; empty is no prompt at all.")
 
 
 class Noised(Tokens):
@@ -88,9 +90,9 @@ class Noised(Tokens):
 
     title = NOISED
     timesteps: Annotated[tuple[int, ...], Several(Whole(0, 999), least=1)] = Field(
-        description="Timesteps of the model to which the images are noised."
+        description="Timesteps to which the images are noised: 0 is no noise, 999 nearly all."
     )
-    draws: Count = Field(description="Draws of the noise for each image and timestep.")
+    draws: Count = Field(description="How often noise is drawn for each image and timestep.")
     prompt: Anything = Field(description="The prompt of all images; `caption` takes each image's own.")
 
 
@@ -112,14 +114,20 @@ class Sae(Group):
     seed: Seed = Field(description="Seed of the first of them.")
     tokens: Annotated[int, Whole(1, MOST)] = Field(description="Tokens that each autoencoder sees.")
     batch_size: Batch = Field(description="Tokens of a batch.")
-    optimiser: Annotated[str, Registered("optimiser", *OPTIMISERS)] = Field(description="How weights move.")
-    lr: Positive | None = Field(description="The learning rate; null goes by the width.")
-    warmup: Annotated[int, Whole(0)] = Field(description="Steps in which the rate rises.")
-    aux: Annotated[float, Number(least=0, most=1000)] = Field(description="Weight of AuxK; 0 leaves it out.")
-    dead_after: Annotated[int, Whole(1, MOST)] = Field(
-        description="Tokens on which a latent did not act, until AuxK takes it for dead."
+    optimiser: Annotated[str, Registered("optimiser", *OPTIMISERS)] = Field(
+        description="How weights are trained: Adam whose rate falls to 0 (annealed), sign descent (sign), or Adam."
     )
-    controls: Bool = Field(description="Whether the dictionaries that it must beat are measured too.")
+    lr: Positive | None = Field(description="Learning rate; null: the smaller, the wider the dictionary.")
+    warmup: Annotated[int, Whole(0)] = Field(
+        description="Training steps in which the learning rate rises to its full value."
+    )
+    aux: Annotated[float, Number(least=0, most=1000)] = Field(
+        description="Weight of AuxK, by which dead latents learn; 0 leaves it out."
+    )
+    dead_after: Annotated[int, Whole(1, MOST)] = Field(
+        description="A latent that did not act on so many tokens in a row counts as dead."
+    )
+    controls: Bool = Field(description="Whether simpler dictionaries (controls) are measured beside it.")
     pages: Annotated[int, Whole(0, 1000)] = Field(description="Latents that get a page each, in the folder latents/.")
 
 
@@ -128,7 +136,7 @@ class Matryoshka(Sae):
 
     title = "matryoshka"
     shares: Annotated[tuple[float, ...], Several(Number(above=0, most=1), least=1)] = Field(
-        description="Shares of the width that reconstruct alone, rising to 1."
+        description="Shares of the latents, rising to 1: the first so many must reconstruct by themselves."
     )
 
 
