@@ -1,5 +1,6 @@
 """What surrounds the package: citation, changelog, issue forms; no file of the repository needs a symbolic link."""
 
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -26,9 +27,16 @@ def test_the_citation_is_of_this_version_and_its_paper():
     ]
 
 
-def test_the_changelog_knows_this_version():
+def test_the_changelog_keeps_its_form_and_knows_this_version():
+    """Keep a Changelog: what is not released first, then versions with their dates; the first version is announced."""
     text = (ROOT / "CHANGELOG.md").read_text()
-    assert any(line.startswith("## ") and PROJECT["version"] in line for line in text.splitlines())
+    unreleased, *versions = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert unreleased == "[Unreleased]"
+    assert all(re.fullmatch(r"\[[\d.]+\] - \d{4}-\d\d-\d\d", each) for each in versions)
+    kinds = re.findall(r"^### (.*)$", text, re.MULTILINE)
+    assert set(kinds) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    version = PROJECT["version"]
+    assert f"the first will be {version}." in text or any(each.startswith(f"[{version}]") for each in versions)
 
 
 @pytest.mark.parametrize("name", ["bug", "wrong_number", "feature"])
