@@ -20,7 +20,8 @@ Every setting of a run, what it takes and what it means. A setting is given on t
 an option of a group as `group=option`. `python -m cad_exp --help` lists the options. `null` leaves a setting open.
 A single value where a list belongs is a list of one. Whatever is wrong is refused before any work, in one sentence.
 Many options of a group share keys. A section leaves out those that a section before it has shown.
-The [glossary](concepts.md#glossary) explains the words. `--cfg job` at the end of a command prints the values of its run.
+The [glossary](concepts.md#glossary) explains the words.
+`--cfg job` at the end of a command prints the values of its run.
 
 This page is made from the types in `cad_exp/config/schema/` by `python -m cad_exp.config.reference`.
 """
