@@ -1,4 +1,4 @@
-"""The commands: run, help, cache, export, hookpoints, latents, memory, plugins, report, search, tables. No science."""
+"""The commands: run, help, cache, export, hookpoints, latents, memory, plugins, report, search, shared, tables."""
 
 COMMANDS = (
     "cache",
@@ -9,5 +9,6 @@ COMMANDS = (
     "plugins",
     "report",
     "search",
+    "shared",
     "tables",
 )  # each a module here; anything else is a run or a sweep

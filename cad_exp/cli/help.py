@@ -19,6 +19,7 @@ Which components of a text-to-image diffusion model make a concept, and which su
   python -m cad_exp search --help                                     search for the best edit
   python -m cad_exp tables FOLDER                                     the results of a sweep as one table
   python -m cad_exp report FOLDER                                     report.html of a run or a sweep, made again
+  python -m cad_exp shared FOLDER                                     components that the concepts of a sweep share
   python -m cad_exp export FOLDER to=lora                             a run's edit for others: to=checkpoint, lora, hub
   python -m cad_exp plugins                                           every class and option, and where it comes from
   python -m cad_exp cache                                             what finished stages occupy; --prune removes them

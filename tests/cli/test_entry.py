@@ -10,7 +10,7 @@ import pytest
 from tests import warm
 from tests.cli.test_cli import ROOT
 
-COMMANDS = ("tables", "search", "cache", "hookpoints", "latents", "memory", "plugins")
+COMMANDS = ("tables", "search", "cache", "hookpoints", "latents", "memory", "plugins", "shared")
 MODULES = ("cad_exp", *(f"cad_exp {command}" for command in COMMANDS), "cad_exp.mini")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="written for a POSIX shell")
 
