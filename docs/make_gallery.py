@@ -1,21 +1,28 @@
 """Makes the gallery of finished runs: `python docs/make_gallery.py FOLDER... [--reports] [--to docs/gallery.md]`.
 
-It reads the run folders alone. A picture of a run is shown as the run left it, so explicit images stay covered as
-the run was told. With `--reports` the report of each run that has one lies beside the pictures, with a link.
+With `--make FOLDER` the runs themselves come first: those of docs/gallery.yaml, each in a folder of its own in FOLDER.
+What is finished there is not made again. A run that fails is named, left out of the page, and does not stop the others.
+
+The page is made from the run folders alone. A picture of a run is shown as the run left it, so explicit images stay
+covered as the run was told. With `--reports` the report of each run that has one lies beside the pictures, with a link.
 """
 
 import argparse
+import hashlib
 import re
+import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import yaml
 from PIL import Image
 
+from cad_exp.config import commands
 from cad_exp.reporting.tables.collect import Run, read_all
 from cad_exp.utils import console
-from cad_exp.utils.errors import UserError
+from cad_exp.utils.errors import UserError, reason_of
 from cad_exp.utils.io import atomic
 from cad_exp.utils.text import line, markdown
 
@@ -26,6 +33,7 @@ PICTURES = {  # the first that is there, and what it shows
     "features.png": "measures of the autoencoder and of its controls",
     "latents.png": "images on which single latents act most",
 }
+HERE = Path(__file__).parent
 WIDTH, HEIGHT, QUALITY = 900, 620, 82  # pixels, and of the JPEG
 HEAD = """\
 # Gallery
@@ -67,6 +75,38 @@ def entry(run: Run, beside: Path, base: Path, reports: bool) -> str:
     return "\n".join([*parts, "", made, ""])
 
 
+def make(runs: Path, to: Path) -> tuple[list[Path], int]:
+    """Make the runs of a list in a folder; return the folders of those that succeeded, and how many failed.
+
+    Raises UserError where the list cannot be read.
+    """
+    made, failed = [], 0
+    for told in listed(runs):
+        name = re.sub(r"\W+", "-", told)[:80]  # a file system has a longest name
+        folder = (to / f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:6]}").absolute()
+        console.say(f"python -m cad_exp {told}")
+        own = [sys.executable, "-m", "cad_exp", *shlex.split(told), commands.override("hydra.run.dir", folder)]
+        if subprocess.run(own, check=False).returncode or not folder.is_dir():
+            console.error(f"this run failed, and is left out: {told}")
+            failed += 1
+        else:
+            made.append(folder)
+    return made, failed
+
+
+def listed(runs: Path) -> list[str]:
+    """Return the commands of a list. UserError where it cannot be read, or is no list of texts."""
+    try:
+        found = yaml.safe_load(runs.read_text(encoding="utf-8"))
+        for told in found if isinstance(found, list) else ():
+            shlex.split(str(told))
+    except (OSError, ValueError, yaml.YAMLError) as error:  # of a text that is not UTF-8, or a quotation without end
+        raise UserError(f"'{runs}' cannot be read ({reason_of(error)}): give a YAML list of commands") from error
+    if not isinstance(found, list) or not found or not all(isinstance(each, str) for each in found):
+        raise UserError(f"'{runs}' is no list of commands: write lines such as - concept=church granularity=head")
+    return found
+
+
 def title(run: Run) -> str:
     """Return the names of what was chosen: concept, granularity and edit, or the task and what it looked at."""
     known = run.run
@@ -99,19 +139,28 @@ def thumbnail(source: Path, to: Path) -> Path:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     parser = argparse.ArgumentParser("python docs/make_gallery.py", description=__doc__)
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of runs, or with runs below it")
-    parser.add_argument("--to", type=Path, default=Path(__file__).parent / "gallery.md", metavar="PAGE.md")
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="of runs, or with runs below it")
+    parser.add_argument(
+        "--make", type=Path, metavar="FOLDER", help="make the runs of the list there, and show them first"
+    )
+    parser.add_argument("--runs", type=Path, default=HERE / "gallery.yaml", metavar="LIST.yaml", help="of --make")
+    parser.add_argument("--to", type=Path, default=HERE / "gallery.md", metavar="PAGE.md")
     parser.add_argument("--reports", action="store_true", help="copy the runs' report.html beside the pictures")
     given = parser.parse_args(arguments)
+    if not given.folders and given.make is None:
+        parser.error("give folders of runs, or --make FOLDER")
     try:
-        text = page(given.folders, given.to, given.reports)
+        made, failed = make(given.runs, given.make) if given.make else ([], 0)
+        if failed and not made and not given.folders:
+            raise UserError("no run succeeded, so there is no page to make: mend what stands above, and try again")
+        text = page([*made, *given.folders], given.to, given.reports)
     except UserError as error:
         console.error(str(error))
         return 1
     with atomic(given.to) as draft:
         draft.write_text(text, encoding="utf-8")
     print(given.to)
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -64,3 +64,44 @@ def test_what_is_not_finished_is_named_and_left_out(run_folder: Path, tmp_path: 
     assert done.returncode == 1 and "there is no finished run below" in done.stderr and "Traceback" not in done.stderr
     assert str(broken) in done.stderr and not (tmp_path / "page.md").exists()
     assert "there is no folder" in gallery(tmp_path / "nowhere", "--to", tmp_path / "page.md").stderr
+
+
+def test_one_command_makes_the_runs_and_the_page(run_folder: Path, tmp_path: Path):
+    """Two runs: one fails, is named and does not stop the other, whose report comes along."""
+    cache = f"runtime.cache={run_folder.parent / 'cache'}"
+    small = " ".join(["concept=church granularity=head edit=erase", *SMALL, cache])
+    (tmp_path / "runs.yaml").write_text(yaml.safe_dump(["concept=chruch", small], width=1000))
+    done = gallery(
+        "--make", tmp_path / "runs", "--runs", tmp_path / "runs.yaml", "--to", tmp_path / "a.md", "--reports"
+    )
+    assert done.returncode == 1 and "this run failed, and is left out: concept=chruch" in done.stderr
+    assert "did you mean church?" in done.stderr and "Traceback" not in done.stderr
+    text = (tmp_path / "a.md").read_text()
+    assert text.count("## ") == 1 and "`python -m cad_exp concept=church granularity=head edit=erase " in text
+    (folder,) = (tmp_path / "runs").iterdir()
+    (report,) = (tmp_path / "images" / "a").glob("*.html")
+    assert report.read_bytes() == (folder / "report.html").read_bytes() and f"](images/a/{report.name})" in text
+    before = (folder / "edit.safetensors").stat().st_mtime_ns
+    (tmp_path / "runs.yaml").write_text(yaml.safe_dump([small], width=1000))
+    again = gallery("--make", tmp_path / "runs", "--runs", tmp_path / "runs.yaml", "--to", tmp_path / "b.md")
+    assert again.returncode == 0 and (folder / "edit.safetensors").stat().st_mtime_ns == before
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+def test_a_wrong_list_of_runs_is_one_sentence(tmp_path: Path):
+    assert "give folders of runs, or --make FOLDER" in gallery().stderr
+    for content, told in (
+        (None, "cannot be read"),
+        ("- concept='church", "No closing quotation"),
+        ("a: 1", "is no list of commands"),
+        ("[1]", "is no list of commands"),
+    ):
+        if content is not None:
+            (tmp_path / "runs.yaml").write_text(content)
+        done = gallery("--make", tmp_path / "runs", "--runs", tmp_path / "runs.yaml")
+        assert done.returncode == 1 and told in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_the_list_of_the_gallery_can_be_composed():
+    for told in yaml.safe_load((ROOT / "docs" / "gallery.yaml").read_text()):
+        cad_exp.compose(told.split())

@@ -1,14 +1,16 @@
 """What a run holds in the machine's own memory, from numbers alone: noisy latents, trained gates, interactions.
 
 n is the number of components, E that of the numbers in a noisy latent. A number is fp32, 4 bytes, but for indices,
-orders and what is shrunk, which take 8. Scores come on top: 4 bytes for each scored weight.
+orders and products of rows, which take 8. Scores come on top: 4 bytes for each scored weight.
 
 noisy latents  x and two predictions, as they are read and once more joined
-task           x and one target of the concept's and of the landing's, x and two targets of what is to stay
+task           one target of the concept's, and once more while it is made; all else lies in the noisy latents. With a
+               landing also predictions for its prompt, while the target is made
 gates          of every strength: n gates; indices and factors of its edit, were every gate changed
 finding them   a step of Adam holds gates, gradients old and new by place and joined, and two moments: 24 n in all. The
                edit sorts and places the components: 52 n. The random edit beside it draws an order of all: 58 n
-interactions   the noisy latents twice, and their distances; signs; the sketch, of which three copies in fp64 are shrunk
+interactions   the noisy latents twice, and their distances; signs; the sketch twice, while it is scaled, while it is
+               shrunk (with the products of its rows), or while what lies along the distance is joined to it
 """
 
 from __future__ import annotations
@@ -44,12 +46,12 @@ def of_latents(rows: int, numbers: int, tensors: int = 3, joined: bool = True) -
     return rows * numbers * tensors * NUMBER * (2 if joined else 1)
 
 
-def of_task(concept: int, landing: int, retained: int, numbers: int) -> int:
-    """Return the bytes of what gates are to lose and to keep, beside the noisy latents of which it is made.
+def of_task(concept: int, landed: bool, numbers: int) -> int:
+    """Return the bytes of what gates are to lose, beside the noisy latents of which it is made.
 
-    retained: noisy latents of all prompts that are to stay; their targets are there twice while they are joined.
+    concept: noisy latents of the concept. landed: whether another prompt's images take its place.
     """
-    return NUMBER * numbers * ((2 if landing else 1) * (concept + landing) + 5 * retained)
+    return NUMBER * numbers * concept * (3 if landed else 2)
 
 
 def of_interactions(n: int, latents: int, numbers: int, sketched: bool) -> int:
@@ -65,5 +67,6 @@ def of_interactions(n: int, latents: int, numbers: int, sketched: bool) -> int:
     rows, signs = number * projections, number * projections * numbers
     orthogonal = 3 * NUMBER * signs + NUMBER * number * numbers
     pulled = 2 * NUMBER * rows * n + NUMBER * signs
-    shrunk = (NUMBER + 3 * INDEX) * rows * n + INDEX * rows**2
-    return NUMBER * numbers * (3 * latents + 4 * number) + max(orthogonal, pulled, shrunk)
+    shrunk = 2 * NUMBER * rows * n + INDEX * rows**2
+    joined = 2 * NUMBER * (rows + number) * n
+    return NUMBER * numbers * (3 * latents + 4 * number) + max(orthogonal, pulled, shrunk, joined)

@@ -50,13 +50,22 @@ def draw(given: argparse.Namespace) -> list[Path]:
     """Draw the pages that are asked for; returns the files."""
     from cad_exp.pipeline import preflight
     from cad_exp.pipeline.tasks.sae import Sae
-    from cad_exp.reporting.results import load_results
+    from cad_exp.reporting.results import FILE, load_results
+    from cad_exp.utils.paths import find_folder, resolve
 
-    run = load_results(given.folder)["run"]
+    folder = find_folder(given.folder, "FOLDER")
+    if not (folder / FILE).exists():
+        raise UserError(f"the folder '{given.folder}' holds no {FILE}: give that of a finished run of task=sae")
+    run = load_results(folder)["run"]
     config = run["config"]
     graph = preflight.check(config)
     if not isinstance(graph, Sae):
         raise UserError(f"'{given.folder}' is a run of task={run.get('task')}: pages are of latents of task=sae")
+    to = resolve(given.to) if given.to else folder / "latents"
+    try:
+        to.mkdir(parents=True, exist_ok=True)  # before what takes minutes
+    except OSError as error:
+        raise UserError(f"nothing can be written into '{to}' ({error.strerror}): give another --to") from None
 
     from cad_exp.pipeline.held_out import HeldOut  # torch: only once all is known to be there
     from cad_exp.pipeline.latent_pages import write
@@ -64,13 +73,13 @@ def draw(given: argparse.Namespace) -> list[Path]:
     from cad_exp.pipeline.stages.cells import cells
 
     console.quiet_libraries()
-    runtime = Runtime(config["runtime"], given.folder / ".cache")
+    runtime = Runtime(config["runtime"], folder / ".cache")
     if not runtime.holds(graph.features):
         console.say("the cache no longer holds what this run made: it is made again", style="yellow")
     held = HeldOut(runtime, graph.features, _place(cells(runtime, graph.features.autoencoders), given))
     if wrong := [latent for latent in given.latents if not 0 <= latent < held.autoencoder.width]:
         raise UserError(f"there is no latent {wrong[0]}: this dictionary has 0 to {held.autoencoder.width - 1}")
-    found = write(held, given.latents, given.to or given.folder / "latents", config["model"]["name"])
+    found = write(held, given.latents, to, config["model"]["name"])
     runtime.close()
     return found
 

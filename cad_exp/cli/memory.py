@@ -161,6 +161,8 @@ def main(arguments: list[str] | None = None) -> int:
             configs = {name: composed("config", [f"model={name}", *rest], folders) for name in names}  # own steps
             sizes = {name: memory_of_activations.size(name, each) for name, each in configs.items()}
             memory_of_activations.show(task, sizes)
+        elif task != "attribute":
+            raise UserError(f"nothing tells what task={task} takes: give task=attribute, task=probe or task=sae")
         else:
             needs = [need(name, config) for name in names]
             whole = {name: composed("config", [f"model={name}", *rest], folders) for name in names}

@@ -51,9 +51,7 @@ def held(config: dict[str, Any], folders: Sequence[Path]) -> tuple[int | None, H
             noised = isinstance(node.parts[0], Noised)
             latents += sizes.of_latents(_rows(node), numbers, 4 if noised else 3, not noised)
         elif isinstance(node, GatesTask):
-            place = node.landing.each[0] if isinstance(node.landing, Nearest) else node.landing
-            landing = 0 if place is None else _rows(place)
-            latents += sizes.of_task(_rows(node.latents), landing, sum(map(_rows, node.retained)), numbers)
+            latents += sizes.of_task(_rows(node.latents), node.landing is not None, numbers)
     n, per_row = _components(network, config["granularity"])
     found, studies = sum(isinstance(node, Gates) for node in every), [n for n in every if isinstance(n, Fidelity)]
     strengths = (found + 1) // 2 + (found > 1)  # of those between two others one at most is tried

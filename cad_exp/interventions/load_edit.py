@@ -62,13 +62,19 @@ def edit_file(source: str | Path, revision: str | None = None) -> Path:
         raise UserError(
             f"there is no edit '{source}': give an edit file, the folder of a run, or owner/name on the hub"
         )
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import errors, hf_hub_download
 
+    at = f" at revision {revision}" if revision else ""
     try:
         return Path(hf_hub_download(str(source), FILE, revision=revision))
-    except Exception as error:  # hub and network errors share no base class
-        reason = reason_of(error, 100)
-        raise UserError(f"the hub has no {FILE} in '{source}', or cannot be reached ({reason})") from error
+    except errors.GatedRepoError as error:
+        raise UserError(f"'{source}' is gated: accept its licence on huggingface.co, then `hf auth login`") from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise UserError(f"the hub has no '{source}'{at}, or it needs a login: check it, or `hf auth login`") from error
+    except Exception as error:  # network errors share no base class, and change with the hub's HTTP library
+        if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
+            raise UserError(f"'{source}' on the hub{at} holds no {FILE}: give a repository with an edit") from error
+        raise UserError(f"the hub cannot be reached for '{source}' ({reason_of(error, 100)})") from error
 
 
 def _check(edit: Edit, denoiser: Any, source: str) -> None:

@@ -50,5 +50,21 @@ def push_edit(source: str | Path, repository: str, private: bool = False, api: A
             api.create_repo(repository, private=private, exist_ok=True)
             return str(api.upload_folder(repo_id=repository, folder_path=draft, commit_message="An edit of cad_exp"))
         except Exception as error:  # hub and network errors share no base class
-            reason = reason_of(error, 150)
-            raise UserError(f"the hub did not take '{repository}' ({reason}): log in by `hf auth login`") from error
+            raise UserError(_refusal(error, repository)) from error
+
+
+def _refusal(error: Exception, repository: str) -> str:
+    """Return what keeps an upload from the hub, and what helps."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    reason = reason_of(error) if status is None else (getattr(error, "server_message", None) or f"error {status}")
+    if status == 401:
+        return f"the hub needs a login for '{repository}': log in by `hf auth login`, then give the same command again"
+    if status == 403:
+        return f"this login may not write to '{repository}' ({reason}): `hf auth login` with a token that may"
+    if status is not None or isinstance(error, ValueError):
+        return f"the hub did not take '{repository}': {reason}"
+    if isinstance(error, OfflineModeIsEnabled):
+        return f"HF_HUB_OFFLINE forbids to reach the hub, so '{repository}' stays here: unset it"
+    return f"the hub cannot be reached for '{repository}' ({reason}): give the same command again when it can"

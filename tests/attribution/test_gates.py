@@ -51,14 +51,24 @@ def test_the_concept_is_led_to_what_takes_its_place_and_along_its_images_no_furt
     first = len(tiny_latents)
     assert len(landed.concept) == first + len(kept)
     there = predicted(tiny_model, tiny_latents, "a golf ball", 3)
-    of_concept = tiny_latents.cond.float()
-    torch.testing.assert_close(landed.concept.targets[:first, 0], 2 * there - of_concept, rtol=1e-3, atol=1e-5)
+    of_concept, targets = tiny_latents.cond.float(), landed.concept.at(torch.arange(len(landed.concept)))[2]
+    torch.testing.assert_close(targets[:first], 2 * there - of_concept, rtol=1e-3, atol=1e-5)
     assert landed.unit == pytest.approx((of_concept - there).square().mean().item(), rel=1e-4)
-    torch.testing.assert_close(landed.concept.targets[first:, 0], kept.cond.float())
+    torch.testing.assert_close(targets[first:], kept.cond.float())
     asked = tiny_model.encode([tiny_latents.prompt])
     apart = tiny_model.predict(kept.x, kept.t, asked) - kept.cond
     expected = apart.square().flatten(1).mean(1) / landed.unit
     torch.testing.assert_close(landed.distances(landed.concept)[first:, 0], expected, rtol=1e-3, atol=1e-6)
+
+
+def test_it_holds_no_copy_of_noisy_latents(tiny_model, tiny_latents, heads, kept):
+    """All that it adds is the concept's target; the rest lies where the noisy latents have it."""
+    task = Task(tiny_model, heads, tiny_latents, [kept, kept], 1.0, landing=kept)
+    parts = [part for points in (task.concept, task.retained) for part in points.parts.datasets]
+    known = [tensor for each in (tiny_latents, kept) for tensor in (each.x, each.t, each.base, each.cond)]
+    places = {tensor.untyped_storage().data_ptr() for tensor in known}
+    own = [x for part in parts for x in part.tensors if x.untyped_storage().data_ptr() not in places]
+    assert [x.shape for x in own] == [tiny_latents.x.shape]
 
 
 def test_how_far_prompts_lie_from_the_concept(tiny_model, tiny_latents):

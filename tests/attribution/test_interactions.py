@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cad_exp.attribution.attribute import spaces_of
-from cad_exp.attribution.interactions.quadratic import Quadratic, shrunk, total
+from cad_exp.attribution.interactions.quadratic import COLUMNS, Quadratic, shrunk, total
 from cad_exp.attribution.interactions.sketch import Sketcher, concept
 from cad_exp.attribution.objectives.build import make_objective
 from cad_exp.interventions.spaces import make_granularity
@@ -58,6 +58,21 @@ def test_a_sketch_of_few_rows_is_shrunk_and_nearer_to_the_truth():
         if number < 1000:
             assert (matrix - true).norm() < (plain - true).norm()
     assert 1 >= alphas[0] > alphas[1] > alphas[2] and alphas[0] > 0.5 and alphas[2] < 0.1
+
+
+@pytest.mark.parametrize("number, n", [(7, 3 * COLUMNS), (40, COLUMNS + 1), (2, 5)])
+def test_blocks_of_columns_shrink_as_all_at_once(number: int, n: int):
+    """The share and the diagonal are those of the whole matrix, written as the source has them."""
+    rows = torch.randn(number, n, generator=torch.Generator().manual_seed(0)) / number**0.5
+    x = rows.double() * number**0.5
+    matrix, diagonal = x.T @ x / number, x.square().mean(0)
+    off = (matrix - torch.diag(diagonal)).square().sum()
+    squares = sum((each.outer(each) - torch.diag(each.square())).square().sum() for each in x)
+    expected = float(((squares / number - off) / ((number - 1) * off)).clamp(0, 1))
+    found, alpha = shrunk(rows)
+    assert alpha == pytest.approx(expected, abs=1e-9)
+    torch.testing.assert_close(found.diagonal, (alpha * diagonal).float())
+    torch.testing.assert_close(found.factor, rows * (1 - alpha) ** 0.5)
 
 
 # ------------------------------------------------------------------------------ the sketch

@@ -209,6 +209,8 @@ def test_the_command(capsys, tiny_folder):
     assert "local" in capsys.readouterr().out
     assert memory.main(["model=sdlx"]) == 2
     assert "did you mean 'sdxl'" in capsys.readouterr().err
+    assert memory.main(["model=mini", "task=analyse"]) == 2
+    assert "nothing tells what task=analyse takes: give task=attribute" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

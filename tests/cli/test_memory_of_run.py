@@ -21,12 +21,14 @@ from tests.config.test_configs import composed
 
 ROOT = Path(__file__).resolve().parents[2]
 
+SHRUNK = (512, 40_000)  # rows of a sketch, and components
 MEASURE = """
 import ctypes, gc, json, sys
 import torch
 from cad_exp.attribution.game import Game
 from cad_exp.attribution.gates.joint import Joint
 from cad_exp.attribution.gates.task import Task, edit_of
+from cad_exp.attribution.interactions.quadratic import shrunk
 from cad_exp.attribution.interactions.second_order import second_order
 from cad_exp.attribution.objectives.build import make_objective
 from cad_exp.data.noisy_latents import NoisyLatents
@@ -66,6 +68,9 @@ neurons = make_granularity("neuron", ["cross-attention", "feed-forward", "self-a
 sketch = lambda rows: second_order(Game(make_objective("erase", model, latents(rows), 8), neurons))
 found = {"components": neurons.n, "sketch": [grown(lambda rows=rows: sketch(rows))[0] for rows in (32, 512)]}
 
+shrunk(torch.randn(8, 8))
+found["shrunk"] = grown(lambda: shrunk(torch.randn(*json.loads(sys.argv[1]))))[0]
+
 heads = make_granularity("head").on(sites)
 tasks = lambda rows: (three := [joined(rows), joined(rows, "a dog"), joined(rows)]) and (
     three,
@@ -79,12 +84,12 @@ weights = make_granularity("weight").on([Site(str(i), str(i), FF, (side, side)) 
 
 
 class Steps:  # a task without a model: what is left is the work on the gates
-    space = weights
+    space, groups = weights, torch.zeros(1, dtype=torch.long)
 
     def draws(self, steps, *_):
         yield from range(steps)
 
-    def slopes(self, rows, gates, strength):
+    def slopes(self, rows, gates, strength, balance):
         return 0.0, weights.join({name: torch.rand(side, side) for name in weights.split(gates)})
 
 
@@ -109,7 +114,11 @@ def measured() -> dict:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment["MALLOC_MMAP_THRESHOLD_"] = "65536"  # what is freed goes back to the system at once
     answer = subprocess.run(
-        [sys.executable, "-c", MEASURE], env=environment, capture_output=True, text=True, timeout=400
+        [sys.executable, "-c", MEASURE, json.dumps(SHRUNK)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
     )
     assert answer.returncode == 0, answer.stderr
     return json.loads(answer.stdout.splitlines()[-1])
@@ -131,8 +140,15 @@ def test_a_sketch_of_interactions_takes_what_is_said(measured):
 @slow
 def test_noisy_latents_and_targets_take_what_is_said(measured):
     rows = 8_000
-    said = 3 * sizes.of_latents(rows, 256) + sizes.of_task(rows, rows, rows, 256)
-    assert 0.9 * said < measured["task"] < 1.3 * said
+    said = 3 * sizes.of_latents(rows, 256) + sizes.of_task(rows, True, 256)
+    assert 0.9 * said < measured["task"] < 1.2 * said
+
+
+@linux
+@slow
+def test_rows_of_a_sketch_are_shrunk_beside_one_copy_of_them(measured):
+    rows, n = SHRUNK
+    assert measured["shrunk"] == pytest.approx(2 * sizes.NUMBER * rows * n + sizes.INDEX * rows**2, rel=0.15)
 
 
 @linux
@@ -175,7 +191,7 @@ def test_the_graph_of_the_run_says_what_is_held():
     _, joint = memory_of_run.held(composed(*fixed, "edit.retain=[a dog]", "noisy_latents.samples=1"), [])
     # scored, concept's, "a dog" and the base prompt if there is one
     kept = 2 if composed("concept=church")["concept"]["base_prompt"] else 1
-    assert joint.latents == 24 * 256 * 12 * (2 + kept) + 4 * 256 * 12 * (1 + 5 * kept)
+    assert joint.latents == 24 * 256 * 12 * (2 + kept) + 8 * 256 * 12
     assert (joint.gates, joint.finding) == (16 * 3520, sizes.FINDING * 3520)
     _, six = memory_of_run.held(composed(), [])  # and one between two of them
     assert six.gates == 7 * 16 * 3520 and six.most == six.latents + six.gates + max(six.finding, six.interactions)

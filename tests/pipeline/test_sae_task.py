@@ -101,10 +101,14 @@ def test_any_other_latent_gets_a_page(made, tmp_path: Path, capsys):
         ([str(folder), "256"], "there is no latent 256: this dictionary has 0 to 255"),
         ([str(folder), "1", "--hookpoint", "mid_block"], "unknown --hookpoint 'mid_block'"),
         ([str(folder), "1", "--k", "8"], "no autoencoder of this run fits the flags: there are --k 16 --width 256"),
-        ([str(tmp_path), "1"], "results.json cannot be read"),
+        ([str(tmp_path), "1"], "holds no results.json: give that of a finished run of task=sae"),
+        ([str(tmp_path / "absent"), "1"], "there is no folder"),
+        ([str(folder / "results.json"), "1"], "is a file and not a folder"),
+        ([str(folder), "1", "--to", str(folder / "results.json" / "x")], "nothing can be written into"),
     ):
         assert latents(asked) == 1
-        assert sentence in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert sentence in said and said.count("\n") == 1
 
 
 def test_a_page_shows_what_a_latent_does(made):

@@ -126,13 +126,13 @@ def test_an_edit_without_a_run_says_that_nothing_was_measured(folder, tmp_path):
     assert "nothing was measured here" in (hub.place / "user/name" / "README.md").read_text()
 
 
-def test_a_wrong_id_and_a_refusing_hub_are_one_sentence(folder):
+def test_a_wrong_id_and_a_hub_out_of_reach_are_one_sentence(folder):
     with pytest.raises(UserError, match="no id of the hub"):
         push_edit(folder, "name", api=None)
 
-    class Refusing(FakeHub):
+    class Away(FakeHub):
         def create_repo(self, *_: object, **__: object) -> None:
-            raise OSError("401 \n Unauthorized")
+            raise OSError("no \n route")
 
-    with pytest.raises(UserError, match="did not take 'user/name' .401 Unauthorized.: log in"):
-        push_edit(folder, "user/name", api=Refusing(folder))
+    with pytest.raises(UserError, match="cannot be reached for 'user/name' .no route.: give the same command again"):
+        push_edit(folder, "user/name", api=Away(folder))

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import ConcatDataset, TensorDataset
 
 from cad_exp.attribution.gates.balance import Balance
 from cad_exp.data.noisy_latents import NoisyLatents
@@ -42,18 +43,25 @@ Rows = tuple[Tensor, Tensor]  # numbers of noisy latents of the concept, and of 
 
 @dataclass(frozen=True)
 class Points:
-    """Noisy latents x, t of several prompts, and the targets (M, P, ...) of P predictions at each.
+    """Noisy latents of several prompts, one prompt after another, with the targets of P predictions at each.
 
-    prompts: row -> P numbers of rows of the condition, one for each prediction.
+    parts: of each prompt x, t and P targets, as they lie in its noisy latents: for Stable Diffusion a copy is large.
+    prompts: (M, P) numbers of rows of the condition, one for each prediction.
     """
 
-    x: Tensor
-    t: Tensor
-    targets: Tensor
+    parts: ConcatDataset[tuple[Tensor, ...]]
     prompts: Tensor
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.prompts)
+
+    def at(self, asked: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return x (B, ...), t (B,), targets (B, ...) and prompts (B,) of predictions m P + p, numbered from 0."""
+        rows, which = asked // self.prompts.shape[1], asked % self.prompts.shape[1]
+        found = [self.parts[row] for row in rows.tolist()]
+        targets = [each[2 + number] for each, number in zip(found, which.tolist(), strict=True)]
+        x, t = (torch.stack([each[tensor] for each in found]) for tensor in (0, 1))
+        return x, t, torch.stack(targets), self.prompts[rows, which]
 
 
 class Task:
@@ -90,23 +98,20 @@ class Task:
             base = predicted(model, concept, instead, batch_size)
         self.power = float(power)
         self.unit = 1.0
-        self.unit = float(((cond - base).square().flatten(1).mean(1) * weights(model, concept.t, power)).mean())
+        target = cond - base
+        self.unit = float((target.square().flatten(1).mean(1) * weights(model, concept.t, power)).mean())
         if not self.unit:
             raise UserError(f"nothing in the model tells {concept.prompt!r} from {instead!r}")
-        x, t, target = concept.x, concept.t, base - beyond * (cond - base)
+        target.mul_(-beyond).add_(base)  # in place: it is as large as the noisy latents
+        parts = [TensorDataset(concept.x, concept.t, target)]
         if landing is not None:
-            there = _both(landing)[1]
-            x, t, target = torch.cat([x, landing.x]), torch.cat([t, landing.t]), torch.cat([target, there])
-        self.concept = Points(x, t, target[:, None], _rows(len(x), [rows[concept.prompt]]))
-        parts = [torch.stack(_both(each), 1) for each in retained]
-        asked = [_rows(len(each), [rows[each.base_prompt], rows[each.prompt]]) for each in retained]
-        self.groups = torch.cat([torch.full((len(each),), number) for number, each in enumerate(retained)])
-        self.retained = Points(
-            torch.cat([each.x for each in retained]),
-            torch.cat([each.t for each in retained]),
-            torch.cat(parts),
-            torch.cat(asked),
+            parts.append(TensorDataset(landing.x, landing.t, _both(landing)[1]))
+        self.concept = _points(parts, [[rows[concept.prompt]]] * len(parts))
+        self.retained = _points(
+            [TensorDataset(each.x, each.t, *_both(each)) for each in retained],
+            [[rows[each.base_prompt], rows[each.prompt]] for each in retained],
         )
+        self.groups = torch.cat([torch.full((len(each),), number) for number, each in enumerate(retained)])
 
     @torch.no_grad()
     def distances(self, points: Points) -> Tensor:
@@ -114,7 +119,7 @@ class Task:
 
         The model is taken as it is, with whatever edit is applied to it now.
         """
-        passes = torch.arange(points.targets.shape[:2].numel()).split(self.batch_size)
+        passes = torch.arange(points.prompts.numel()).split(self.batch_size)
         return torch.cat([self._squared(points, each).cpu() for each in passes]).view(len(points), -1)
 
     def draws(self, steps: int, batch: int, seed: int) -> Iterator[Rows]:
@@ -157,7 +162,7 @@ class Task:
         counts = torch.ones(len(retained)) if balance is None else balance.weights(retained)
         parts = ((self.concept, concept, torch.full((len(concept),), strength)), (self.retained, retained, counts))
         for points, drawn, weight in parts:
-            number = points.targets.shape[1]
+            number = points.prompts.shape[1]
             moved = torch.zeros(len(drawn), number, dtype=torch.float64, device=self.model.device)
             mine = torch.tensor(distributed.share(list(range(len(drawn)))), dtype=torch.long)
             asked = (mine[:, None] * number + torch.arange(number)).flatten()
@@ -175,10 +180,8 @@ class Task:
 
     def _squared(self, points: Points, asked: Tensor) -> Tensor:
         """Return the squared distances (B,) of predictions m P + p; the model is gated already."""
-        device, (m, p) = self.model.device, (asked // points.targets.shape[1], asked % points.targets.shape[1])
-        x, t = points.x[m].to(device), points.t[m].to(device)
-        found = self.model.predict(x, t, self._condition(points.prompts[m, p]))
-        apart = (found - points.targets[m, p].to(device)).float()
+        x, t, targets, prompts = (each.to(self.model.device) for each in points.at(asked))
+        apart = (self.model.predict(x, t, self._condition(prompts)) - targets).float()
         squared: Tensor = apart.square().flatten(1).mean(1) * weights(self.model, t, self.power) / self.unit
         return squared
 
@@ -235,5 +238,7 @@ def _both(latents: NoisyLatents) -> tuple[Tensor, Tensor]:
     return latents.base.float(), latents.cond.float()
 
 
-def _rows(number: int, prompts: list[int]) -> Tensor:
-    return torch.tensor(prompts).expand(number, -1)
+def _points(parts: Sequence[TensorDataset], prompts: Sequence[Sequence[int]]) -> Points:
+    """Return parts with the prompts that are asked at each."""
+    asked = [torch.tensor(each).expand(len(part), -1) for part, each in zip(parts, prompts, strict=True)]
+    return Points(ConcatDataset(parts), torch.cat(asked))

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+COLUMNS = 256  # of a sketch's rows, in fp64 at once
+
 
 @dataclass(frozen=True)
 class Quadratic:
@@ -87,11 +89,17 @@ def shrunk(rows: Tensor) -> tuple[Quadratic, float]:
     matrix least (Ledoit and Wolf, Journal of Multivariate Analysis 88, 2004; here only what is off the diagonal has an
     error worth shrinking: Schaefer and Strimmer, 2005, target D).
     """
-    number, x = len(rows), rows.double() * len(rows) ** 0.5
-    gram = x @ x.T / number
-    diagonal = x.square().mean(0)
-    off = float(gram.square().sum() - diagonal.square().sum())
-    squares = float(x.square().sum(1).square().sum() - x.square().square().sum())
+    number, fourth = len(rows), 0.0
+    gram = torch.zeros(number, number, dtype=torch.float64)
+    diagonal = torch.zeros(rows.shape[1], dtype=torch.float64)
+    for columns, sums in zip(rows.split(COLUMNS, 1), diagonal.split(COLUMNS), strict=True):
+        block = columns.double()  # of all rows at once it would take twice what they do
+        gram.addmm_(block, block.T)
+        squared = block.square()
+        sums += squared.sum(0)
+        fourth += float(squared.square().sum())
+    off = float(gram.flatten() @ gram.flatten() - diagonal @ diagonal)
+    squares = number**2 * (float(gram.diagonal().square().sum()) - fourth)
     alpha = min(1.0, max(0.0, (squares / number - off) / max((number - 1) * off, 1e-300)))
     kept = Quadratic.of(rows * (1 - alpha) ** 0.5)
     return Quadratic(kept.offset, kept.factor, (alpha * diagonal).float()), alpha
