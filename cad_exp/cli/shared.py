@@ -56,7 +56,7 @@ def show(folders: Iterable[Path], share: float, csv: bool) -> None:
     """Print the pairs of concepts, and the components that serve several. UserError where runs cannot be compared."""
     if not 0 < share <= 1:
         raise WrongFlag(f"--share {share:g} is no share of the components: above 0, at most 1")
-    from cad_exp.attribution.shared import components_of_several, pairs_of_concepts, told
+    from cad_exp.evaluation.shared import components_of_several, pairs_of_concepts, told
 
     scores, space, names = compared(folders)
     pairs = pairs_of_concepts(scores, space.groups("layer").numpy(), share)

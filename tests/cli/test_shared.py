@@ -7,7 +7,7 @@ import pytest
 
 from cad_exp.__main__ import main
 from cad_exp.attribution.attribute import Attribution
-from cad_exp.attribution.shared import pairs_of_concepts
+from cad_exp.evaluation.shared import pairs_of_concepts
 from tests.pipeline.test_experiment import fast
 
 SMALL = ["edit=none", "evaluation=none", "granularity=head", "objective=erase", "estimator=first_order"]

@@ -142,7 +142,7 @@ def stability(scores_by_seed: Sequence[Tensor], shares: Sequence[float] = SHARES
     arrays = [scores.detach().double().cpu().numpy() for scores in scores_by_seed]
     every = {*shares, 0.05}
     ranks = [_ranks(scores) for scores in arrays]
-    tops = [{share: _top(scores, share) for share in every} for scores in arrays]
+    tops = [{share: top(scores, share) for share in every} for scores in arrays]
     pairs = list(combinations(range(len(arrays)), 2))
     together = [float(_pearson(ranks[a], ranks[b])) for a, b in pairs]
     spearman = None if np.isnan(together).any() else float(np.mean(together))
@@ -156,7 +156,8 @@ def stability(scores_by_seed: Sequence[Tensor], shares: Sequence[float] = SHARES
     return {"pairs": len(pairs), "spearman": spearman, "overlap": overlap, "stable": stable, "verdict": verdict}
 
 
-def _top(scores: np.ndarray, share: float) -> np.ndarray:
+def top(scores: np.ndarray, share: float) -> np.ndarray:
+    """Return the numbers of the highest scores: this share of all, at least one."""
     count = max(1, round(share * len(scores)))
     return np.argsort(-scores, kind="stable")[:count]
 
@@ -210,7 +211,7 @@ def sanity(scores: Tensor, controls: dict[str, Tensor]) -> dict[str, dict[str, A
         found[name] = {
             "pearson": pearson if known else None,
             "spearman": spearman if known else None,
-            "overlap": float(np.isin(_top(real, 0.05), _top(other, 0.05)).mean()),
+            "overlap": float(np.isin(top(real, 0.05), top(other, 0.05)).mean()),
             "passed": known and abs(spearman) <= RELATED,
         }
     return found

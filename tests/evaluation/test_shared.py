@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cad_exp.attribution.shared import components_of_several, pairs_of_concepts, strongest, told
+from cad_exp.evaluation.shared import components_of_several, pairs_of_concepts, strongest, told
 
 # eight components in two layers of four; the strongest quarter are two
 LAYERS = np.array([0, 0, 0, 0, 1, 1, 1, 1])

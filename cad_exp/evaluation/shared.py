@@ -19,11 +19,13 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from cad_exp.evaluation.fidelity.statistics import top
+
 
 def strongest(scores: np.ndarray, share: float) -> np.ndarray:
     """Return which of the components (n,) are the strongest: at most this share of all, only scores above 0."""
     taken = np.zeros(len(scores), dtype=bool)
-    taken[np.argsort(-scores, kind="stable")[: max(1, round(share * len(scores)))]] = True
+    taken[top(scores, share)] = True
     return taken & (scores > 0)
 
 
