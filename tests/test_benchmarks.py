@@ -157,6 +157,6 @@ def test_interactions_and_gates_of_stable_diffusion_in_size():
     found = second_order(Game(make_objective("erase", model, latents, batch_size=1), space), seed=0)
     assert found.pairs is None and found.sketch is not None
     values = found.predict(1 - torch.rand(3, space.n).lt(0.05).float())
-    gates = Joint.gates(Task(model, space, latents, [kept], batch_size=1), 1.0, steps=2, batch=1)
+    gates = Joint.gates(Task(model, space, [latents], [kept], batch_size=1), 1.0, steps=2, batch=1)
     assert values.isfinite().all() and gates.isfinite().all() and gates.ne(1).any()
     assert peak() - before < 8 * 1024  # MiB; the weights alone are 3,300

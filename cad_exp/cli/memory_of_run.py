@@ -51,7 +51,7 @@ def held(config: dict[str, Any], folders: Sequence[Path]) -> tuple[int | None, H
             noised = isinstance(node.parts[0], Noised)
             latents += sizes.of_latents(_rows(node), numbers, 4 if noised else 3, not noised)
         elif isinstance(node, GatesTask):
-            latents += sizes.of_task(_rows(node.latents), node.landing is not None, numbers)
+            latents += sizes.of_task(sum(map(_rows, node.latents)), bool(node.landing), numbers)
     n, per_row = _components(network, config["granularity"])
     found, studies = sum(isinstance(node, Gates) for node in every), [n for n in every if isinstance(n, Fidelity)]
     strengths = (found + 1) // 2 + (found > 1)  # of those between two others one at most is tried

@@ -38,7 +38,7 @@ def whole(task: Task, gates: torch.Tensor, strength: float) -> float:
 def test_the_intact_model_moves_nothing_and_leaves_all(tiny_model, tiny_latents, heads, kept):
     """Its distance from the base prompt is the unit, 1; from a target as far again beyond it, (1 + 1)^2."""
     for beyond, power, left in ((0, 0, 1), (1, 0, 4), (1, 1.5, 4)):
-        task = Task(tiny_model, heads, tiny_latents, [kept], beyond, power)
+        task = Task(tiny_model, heads, [tiny_latents], [kept], beyond, power)
         assert task.distances(task.concept).mean().item() == pytest.approx(left, rel=1e-3)
         assert task.distances(task.retained).max().item() < 1e-6
 
@@ -47,7 +47,7 @@ def test_the_concept_is_led_to_what_takes_its_place_and_along_its_images_no_furt
     tiny_model, tiny_latents, heads, kept
 ):
     """The prompt of the landing replaces the base prompt: as target, and as what lies at a distance of 1."""
-    landed = Task(tiny_model, heads, tiny_latents, [kept], 1.0, landing=kept)
+    landed = Task(tiny_model, heads, [tiny_latents], [kept], 1.0, landing=[kept])
     first = len(tiny_latents)
     assert len(landed.concept) == first + len(kept)
     there = predicted(tiny_model, tiny_latents, "a golf ball", 3)
@@ -61,9 +61,27 @@ def test_the_concept_is_led_to_what_takes_its_place_and_along_its_images_no_furt
     torch.testing.assert_close(landed.distances(landed.concept)[first:, 0], expected, rtol=1e-3, atol=1e-6)
 
 
+def test_each_prompt_of_several_is_led_to_what_takes_its_own_place(tiny_model, tiny_latents, heads, kept):
+    """A style is asked for with several things: each is led to the thing alone, and a distance of 1 is their mean."""
+    places = [kept, sample_trajectory(tiny_model, "a dog", "", [8], steps=2)]
+    task = Task(tiny_model, heads, [tiny_latents, kept], [kept], 0.5, landing=places)
+    concepts, expected, far = [tiny_latents, kept], [], []
+    for each, other in zip(concepts, places, strict=True):
+        there = predicted(tiny_model, each, other.prompt, 64)
+        far += (each.cond - there).square().flatten(1).mean(1).tolist()
+        expected += [there - 0.5 * (each.cond - there)]
+    whole = torch.cat([*expected, *(each.cond for each in places)])
+    _, _, targets, prompts = task.concept.at(torch.arange(len(task.concept)))
+    torch.testing.assert_close(targets, whole, rtol=1e-3, atol=1e-5)
+    assert task.unit == pytest.approx(sum(far) / len(far), rel=1e-4)
+    names = [task.names[number] for number in prompts.tolist()]
+    sizes = [len(each) for each in (*concepts, *places)]
+    assert names == [name for size, each in zip(sizes, concepts * 2, strict=True) for name in [each.prompt] * size]
+
+
 def test_it_holds_no_copy_of_noisy_latents(tiny_model, tiny_latents, heads, kept):
     """All that it adds is the concept's target; the rest lies where the noisy latents have it."""
-    task = Task(tiny_model, heads, tiny_latents, [kept, kept], 1.0, landing=kept)
+    task = Task(tiny_model, heads, [tiny_latents], [kept, kept], 1.0, landing=[kept])
     parts = [part for points in (task.concept, task.retained) for part in points.parts.datasets]
     known = [tensor for each in (tiny_latents, kept) for tensor in (each.x, each.t, each.base, each.cond)]
     places = {tensor.untyped_storage().data_ptr() for tensor in known}
@@ -91,7 +109,7 @@ def test_how_far_prompts_lie_from_the_concept(tiny_model, tiny_latents):
 
 def test_it_is_the_erase_objective_of_the_paper(tiny_model, tiny_latents, heads, kept):
     objective = make_objective("erase", tiny_model, tiny_latents, 4)
-    task = Task(tiny_model, heads, tiny_latents, [kept])
+    task = Task(tiny_model, heads, [tiny_latents], [kept])
     gates = 1 - torch.rand(heads.n, generator=torch.Generator().manual_seed(0))
     with heads.gated(tiny_model, gates):
         left = task.distances(task.concept).mean().item()
@@ -100,7 +118,7 @@ def test_it_is_the_erase_objective_of_the_paper(tiny_model, tiny_latents, heads,
 
 def test_weights_of_timesteps_are_those_of_the_picture(tiny_model, tiny_latents, heads, kept):
     """By the power 2 a distance of predictions is that of the clean latents which they imply."""
-    task = Task(tiny_model, heads, tiny_latents, [kept], 0.0, 2.0)
+    task = Task(tiny_model, heads, [tiny_latents], [kept], 0.0, 2.0)
     x, t = tiny_latents.x, tiny_latents.t
     ends = [tiny_model.predicted_x0(x, t, each) for each in (tiny_latents.cond, tiny_latents.base)]
     expected = (ends[0] - ends[1]).square().flatten(1).mean(1)
@@ -115,7 +133,7 @@ def test_weights_of_timesteps_are_those_of_the_picture(tiny_model, tiny_latents,
 def test_slopes_are_those_of_finite_differences(tiny_model, tiny_latents, kept, granularity, kinds):
     """Those of text encoders too, under whose gates every prompt is another; in passes of any size."""
     space = spaces_of(tiny_model, [make_granularity(granularity, kinds)])[0]
-    task = Task(tiny_model, space, tiny_latents, [kept], 1.0, 1.0, batch_size=3)
+    task = Task(tiny_model, space, [tiny_latents], [kept], 1.0, 1.0, batch_size=3)
     every = (torch.arange(len(task.concept)), torch.arange(len(task.retained)))
     generator = torch.Generator().manual_seed(0)
     gates, d = (1 - torch.rand(space.n, generator=generator) for _ in range(2))
@@ -129,14 +147,14 @@ def test_slopes_are_those_of_finite_differences(tiny_model, tiny_latents, kept, 
 def test_the_size_of_a_pass_changes_nothing(tiny_model, tiny_latents, heads, kept):
     found, gates = [], torch.full((heads.n,), 0.5)
     for size in (1, 2, 64):
-        task = Task(tiny_model, heads, tiny_latents, [kept], batch_size=size)
+        task = Task(tiny_model, heads, [tiny_latents], [kept], batch_size=size)
         found.append(task.slopes((torch.arange(3), torch.arange(2)), gates, 2.0)[1])
     torch.testing.assert_close(found[0], found[2], rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(found[1], found[2], rtol=1e-4, atol=1e-7)
 
 
 def test_gates_fall_stay_in_the_box_and_are_the_same_again(tiny_model, tiny_latents, heads, kept):
-    task = Task(tiny_model, heads, tiny_latents, [kept])
+    task = Task(tiny_model, heads, [tiny_latents], [kept])
     found = [Joint.gates(task, 1.0, lowest=-0.5, steps=12, rate=0.1, batch=4) for _ in range(2)]
     assert torch.equal(*found) and found[0].min() >= 0.5 and found[0].max() <= 1
     assert whole(task, found[0], 1.0) < 0.95 * whole(task, torch.ones(heads.n), 1.0)
@@ -145,7 +163,7 @@ def test_gates_fall_stay_in_the_box_and_are_the_same_again(tiny_model, tiny_late
 
 
 def test_a_stronger_edit_leaves_less_and_moves_more(tiny_model, tiny_latents, heads, kept):
-    task, told = Task(tiny_model, heads, tiny_latents, [kept]), []
+    task, told = Task(tiny_model, heads, [tiny_latents], [kept]), []
     for strength in (0.01, 10.0):
         with heads.gated(tiny_model, Joint.gates(task, strength, steps=30, rate=0.1, batch=4)):
             told.append([task.distances(points).mean().item() for points in (task.concept, task.retained)])
@@ -153,7 +171,7 @@ def test_a_stronger_edit_leaves_less_and_moves_more(tiny_model, tiny_latents, he
 
 
 def test_it_begins_where_it_is_told(tiny_model, tiny_latents, heads, kept):
-    task, start = Task(tiny_model, heads, tiny_latents, [kept]), torch.full((heads.n,), 0.25)
+    task, start = Task(tiny_model, heads, [tiny_latents], [kept]), torch.full((heads.n,), 0.25)
     near = Joint.gates(task, 1.0, steps=1, rate=1e-3, batch=4, start=start)
     torch.testing.assert_close(near, start, rtol=0, atol=2e-3)
     assert start.eq(0.25).all()
@@ -214,7 +232,7 @@ def test_a_prompt_counts_by_how_far_it_moved():
 def test_slopes_count_each_prompt_as_told(tiny_model, tiny_latents, heads, kept):
     """Those of the sum with weights are weighted sums of those of single prompts."""
     other = sample_trajectory(tiny_model, "a dog", "", [8], steps=2)
-    task, gates = Task(tiny_model, heads, tiny_latents, [kept, other]), torch.full((heads.n,), 0.5)
+    task, gates = Task(tiny_model, heads, [tiny_latents], [kept, other]), torch.full((heads.n,), 0.5)
     assert task.groups.tolist() == [0] * len(kept) + [1] * len(other)
     balance, rows = Balance(task.groups, 1.0), torch.arange(len(task.retained))
     balance.saw(rows, torch.tensor([1.0] * len(kept) + [3.0] * len(other)))
@@ -256,7 +274,7 @@ def test_the_worst_prompt_by_hand(worst: float, ratio: float):
 def test_greedy_takes_the_best_of_all_and_stops(tiny_model, tiny_latents, kept):
     """Its first component is the best of all, and no component that is left would lower the sum."""
     layers = spaces_of(tiny_model, [make_granularity("layer")])[0]
-    task = Task(tiny_model, layers, tiny_latents, [kept])
+    task = Task(tiny_model, layers, [tiny_latents], [kept])
     (rows,) = task.draws(1, 4, 0)
     sums = [task.value(rows, torch.ones(layers.n).index_fill(0, torch.tensor([i]), 0.0), 1.0) for i in range(layers.n)]
     assert Greedy.gates(task, 1.0, steps=1, batch=4).argmin() == torch.tensor(sums).argmin()
@@ -271,7 +289,7 @@ def test_greedy_takes_the_best_of_all_and_stops(tiny_model, tiny_latents, kept):
 def test_greedy_is_for_few_components(tiny_model, tiny_latents, kept):
     weights = spaces_of(tiny_model, [make_granularity("weight", ["cross-attention"])])[0]
     with pytest.raises(UserError, match="use granularity=head or layer, or edit=joint"):
-        Greedy.gates(Task(tiny_model, weights, tiny_latents, [kept]), 1.0)
+        Greedy.gates(Task(tiny_model, weights, [tiny_latents], [kept]), 1.0)
 
 
 def test_masks_have_the_distribution_of_the_paper():
@@ -284,7 +302,7 @@ def test_masks_have_the_distribution_of_the_paper():
 
 
 def test_learned_masks_lower_the_sum(tiny_model, tiny_latents, heads, kept):
-    task = Task(tiny_model, heads, tiny_latents, [kept])
+    task = Task(tiny_model, heads, [tiny_latents], [kept])
     found = [HardConcrete.gates(task, 1.0, steps=20, rate=0.5, batch=4) for _ in range(2)]
     assert torch.equal(*found) and found[0].min() >= 0 and found[0].max() <= 1
     assert whole(task, found[0], 1.0) < 0.95 * whole(task, torch.ones(heads.n), 1.0)
@@ -293,7 +311,7 @@ def test_learned_masks_lower_the_sum(tiny_model, tiny_latents, heads, kept):
 
 
 def test_learned_masks_begin_where_they_are_told(tiny_model, tiny_latents, heads, kept):
-    task, start = Task(tiny_model, heads, tiny_latents, [kept]), torch.linspace(0, 1, heads.n)
+    task, start = Task(tiny_model, heads, [tiny_latents], [kept]), torch.linspace(0, 1, heads.n)
     found = HardConcrete.gates(task, 1.0, steps=1, rate=1e-4, batch=4, start=start)
     torch.testing.assert_close(found, start, rtol=0, atol=1e-3)
 
@@ -307,8 +325,8 @@ def test_small_changes_are_left_out_of_the_edit():
 
 def test_what_cannot_be_asked_is_refused(tiny_model, tiny_latents, heads, kept):
     with pytest.raises(UserError, match="add a prompt to keep"):
-        Task(tiny_model, heads, tiny_latents, [])
+        Task(tiny_model, heads, [tiny_latents], [])
     with pytest.raises(UserError, match="with 'base' and 'cond'"):
-        Task(tiny_model, heads, replace(tiny_latents, cond=None), [kept])
+        Task(tiny_model, heads, [replace(tiny_latents, cond=None)], [kept])
     with pytest.raises(UserError, match="nothing in the model tells"):
-        Task(tiny_model, heads, replace(tiny_latents, cond=tiny_latents.base), [kept])
+        Task(tiny_model, heads, [replace(tiny_latents, cond=tiny_latents.base)], [kept])

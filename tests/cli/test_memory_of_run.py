@@ -74,7 +74,7 @@ found["shrunk"] = grown(lambda: shrunk(torch.randn(*json.loads(sys.argv[1]))))[0
 heads = make_granularity("head").on(sites)
 tasks = lambda rows: (three := [joined(rows), joined(rows, "a dog"), joined(rows)]) and (
     three,
-    Task(model, heads, three[0][1], [three[1][1]], 1.0, 1.0, landing=three[2][1]),
+    Task(model, heads, [three[0][1]], [three[1][1]], 1.0, 1.0, landing=[three[2][1]]),
 )
 tasks(8)
 found["task"] = grown(lambda: tasks(8_000))[0]
@@ -169,7 +169,7 @@ def test_on_the_gpu_neither_takes_more_than_attribution(name):
     x, base, cond = torch.randn(3, rows, 4, 8, 8)
     latents = NoisyLatents(x, torch.arange(1, rows + 1), base, cond, None, "a photo of a church", "")
     sketcher, condition = Sketcher(model, space, 1, 0, rows), model.encode([latents.prompt])
-    task = Task(model, space, latents, [latents], batch_size=rows)
+    task = Task(model, space, [latents], [latents], batch_size=rows)
     asked = torch.arange(rows), torch.arange(rows)
     for work in (
         lambda: sketcher._slopes(latents, condition, latents.x),
@@ -193,6 +193,9 @@ def test_the_graph_of_the_run_says_what_is_held():
     kept = 2 if composed("concept=church")["concept"]["base_prompt"] else 1
     assert joint.latents == 24 * 256 * 12 * (2 + kept) + 8 * 256 * 12
     assert (joint.gates, joint.finding) == (16 * 3520, sizes.FINDING * 3520)
+    _, style = memory_of_run.held(composed(*fixed[:-1], "concept=van_gogh", "edit.retain=[a dog,a cat]"), [])
+    # scored, 32 of each pet in the style, one of each pet; targets of those in the style
+    assert style.latents == 24 * 256 * 12 * (64 + 2 * 32 + 2) + 8 * 256 * 12 * 64
     _, six = memory_of_run.held(composed(), [])  # and one between two of them
     assert six.gates == 7 * 16 * 3520 and six.most == six.latents + six.gates + max(six.finding, six.interactions)
     _, without = memory_of_run.held(composed("evaluation.fidelity.second_order=null"), [])

@@ -104,7 +104,7 @@ def test_images_that_choose_are_not_those_of_the_table():
     assert not {seed for _, seed in shown} & {seed for _, seed in chose}
     trained = walk.edits[0].gates.task
     seeds = [
-        {seed for latents in (task.latents, *task.retained) for part in latents.parts for seed in part.seeds}
+        {seed for latents in (*task.latents, *task.retained) for part in latents.parts for seed in part.seeds}
         for task in (trained, walk.task)
     ]
     assert not seeds[0] & seeds[1] and not seeds[0] & {seed for _, seed in shown | chose}
@@ -114,36 +114,71 @@ def test_something_takes_the_place_of_what_is_erased():
     """The base prompt's images, along its guided trajectories and of seeds that nothing else uses."""
     walk = build(resolve(composed("concept=nudity", "granularity=neuron"))).edits["edited"].strength
     task = walk.edits[0].gates.task
-    parts = task.landing.parts
+    (place,) = task.landing
+    parts = place.parts
     assert {part.prompt for part in parts} == {"a photo of a person"} and {part.base_prompt for part in parts} == {""}
     landing = {seed for part in parts for seed in part.seeds}
-    others = {seed for each in (task.latents, *task.retained) for part in each.parts for seed in part.seeds}
+    others = {seed for each in (*task.latents, *task.retained) for part in each.parts for seed in part.seeds}
     assert len(landing) == 64 and not landing & (others | {request.seed for request in walk.requests})
 
 
 def test_an_object_without_a_base_prompt_is_replaced_by_the_nearest_of_what_is_to_stay():
-    landing = landing_of("concept=church")
+    (landing,) = landing_of("concept=church")
     assert isinstance(landing, Nearest)
     prompts = [each.prompt for each in landing.each]
     kept = prompts_to_keep(resolve(composed("concept=church")))
     assert prompts == [prompt for prompt in kept if "style" not in prompt] and "a picture of a tench" in prompts
     assert len(prompts) == 10 and not any("church" in prompt for prompt in prompts)
-    told = landing_of("concept=church", "edit.instead=a photo of a person")
+    (told,) = landing_of("concept=church", "edit.instead=a photo of a person")
     assert told.prompt == "a photo of a person" and {part.base_prompt for part in told.parts} == {""}
     without = (
-        ["concept=van_gogh"],
+        ["concept=van_gogh", "edit.instead=null"],
+        ["concept=van_gogh", "edit.landing=0"],
         ["concept=nudity", "edit.landing=0"],
         ["concept=church", "edit.landing=0"],
         ["concept=church", "edit.instead=null"],
     )
     for given in without:
-        assert landing_of(*given) is None
+        assert landing_of(*given) == ()
+
+
+def test_a_style_leaves_the_things_that_it_was_laid_over():
+    """Each thing that is to stay, in words that no image is judged by; the seeds are shared among them."""
+    walk = build(resolve(composed("concept=van_gogh", "granularity=neuron"))).edits["edited"].strength
+    task = walk.edits[0].gates.task
+    pairs = [(asked.prompt, place.prompt) for asked, place in zip(task.latents, task.landing, strict=True)]
+    assert len(pairs) == 11 and ("a picture of a tench in the style of Van Gogh", "a picture of a tench") in pairs
+    assert all(asked == f"{place} in the style of Van Gogh" for asked, place in pairs)
+    # all along the trajectories of the images that are drawn, guided from the empty prompt
+    assert {part.base_prompt for each in (*task.latents, *task.landing) for part in each.parts} == {""}
+    judged = {request.prompt for request in (*walk.requests, *walk.further)}
+    assert not judged & {asked for asked, _ in pairs}
+    for each in (*task.latents, *task.landing):  # 64 among 11
+        assert sum(len(part.seeds) for part in each.parts) == 6
+    assert [each.prompt for each in walk.task.latents] == [asked for asked, _ in pairs]
+    seeds = [{seed for each in of.latents for part in each.parts for seed in part.seeds} for of in (task, walk.task)]
+    assert not seeds[0] & seeds[1]
+
+
+def test_a_style_may_be_led_to_one_prompt_as_well():
+    (place,) = landing_of("concept=van_gogh", "edit.instead=a photo of a person")
+    assert place.prompt == "a photo of a person"
+    task = task_of("concept=van_gogh", "edit.instead=null")
+    assert [each.prompt for each in task.latents] == ["a photo in the style of Van Gogh"]
+    few = task_of("concept=van_gogh", "edit.retain=[a dog,a cat]")
+    assert [each.prompt for each in few.landing] == ["a dog", "a cat"]
+    assert [each.prompt for each in few.latents] == [f"{pet} in the style of Van Gogh" for pet in ("a dog", "a cat")]
+
+
+def task_of(*given: str):
+    """What is asked of the gates of the weakest edit."""
+    walk = build(resolve(composed(*given, "granularity=neuron"))).edits["edited"].strength
+    return walk.edits[0].gates.task
 
 
 def landing_of(*given: str):
     """What takes the concept's place."""
-    walk = build(resolve(composed(*given, "granularity=neuron"))).edits["edited"].strength
-    return walk.edits[0].gates.task.landing
+    return task_of(*given).landing
 
 
 def test_each_strength_begins_where_the_one_before_ended():

@@ -2,7 +2,8 @@
 
 minimise  strength * E w |eps(x, c; g) - target|^2 + E w |change of what is to stay|^2   over the gates g = 1 + d
 with      target = eps(x, i) - beyond * (eps(x, c) - eps(x, i)), at noisy latents x of the concept's images; i is the
-          prompt whose images take the concept's place: the base prompt, or another that is to stay
+          prompt whose images take the concept's place: the base prompt, or another that is to stay; a style is
+          asked for with several things, c, and each takes its own place without the style, i
           w = |d x0 / d eps|^p, by which an early step, which decides the picture, counts for more than a late one
           what is to stay: eps(x, r; g) and eps(x, ""; g), at noisy latents x of each prompt r that is to stay;
           a prompt that moves more than the others counts for more (`balance`)
@@ -67,8 +68,9 @@ class Points:
 class Task:
     """What is asked of the gates of one space: to lose a concept, and to keep everything else.
 
-    concept: noisy latents of the concept, with `base` and `cond`. retained: of each prompt that is to stay, the same.
-    landing: of the prompt whose images take the concept's place, the same; None: the base prompt, without them.
+    concept: noisy latents of each prompt that asks for the concept, with `base` and `cond`. retained: of each prompt
+    that is to stay, the same. landing: of the prompts whose images take the place of the concept's, in their order;
+    none: each base prompt takes it, without them.
     beyond: how far past that prompt's prediction the target lies, 1 as far as the concept's is from it. power: p.
     batch_size: predictions of a pass, at most. Components of text encoders have all prompts encoded anew.
     """
@@ -77,36 +79,38 @@ class Task:
         self,
         model: DiffusionModel,
         space: ComponentSpace,
-        concept: NoisyLatents,
+        concept: Sequence[NoisyLatents],
         retained: Sequence[NoisyLatents],
         beyond: float = 0.0,
         power: float = 0.0,
         batch_size: int = 64,
-        landing: NoisyLatents | None = None,
+        landing: Sequence[NoisyLatents] = (),
     ):
         if not retained:
             raise UserError("edit.retain names only the concept itself: add a prompt to keep")
         self.model, self.space, self.batch_size = model, space, batch_size
+        asked = [each.prompt for each in concept]
         of_retained = (prompt for each in retained for prompt in (each.prompt, each.base_prompt))
-        instead = concept.base_prompt if landing is None else landing.prompt
-        self.names = list(dict.fromkeys([concept.prompt, instead, *of_retained]))
+        self.names = list(dict.fromkeys([*asked, *of_retained]))
         rows = {name: row for row, name in enumerate(self.names)}
         told = space.gating(model, torch.ones(space.n)).text
         self.condition = None if told else model.encode(self.names)  # None: it depends on the gates
-        base, cond = _both(concept)
-        if instead != concept.base_prompt:
-            base = predicted(model, concept, instead, batch_size)
         self.power = float(power)
-        self.unit = 1.0
-        target = cond - base
-        self.unit = float((target.square().flatten(1).mean(1) * weights(model, concept.t, power)).mean())
-        if not self.unit:
-            raise UserError(f"nothing in the model tells {concept.prompt!r} from {instead!r}")
-        target.mul_(-beyond).add_(base)  # in place: it is as large as the noisy latents
-        parts = [TensorDataset(concept.x, concept.t, target)]
-        if landing is not None:
-            parts.append(TensorDataset(landing.x, landing.t, _both(landing)[1]))
-        self.concept = _points(parts, [[rows[concept.prompt]]] * len(parts))
+        parts, squared = [], []
+        for number, each in enumerate(concept):
+            base, cond = _both(each)
+            instead = landing[number].prompt if landing else each.base_prompt
+            if instead != each.base_prompt:
+                base = predicted(model, each, instead, batch_size)
+            target = cond - base
+            squared.append(target.square().flatten(1).mean(1) * weights(model, each.t, power))
+            if not squared[-1].any():
+                raise UserError(f"nothing in the model tells {each.prompt!r} from {instead!r}")
+            target.mul_(-beyond).add_(base)  # in place: it is as large as the noisy latents
+            parts.append(TensorDataset(each.x, each.t, target))
+        self.unit = float(torch.cat(squared).mean())
+        parts += [TensorDataset(each.x, each.t, _both(each)[1]) for each in landing]
+        self.concept = _points(parts, [[rows[prompt]] for prompt in (*asked, *asked)][: len(parts)])
         self.retained = _points(
             [TensorDataset(each.x, each.t, *_both(each)) for each in retained],
             [[rows[each.base_prompt], rows[each.prompt]] for each in retained],

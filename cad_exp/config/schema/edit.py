@@ -125,11 +125,12 @@ class Gated(Walked):
     )
     instead: Annotated[str, Text()] | None = Field(
         default="auto",
-        description="The prompt whose images take the concept's place. null: the base prompt. auto: the same; but of "
-        "an object with an empty base prompt the nearest prompt that is to stay.",
+        description="The prompt whose images take the concept's place. null: the base prompt. auto: the same, unless "
+        "that is empty. Then it is the nearest prompt that is to stay for an object. For a style it is each thing that "
+        "is to stay, without the style.",
     )
     landing: Annotated[int, Whole(0, HUGE)] = Field(
-        description="Number of trajectories of the prompt of `instead`. Along them the concept is led to it and no "
+        description="Number of trajectories of the prompts of `instead`, together. Along them the concept is led to it and no "
         "further. 0: none, and the concept is led to the base prompt. The empty prompt has none."
     )
     early: Annotated[float, Number(least=0, most=2)] = Field(

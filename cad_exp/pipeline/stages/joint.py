@@ -11,7 +11,7 @@ from cad_exp.pipeline.stages.instead import Nearest
 from cad_exp.pipeline.stages.model import Model
 from cad_exp.pipeline.stages.noisy_latents import PromptLatents, tell_apart
 from cad_exp.pipeline.stages.scores import SpaceScores
-from cad_exp.utils import distributed
+from cad_exp.utils import console, distributed
 from cad_exp.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,33 +29,39 @@ class GatesTask(Derived["Task"]):
     """What gates are to lose and to keep, at noisy latents of the concept and of each prompt that is to stay.
 
     scores: of the same components. beyond: how far past the prediction for the prompt in its place the concept's is
-    led. power: how much more early steps count. landing: of the prompt whose images take the concept's place.
+    led. power: how much more early steps count. landing: of the prompts whose images take the place of `latents`'.
     """
 
     model: Model
     scores: SpaceScores
-    latents: PromptLatents
+    latents: tuple[PromptLatents, ...]
     retained: tuple[PromptLatents, ...]
     beyond: float
     power: float
-    landing: PromptLatents | Nearest | None = None
+    landing: tuple[PromptLatents | Nearest, ...] = ()
 
     def instead(self, runtime: Runtime) -> str:
         """Return the prompt whose images take the concept's place; empty where there is none."""
-        if self.landing is None:
-            return self.latents.parts[0].base_prompt
-        return runtime.get(self.landing.choice) if isinstance(self.landing, Nearest) else self.landing.prompt
+        if not self.landing:
+            return self.latents[0].parts[0].base_prompt
+        first = self.landing[0]
+        prompt = runtime.get(first.choice) if isinstance(first, Nearest) else first.prompt
+        return f"{prompt}; and {len(self.landing) - 1} more, each without the style" if self.landing[1:] else prompt
 
     def derive(self, runtime: Runtime) -> Task:
         """Bring the noisy latents together."""
         from cad_exp.attribution.gates.task import Task
 
         space = runtime.get(self.scores).space(self.scores.granularity)
+        runtime.all([part for each in self.latents for part in each.parts], "noisy latents of what is to go")
         runtime.all([part for each in self.retained for part in each.parts], "noisy latents of what is to stay")
-        latents, retained = runtime.get(self.latents), [runtime.get(each) for each in self.retained]
-        landing = None if self.landing is None else runtime.get(self.landing)
-        if landing is not None:
-            tell_apart(runtime.get(self.model), latents.prompt, landing.prompt)
+        latents, retained, landing = (
+            [runtime.get(each) for each in several] for several in (self.latents, self.retained, self.landing)
+        )
+        for concept, other in zip(latents, landing, strict=False):  # none where nothing takes the place
+            tell_apart(runtime.get(self.model), concept.prompt, other.prompt)
+        if landing[1:]:
+            console.say(f"  in the concept's place: {len(landing)} things without the style")
         size = self.scores.scores.question.batch_size
         return Task(runtime.get(self.model), space, latents, retained, self.beyond, self.power, size, landing)
 

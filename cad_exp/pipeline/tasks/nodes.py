@@ -40,6 +40,7 @@ KEPT_FROM = 500_000  # the first seed of trajectories of prompts that are to sta
 LANDING_FROM = 600_000  # of those of the prompt whose images take a concept's place
 SHOWN_OFF = 2  # images with one component switched off
 VALIDATION_FROM = 700_000  # and of those at which an edit's strength is chosen
+VALIDATED = 4  # trajectories of the concept at which it is chosen
 # settings of a method that finds gates, but not its own: they belong to what is asked of it, and to its edit
 OF_TASK = (
     *("strength", "steps", "more_steps", "least"),
@@ -144,9 +145,8 @@ def gates_edits(config: Config, scores: SpaceScores, strengths: Sequence[float])
 
     Each begins where the one before ended; those between two others lead nowhere (`with_between`).
     """
-    edit, model, concept = config["edit"], scores.scores.question.model, config["concept"]
-    walked = config["noisy_latents"]
-    latents = _trajectories(config, model, concept["prompt"], concept["base_prompt"], 0, walked["samples"])
+    edit, model = config["edit"], scores.scores.question.model
+    latents = to_go(config, model, 0, config["noisy_latents"]["samples"])
     task = gates_task(config, scores, latents, KEPT_FROM, edit["trajectories"], edit["beyond"], edit["early"])
     task = replace(task, landing=instead(config, model, latents))
     own = {key: value for key, value in own_settings(edit).items() if key not in OF_TASK}
@@ -159,32 +159,58 @@ def gates_edits(config: Config, scores: SpaceScores, strengths: Sequence[float])
     return tuple(found)
 
 
-def instead(config: Config, model: Model, latents: PromptLatents) -> PromptLatents | Nearest | None:
-    """Return noisy latents of the prompt whose images take the concept's place; None where there is no such prompt.
+def to_go(config: Config, model: Model, first: int, trajectories: int) -> tuple[PromptLatents, ...]:
+    """Return noisy latents of the prompts that ask for the concept, which share so many trajectories.
+
+    It is the concept's own prompt; of a style that leaves things in place, each of them in the style.
+    """
+    concept, things = config["concept"], things_in_style(config)
+    if not things:
+        return (_trajectories(config, model, concept["prompt"], concept["base_prompt"], first, trajectories),)
+    number = -(-trajectories // len(things))  # guided from the empty prompt, as images are
+    return tuple(_trajectories(config, model, prompt, "", first, number) for prompt in things)
+
+
+def instead(config: Config, model: Model, latents: tuple[PromptLatents, ...]) -> tuple[PromptLatents | Nearest, ...]:
+    """Return noisy latents of the prompts whose images take the place of the concept's; none where there are none.
 
     The empty prompt's images are anything. An object leaves nothing behind, so another thing has to stand there; a
     style leaves what it was laid over.
     """
-    edit, concept = config["edit"], config["concept"]
+    edit, concept, things = config["edit"], config["concept"], things_in_style(config)
     given = concept["base_prompt"] if edit["instead"] in (None, "auto") else edit["instead"]
-    if given:
+    if things:
+        prompts = list(things.values())
+    elif given:
         prompts = [given]
     else:
         choose = edit["instead"] == "auto" and concept["kind"] == "object"
         prompts = prompts_to_keep(config, styles=False) if choose else []
     if not edit["landing"] or not prompts:
-        return None
-    each = tuple(_trajectories(config, model, prompt, "", LANDING_FROM, edit["landing"]) for prompt in prompts)
-    if given:
-        return each[0]
+        return ()
+    number = -(-edit["landing"] // (len(things) or 1))
+    each = tuple(_trajectories(config, model, prompt, "", LANDING_FROM, number) for prompt in prompts)
+    if given or things:
+        return each
     size = config["runtime"]["batch_size"]
-    return Nearest(NearestPrompt(model, latents, tuple(prompts), edit["early"], size), each)
+    return (Nearest(NearestPrompt(model, latents[0], tuple(prompts), edit["early"], size), each),)
+
+
+def things_in_style(config: Config) -> dict[str, str]:
+    """Return for each thing in the style that is to go the thing without it; nothing unless a style leaves things."""
+    edit, concept = config["edit"], config["concept"]
+    if concept["kind"] != "style" or edit.get("instead") != "auto" or concept["base_prompt"] or not edit["landing"]:
+        return {}
+    shown = {*concept["evaluation_prompts"], *concept.get("validation_prompts", ())}
+    things = prompts_to_keep(config, styles=False)
+    styled = {f"{thing} in the style of {concept['label']}": thing for thing in things}
+    return {prompt: thing for prompt, thing in styled.items() if prompt not in shown}
 
 
 def gates_task(
     config: Config,
     scores: SpaceScores,
-    latents: PromptLatents,
+    latents: tuple[PromptLatents, ...],
     first: int,
     trajectories: int,
     beyond: float = 0.0,
@@ -231,9 +257,9 @@ def strength(config: Config, scores: SpaceScores, judge: Judge | None, edits: tu
     """Return the walk over edits, weakest first: at trajectories, seeds and words that no table shows."""
     edit, concept, model = config["edit"], config["concept"], scores.scores.question.model
     prompt, base = concept["validation_prompts"][0], concept["base_prompt"]
-    task = gates_task(
-        config, scores, _trajectories(config, model, prompt, base, VALIDATION_FROM, 4), VALIDATION_FROM, 1
-    )
+    others = _trajectories(config, model, prompt, base, VALIDATION_FROM, VALIDATED)
+    latents = to_go(config, model, VALIDATION_FROM, VALIDATED) if things_in_style(config) else (others,)
+    task = gates_task(config, scores, latents, VALIDATION_FROM, 1)
     strengths = tuple(with_between(edit["strengths"]))
     wishes = (strengths, edit["erase"], edit["keep"], task)
     numbers = (edit["samples"], edit["confirm"], edit["retention_samples"])
