@@ -61,6 +61,16 @@ def test_the_concept_is_led_to_what_takes_its_place_and_along_its_images_no_furt
     torch.testing.assert_close(landed.distances(landed.concept)[first:, 0], expected, rtol=1e-3, atol=1e-6)
 
 
+def test_where_nothing_lands_a_given_prompt_takes_the_place(tiny_model, tiny_latents, heads, kept):
+    """The base prompt of a concept whose noisy latents were guided from another."""
+    told = Task(tiny_model, heads, [tiny_latents], [kept], 1.0, instead="a golf ball")
+    landed = Task(tiny_model, heads, [tiny_latents], [kept], 1.0, landing=[kept])
+    first = torch.arange(len(tiny_latents))
+    assert len(told.concept) == len(first) and told.unit == landed.unit
+    for one, other in zip(told.concept.at(first), landed.concept.at(first), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_each_prompt_of_several_is_led_to_what_takes_its_own_place(tiny_model, tiny_latents, heads, kept):
     """A style is asked for with several things: each is led to the thing alone, and a distance of 1 is their mean."""
     places = [kept, sample_trajectory(tiny_model, "a dog", "", [8], steps=2)]

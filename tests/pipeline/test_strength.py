@@ -12,7 +12,7 @@ from cad_exp.interventions.edit import Edit
 from cad_exp.pipeline.stages.instead import Nearest
 from cad_exp.pipeline.stages.strength import Strength, with_between
 from cad_exp.pipeline.tasks.attribute import build
-from cad_exp.pipeline.tasks.nodes import prompts_to_keep
+from cad_exp.pipeline.tasks.gates import prompts_to_keep
 from cad_exp.utils.errors import UserError
 from tests.config.test_configs import composed
 from tests.pipeline.test_experiment import fast
@@ -70,7 +70,7 @@ def test_further_images_confirm_what_the_first_say():
     assert walk(0.02)._images(runtime, 0) == {"rate": 1.0, "images": 2, "kept": 1.0}, "nothing to confirm"
 
 
-GREEDY = ["edit=greedy", "granularity=layer", "edit.batch=6", "edit.steps=1", "edit.more_steps=2", "edit.beyond=0"]
+GREEDY = ["edit=greedy", "granularity=layer", "edit.batch=6", "edit.steps=1", "edit.more_steps=2", "edit.beyond=1"]
 GREEDY += ["edit.trajectories=1", "edit.retain=[golf ball]"]
 
 
@@ -79,6 +79,7 @@ def test_a_strength_may_change_nothing_but_not_the_edit(tmp_path: Path):
     results = fast(tmp_path / "two", *SMALL, *GREEDY, "edit.strengths=[1e-6,1]", "judge=none")
     first, second = results["run"]["strength"]["tried"]
     assert first["moved"] < 1e-6 < second["moved"] and first["left"] > second["left"]
+    assert first["left"] == pytest.approx(1, abs=1e-5), "the whole way, however far past the other prompt it leads"
     with pytest.raises(UserError, match="an edit that changes no component .*: larger edit.strengths"):
         fast(tmp_path / "one", *SMALL, *GREEDY, "edit.strengths=[1e-6]")
     with pytest.raises(UserError, match="edit=greedy changes no component .* a larger edit.strength"):
@@ -118,6 +119,8 @@ def test_something_takes_the_place_of_what_is_erased():
     parts = place.parts
     assert {part.prompt for part in parts} == {"a photo of a person"} and {part.base_prompt for part in parts} == {""}
     landing = {seed for part in parts for seed in part.seeds}
+    (own,) = task.latents  # guided from the empty prompt, as images are, and not from the base prompt
+    assert {(part.prompt, part.base_prompt) for part in own.parts} == {("naked person", "")}
     others = {seed for each in (*task.latents, *task.retained) for part in each.parts for seed in part.seeds}
     assert len(landing) == 64 and not landing & (others | {request.seed for request in walk.requests})
 
@@ -179,6 +182,26 @@ def task_of(*given: str):
 def landing_of(*given: str):
     """What takes the concept's place."""
     return task_of(*given).landing
+
+
+@pytest.mark.parametrize("concept", ["nudity", "church", "van_gogh"])
+def test_a_strength_is_chosen_by_what_was_asked_of_the_gates(concept: str):
+    """Measured from another prompt than that in the concept's place, most of the way seems left though all is gone."""
+    asked = ["edit.beyond=0.75", "edit.early=1.5"]
+    walk = build(resolve(composed(f"concept={concept}", "granularity=neuron", *asked))).edits["edited"].strength
+    found, chosen = walk.edits[0].gates.task, walk.task
+    assert (chosen.beyond, chosen.power) == (found.beyond, found.power) == (0.75, 1.5)
+    assert len(chosen.landing) == len(found.landing) == (11 if concept == "van_gogh" else 1)
+    for one, other in zip(chosen.landing, found.landing, strict=True):
+        assert isinstance(one, Nearest) == isinstance(other, Nearest) == (concept == "church")
+        pairs = zip(one.each, other.each, strict=True) if isinstance(one, Nearest) else [(one, other)]
+        assert all(a.prompt == b.prompt and not seeds_of(a) & seeds_of(b) for a, b in pairs)
+    scored = build(resolve(composed(f"concept={concept}", *ERASE))).edits["edited"].strength.task
+    assert (scored.beyond, scored.power, scored.landing) == (0, 0, ())
+
+
+def seeds_of(latents) -> set[int]:
+    return {seed for part in latents.parts for seed in part.seeds}
 
 
 def test_each_strength_begins_where_the_one_before_ended():

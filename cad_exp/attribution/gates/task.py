@@ -69,8 +69,8 @@ class Task:
     """What is asked of the gates of one space: to lose a concept, and to keep everything else.
 
     concept: noisy latents of each prompt that asks for the concept, with `base` and `cond`. retained: of each prompt
-    that is to stay, the same. landing: of the prompts whose images take the place of the concept's, in their order;
-    none: each base prompt takes it, without them.
+    that is to stay, the same. landing: of the prompts whose images take the place of the concept's, in their order.
+    instead: the prompt that takes it where nothing lands; None: each one's base prompt.
     beyond: how far past that prompt's prediction the target lies, 1 as far as the concept's is from it. power: p.
     batch_size: predictions of a pass, at most. Components of text encoders have all prompts encoded anew.
     """
@@ -85,6 +85,7 @@ class Task:
         power: float = 0.0,
         batch_size: int = 64,
         landing: Sequence[NoisyLatents] = (),
+        instead: str | None = None,
     ):
         if not retained:
             raise UserError("edit.retain names only the concept itself: add a prompt to keep")
@@ -99,13 +100,13 @@ class Task:
         parts, squared = [], []
         for number, each in enumerate(concept):
             base, cond = _both(each)
-            instead = landing[number].prompt if landing else each.base_prompt
-            if instead != each.base_prompt:
-                base = predicted(model, each, instead, batch_size)
+            place = landing[number].prompt if landing else each.base_prompt if instead is None else instead
+            if place != each.base_prompt:
+                base = predicted(model, each, place, batch_size)
             target = cond - base
             squared.append(target.square().flatten(1).mean(1) * weights(model, each.t, power))
             if not squared[-1].any():
-                raise UserError(f"nothing in the model tells {each.prompt!r} from {instead!r}")
+                raise UserError(f"nothing in the model tells {each.prompt!r} from {place!r}")
             target.mul_(-beyond).add_(base)  # in place: it is as large as the noisy latents
             parts.append(TensorDataset(each.x, each.t, target))
         self.unit = float(torch.cat(squared).mean())

@@ -130,8 +130,8 @@ class Gated(Walked):
         "is to stay, without the style.",
     )
     landing: Annotated[int, Whole(0, HUGE)] = Field(
-        description="Number of trajectories of the prompts of `instead`, together. Along them the concept is led to it and no "
-        "further. 0: none, and the concept is led to the base prompt. The empty prompt has none."
+        description="Number of trajectories of the prompts of `instead`, together. Along them the concept is led to it "
+        "and no further. 0: none, and the concept is led to the base prompt. The empty prompt has none."
     )
     early: Annotated[float, Number(least=0, most=2)] = Field(
         description="How much more early timesteps count, which change the picture more: 0 all alike, 2 by that "

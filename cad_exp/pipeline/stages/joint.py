@@ -29,7 +29,8 @@ class GatesTask(Derived["Task"]):
     """What gates are to lose and to keep, at noisy latents of the concept and of each prompt that is to stay.
 
     scores: of the same components. beyond: how far past the prediction for the prompt in its place the concept's is
-    led. power: how much more early steps count. landing: of the prompts whose images take the place of `latents`'.
+    led. power: how much more early steps count. base_prompt: what takes the concept's place where nothing lands.
+    landing: of the prompts whose images take the place of `latents`'.
     """
 
     model: Model
@@ -38,12 +39,13 @@ class GatesTask(Derived["Task"]):
     retained: tuple[PromptLatents, ...]
     beyond: float
     power: float
+    base_prompt: str
     landing: tuple[PromptLatents | Nearest, ...] = ()
 
     def instead(self, runtime: Runtime) -> str:
         """Return the prompt whose images take the concept's place; empty where there is none."""
         if not self.landing:
-            return self.latents[0].parts[0].base_prompt
+            return self.base_prompt
         first = self.landing[0]
         prompt = runtime.get(first.choice) if isinstance(first, Nearest) else first.prompt
         return f"{prompt}; and {len(self.landing) - 1} more, each without the style" if self.landing[1:] else prompt
@@ -63,7 +65,8 @@ class GatesTask(Derived["Task"]):
         if landing[1:]:
             console.say(f"  in the concept's place: {len(landing)} things without the style")
         size = self.scores.scores.question.batch_size
-        return Task(runtime.get(self.model), space, latents, retained, self.beyond, self.power, size, landing)
+        how = (self.beyond, self.power, size, landing, self.base_prompt)
+        return Task(runtime.get(self.model), space, latents, retained, *how)
 
 
 @dataclass(frozen=True, eq=False)

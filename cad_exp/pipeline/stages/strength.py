@@ -94,11 +94,15 @@ class Strength(Stage[dict[str, Any]]):
         return row
 
     def _predictions(self, runtime: Runtime, number: int) -> dict[str, float]:
-        """Return what an edit leaves of the concept's distance, and how far it moves all else, at noisy latents."""
+        """Return how much of the way to its target an edit leaves to the concept, and how far it moves all else.
+
+        Both at noisy latents. The way is a mean square: 1 for the intact model, 0 where the concept is just there.
+        """
         task, model = runtime.get(self.task), runtime.get(self.task.model)
+        whole = float(task.distances(task.concept).mean())
         with runtime.get(self.edits[number]).apply(model):
             left, moved = (float(task.distances(points).mean()) for points in (task.concept, task.retained))
-        return {"left": left, "moved": moved}
+        return {"left": left / whole, "moved": moved}
 
     def _images(self, runtime: Runtime, number: int) -> dict[str, float]:
         """Return the concept rate and the retention in images; nothing where no judge says."""
@@ -161,7 +165,7 @@ def with_between(strengths: Sequence[float]) -> list[float]:
 
 def _told(row: dict[str, float]) -> str:
     """Return one line on an edit that was tried."""
-    told = f"strength {row['strength']:g}: concept's distance left {row['left']:.2f}, others moved {row['moved']:.3f}"
+    told = f"strength {row['strength']:g}: concept's way left {row['left']:.2f}, others moved {row['moved']:.3f}"
     if "rate" in row:
         told += f"; images: concept in {row['rate']:.3f}, others kept in {row['kept']:.3f}"
     return told

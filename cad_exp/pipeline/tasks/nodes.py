@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -15,37 +14,29 @@ from cad_exp.data.requests import ImageRequest
 from cad_exp.evaluation import redaction
 from cad_exp.evaluation.judges import JUDGES, judge_class
 from cad_exp.interventions.granularity_registry import GRANULARITIES
-from cad_exp.interventions.methods import METHODS, finds_gates, own_settings
+from cad_exp.interventions.methods import METHODS, finds_gates
 from cad_exp.pipeline.stage import Chosen, Node
 from cad_exp.pipeline.stages.edits import RandomEdit, ResampledEdit, SelectedEdit, SingleEdit
 from cad_exp.pipeline.stages.fidelity import Fidelity
 from cad_exp.pipeline.stages.images import GivenImages, Pictures
-from cad_exp.pipeline.stages.instead import Nearest, NearestPrompt
-from cad_exp.pipeline.stages.joint import Gates, GatesEdit, GatesTask
+from cad_exp.pipeline.stages.joint import GatesEdit
 from cad_exp.pipeline.stages.judge import Judge
 from cad_exp.pipeline.stages.judgements import Judged
 from cad_exp.pipeline.stages.model import Model
-from cad_exp.pipeline.stages.noisy_latents import Noised, PromptLatents, Trajectories, Walk
+from cad_exp.pipeline.stages.noisy_latents import Noised, PromptLatents
 from cad_exp.pipeline.stages.question import Question
 from cad_exp.pipeline.stages.replacement import VARIANTS, GivenFile, ReplacedWeights, Replacement
 from cad_exp.pipeline.stages.scores import Scores, SpaceScores, Timesteps
 from cad_exp.pipeline.stages.strength import Picked, Strength, with_between
+from cad_exp.pipeline.tasks.gates import gates_edits, held_out_task
+from cad_exp.pipeline.tasks.trajectories import first_seed, trajectories
 from cad_exp.utils.errors import UserError
 
 if TYPE_CHECKING:
     from cad_exp.interventions.edit import Edit
 
 Config = dict[str, Any]
-KEPT_FROM = 500_000  # the first seed of trajectories of prompts that are to stay
-LANDING_FROM = 600_000  # of those of the prompt whose images take a concept's place
 SHOWN_OFF = 2  # images with one component switched off
-VALIDATION_FROM = 700_000  # and of those at which an edit's strength is chosen
-VALIDATED = 4  # trajectories of the concept at which it is chosen
-# settings of a method that finds gates, but not its own: they belong to what is asked of it, and to its edit
-OF_TASK = (
-    *("strength", "steps", "more_steps", "least"),
-    *("beyond", "instead", "landing", "early", "trajectories", "retain"),
-)
 
 
 def judge(config: Config) -> Judge | None:
@@ -64,7 +55,7 @@ def held_out(config: Config, model: Model) -> PromptLatents:
     """Return noisy latents of other trajectories than the config's, as many as the fidelity study asks for."""
     concept, walked = config["concept"], config["noisy_latents"]
     number = -(-config["evaluation"]["fidelity"]["noisy_latents"] // walked["steps"])
-    return _trajectories(config, model, concept["prompt"], concept["base_prompt"], walked["samples"], number)
+    return trajectories(config, model, concept["prompt"], concept["base_prompt"], walked["samples"], number)
 
 
 def question(config: Config, model: Model, judge: Judge | None) -> Question:
@@ -140,92 +131,6 @@ def selected_edits(config: Config, scores: SpaceScores, ratios: Sequence[Any]) -
     return tuple(of(ratio) for ratio in ratios)
 
 
-def gates_edits(config: Config, scores: SpaceScores, strengths: Sequence[float]) -> tuple[GatesEdit, ...]:
-    """Return the edits of gates, one for each strength, weakest first.
-
-    Each begins where the one before ended; those between two others lead nowhere (`with_between`).
-    """
-    edit, model = config["edit"], scores.scores.question.model
-    latents = to_go(config, model, 0, config["noisy_latents"]["samples"])
-    task = gates_task(config, scores, latents, KEPT_FROM, edit["trajectories"], edit["beyond"], edit["early"])
-    task = replace(task, landing=instead(config, model, latents))
-    own = {key: value for key, value in own_settings(edit).items() if key not in OF_TASK}
-    method, found, last = Chosen.of(METHODS, own | {"name": edit["name"]}), [], None
-    for place, number in enumerate(strengths):
-        steps = edit["steps"] if last is None else edit["more_steps"]
-        gates = Gates(task, method, number, steps, config["seed"], last)
-        found.append(GatesEdit(gates, scores, edit["least"], edit["strength"] == "auto"))
-        last = last if place % 2 else gates
-    return tuple(found)
-
-
-def to_go(config: Config, model: Model, first: int, trajectories: int) -> tuple[PromptLatents, ...]:
-    """Return noisy latents of the prompts that ask for the concept, which share so many trajectories.
-
-    It is the concept's own prompt; of a style that leaves things in place, each of them in the style.
-    """
-    concept, things = config["concept"], things_in_style(config)
-    if not things:
-        return (_trajectories(config, model, concept["prompt"], concept["base_prompt"], first, trajectories),)
-    number = -(-trajectories // len(things))  # guided from the empty prompt, as images are
-    return tuple(_trajectories(config, model, prompt, "", first, number) for prompt in things)
-
-
-def instead(config: Config, model: Model, latents: tuple[PromptLatents, ...]) -> tuple[PromptLatents | Nearest, ...]:
-    """Return noisy latents of the prompts whose images take the place of the concept's; none where there are none.
-
-    The empty prompt's images are anything. An object leaves nothing behind, so another thing has to stand there; a
-    style leaves what it was laid over.
-    """
-    edit, concept, things = config["edit"], config["concept"], things_in_style(config)
-    given = concept["base_prompt"] if edit["instead"] in (None, "auto") else edit["instead"]
-    if things:
-        prompts = list(things.values())
-    elif given:
-        prompts = [given]
-    else:
-        choose = edit["instead"] == "auto" and concept["kind"] == "object"
-        prompts = prompts_to_keep(config, styles=False) if choose else []
-    if not edit["landing"] or not prompts:
-        return ()
-    number = -(-edit["landing"] // (len(things) or 1))
-    each = tuple(_trajectories(config, model, prompt, "", LANDING_FROM, number) for prompt in prompts)
-    if given or things:
-        return each
-    size = config["runtime"]["batch_size"]
-    return (Nearest(NearestPrompt(model, latents[0], tuple(prompts), edit["early"], size), each),)
-
-
-def things_in_style(config: Config) -> dict[str, str]:
-    """Return for each thing in the style that is to go the thing without it; nothing unless a style leaves things."""
-    edit, concept = config["edit"], config["concept"]
-    if concept["kind"] != "style" or edit.get("instead") != "auto" or concept["base_prompt"] or not edit["landing"]:
-        return {}
-    shown = {*concept["evaluation_prompts"], *concept.get("validation_prompts", ())}
-    things = prompts_to_keep(config, styles=False)
-    styled = {f"{thing} in the style of {concept['label']}": thing for thing in things}
-    return {prompt: thing for prompt, thing in styled.items() if prompt not in shown}
-
-
-def gates_task(
-    config: Config,
-    scores: SpaceScores,
-    latents: tuple[PromptLatents, ...],
-    first: int,
-    trajectories: int,
-    beyond: float = 0.0,
-    early: float = 0.0,
-) -> GatesTask:
-    """Return what is to go and to stay: at these latents, and at trajectories of each prompt that is to stay.
-
-    first: of their seeds. The concept's base prompt is to stay as well.
-    """
-    model, base = scores.scores.question.model, config["concept"]["base_prompt"]
-    prompts = [*prompts_to_keep(config), *([base] if base else [])]
-    kept = tuple(_trajectories(config, model, prompt, "", first, trajectories) for prompt in prompts)
-    return GatesTask(model, scores, latents, kept, beyond, early)
-
-
 def counterfactuals(config: Config, scores: SpaceScores, requests: Sequence[ImageRequest]) -> tuple[Pictures, ...]:
     """Return images with one component switched off: of two thirds that make the concept, of a third that suppress it.
 
@@ -256,12 +161,8 @@ def one_each(requests: Sequence[ImageRequest], number: int) -> list[ImageRequest
 def strength(config: Config, scores: SpaceScores, judge: Judge | None, edits: tuple[Node[Edit], ...]) -> Strength:
     """Return the walk over edits, weakest first: at trajectories, seeds and words that no table shows."""
     edit, concept, model = config["edit"], config["concept"], scores.scores.question.model
-    prompt, base = concept["validation_prompts"][0], concept["base_prompt"]
-    others = _trajectories(config, model, prompt, base, VALIDATION_FROM, VALIDATED)
-    latents = to_go(config, model, VALIDATION_FROM, VALIDATED) if things_in_style(config) else (others,)
-    task = gates_task(config, scores, latents, VALIDATION_FROM, 1)
     strengths = tuple(with_between(edit["strengths"]))
-    wishes = (strengths, edit["erase"], edit["keep"], task)
+    wishes = (strengths, edit["erase"], edit["keep"], held_out_task(config, scores))
     numbers = (edit["samples"], edit["confirm"], edit["retention_samples"])
     asked, further = image_requests.validation(concept, *numbers, config["seed"], config["model"]["path"])
     if judge is None or concept["label"] is None:
@@ -276,20 +177,6 @@ def strength(config: Config, scores: SpaceScores, judge: Judge | None, edits: tu
     # whether they show the concept is all that is asked, so the intact model need not draw them too
     confirmed = tuple(Judged.of(judge, each, each) for each in shown(further)[1:])
     return Strength(edits, *wishes, judge, tuple(asked), intact, tuple(tried), tuple(further), confirmed)
-
-
-def prompts_to_keep(config: Config, styles: bool = True) -> list[str]:
-    """Return the prompts that gates keep: those of the config, or all things that the model's world names.
-
-    styles: whether styles are among the world's things.
-    """
-    concept, asked = config["concept"], config["edit"].get("retain")
-    if asked is not None:
-        own = (concept["prompt"], *concept["evaluation_prompts"], *concept.get("validation_prompts", ()))
-        return [prompt for prompt in asked if prompt not in own]
-    about = (concept["kind"], concept["label"])
-    things = image_requests.fitting_prompts(config["model"]["path"])
-    return [prompt for prompt, *thing in things if tuple(thing) != about and (styles or thing[0] != "style")]
 
 
 def replaced_weights(config: Config, model: Model) -> dict[str, Node[Edit]]:
@@ -315,9 +202,9 @@ def _redacted(config: Config, request: ImageRequest) -> str:
 def _latents(config: Config, model: Model, prompt: str, base_prompt: str, folder: str | None) -> PromptLatents:
     """Return trajectories or noised images of a prompt; folder: images to noise, None: the model's own."""
     if OBJECTIVES.fact(formula_name(config["objective"]), "latents_kind") != "noised":
-        return _trajectories(config, model, prompt, base_prompt, 0, config["noisy_latents"]["samples"])
+        return trajectories(config, model, prompt, base_prompt, 0, config["noisy_latents"]["samples"])
     settings = config["noisy_latents"]
-    n, first, batch = settings["samples"] * settings["steps"], _first_seed(config), config["runtime"]["batch_size"]
+    n, first, batch = settings["samples"] * settings["steps"], first_seed(config), config["runtime"]["batch_size"]
     images: GivenImages | Pictures
     if folder:
         images = GivenImages(folder)
@@ -325,23 +212,3 @@ def _latents(config: Config, model: Model, prompt: str, base_prompt: str, folder
         asked = [ImageRequest("noisy_latents", prompt, first + number, "", "") for number in range(n)]
         images = pictures(config, model, None, asked, "noisy latents")
     return PromptLatents((Noised(model, prompt, base_prompt, n, first, batch, images),))
-
-
-def _trajectories(
-    config: Config, model: Model, prompt: str, base_prompt: str, first: int, number: int
-) -> PromptLatents:
-    """Return the `number` trajectories from the `first` on, in parts that are walked at once."""
-    settings, size = config["noisy_latents"], config["noisy_latents"]["batch_size"]
-    start = _first_seed(config) + first
-    seeds, parts = tuple(range(start, start + number)), []
-    for batch in (seeds[i : i + size] for i in range(0, number, size)):
-        # without guidance the trajectories are the base prompt's: one walk for all concepts
-        walk = Walk(model, base_prompt, batch, settings["steps"]) if settings["guidance"] == 0 else None
-        how = (batch, settings["steps"], settings["guidance"], size, walk)
-        parts.append(Trajectories(model, prompt, base_prompt, *how))
-    return PromptLatents(tuple(parts), settings["independent"])
-
-
-def _first_seed(config: Config) -> int:
-    seed: int = config["noisy_latents"]["seed"]
-    return 1_000_000 * seed

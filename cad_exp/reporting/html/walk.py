@@ -12,7 +12,7 @@ HEADS = {
     "rate": "concept rate",
     "images": "of images",
     "kept": "others kept",
-    "left": "J that is left",
+    "left": "way left",
     "moved": "how far the rest moved",
 }
 
