@@ -35,7 +35,7 @@ from cad_exp.reporting.tables.pareto import draw as draw_picture
 from cad_exp.reporting.tables.plan import Job, Plan, plan
 from cad_exp.reporting.tables.study import OWN, read
 from cad_exp.reporting.tables.table import Entry
-from cad_exp.reporting.summary import number
+from cad_exp.reporting.wording import number
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.hashing import digest
 from cad_exp.utils.io import write_json
