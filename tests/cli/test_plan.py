@@ -78,7 +78,8 @@ def test_an_option_whose_name_looks_like_a_number_stands_in_quotes(tmp_path: Pat
     file.write_text("defaults: [_object, _self_]\nname: 1984\nnoun: church\nlabel: church\n")
     study = "# @package _global_\nhydra: {sweeper: {params: {concept: 'church,1984'}}}\n"
     (tmp_path / "own" / "experiment" / "mine.yaml").write_text(study)
-    for asked in (["concept=1984"], ["-m", "concept=church,1984"], ["-m", "experiment=mine"]):
+    shuffled = ["-m", f"concept=shuffle({','.join(['church'] * 20)},1984)"]  # in another order at each look
+    for asked in (["concept=1984"], ["-m", "concept=church,1984"], shuffled, ["-m", "experiment=mine"]):
         assert main(["--config-dir=own", *asked, "--plan"]) == 2
         assert "read as a number, not as a name: write 'concept=\"1984\"'" in capsys.readouterr().err
     assert main(["--config-dir=own", "-m", "experiment=mine"]) == 1
