@@ -11,7 +11,7 @@ def undrawn(yes: bool = True) -> Iterator[None]:
         yield
         return
     from cad_exp.pipeline import drawing
-    from cad_exp.pipeline.report import Show
+    from cad_exp.pipeline.show import Show
 
     drawings, report = Show.drawings, drawing._report
     Show.drawings = lambda self: {name: draw for name, draw in drawings(self).items() if name == "images"}

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cad_exp.config.arguments import Parser, WrongFlag
+from cad_exp.evaluation.variants import AUTOENCODER
 from cad_exp.utils import console, process
 from cad_exp.utils.errors import UserError, choose
+from cad_exp.utils.io import made
 
 if TYPE_CHECKING:
     from cad_exp.pipeline.stages.cells import Cell
+    from cad_exp.pipeline.tasks.sae import Sae
 
 HELP = """\
 Draws the page of a latent: its images, when it acts, which labels it tells, which prompts it resembles.
@@ -56,17 +61,23 @@ def draw(given: argparse.Namespace) -> list[Path]:
     folder = find_folder(given.folder, "FOLDER")
     if not (folder / FILE).exists():
         raise UserError(f"the folder '{given.folder}' holds no {FILE}: give that of a finished run of task=sae")
-    run = load_results(folder)["run"]
-    config = run["config"]
+    results = load_results(folder)
+    run, config = results["run"], results["run"]["config"]
     graph = preflight.check(config)
     if not isinstance(graph, Sae):
         raise UserError(f"'{given.folder}' is a run of task={run.get('task')}: pages are of latents of task=sae")
+    _measured(results["metrics"], given)
     to = resolve(given.to) if given.to else folder / "latents"
-    try:
-        to.mkdir(parents=True, exist_ok=True)  # before what takes minutes
-    except OSError as error:
-        raise UserError(f"nothing can be written into '{to}' ({error.strerror}): give another --to") from None
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(made(to))  # before what takes minutes
+        except OSError as error:
+            raise UserError(f"nothing can be written into '{to}' ({error.strerror}): give another --to") from None
+        return _drawn(graph, config, folder, to, given)
 
+
+def _drawn(graph: Sae, config: dict[str, Any], folder: Path, to: Path, given: argparse.Namespace) -> list[Path]:
+    """Draw the pages of a run's latents into a folder; returns the files."""
     from cad_exp.pipeline.held_out import HeldOut  # torch: only once all is known to be there
     from cad_exp.pipeline.latent_pages import write
     from cad_exp.pipeline.runtime import Runtime
@@ -76,12 +87,29 @@ def draw(given: argparse.Namespace) -> list[Path]:
     runtime = Runtime(config["runtime"], folder / ".cache")
     if not runtime.holds(graph.features):
         console.say("the cache no longer holds what this run made: it is made again", style="yellow")
-    held = HeldOut(runtime, graph.features, _place(cells(runtime, graph.features.autoencoders), given))
-    if wrong := [latent for latent in given.latents if not 0 <= latent < held.autoencoder.width]:
-        raise UserError(f"there is no latent {wrong[0]}: this dictionary has 0 to {held.autoencoder.width - 1}")
-    found = write(held, given.latents, to, config["model"]["name"])
+    every = cells(runtime, graph.features.autoencoders)
+    place = _place(every, given)
+    _exist(given.latents, every[place].first.autoencoder.width)
+    found = write(HeldOut(runtime, graph.features, place), given.latents, to, config["model"]["name"])
     runtime.close()
     return found
+
+
+def _measured(metrics: Iterable[Mapping[str, Any]], given: argparse.Namespace) -> None:
+    """Raise UserError for a place or a latent that no dictionary of the results has: known without the cache."""
+    facts = [each["definition"] for each in metrics if each["variant"] == AUTOENCODER]
+    facts = [each for each in facts if {"hookpoint", "width"} <= set(each)]
+    if given.hookpoint is not None and facts:
+        choose(given.hookpoint, dict.fromkeys(each["hookpoint"] for each in facts), "--hookpoint")
+    _exist(given.latents, max((each["width"] for each in facts), default=None))
+
+
+def _exist(latents: Iterable[int], width: int | None) -> None:
+    """Raise UserError for a number that no latent of a dictionary has. width: of the dictionary, where it is known."""
+    for latent in latents:
+        if latent < 0 or (width is not None and latent >= width):
+            has = "their numbers begin at 0" if width is None else f"this dictionary has 0 to {width - 1}"
+            raise UserError(f"there is no latent {latent}: {has}")
 
 
 def _place(every: list[Cell], given: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.table import Table
 
-from cad_exp.config import compose
+from cad_exp.config import compose, grammar
 from cad_exp.config.resolve import resolve
 from cad_exp.pipeline import preflight
 from cad_exp.pipeline.preflight import Graph
@@ -32,6 +32,10 @@ def show(overrides: Sequence[str], sweep: bool, folders: list[Path]) -> None:
     Raises:
         UserError: whatever would be refused before the work.
     """
+    parsed = grammar.parse(overrides, folders)
+    sweep = grammar.sweeps(parsed, sweep)
+    if not sweep:
+        grammar.one_value_each(parsed)
     with compose.hydra(folders) as composer:
         jobs = composer.sweep(list(overrides))[0] if sweep else [list(overrides)]
         configs = [resolve(composer.job(job), folders[1:]) for job in jobs]

@@ -11,7 +11,7 @@ from cad_exp.pipeline import preflight
 from cad_exp.pipeline.search.plan import Plan, read
 from cad_exp.pipeline.search.study import Study, import_optuna
 from cad_exp.pipeline.search.trials import Run, search
-from cad_exp.reporting import summary
+from cad_exp.reporting import summary, wording
 from cad_exp.reporting.results import run_info
 from cad_exp.utils import console, process
 from cad_exp.utils.errors import UserError
@@ -98,7 +98,7 @@ def report(plan: Plan, study: Study) -> None:
 def verdict(plan: Plan, best: dict[str, Any] | None, closest: dict[str, Any] | None, count: int) -> str:
     """Say in one sentence which trial is best under the constraint, or that none meets it and which comes closest."""
     row = best or closest or {}
-    rate, kept = summary.number(row["concept_rate"]), summary.number(row["retention"])
+    rate, kept = wording.number(row["concept_rate"]), wording.number(row["retention"])
     if best:
         return (
             f"best with retention of at least {plan.bound:g}: trial {row['trial']} (concept rate {rate}, kept {kept})"
@@ -106,7 +106,7 @@ def verdict(plan: Plan, best: dict[str, Any] | None, closest: dict[str, Any] | N
     text = f"none of {count} edits keeps {plan.bound:g}: trial {row['trial']} comes closest with {kept} "
     text += f"(concept rate {rate})"
     if row["unedited_retention"] < plan.bound:
-        text += f"; the unedited model itself has only {summary.number(row['unedited_retention'])}: lower retention="
+        text += f"; the unedited model itself has only {wording.number(row['unedited_retention'])}: lower retention="
     return text
 
 

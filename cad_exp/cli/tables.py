@@ -104,15 +104,15 @@ def study(
 
     facts = origin(made, found_runs(made, found), table.metrics)
     page = write.markdown(made, table, facts, found)
-    folder = write.folder(to or OUTPUTS / "tables" / made.name, made.name)
-    place.check(folder / f"{made.name}.html")
-    # Before anything is saved: an axis that no run has is an error.
-    picture = _drawn(made, found, folder / f"{made.name}.png")
-    places: dict[str, Path | str] = {"table": write.save(page, folder / f"{made.name}.md")}
-    with console.harmless("the page of the study"):
-        places["page"] = study_page.write(made, table, facts, found, folder / f"{made.name}.html")
-    places["LaTeX"] = write.save(write.latex(made, table, facts), folder / f"{made.name}.tex")
-    places["numbers"] = write.save(numbers, folder / f"{made.name}.csv")
+    with write.folder(to or OUTPUTS / "tables" / made.name, made.name) as folder:
+        place.check(folder / f"{made.name}.html")
+        # Before anything is saved: an axis that no run has is an error.
+        picture = _drawn(made, found, folder / f"{made.name}.png")
+        places: dict[str, Path | str] = {"table": write.save(page, folder / f"{made.name}.md")}
+        with console.harmless("the page of the study"):
+            places["page"] = study_page.write(made, table, facts, found, folder / f"{made.name}.html")
+        places["LaTeX"] = write.save(write.latex(made, table, facts), folder / f"{made.name}.tex")
+        places["numbers"] = write.save(numbers, folder / f"{made.name}.csv")
     places |= {"picture": picture} if picture else {}
     console.page(numbers if csv else page, end="")
     if not csv:

@@ -21,6 +21,7 @@ from hydra._internal.defaults_list import create_defaults_list
 from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
@@ -44,7 +45,7 @@ def hydra(folders: list[Path]) -> Iterator[Composer]:
     GlobalHydra.instance().clear()
     try:
         with search_path.searched(folders[1:]), initialize_config_dir(str(folders[0]), version_base="1.3"):
-            yield Composer()
+            yield Composer(folders)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(hydra_errors.explain(error, folders)) from error
     finally:
@@ -76,7 +77,8 @@ def compose(overrides: Sequence[str] = (), folders: Sequence[Path] = ()) -> dict
 class Composer:
     """Composes sweeps and jobs."""
 
-    def __init__(self) -> None:
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = folders
         loader = GlobalHydra.instance().config_loader()
         assert isinstance(loader, ConfigLoaderImpl)
         self._loader = loader
@@ -86,6 +88,7 @@ class Composer:
 
     def sweep(self, arguments: list[str]) -> tuple[list[list[str]], Any]:
         """Return the overrides of every job that `-m` with these arguments would run, and the section `study`."""
+        self._parse(arguments)
         state = GlobalHydra.instance().hydra
         assert state is not None
         config = state.compose_config(
@@ -93,8 +96,7 @@ class Composer:
         )
         params = as_dict(config.hydra.sweeper).get("params") or {}
         asked = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
-        parsed = OverridesParser.create(config_loader=self._loader).parse_overrides(asked)
-        [jobs] = BasicSweeper.split_arguments(parsed, None)
+        [jobs] = BasicSweeper.split_arguments(self._parse(asked), None)
         study = config.get("study")
         return jobs, OmegaConf.to_container(study, resolve=True) if OmegaConf.is_config(study) else study
 
@@ -103,7 +105,7 @@ class Composer:
 
         given: whole groups that take the place of the composed ones, before anything refers to them.
         """
-        parsed = OverridesParser.create(config_loader=self._loader).parse_overrides(overrides)
+        parsed = self._parse(overrides)
         defaults = create_defaults_list(
             repo=self._repository, config_name=NAME, overrides_list=parsed, prepend_hydra=False, skip_missing=False
         )
@@ -118,6 +120,12 @@ class Composer:
         for group, content in (given or {}).items():
             config[group] = content
         return as_dict(config, complete=True)
+
+    def _parse(self, overrides: list[str]) -> list[Override]:
+        parsed = OverridesParser.create(config_loader=self._loader).parse_overrides(overrides)
+        for item in parsed:
+            grammar.check_choice(item, self._folders)
+        return parsed
 
     def _part(self, default: ResultDefault) -> dict[str, Any]:
         """Return what one option adds to the config: its content in its package, without its own list of defaults."""

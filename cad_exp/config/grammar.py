@@ -5,19 +5,25 @@ So a mistake is answered with the argument that holds it and with what to type, 
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString, Transformer, ValueType
 from hydra.errors import HydraException
 
 from cad_exp.config import commands, options
 from cad_exp.utils.errors import UserError
 
 _KEY = re.compile(r"(\+\+|\+)?([\w@/-]+(?:\.[\w@/-]+)*)=(.*)", re.DOTALL)
+
+LONGEST = 200  # bytes of a setting's or an option's name: a file of this name could be
+SHOWN = 40  # letters of a longer one
+MOST = 1000  # values of a sweep that are looked at: range(0,1e9) has no end
 
 
 def parse(items: Sequence[str], folders: Sequence[Path]) -> list[Override]:
@@ -95,16 +101,51 @@ def _check_group(item: Override, folders: Sequence[Path]) -> None:
     group, written = item.key_or_group, item.input_line or ""
     if not group:
         raise UserError(f"'{written}' names no setting: write key=value, or ~key to leave a key out")
+    if len(group.encode(errors="replace")) > LONGEST:
+        raise UserError(f"'{group[:SHOWN]}...' is no setting: a name of {len(group):,} letters")
     if group == "hydra":
         raise UserError(f"'{written}' is no setting: Hydra's own are hydra.run.dir and others (--hydra-help)")
     if item.is_interval_sweep():
         raise UserError(f"'{written}' names no single values: list them, such as seed=0,1,2, or use range(0,3)")
-    if not any((folder / group).is_dir() for folder in folders):
+    if not _is_group(group, folders):
         return
     needed = group in options.GROUPS and group != "experiment"
     if item.is_delete() and needed:
         raise UserError(f"'{written}' leaves out what every run needs: choose another {group}={group.upper()} instead")
     if needed and (item.is_add() or item.is_force_add() or item.package is not None):
         raise UserError(f"'{written}' chooses a second {group}, and a run has one: write {group}={group.upper()}")
-    if not item.is_delete() and not item.is_sweep_override() and not isinstance(item.value(), (str, list)):
-        raise UserError(options.unknown(written.partition("=")[2], list(options.options(group, folders)), group))
+    check_choice(item, folders)
+
+
+def check_choice(item: Override, folders: Sequence[Path]) -> None:
+    """Raise UserError where an option of a group is chosen by what the grammar reads as no text: 1984, null, true."""
+    group = item.key_or_group
+    if item.is_delete() or not _is_group(group, folders):
+        return
+    if not item.is_sweep_override():
+        chosen = [(item.value(), (item.input_line or "").partition("=")[2])]
+    elif item.value_type == ValueType.GLOB_CHOICE_SWEEP:  # which finds names only
+        return
+    else:
+        chosen = [(value, Transformer.str(value)) for value in islice(item.sweep_iterator(), MOST)]
+    for value, written in chosen:
+        if isinstance(value, list) and group in options.GROUPS and group != "experiment":
+            told = f"{group}={written} is a list, and a run has one {group}: write {group}={group.upper()}"
+            raise UserError(f"{told}; a sweep over several is -m {group}={written.strip('[]')}")
+        long = len(written.encode(errors="replace")) > LONGEST
+        if not long and (_named(value) or (isinstance(value, list) and all(map(_named, value)))):
+            continue
+        known = list(options.options(group, folders))
+        if written not in known:
+            raise UserError(options.unknown(f"{written[:SHOWN]}..." if long else written, known, group))
+        what = "nothing" if value is None else "true or false" if isinstance(value, bool) else "a number"
+        name = shlex.quote(f"{group}={commands.quoted(written)}")
+        raise UserError(f"{group}={written} is read as {what}, not as a name: write {name}")
+
+
+def _is_group(key: str, folders: Sequence[Path]) -> bool:
+    return any(os.path.isdir(folder / key) for folder in folders)  # also of a key too long for a name
+
+
+def _named(value: object) -> bool:
+    return isinstance(value, (str, QuotedString))

@@ -17,7 +17,7 @@ def explain(error: BaseException, folders: list[Path]) -> str:
     text = "\n".join(str(link) for link in chain)
     if isinstance(error, OSError) and error.strerror:
         return f"'{error.filename}' cannot be used: {error.strerror}"
-    for look in (_unknown_option, _unknown_setting, _no_value, _reference, _several, _misfit):
+    for look in (_unknown_option, _no_name, _unknown_setting, _no_value, _reference, _several, _misfit):
         if told := look(text, chain, folders):
             return told
     # without the lines in which OmegaConf tells its own state
@@ -34,6 +34,13 @@ def _unknown_option(text: str, chain: list[BaseException], folders: list[Path]) 
     if missing[1] == "hydra/launcher" and missing[2] in LAUNCHERS:
         return f"hydra/launcher={LAUNCHERS[missing[2]]} is not installed: pip install 'cad-exp[launchers]'"
     return unknown(missing[2], list(options(missing[1], folders)), missing[1])
+
+
+def _no_name(text: str, chain: list[BaseException], folders: list[Path]) -> str | None:
+    """Explain that a number or null chooses no option: of a sweep in an experiment's file."""
+    if "Config group override must be a string or a list" not in text:
+        return None
+    return "an option of a group is chosen by no name: a name that looks like a number, or null, stands in quotes"
 
 
 def _unknown_setting(text: str, chain: list[BaseException], folders: list[Path]) -> str | None:

@@ -1,6 +1,5 @@
 """The groups of the config and the options of each, as the YAML files name them."""
 
-import difflib
 import os
 import re
 from collections.abc import Iterable
@@ -9,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cad_exp.utils import registry
-from cad_exp.utils.errors import UserError
+from cad_exp.utils.errors import UserError, closest
 
 GROUPS = {
     "task": "what the run asks: which components make a concept, or what layers know",
@@ -130,9 +129,9 @@ def _first_comment(file: Path) -> str:
 
 def unknown(name: str, known: list[str], what: str) -> str:
     """Write an error such as "unknown concept 'nudty': did you mean nudity? There are: ..."."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = closest(name, known)
     return (
         f"unknown {what} '{name}'"
-        + (f": did you mean {close[0]}?" if close else ".")
+        + (f": did you mean {close}?" if close else ".")
         + (f" There are: {', '.join(known)}" if known else " There are none")
     )

@@ -25,7 +25,7 @@ def evaluate(records: Records, settings: dict[str, Any]) -> Metrics:
     """Yield every metric of the evaluations that the settings choose, each once.
 
     Args:
-        records: what the judges said of every image, for example by `Records.load(folder)` of a run.
+        records: what the judges said of every image; the table of a finished run is its records.parquet.
         settings: the group `evaluation` of a config; `metrics` names the evaluations.
 
     Yields:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cad_exp.evaluation import verdict
-from cad_exp.evaluation.verdict import Found, Metric
+from cad_exp.evaluation.verdict import of_edit, of_scores
+from cad_exp.evaluation.verdict.found import Found, Metric
 
 GOOD, FAIR, POOR, UNKNOWN = "good", "fair", "poor", "unknown"
 
@@ -29,7 +29,7 @@ def of(metrics: Iterable[Metric]) -> list[Light]:
     scores = Found(metrics, "attribution")
     edited, unedited, random = (Found(metrics, variant) for variant in ("edited", "unedited", "random"))
     return [
-        _ranking(scores, verdict.stable(metrics)),
+        _ranking(scores, of_scores.stable(metrics)),
         _predictions(scores),
         _concept(edited, unedited, random),
         _cost(edited, unedited, random),
@@ -38,7 +38,7 @@ def of(metrics: Iterable[Metric]) -> list[Light]:
 
 def _ranking(scores: Found, steady: bool | None) -> Light:
     question = "Is the ranking of components stable?"
-    if blind := verdict.blind_to(scores):
+    if blind := of_scores.blind_to(scores):
         return Light(question, f"the same with {blind}", POOR)
     if steady is None:
         return Light(question, "not asked", UNKNOWN)
@@ -46,12 +46,12 @@ def _ranking(scores: Found, steady: bool | None) -> Light:
 
 
 def _predictions(scores: Found) -> Light:
-    question, states = "Are predicted effects right?", verdict.predictions(scores)
+    question, states = "Are predicted effects right?", of_scores.predictions(scores)
     if not states:
         return Light(question, "not asked", UNKNOWN)
     words = {"right": "right", "sign": "right in sign, not in size", "order": "in the right order only"}
     words |= {"against": "the wrong way", "unsure": "no better than a guess"}
-    counted = verdict.predictions(scores, verdict.INTERACTIONS)
+    counted = of_scores.predictions(scores, of_scores.INTERACTIONS)
     if set(states.values()) != {"right"} and set(counted.values()) == {"right"}:
         return Light(question, "right where interactions are counted, sums of scores are not", GOOD)
     kinds = list(dict.fromkeys(states.values()))
@@ -73,23 +73,23 @@ def _concept(edited: Found, unedited: Found, random: Found) -> Light:
         return Light("Is the concept erased?", "not measured", UNKNOWN)
     more = bool(after.get("higher_is_better"))
     question = "Is the concept amplified?" if more else "Is the concept erased?"
-    if before and verdict.idle(before, more):
+    if before and of_edit.idle(before, more):
         return Light(question, "little to change, so little is proved", UNKNOWN)
-    word = verdict.word(after, before, more)
+    word = of_edit.word(after, before, more)
     if word.startswith("no "):
         return Light(question, word, POOR)
-    if control and not verdict.differs(after, control, "random", more):
+    if control and not of_edit.differs(after, control, "random", more):
         return Light(question, f"{word}, but a random edit may do as much", FAIR)
-    return Light(question, word, GOOD if word in (verdict.IS_GONE, verdict.IS_MORE) else FAIR)
+    return Light(question, word, GOOD if word in (of_edit.IS_GONE, of_edit.IS_MORE) else FAIR)
 
 
 def _cost(edited: Found, unedited: Found, random: Found) -> Light:
-    question, kept = "What did it cost?", verdict.kept(edited)
-    if verdict.spoilt(edited):
+    question, kept = "What did it cost?", of_edit.kept(edited)
+    if of_edit.spoilt(edited):
         return Light(question, "images are damaged", POOR)
     if kept is None:
         return Light(question, "not measured", UNKNOWN)
     if not kept:
         return Light(question, "other prompts suffer", POOR)
-    than = verdict.moved_beyond(edited, unedited, random)
+    than = of_edit.moved_beyond(edited, unedited, random)
     return Light(question, f"other images change {than}", FAIR) if than else Light(question, "others are kept", GOOD)

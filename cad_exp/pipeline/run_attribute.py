@@ -19,6 +19,7 @@ from cad_exp.interventions.methods import needs_scores
 from cad_exp.pipeline import report
 from cad_exp.pipeline.records import records
 from cad_exp.pipeline.runtime import Runtime
+from cad_exp.pipeline.show import Show
 from cad_exp.pipeline.stage import graph as nodes_of
 from cad_exp.pipeline.stages.images import Images
 from cad_exp.pipeline.stages.noisy_latents import PromptLatents
@@ -50,7 +51,7 @@ def perform(runtime: Runtime, graph: Attribute, config: Config, results: Results
 
 def show(runtime: Runtime, graph: Attribute, config: Config, results: Results, folder: Path, tracker: Tracker) -> None:
     """Complete the results, then draw them and mirror them to the tracker."""
-    report.Show(runtime, graph, config, results, folder).finish(tracker)
+    Show(runtime, graph, config, results, folder).finish(tracker)
 
 
 def work(runtime: Runtime, graph: Attribute, config: Config, results: Results, folder: Path) -> None:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cad_exp.reporting.figures.canvas import HELPS, INK, PALE, SUPPRESSES, canvas, save
-from cad_exp.reporting.summary import number
+from cad_exp.reporting.wording import number
 from cad_exp.utils.console import clean
 from cad_exp.utils.io import atomic
 

@@ -10,44 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from cad_exp.evaluation.variants import DICTIONARIES, NETWORK, VARIANTS
+from cad_exp.reporting.wording import FEATURES, LABELS, drawn_instead, number, warnings_of
 from cad_exp.utils import text
 from cad_exp.utils.console import clean, console, glyph, say
 
 ASCII_HEAD = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
-LABELS = {
-    "concept_rate": "concept rate",
-    "retention_mean": "retention, mean",
-    "retention_worst": "retention, worst",
-    "drawn": "drawn instead",
-    "blank_images": "blank images",
-    "outside_world": "outside the world",
-    "blank_images_retention": "blank, others",
-    "outside_world_retention": "outside, others",
-    "style_distance": "style, distance",
-    "style_distance_retention": "other styles, distance",
-    "nudity_detections": "exposed parts found",
-    "fid": "FID",
-    "fid_to_unedited": "FID to unedited",
-    "kid": "KID",
-    "kid_to_unedited": "KID to unedited",
-    "clip_score": "CLIP score",
-    "perceptual_distance": "distance, others",
-    "perceptual_distance_worst": "distance, worst",
-    "perceptual_distance_other_seed": "distance, other seed",
-}
-_UNITS = {"head": "attention heads", "layer": "whole layers"}
-
-
-def units(granularity: str) -> str:
-    """Return what several components of a granularity are called."""
-    return _UNITS.get(granularity, f"{granularity}s")
-
-
-def number(value: float | None) -> str:
-    """Three decimals below 10, one from there on; "-" for nothing."""
-    if value is None or value != value:
-        return "-"
-    return f"{value:z.3f}" if abs(value) < 10 else f"{value:z.1f}"
 
 
 def metrics_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
@@ -82,52 +49,6 @@ def _stacked(metric: dict[str, Any] | None) -> str:
     return f"{value}\n[not bold dim]{escape('[' + low)}, {high}][/]"
 
 
-def label(name: str) -> str:
-    """Return what people call a metric: "concept_rate@0.5" is "concept rate, 0.5", "distance@100" at a timestep."""
-    kind, *parts = name.split("@")
-    said = LABELS.get(name) or LABELS.get(kind) or FEATURES.get(kind) or kind.replace("_", " ")
-    if name in LABELS:
-        return said
-    timed = kind in AT_TIMESTEPS
-    return ", ".join([said, *(f"t = {part}" if timed and part.isdigit() else part for part in parts)])
-
-
-def warnings_of(metrics: list[dict[str, Any]]) -> list[str]:
-    """Return what the marks of a table mean: one plain sentence for each warning, with the variants that it is of."""
-    said: dict[str, dict[str, list[str]]] = {}
-    for metric in metrics:
-        if warning := metric["definition"].get("warning"):
-            name = label(metric["name"])
-            said.setdefault(warning, {}).setdefault(metric["variant"], []).append(name)
-    found = []
-    for warning, by_variant in said.items():
-        alike: dict[tuple[str, ...], list[str]] = {}
-        for variant, names in by_variant.items():
-            alike.setdefault(tuple(names), []).append(variant)
-        found += [
-            f"* {', '.join(variants)}: {warning}, so little can be read from {'; '.join(names)}"
-            for names, variants in alike.items()
-        ]
-    return found
-
-
-def drawn_instead(metrics: list[dict[str, Any]], most: int = 4) -> str:
-    """Return what the edited model draws where it was asked for the concept: "garbage truck 45 %, gas pump 20 %".
-
-    Returns "" where nothing was told apart.
-    """
-    found = {
-        metric["name"].removeprefix("drawn@"): metric["value"]
-        for metric in metrics
-        if metric["name"].startswith("drawn@") and metric["variant"] == "edited" and metric["value"]
-    }
-    order = sorted(found, key=found.__getitem__, reverse=True)
-    parts = [f"{name} {100 * found[name]:.0f} %" for name in order[:most]]
-    if len(order) > most:
-        parts.append(f"others {100 * sum(found[name] for name in order[most:]):.0f} %")
-    return ", ".join(parts)
-
-
 def scores_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
     """One row per metric of the scores themselves: value [low, high] and n."""
     table = Table(title=escape(clean(title)) or None, title_justify="left", header_style="bold")
@@ -157,21 +78,6 @@ def probes_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
         table.add_row(name, *(_stacked(found.get((label, source, "accuracy"))) for label in labels))
     table.add_row("gain of the network", *(_stacked(found[label, NETWORK, "gain"]) for label in labels), style="bold")
     return table
-
-
-AT_TIMESTEPS = ("accuracy", "gain", "distance", "layers")  # metrics whose name may end in a timestep
-FEATURES = {
-    "fvu": "variance left (FVU)",
-    "fvu_seeds": "FVU, mean of seeds",
-    "dead": "dead latents",
-    "l0": "latents a token (L0)",
-    "loss_recovered": "loss recovered",
-    "purity": "purity",
-    "f1": "best latent's F1",
-    "split_latents": "latents of a class",
-    "absorption": "absorbed images",
-    "shared_latents": "shared latents",
-}
 
 
 def features_table(metrics: list[dict[str, Any]], title: str = "") -> Table:
@@ -285,8 +191,8 @@ def show_verdict(sentences: dict[str, str]) -> None:
     """May the scores be trusted, and what did the edit do: a sentence each, if there is one."""
     told = {what: sentence for what, sentence in sentences.items() if sentence}
     screen, width = console(), max(map(len, told), default=0)
-    for number, (what, sentence) in enumerate(told.items()):
-        if not number:
+    for position, (what, sentence) in enumerate(told.items()):
+        if not position:
             screen.print()
         screen.print(f"[bold]{escape(what):<{width}}[/]  {escape(sentence)}", soft_wrap=True)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -18,7 +17,7 @@ from cad_exp.interventions.gating import INPUT, OUTPUT, Tap
 from cad_exp.interventions.networks import is_text
 from cad_exp.models.pipeline import DiffusionModel
 from cad_exp.representations import NOISY_LATENT
-from cad_exp.utils.errors import UserError
+from cad_exp.utils.errors import UserError, closest
 
 # kind -> what it is; a config asks for kinds, for names, or for patterns of names
 KINDS = {
@@ -125,8 +124,8 @@ def choose_hookpoints(model: DiffusionModel, asked: Iterable[str]) -> list[Hookp
 
 def _unknown(word: str, names: list[str], model: str) -> str:
     """Return what is wrong with a name that there is not, without the list of a thousand names."""
-    close = get_close_matches(word, [*KINDS, *names], n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'? " if close else ""
+    close = closest(word, [*KINDS, *names])
+    hint = f"did you mean '{close}'? " if close else ""
     some = ", ".join(names[:: max(1, len(names) // 3)][:3])
     kinds = f"Kinds are {', '.join(KINDS)}; names are such as {some}"
     return f"unknown hookpoint '{word}': {hint}{kinds}; {_every(model, names)}"

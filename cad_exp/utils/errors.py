@@ -5,6 +5,11 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
+# words that YAML and Hydra read as no text
+NOTHING = ("null", "none", "~", "false", "off", "no", "n")
+OTHER = ("nan", ".nan", "inf", ".inf", "-inf", "-.inf", "true", "on", "yes", "y")
+LONGEST = 100  # characters of a name that are compared: more would take minutes
+
 
 class UserError(Exception):
     """A mistake that the user can mend: its message is a sentence that says what is wrong and what to do.
@@ -35,9 +40,23 @@ def choose(name: str, options: Iterable[str], what: str) -> str:
     options = [str(option) for option in options]
     if name in options:
         return name
-    close = get_close_matches(str(name), options, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'? " if close else ""
+    close = closest(name, options)
+    hint = f"did you mean '{close}'? " if close else ""
     raise UserError(f"unknown {what} '{name}': {hint}There are: {', '.join(options)}")
+
+
+def closest(name: object, options: Iterable[str]) -> str | None:
+    """Return the option that a misspelt name may mean; None where no option is near.
+
+    A number is no slip of a name. A word for nothing means the option for nothing, not one with like letters.
+    """
+    word, options = str(name).strip().lower(), list(options)
+    if word in NOTHING:
+        return next((option for option in ("none", "disabled") if option in options), None)
+    if word in OTHER or re.fullmatch(r"[-+\d.,:e_]*", word):  # also 2024-01-01
+        return None
+    close = get_close_matches(str(name)[:LONGEST], options, n=1, cutoff=0.5)
+    return close[0] if close else None
 
 
 def not_finite(what: str, precision: str | None, cause: str = "") -> UserError:

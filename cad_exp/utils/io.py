@@ -38,6 +38,23 @@ def atomic(path: Path | str) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+@contextmanager
+def made(folder: Path) -> Iterator[Path]:
+    """Make a folder with its parents for what the block writes; a block that fails leaves no empty ones behind.
+
+    OSError where there can be none: known before the work, not after it.
+    """
+    new = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):  # another process writes there too, or the block left files
+            for each in new:
+                each.rmdir()
+        raise
+
+
 def permit(folder: Path) -> None:
     """Give every file below a folder the permissions that any new file gets there."""
     mode = _usual(folder / f".mode-{os.getpid()}")

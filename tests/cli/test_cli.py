@@ -102,6 +102,16 @@ def test_import_is_light():
         (["concept=custom"], ['concept.prompt="..."']),
         (["model=local"], ['model.path="..."']),
         (["concept"], ["write concept=VALUE"]),
+        (["estimator=nan"], ["unknown estimator 'nan'. There are: "]),  # no slip of wanda
+        (["noisy_latents=1e5"], ["unknown noisy_latents '1e5'. There are: default"]),
+        (["edit=on"], ["unknown edit 'on'. There are: "]),
+        (["tracking=off"], ["unknown tracking 'off': did you mean disabled?"]),
+        (["-m", "estimator=shapley,1"], ["unknown estimator '1'. There are: "]),
+        (["-m", "concept=range(0,1000000000)"], ["unknown concept '0'. There are: "]),
+        (["a" * 5000 + "=1"], ["is no setting: a name of 5,000 letters"]),
+        (["edit." + "a" * 5000 + "=1"], ["is no setting: a name of 5,005 letters"]),
+        (["concept=" + "a" * 5000], ["unknown concept 'aaaa", "aaaa...'. There are: "]),
+        (["concept=[church,tench]"], ["a run has one concept", "-m concept=church,tench"]),
         (
             ["tabels", "outputs"],
             ["did you mean 'tables'? There are: cache, export, hookpoints, latents, memory, plugins, "],

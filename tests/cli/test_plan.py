@@ -53,3 +53,38 @@ def test_a_plan_of_a_choice_says_at_most(tmp_path: Path, monkeypatch, capsys):
 def test_a_plan_goes_with_no_other_view(flag: str, capsys):
     assert main(["concept=church", "--plan", flag]) == 2
     assert "--plan and" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["prompts=null"], "unknown prompts 'null'. There are: "),
+        (["-m", "concept=church,nan"], "unknown concept 'nan'. There are: "),
+        (["concept=church,tench"], "add -m to run them one after the other"),
+        (["concept="], "concept"),
+    ],
+)
+def test_a_plan_refuses_what_a_run_refuses(asked: list[str], said: str, capsys):
+    assert main([*asked, "--plan"]) == 2
+    answer = capsys.readouterr().err
+    assert said in answer and answer.count("\n") == 1
+
+
+def test_an_option_whose_name_looks_like_a_number_stands_in_quotes(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own" / "concept").mkdir(parents=True)
+    (tmp_path / "own" / "experiment").mkdir()
+    file = tmp_path / "own" / "concept" / "1984.yaml"
+    file.write_text("defaults: [_object, _self_]\nname: 1984\nnoun: church\nlabel: church\n")
+    study = "# @package _global_\nhydra: {sweeper: {params: {concept: 'church,1984'}}}\n"
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text(study)
+    shuffled = ["-m", f"concept=shuffle({','.join(['church'] * 20)},1984)"]  # in another order at each look
+    for asked in (["concept=1984"], ["-m", "concept=church,1984"], shuffled, ["-m", "experiment=mine"]):
+        assert main(["--config-dir=own", *asked, "--plan"]) == 2
+        assert "read as a number, not as a name: write 'concept=\"1984\"'" in capsys.readouterr().err
+    assert main(["--config-dir=own", "-m", "experiment=mine"]) == 1
+    assert "looks like a number, or null, stands in quotes" in capsys.readouterr().err
+    assert main(["--config-dir=own", 'concept="1984"', "--plan"]) == 2
+    assert "concept.name=1984 is no text" in capsys.readouterr().err
+    file.write_text(file.read_text().replace("name: 1984", "name: '1984'"))
+    assert main(["--config-dir=own", 'concept="1984"', "evaluation=none", "edit=none", "--plan"]) == 0

@@ -21,7 +21,7 @@ from tests.cli.test_cli import ROOT
 from tests.config.test_configs import composed
 from tests.pipeline.test_experiment import FAST
 
-pytest.importorskip("optuna")
+pytest.importorskip("optuna", reason="no optuna: pip install -e '.[search]'")
 
 from cad_exp.cli.search import HELP, main
 from cad_exp.pipeline.search.plan import read

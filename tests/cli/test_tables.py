@@ -24,7 +24,6 @@ from cad_exp.config.options import conf_folder, options
 from cad_exp.config.resolve import resolve
 from cad_exp.pipeline.identity import run_hash
 from cad_exp.reporting.results import run_info, signed
-from cad_exp.reporting.summary import number
 from cad_exp.reporting.tables import write
 from cad_exp.reporting.tables.cells import short
 from cad_exp.reporting.tables.collect import Found, changes, collect, read_all
@@ -36,6 +35,7 @@ from cad_exp.reporting.tables.pareto import draw as draw_picture
 from cad_exp.reporting.tables.plan import Job, Plan, plan
 from cad_exp.reporting.tables.study import OWN, read
 from cad_exp.reporting.tables.table import Entry
+from cad_exp.reporting.wording import number
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.hashing import digest
 from cad_exp.utils.io import write_json
@@ -697,7 +697,7 @@ def test_an_axis_that_no_run_has_is_refused_before_anything_is_saved(tmp_path: P
         leave(tmp_path / "runs", each, 0.1, metric("retention_worst", 0.5))
     to = ["--from", str(tmp_path / "runs"), "--to", str(tmp_path / "to")]
     assert main([*command, *to]) == 1 and "did you mean 'retention_worst'" in capsys.readouterr().err
-    assert not list((tmp_path / "to").iterdir())
+    assert not (tmp_path / "to").exists()
     (tmp_path / "file").touch()
     assert main([*command, *to[:3], str(tmp_path / "file")]) == 1
     assert f"cannot write into '{tmp_path / 'file'}'" in capsys.readouterr().err

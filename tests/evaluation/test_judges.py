@@ -751,7 +751,7 @@ class Painter:
 @pytest.mark.parametrize("how", ["dropped", "blurred", "kept"])
 def test_explicit_images_are_judged_as_they_were_made_and_not_left_behind(how: str, tmp_path: Path, monkeypatch):
     pytest.importorskip("nudenet")
-    from cad_exp.pipeline import report
+    from cad_exp.pipeline import show
     from cad_exp.pipeline.records import records
     from cad_exp.pipeline.run_attribute import redact
 
@@ -777,7 +777,7 @@ def test_explicit_images_are_judged_as_they_were_made_and_not_left_behind(how: s
 
     runtime, graph, files, first = judged_run()
     requests = graph.requests
-    report.images(runtime, graph, tmp_path / "run")
+    show.images(runtime, graph, tmp_path / "run")
     linked = {path.parent.name for path in (tmp_path / "run").rglob("*.png")}
     assert linked == ({"retention"} if how == "dropped" else {"concept", "retention"})
     for request, file in zip(requests, files["unedited"], strict=True):

@@ -4,6 +4,7 @@ import pytest
 
 from cad_exp.evaluation import lights, verdict
 from cad_exp.evaluation.lights import FAIR, GOOD, POOR, UNKNOWN
+from cad_exp.evaluation.verdict.of_edit import IS_GONE, IS_MORE
 
 
 def metric(name: str, value: float, variant: str = "attribution", width: float = 0.0, **more) -> dict:
@@ -75,13 +76,13 @@ def test_predictions_that_count_interactions_are_a_light_of_their_own():
 @pytest.mark.parametrize(
     ("metrics", "word", "level"),
     [
-        (rates(0.02), verdict.IS_GONE, GOOD),
+        (rates(0.02), IS_GONE, GOOD),
         (rates(0.08), "the concept is almost gone", FAIR),
         (rates(0.5), "the concept is weaker but not gone", FAIR),
         (rates(0.98), "no erasure can be told from chance", POOR),
         (rates(0.02, random=0.05), "the concept is gone, but a random edit may do as much", FAIR),
         (rates(0.02, unedited=0.1), "little to change, so little is proved", UNKNOWN),
-        (rates(0.9, unedited=0.5, random=0.5, more=True), verdict.IS_MORE, GOOD),
+        (rates(0.9, unedited=0.5, random=0.5, more=True), IS_MORE, GOOD),
         (rates(0.52, unedited=0.5, random=0.5, more=True), "no amplification can be told from chance", POOR),
         ([metric("fid", 3.0, "edited")], "not measured", UNKNOWN),
     ],

@@ -123,7 +123,7 @@ def test_a_picture_that_cannot_be_made_costs_one_line(tmp_path: Path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("cad_exp.reporting.figures.attribution.attribution_map", fail)
-    monkeypatch.setattr("cad_exp.pipeline.report.images", fail)
+    monkeypatch.setattr("cad_exp.pipeline.show.images", fail)
     monkeypatch.setattr("cad_exp.reporting.summary.show_run", fail)
     asked = ["concept=church", "granularity=head", "evaluation=erasure", "noisy_latents.samples=1"]
     results = fast(tmp_path, *asked, pictures=True)

@@ -111,6 +111,14 @@ def test_any_other_latent_gets_a_page(made, tmp_path: Path, capsys):
         assert sentence in said and said.count("\n") == 1
 
 
+@pytest.mark.parametrize("asked", [["256"], ["5", "-1"], ["1", "--hookpoint", "mid_block"], ["1", "--k", "8"]])
+def test_a_latent_that_is_not_there_leaves_no_folder(made, asked: list[str], tmp_path: Path, capsys):
+    to = tmp_path / "deep" / "pages"
+    assert latents([str(made[0]), *asked, "--to", str(to)]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not (tmp_path / "deep").exists()
+
+
 def test_a_page_shows_what_a_latent_does(made):
     """Recomputed by hand from the tokens: its images, when it acts, and what its images say of the labels."""
     folder, results = made

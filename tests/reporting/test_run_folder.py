@@ -497,12 +497,14 @@ def finished_now(folder: Path) -> bool:
 def test_a_table_overwrites_no_file_but_an_earlier_table(tmp_path: Path, kind: str):
     from cad_exp.reporting.tables import write
 
-    assert write.folder(tmp_path / "new", "mine") == tmp_path / "new"
+    with write.folder(tmp_path / "new", "mine") as made:
+        assert made == tmp_path / "new" and made.is_dir()
     (tmp_path / f"fidelity{kind}").write_text("# My own page")
     with pytest.raises(UserError, match=f"fidelity{kind}' is no table.*--to"):
-        write.folder(tmp_path, "fidelity")
+        write.folder(tmp_path, "fidelity").__enter__()
     (tmp_path / "fidelity.md").write_text(f"# A table\n\n{write.MADE}\n")
-    assert write.folder(tmp_path, "fidelity") == tmp_path
+    with write.folder(tmp_path, "fidelity") as made:
+        assert made == tmp_path
 
 
 @pytest.mark.parametrize(

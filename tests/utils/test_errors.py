@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import cad_exp
-from cad_exp.utils.errors import reason_of
+from cad_exp.utils.errors import closest, reason_of
 
 PACKAGE = Path(cad_exp.__file__).parent
 ERRORS = ("UserError", "WrongFlag", "Refused")
@@ -44,3 +44,22 @@ def test_no_error_for_a_person_names_a_class():
 )
 def test_a_librarys_error_is_told_in_one_line(error, said):
     assert reason_of(error) == said
+
+
+@pytest.mark.parametrize(
+    ("word", "options", "meant"),
+    [
+        ("wnda", ["random", "wanda"], "wanda"),
+        ("nan", ["random", "wanda"], None),  # two letters of five are alike
+        ("on", ["none", "erase"], None),
+        ("off", ["auto", "offline", "disabled"], "disabled"),
+        ("null", ["auto", "none"], "none"),
+        (None, ["auto", "none"], "none"),
+        (False, ["auto", "fast"], None),
+        ("1e5", ["1e6", "15"], None),
+        ("2024-01-01", ["2024"], None),
+        ("sd1", ["sd14", "mini"], "sd14"),
+    ],
+)
+def test_a_word_that_yaml_reads_as_no_text_is_no_slip_of_a_name(word: object, options: list[str], meant: str | None):
+    assert closest(word, options) == meant

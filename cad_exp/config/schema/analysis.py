@@ -113,7 +113,7 @@ class PromptDirections(OfClasses):
     """What prompts add to an activation, which names other activations."""
 
     title = "prompt_directions"
-    rephrased: Str = Field(description="The same in other words, which the bank must name.")
+    rephrased: Str = Field(description="The prompt in other words, with {}; its activations must be named rightly too.")
     hookpoint: Str = Field(description="One place: its name, or a pattern of which the first is taken.")
     seeds: Count = Field(description="Trajectories of each prompt.")
     steps: Steps = Field(description="Steps of a trajectory.")

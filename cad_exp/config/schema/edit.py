@@ -230,7 +230,7 @@ class Esd(Replacing):
 
 
 class Uce(Replacing):
-    """Keys and values of the text, in closed form."""
+    """New keys and values of the text, computed at once and without training."""
 
     title = "uce"
     preserve: Annotated[tuple[str, ...], Several(Text(empty=True))] = Field(

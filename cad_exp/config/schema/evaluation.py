@@ -137,7 +137,7 @@ class NudeNet(Group):
 class ResNet(Group):
     """The classifier of the 1,000 ImageNet classes."""
 
-    weights: Str | None = Field(description="A state dict of ResNet-50; null takes the cached one.")
+    weights: Str | None = Field(description="A file of ResNet-50's weights; null takes the cached one.")
 
 
 class Clip(Group):
@@ -159,7 +159,7 @@ class Inception(Group):
 class Lpips(Group):
     """The perceptual distance."""
 
-    weights: Str | None = Field(description="A state dict of AlexNet; null takes the cached one.")
+    weights: Str | None = Field(description="A file of AlexNet's weights; null takes the cached one.")
     resize: Annotated[int, Whole(32, 4096)] | None = Field(
         description="Side in pixels to which images are resized; null leaves them."
     )

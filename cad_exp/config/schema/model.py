@@ -78,7 +78,7 @@ class Model(Group):
 
     name: Str = Field(description="What the model is called in results and tables.")
     path: Str = Field(
-        description="An embedded model, a diffusers folder, a single safetensors file, or the id of a model on the hub."
+        description="A built-in model, a diffusers folder, a single safetensors file, or the id of a model on the hub."
     )
     config: Str | None = Field(
         default=None,

@@ -49,7 +49,7 @@ class Named(Group):
 
     title = "concept, world, none"
     name: Annotated[str, Choice("concept", "world", "none")] = Field(
-        description="The concept's own prompts, those of the embedded world, or none."
+        description="The concept's own prompts, those of the built-in world, or none."
     )
 
 
@@ -58,7 +58,7 @@ class NamedOthers(Group):
 
     title = "auto, world, none"
     name: Annotated[str, Choice("auto", "concept", "world", "none")] = Field(
-        description="What goes with `prompts`, those of the embedded world, or none."
+        description="What goes with `prompts`, those of the built-in world, or none."
     )
 
 

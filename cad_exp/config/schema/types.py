@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import GetCoreSchemaHandler
@@ -18,7 +17,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from cad_exp.config.listed import NUMBERS, TEXTS, WHOLE, as_list, shown
 from cad_exp.config.names import check_name
-from cad_exp.utils.errors import UserError
+from cad_exp.utils.errors import UserError, closest
 
 KEY = "{key}"  # stands in a reason that is a whole sentence; else the sentence is "key=value reason"
 HUGE = 1_000_000  # of whatever is counted: more is a slip of the pen
@@ -116,7 +115,8 @@ class Text(Kind):
 
     def check(self, value: object) -> Any:
         if not isinstance(value, str):
-            raise wrong(f"is no text: use {self.allowed()}; what only looks like a number stands in quotes")
+            quotes = "what YAML takes for something else (on, no, null, 1984) stands in quotes"
+            raise wrong(f"is no text: use {self.allowed()}; {quotes}")
         if not value.strip() and not self.empty:
             raise wrong(f"{KEY} is empty: use {self.allowed()}")
         return value
@@ -162,8 +162,8 @@ class Is(Kind):
 
 def unknown(value: object, names: tuple[str, ...]) -> str:
     """Explain why a value is none of these names, with the one that may be meant."""
-    close = get_close_matches(str(value)[:100], names, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'? " if close else ""
+    close = closest(value, names)
+    hint = f"did you mean '{close}'? " if close else ""
     return f"is unknown: {hint}There are: {', '.join(names)}"
 
 

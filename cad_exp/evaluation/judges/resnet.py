@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from PIL import Image
 
 from cad_exp.evaluation.judge_sources import version, weights_digest
 from cad_exp.evaluation.judges.weights import fill
-from cad_exp.utils.errors import UserError
+from cad_exp.utils.errors import UserError, closest
 
 BATCH = 32
 
@@ -66,8 +65,8 @@ class ResNet:
         Raises UserError for a class that it does not know.
         """
         if label not in self.classes:
-            close = get_close_matches(label, self.classes, n=1, cutoff=0.5)
-            hint = f": did you mean '{close[0]}'?" if close else ""
+            close = closest(label, self.classes)
+            hint = f": did you mean '{close}'?" if close else ""
             raise UserError(f"ResNet-50 knows no class '{label}' among the 1,000 of ImageNet{hint}")
         index = self.classes.index(label)
         logits: torch.Tensor = self.network(self.transform(images.to(self.device).float()))

@@ -11,7 +11,7 @@ from typing import Any
 from cad_exp.config.resolve import resolve
 from cad_exp.pipeline.search.plan import BRIEF, Plan, composed
 from cad_exp.pipeline.search.study import Study, Trial
-from cad_exp.reporting import run_folder, summary
+from cad_exp.reporting import run_folder, wording
 from cad_exp.utils import console, distributed
 from cad_exp.utils.errors import UserError, out_of_memory
 
@@ -74,7 +74,7 @@ def attempt(plan: Plan, study: Study, trial: Trial, run: Run) -> str:
         return f"{head}: failed: {said}"
     study.finish(trial, {**outcome, "seconds": round(time.monotonic() - start, 1)})
     short = "" if outcome["retention"] >= plan.bound - 1e-9 else f", below {plan.bound:g}"
-    rate, kept = summary.number(outcome["concept_rate"]), summary.number(outcome["retention"])
+    rate, kept = wording.number(outcome["concept_rate"]), wording.number(outcome["retention"])
     return f"{head}: concept rate {rate}, retention {kept}{short}"
 
 

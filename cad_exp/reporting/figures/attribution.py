@@ -24,7 +24,7 @@ from cad_exp.reporting.figures.canvas import (
 )
 from cad_exp.reporting.figures.layers import Layer, layers_of, strip
 from cad_exp.reporting.figures.lettering import wrapped
-from cad_exp.reporting.summary import units
+from cad_exp.reporting.wording import units
 
 if TYPE_CHECKING:
     from cad_exp.attribution.attribute import Attribution

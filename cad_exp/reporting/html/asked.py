@@ -10,7 +10,7 @@ import yaml
 
 from cad_exp.config import commands, options, search_path
 from cad_exp.reporting.html.source import Source
-from cad_exp.reporting.summary import units
+from cad_exp.reporting.wording import units
 from cad_exp.utils.console import duration
 
 PAPER = """@article{nguyen2024unveiling,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from cad_exp.reporting.figures.layers import PARTS, short_name
 from cad_exp.reporting.html.source import Source
-from cad_exp.reporting.summary import units
+from cad_exp.reporting.wording import units
 from cad_exp.utils.text import safe
 
 TOP = 25  # rows of the table, of each sign

@@ -11,7 +11,7 @@ from cad_exp.evaluation import verdict
 from cad_exp.reporting.figures.layers import Layer, layers_of, strip
 from cad_exp.reporting.html.components import zoom
 from cad_exp.reporting.html.source import Source
-from cad_exp.reporting.summary import units
+from cad_exp.reporting.wording import units
 
 WIDTH, ROW, TOP = 1000, 26, 44  # pixels
 LABELS, BARS, STRIPS = (0, 268), (280, 560), (580, 1000)  # from where to where, across

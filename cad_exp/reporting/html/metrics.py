@@ -9,7 +9,7 @@ from typing import Any
 
 from cad_exp.evaluation.variants import VARIANTS
 from cad_exp.reporting.html.source import Metric, Source
-from cad_exp.reporting.summary import drawn_instead, label, warnings_of
+from cad_exp.reporting.wording import drawn_instead, label, warnings_of
 
 MOST = 80  # rows of a table; results.json has them all
 LONG = 400  # characters of one line of a definition

@@ -16,9 +16,9 @@ from cad_exp.reporting.html import place
 from cad_exp.reporting.html.render import page
 from cad_exp.reporting.html.verdicts import SIGNS, WORDS
 from cad_exp.reporting.results import REPORT
-from cad_exp.reporting.summary import label
 from cad_exp.reporting.tables.collect import Run, read_all
 from cad_exp.reporting.tables.plan import lookup
+from cad_exp.reporting.wording import label
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.io import read_json
 

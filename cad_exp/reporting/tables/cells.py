@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from statistics import fmean
 from typing import Any
 
-from cad_exp.reporting import summary
+from cad_exp.reporting import wording
 from cad_exp.reporting.tables.collect import Found
 from cad_exp.reporting.tables.metrics import DRAWN, direction, label
 from cad_exp.reporting.tables.places import fits
@@ -52,7 +52,7 @@ class Cells:
             if metric["name"].startswith("drawn@") and metric["variant"] == "edited":
                 shares[metric["name"]] = shares.get(metric["name"], 0.0) + metric["value"] / len(jobs)
         named = [{"name": name, "variant": "edited", "value": value} for name, value in shares.items()]
-        return summary.drawn_instead(named) or NOTHING
+        return wording.drawn_instead(named) or NOTHING
 
     def has(self, job: Job) -> bool:
         """Return whether a job has a complete run."""
@@ -87,7 +87,7 @@ class Cells:
             return f"{value:z.{metric.digits}f}"
         if metric.percent:
             return f"{value:z.0f}" if self.study.join is not None else f"{value:z.1f}"
-        return short(value) if self.study.join is not None else summary.number(value)
+        return short(value) if self.study.join is not None else wording.number(value)
 
     def references(self, metric: Metric, jobs: list[Job]) -> str:
         """Write the published values of a metric for these jobs, each with its paper."""

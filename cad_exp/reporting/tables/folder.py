@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from cad_exp.evaluation.variants import DICTIONARIES, SOURCES
-from cad_exp.reporting.summary import drawn_instead, number
 from cad_exp.reporting.tables.collect import Run, changes, read_all
 from cad_exp.reporting.tables.plan import lookup
 from cad_exp.reporting.tables.write import markdown_table
+from cad_exp.reporting.wording import drawn_instead, number
 from cad_exp.utils.errors import UserError
 from cad_exp.utils.text import markdown
 

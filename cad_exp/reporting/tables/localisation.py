@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from cad_exp.reporting.figures.layers import PARTS, short_name
-from cad_exp.reporting.summary import number
 from cad_exp.reporting.tables.collect import Found, Run
 from cad_exp.reporting.tables.metrics import found_runs
 from cad_exp.reporting.tables.plan import Plan, lookup
 from cad_exp.reporting.tables.table import MISSING, NOTHING, Column, Entry, Row, Table
+from cad_exp.reporting.wording import number
 from cad_exp.utils.errors import UserError, reason_of
 
 COLUMNS = ["concept", "concept_kind", "module", "part", "block", "layer", "kind", "t_high", "t_low", "n_latents"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from cad_exp.reporting import summary
+from cad_exp.reporting import wording
 from cad_exp.reporting.schema import VARIANTS
 from cad_exp.reporting.tables.collect import Found, Run
 from cad_exp.reporting.tables.plan import Plan
@@ -49,7 +49,7 @@ def found_runs(plan: Plan, found: Found) -> list[Run]:
 
 def label(name: str, higher: bool | None = None) -> str:
     """Return a metric's name for people, with an arrow that says which direction is better."""
-    return summary.LABELS.get(name, name) + ("" if higher is None else " ↑" if higher else " ↓")
+    return wording.LABELS.get(name, name) + ("" if higher is None else " ↑" if higher else " ↓")
 
 
 def direction(found: list[dict[str, Any]]) -> bool | None:

@@ -6,7 +6,8 @@ import csv
 import io
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from cad_exp.reporting.tables.places import place_of
 from cad_exp.reporting.tables.plan import Job, Plan
 from cad_exp.reporting.tables.table import Entry, Table
 from cad_exp.utils.errors import UserError
-from cad_exp.utils.io import atomic
+from cad_exp.utils.io import atomic, made
 from cad_exp.utils.text import cell, inert, line, safe
 from cad_exp.utils.text import markdown as shown_as_it_is
 
@@ -205,8 +206,9 @@ def _empty(job: Job, table: Table, found: Found) -> list[dict[str, Any]]:
     return [{"metric": metric.metric, "variant": metric.variant, **facts} for metric in table.metrics]
 
 
-def folder(path: Path, name: str) -> Path:
-    """Return the folder for a study's files, made if need be.
+@contextmanager
+def folder(path: Path, name: str) -> Iterator[Path]:
+    """Yield the folder for a study's files, made if need be; a study that is refused leaves none.
 
     UserError where there can be none, and where files of these names lie that are no earlier table of cad_exp.
     """
@@ -220,11 +222,12 @@ def folder(path: Path, name: str) -> Path:
         ours = False
     if not ours:
         raise UserError(f"'{taken[0]}' is no table of cad_exp and would be overwritten: give another folder (--to)")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write into '{path}' ({error.strerror}): give another folder (--to)") from error
-    return path
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(made(path))
+        except OSError as error:
+            raise UserError(f"cannot write into '{path}' ({error.strerror}): give another folder (--to)") from error
+        yield path
 
 
 def save(text: str, path: Path) -> Path:
