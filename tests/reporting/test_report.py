@@ -43,7 +43,8 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-WALK = {"tried": [{"strength": 0.25, "rate": 0.0, "kept": 1.0}], "chosen": 0, "why": "the weakest"}
+WALK = {"tried": [{"strength": 0.0424, "rate": 0.0, "images": 96, "kept": 1.0, "left": 0.25}], "chosen": 0}
+WALK["why"] = "the weakest"
 
 
 def written(folder: Path, *arguments: str) -> str:
@@ -103,9 +104,11 @@ def test_hostile_text_is_shown_and_does_nothing(tmp_path: Path, kind: str):
 
 
 def test_the_walk_over_strengths_is_told(tmp_path: Path):
-    page = Page(written(attribute_run(tmp_path / "run", strength=WALK, instead="a photo of a person")))
-    assert "What is to take the concept's place: “a photo of a person”." in page.text
-    assert "0.25" in page.text and "✓ taken" in page.text and "The choice: the weakest." in page.text
+    text = written(attribute_run(tmp_path / "run", strength=WALK, instead="a photo of a person"))
+    page = Page(text)
+    assert "What is to take the concept's place: a photo of a person." in page.text
+    assert all(f">{cell}</td>" in text for cell in ("0.0424", "96", "0.250")) and "way left" in page.text
+    assert "✓ taken" in page.text and "The choice: the weakest." in page.text
 
 
 def test_components_are_counted_and_told_apart(tmp_path: Path):

@@ -48,7 +48,8 @@ class GatesTask(Derived["Task"]):
             return self.base_prompt
         first = self.landing[0]
         prompt = runtime.get(first.choice) if isinstance(first, Nearest) else first.prompt
-        return f"{prompt}; and {len(self.landing) - 1} more, each without the style" if self.landing[1:] else prompt
+        more = len(self.landing) - 1
+        return f"{prompt}, and {more} more: each thing without the style" if more else prompt
 
     def derive(self, runtime: Runtime) -> Task:
         """Bring the noisy latents together."""
