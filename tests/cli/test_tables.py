@@ -593,7 +593,7 @@ def test_a_study_changes_no_hash():
         (["experiment=fidelity", "church"], "does not understand 'church'"),
         (["experiment=fidelity", "--config-dir", "nowhere"], "no folder 'nowhere'"),
         (["experiment=" + "a" * 300], "There are: "),
-        (["concept=" + "a" * 300], "which study?"),
+        (["concept=" + "a" * 300], "unknown concept"),
         (["a" * 300], "no folder"),
         (["experiment=fidelity", "--from", "a" * 300], "no folder"),
         (["experiment=fidelity", "--from", "concept.note=" + "a" * 300], "did you mean name?"),
