@@ -57,6 +57,8 @@ def chosen(edits: dict[str, Edit], scored: Attribution, granularity: str) -> Non
     if edits:
         if walked := edits["edited"].meta.get("chosen_by"):
             console.say(f"  strength {walked['tried'][walked['chosen']]['strength']:g}: {walked['why']}")
+        if place := edits["edited"].meta.get("instead"):
+            console.say(f"  in the concept's place: {place}")
         budget(edits["edited"], scored, granularity)
         control(edits["edited"], edits["random"])
 

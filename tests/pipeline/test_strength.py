@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 
 from cad_exp.config.resolve import resolve
 from cad_exp.data.requests import ImageRequest
@@ -25,7 +26,7 @@ JOINT += ["edit.trajectories=1", "edit.retain=[golf ball]"]
 
 
 @pytest.mark.parametrize("given", [ERASE, JOINT], ids=["erase", "joint"])
-def test_the_walk_ends_at_the_first_that_fulfils_the_wish(given: list[str], tmp_path: Path):
+def test_the_walk_ends_at_the_first_that_fulfils_the_wish(given: list[str], tmp_path: Path, capsys):
     """A wish of 1 is fulfilled by whatever comes first; then the edit is that of the first strength."""
     results = fast(tmp_path, *SMALL, *given, "edit.erase=1", "edit.keep=0")
     walked = results["run"]["strength"]
@@ -38,6 +39,7 @@ def test_the_walk_ends_at_the_first_that_fulfils_the_wish(given: list[str], tmp_
         assert edited.meta["ratio"] == 0.1 and "instead" not in results["run"]
     else:  # the only thing that is to stay is the nearest
         assert results["run"]["instead"] == edited.meta["instead"] == "golf ball"
+        assert capsys.readouterr().out.count("in the concept's place: golf ball") == 1
 
 
 def test_all_are_tried_where_no_wish_is_fulfilled(tmp_path: Path):
@@ -168,9 +170,12 @@ def test_a_style_may_be_led_to_one_prompt_as_well():
     assert place.prompt == "a photo of a person"
     task = task_of("concept=van_gogh", "edit.instead=null")
     assert [each.prompt for each in task.latents] == ["a photo in the style of Van Gogh"]
-    few = task_of("concept=van_gogh", "edit.retain=[a dog,a cat]")
+    few = task_of("concept=van_gogh", "edit.retain=[a dog,a cat,a photo in the style of Monet]")
     assert [each.prompt for each in few.landing] == ["a dog", "a cat"]
     assert [each.prompt for each in few.latents] == [f"{pet} in the style of Van Gogh" for pet in ("a dog", "a cat")]
+    for nameless in ("concept.label=null", "edit.retain=[a photo in the style of Monet]"):
+        task = task_of("concept=van_gogh", nameless)
+        assert [each.prompt for each in task.latents] == ["a photo in the style of Van Gogh"] and task.landing == ()
 
 
 def task_of(*given: str):
@@ -235,7 +240,8 @@ def test_what_harms_too_much_leads_to_a_strength_in_between(keep, middle, tried,
     monkeypatch.setattr(Strength, "_predictions", lambda *_: {"left": 0.0, "moved": 0.0})
     images = lambda self, runtime, number: dict(zip(("rate", "kept"), told[number], strict=True))  # noqa: E731
     monkeypatch.setattr(Strength, "_images", images)
-    walk.make(None, tmp_path, lambda *_: None)
+    far = SimpleNamespace(concept=None, distances=lambda _: torch.ones(1))  # of the intact model from its target
+    walk.make(SimpleNamespace(get=lambda _: far), tmp_path, lambda *_: None)
     found = walk.load(None, tmp_path)
     assert [row["strength"] for row in found["tried"]] == tried and found["tried"][found["chosen"]]["strength"] == taken
 

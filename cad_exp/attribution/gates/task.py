@@ -111,7 +111,7 @@ class Task:
             parts.append(TensorDataset(each.x, each.t, target))
         self.unit = float(torch.cat(squared).mean())
         parts += [TensorDataset(each.x, each.t, _both(each)[1]) for each in landing]
-        self.concept = _points(parts, [[rows[prompt]] for prompt in (*asked, *asked)][: len(parts)])
+        self.concept = _points(parts, [[rows[prompt]] for prompt in (*asked, *asked[: len(landing)])])
         self.retained = _points(
             [TensorDataset(each.x, each.t, *_both(each)) for each in retained],
             [[rows[each.base_prompt], rows[each.prompt]] for each in retained],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cad_exp.pipeline.stage import Derived, Stage, Tick
 from cad_exp.pipeline.stages.model import Model
 from cad_exp.pipeline.stages.noisy_latents import PromptLatents
-from cad_exp.utils import console, distributed
+from cad_exp.utils import distributed
 
 if TYPE_CHECKING:
     from cad_exp.data.noisy_latents import NoisyLatents
@@ -62,7 +62,6 @@ class Nearest(Derived["NoisyLatents"]):
     each: tuple[PromptLatents, ...]
 
     def derive(self, runtime: Runtime) -> NoisyLatents:
-        """Make those of the prompt that was chosen, and say which."""
+        """Make those of the prompt that was chosen."""
         prompt = runtime.get(self.choice)
-        console.say(f"  in the concept's place: {prompt!r}, the nearest of {len(self.each)} prompts that are to stay")
         return runtime.get(next(each for each in self.each if each.prompt == prompt))

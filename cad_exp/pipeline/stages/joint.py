@@ -11,7 +11,7 @@ from cad_exp.pipeline.stages.instead import Nearest
 from cad_exp.pipeline.stages.model import Model
 from cad_exp.pipeline.stages.noisy_latents import PromptLatents, tell_apart
 from cad_exp.pipeline.stages.scores import SpaceScores
-from cad_exp.utils import console, distributed
+from cad_exp.utils import distributed
 from cad_exp.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,8 +63,6 @@ class GatesTask(Derived["Task"]):
         )
         for concept, other in zip(latents, landing, strict=False):  # none where nothing takes the place
             tell_apart(runtime.get(self.model), concept.prompt, other.prompt)
-        if landing[1:]:
-            console.say(f"  in the concept's place: {len(landing)} things without the style")
         size = self.scores.scores.question.batch_size
         how = (self.beyond, self.power, size, landing, self.base_prompt)
         return Task(runtime.get(self.model), space, latents, retained, *how)

@@ -69,12 +69,14 @@ class Strength(Stage[dict[str, Any]]):
         from cad_exp.evaluation.trade import chosen, reached
 
         tried: list[dict[str, Any]] = []
+        task = runtime.get(self.task)
+        way = float(task.distances(task.concept).mean())
         for number in range(0, len(self.strengths), 2):
-            tried.append(self._tried(runtime, number))
+            tried.append(self._tried(runtime, number, way))
             tick(number // 2 + 1, self.work)
             if reached(tried[-1], self.erase):
                 if number and tried[-1]["kept"] < self.keep:
-                    tried.insert(-1, self._tried(runtime, number - 1))
+                    tried.insert(-1, self._tried(runtime, number - 1, way))
                 break
         number, why = chosen(tried, self.erase, self.keep)
         found = {"tried": tried, "chosen": number, "why": why, "erase": self.erase, "keep": self.keep}
@@ -86,23 +88,22 @@ class Strength(Stage[dict[str, Any]]):
         found: dict[str, Any] = json.loads((folder / FILE).read_text())
         return found
 
-    def _tried(self, runtime: Runtime, number: int) -> dict[str, Any]:
+    def _tried(self, runtime: Runtime, number: int, way: float) -> dict[str, Any]:
         """Return all that is measured of an edit."""
-        measured = {**self._predictions(runtime, number), **self._images(runtime, number)}
+        measured = {**self._predictions(runtime, number, way), **self._images(runtime, number)}
         row = {"strength": self.strengths[number], **measured}
         console.say("  " + _told(row))
         return row
 
-    def _predictions(self, runtime: Runtime, number: int) -> dict[str, float]:
+    def _predictions(self, runtime: Runtime, number: int, way: float) -> dict[str, float]:
         """Return how much of the way to its target an edit leaves to the concept, and how far it moves all else.
 
-        Both at noisy latents. The way is a mean square: 1 for the intact model, 0 where the concept is just there.
+        Both at noisy latents. way: the intact model's, as a mean square; so 1 is all of it, and 0 just there.
         """
         task, model = runtime.get(self.task), runtime.get(self.task.model)
-        whole = float(task.distances(task.concept).mean())
         with runtime.get(self.edits[number]).apply(model):
             left, moved = (float(task.distances(points).mean()) for points in (task.concept, task.retained))
-        return {"left": left / whole, "moved": moved}
+        return {"left": left / way, "moved": moved}
 
     def _images(self, runtime: Runtime, number: int) -> dict[str, float]:
         """Return the concept rate and the retention in images; nothing where no judge says."""

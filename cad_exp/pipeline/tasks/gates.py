@@ -112,10 +112,11 @@ def things_in_style(config: Config) -> dict[str, str]:
     """Return for each thing in the style that is to go the thing without it; nothing unless a style leaves things."""
     edit, concept = config["edit"], config["concept"]
     leaves = edit.get("instead") == "auto" and edit["landing"] and not concept["base_prompt"]
-    if concept["kind"] != "style" or not leaves:
+    if concept["kind"] != "style" or concept["label"] is None or not leaves:
         return {}
+    things = [prompt for prompt in prompts_to_keep(config, styles=False) if "in the style of" not in prompt]
     shown = {*concept["evaluation_prompts"], *concept.get("validation_prompts", ())}
-    styled = {f"{thing} in the style of {concept['label']}": thing for thing in prompts_to_keep(config, styles=False)}
+    styled = {f"{thing} in the style of {concept['label']}": thing for thing in things}
     return {prompt: thing for prompt, thing in styled.items() if prompt not in shown}
 
 
