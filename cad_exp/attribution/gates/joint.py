@@ -31,7 +31,7 @@ class Joint:
         task: Task,
         strength: float,
         lowest: float = -2.0,
-        highest: float = 0.0,
+        highest: float = 1.0,
         steps: int = 120,
         rate: float = 0.03,
         batch: int = 12,
