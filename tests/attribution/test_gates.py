@@ -159,15 +159,18 @@ def test_the_size_of_a_pass_changes_nothing(tiny_model, tiny_latents, heads, kep
     for size in (1, 2, 64):
         task = Task(tiny_model, heads, [tiny_latents], [kept], batch_size=size)
         found.append(task.slopes((torch.arange(3), torch.arange(2)), gates, 2.0)[1])
-    torch.testing.assert_close(found[0], found[2], rtol=1e-4, atol=1e-7)
-    torch.testing.assert_close(found[1], found[2], rtol=1e-4, atol=1e-7)
+    rounding = 1e-5 * float(found[2].abs().max())  # a slope near 0 is a difference of large numbers
+    torch.testing.assert_close(found[0], found[2], rtol=1e-4, atol=rounding)
+    torch.testing.assert_close(found[1], found[2], rtol=1e-4, atol=rounding)
 
 
-def test_gates_fall_stay_in_the_box_and_are_the_same_again(tiny_model, tiny_latents, heads, kept):
+def test_gates_fall_and_grow_stay_in_the_box_and_are_the_same_again(tiny_model, tiny_latents, heads, kept):
     task = Task(tiny_model, heads, [tiny_latents], [kept])
-    found = [Joint.gates(task, 1.0, lowest=-0.5, steps=12, rate=0.1, batch=4) for _ in range(2)]
-    assert torch.equal(*found) and found[0].min() >= 0.5 and found[0].max() <= 1
+    found = [Joint.gates(task, 1.0, lowest=-0.5, highest=0.25, steps=12, rate=0.1, batch=4) for _ in range(2)]
+    assert torch.equal(*found) and found[0].min() == 0.5 and found[0].max() == 1.25
     assert whole(task, found[0], 1.0) < 0.95 * whole(task, torch.ones(heads.n), 1.0)
+    only_less = Joint.gates(task, 1.0, lowest=-0.5, highest=0.0, steps=12, rate=0.1, batch=4)
+    assert only_less.max() == 1
     other = Joint.gates(task, 1.0, lowest=-0.5, steps=12, rate=0.1, batch=4, seed=1)
     assert not torch.equal(other, found[0])
 
