@@ -84,9 +84,9 @@ def read(arguments: list[str]) -> Plan:
 
     Raises UserError for anything misspelt or contradictory, before anything heavy is loaded.
     """
-    own_folders, given = without_flags(arguments, "cad_exp search")
+    defaults = as_dict(OmegaConf.load(options.conf_folder() / "search.yaml"), resolve=False)
+    own_folders, given = without_flags(arguments, "cad_exp search", defaults)
     folders = [options.conf_folder(), *own_folders]
-    defaults = as_dict(OmegaConf.load(folders[0] / "search.yaml"), resolve=False)
     run_keys = [*as_dict(OmegaConf.load(folders[0] / "config.yaml"), resolve=False), *options.GROUPS]
     known = [*defaults, *(key for key in run_keys if key not in ("defaults", "hydra"))]
     own: list[str] = []
