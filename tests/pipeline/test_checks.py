@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cad_exp.config.compose import compose
 from cad_exp.config.names import check_name
 from cad_exp.config.resolve import resolve
 from cad_exp.config.rules import FLAT
@@ -307,3 +308,22 @@ def test_the_objectives_without_a_slope_are_those_whose_classes_say_so():
 
     assert {name for name in OBJECTIVES if OBJECTIVES.get(name).flat_at_base} == set(FLAT)
     assert [name for name in OBJECTIVES if not OBJECTIVES.get(name).one_prompt] == ["contrast"]
+
+
+@pytest.mark.parametrize(
+    "asked, said",
+    [
+        ("model.weights={file}", "model.weights='{file}' is damaged or no safetensors file: download it again"),
+        ("model.edits=[{file}]", "model.edits='{file}' is damaged or no edit file: give the edit.safetensors of a run"),
+        ("model.edits=[{folder}]", "model.edits='{folder}' is a folder and no edit file: give the edit.safetensors"),
+    ],
+)
+def test_files_of_another_kind_are_refused_before_any_work(asked: str, said: str, tmp_path):
+    file = tmp_path / "junk.safetensors"
+    file.write_text("junk")
+    with pytest.raises(UserError, match=re.escape(said.format(file=file, folder=tmp_path))):
+        preflight.graph_of(resolved(asked.format(file=file, folder=tmp_path)))
+
+
+def test_one_text_is_one_override_and_no_list_of_letters():
+    assert compose("concept=church") == compose(["concept=church"])
