@@ -399,6 +399,7 @@ def test_exit_codes(fake_run: Path):  # noqa: F811
         ("--concept=church", "unknown flag '--concept': concept is a setting, so write concept=church"),
         ("--edit.ratio 0.1", "unknown flag '--edit.ratio': edit.ratio is a setting, so write edit.ratio=VALUE"),
         ("help", "'help' is a flag here: python -m cad_exp --help"),
+        ("--config-dir conf search", "search is a command, and its flags stand after it: python -m cad_exp search ..."),
         ("--mutlirun", "unknown flag '--mutlirun': did you mean --multirun?"),
         ("search --trials 3", "unknown flag '--trials': trials is a setting, so write trials=VALUE"),
         ("memory --model=sd14", "unknown flag '--model': model is a setting, so write model=sd14"),
