@@ -91,7 +91,7 @@ def test_an_option_whose_name_looks_like_a_number_stands_in_quotes(tmp_path: Pat
     for asked in (["concept=1984"], ["-m", "concept=church,1984"], shuffled, ["-m", "experiment=mine"]):
         assert main(["--config-dir=own", *asked, "--plan"]) == 2
         assert "read as a number, not as a name: write 'concept=\"1984\"'" in capsys.readouterr().err
-    assert main(["--config-dir=own", "-m", "experiment=mine"]) == 1
+    assert main(["--config-dir=own", "-m", "experiment=mine"]) == 2
     assert "read as a number, not as a name: write 'concept=\"1984\"'" in capsys.readouterr().err
     assert main(["--config-dir=own", 'concept="1984"', "--plan"]) == 2
     assert "concept.name=1984 is no text" in capsys.readouterr().err
