@@ -93,7 +93,7 @@ def test_a_dotted_path_stands_for_a_name(package):
         things.make({"name": "mine", "_target_": "other_dotted.Theirs", "sise": 4})
     with pytest.raises(UserError, match="_target_=Theirs is no dotted path"):
         things.of({"name": "mine", "_target_": "Theirs"})
-    with pytest.raises(UserError, match="cannot be loaded from other_thinks:Theirs"):
+    with pytest.raises(UserError, match="from other_thinks:Theirs .*in the folder that holds this module, or name the"):
         things.of({"name": "mine", "_target_": "other_thinks.Theirs"})
 
 

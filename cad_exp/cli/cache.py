@@ -1,5 +1,6 @@
 """The command `python -m cad_exp cache`: list what finished stages occupy, and prune it."""
 
+import math
 import os
 from datetime import datetime
 from pathlib import Path
@@ -52,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--damaged", action="store_true", help="only what fails its checksums")
     try:
         given = parser.parse_args(arguments)
+        if not 0 <= given.older_than < math.inf:  # also nan: with it nothing would be young enough to be kept
+            raise WrongFlag(f"--older-than {given.older_than:g} is no number of days: use 0 or more")
         cache = _opened(Path(given.folder).expanduser())
         stages = sorted({place.parent.name for place, _ in cache.entries()})
         if given.stage and stages:

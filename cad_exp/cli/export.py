@@ -36,6 +36,7 @@ SWITCHES = {"true": True, "false": False}
 def parser() -> Parser:
     """Return what reads the command line."""
     made = Parser("python -m cad_exp export", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.settings = KEYS
     made.add_argument("folder", type=Path, help="of a finished run")
     made.add_argument("settings", nargs="*", metavar="key=value", help="to=checkpoint, to=lora or to=hub, and others")
     return made

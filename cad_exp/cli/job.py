@@ -20,6 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cad_exp.cli import ahead
 from cad_exp.config import commands, hydra_errors, options, search_path
 from cad_exp.config.as_dict import as_dict
 from cad_exp.config.resolve import resolve
@@ -226,7 +227,7 @@ class Sweep(Callback):
     folder: Path | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Note the folder, and refuse one whose multirun.yaml is another program's."""
+        """Note the folder, refuse one whose multirun.yaml is another program's, and check the jobs of a new one."""
         process.begin()
         Sweep.folder = Path(config.hydra.sweep.dir)
         file = Sweep.folder / "multirun.yaml"  # Hydra is about to write it
@@ -235,6 +236,8 @@ class Sweep(Callback):
                 f"'{file}' is not of a sweep of cad_exp and would be overwritten: give another hydra.sweep.dir"
             )
             sys.exit(FAILED)  # Hydra turns every other exception of a callback into a warning
+        if not Sweep.folder.exists():  # a sweep that goes on was checked when it began
+            ahead.check(config)
 
 
 def report_failures() -> None:

@@ -14,15 +14,15 @@ from typing import Any
 
 from rich.table import Table
 
-from cad_exp.config import compose, grammar
-from cad_exp.config.resolve import resolve
-from cad_exp.pipeline import preflight
+from cad_exp.config import grammar
+from cad_exp.pipeline import combinations
 from cad_exp.pipeline.preflight import Graph
 from cad_exp.pipeline.stage import Stage
 from cad_exp.pipeline.stage import graph as nodes_of
 from cad_exp.pipeline.stages.instead import Nearest
 from cad_exp.pipeline.stages.strength import Strength
 from cad_exp.utils import console
+from cad_exp.utils.errors import UserError
 from cad_exp.utils.paths import resolve as resolve_path
 
 
@@ -30,21 +30,24 @@ def show(overrides: Sequence[str], sweep: bool, folders: list[Path]) -> None:
     """Print the plan of one run, or of every run of a sweep.
 
     Raises:
-        UserError: whatever would be refused before the work.
+        UserError: whatever would be refused before the work; of a sweep after the plans of the runs that can work.
     """
     parsed = grammar.parse(overrides, folders)
     sweep = grammar.sweeps(parsed, sweep)
     if not sweep:
         grammar.one_value_each(parsed)
-    with compose.hydra(folders) as composer:
-        jobs = composer.sweep(list(overrides))[0] if sweep else [list(overrides)]
-        configs = [resolve(composer.job(job), folders[1:]) for job in jobs]
-    for number, config in enumerate(configs):
+    runs = list(combinations.sweep(overrides, folders) if sweep else combinations.each([list(overrides)], folders))
+    refused = [run for run in runs if run.graph is None]
+    for number, run in enumerate(runs):
+        if run.graph is None or run.config is None:
+            continue
         if sweep:
-            console.say(f"\nrun {number + 1} of {len(configs)}: {' '.join(jobs[number])}", style="bold")
+            console.say(f"\nrun {number + 1} of {len(runs)}: {' '.join(run.overrides)}", style="bold")
         else:
-            console.page(as_yaml(config))
-        console.console().print(stages(config, preflight.graph_of(config)))
+            console.page(as_yaml(run.config))
+        console.console().print(stages(run.config, run.graph))
+    if refused:
+        raise UserError(combinations.told(refused, len(runs)) if sweep else refused[0].error)
 
 
 def as_yaml(config: dict[str, Any]) -> str:

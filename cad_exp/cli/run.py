@@ -54,7 +54,13 @@ def main(given: list[str]) -> int:
 
 
 def _no_command(overrides: tuple[str, ...]) -> None:
-    """Raise UserError for a misspelt command, where `tables` and others stand."""
+    """Raise UserError for a misspelt command, where `tables` and others stand, and for a flag without its dashes."""
+    if overrides and overrides[0] in ("help", "version"):
+        raise UserError(f"'{overrides[0]}' is a flag here: python -m cad_exp --{overrides[0]}")
+    if overrides and overrides[0] in COMMANDS:
+        raise UserError(
+            f"{overrides[0]} is a command, and its flags stand after it: python -m cad_exp {overrides[0]} ..."
+        )
     if overrides and (close := difflib.get_close_matches(overrides[0], COMMANDS, n=1, cutoff=0.75)):
         raise UserError(f"'{overrides[0]}' is no command: did you mean '{close[0]}'? There are: {', '.join(COMMANDS)}")
 

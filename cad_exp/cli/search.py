@@ -9,6 +9,7 @@ from typing import Any
 
 from cad_exp.pipeline import preflight
 from cad_exp.pipeline.search.plan import Plan, read
+from cad_exp.pipeline.search.possible import narrow
 from cad_exp.pipeline.search.study import Study, import_optuna
 from cad_exp.pipeline.search.trials import Run, search
 from cad_exp.reporting import summary, wording
@@ -122,8 +123,10 @@ def main(arguments: list[str] | None = None, run: Run | None = None) -> int:
     code = MISUSED
     try:
         plan, code = read(arguments), FAILED
+        import_optuna()
+        plan = narrow(plan)
         if run is None:
-            preflight.check(plan.config)
+            preflight.check_cache(plan.config)
             from cad_exp.pipeline.run import run as ordinary
 
             run = ordinary

@@ -28,6 +28,7 @@ Compares the scores of several concepts, component by component; nothing is comp
 The runs need scores of the same components: one model and granularity. Of runs with the same concept the newest
 counts. What the columns mean: docs/guides/interactions.md."""
 COMPONENTS, SCORED_BY = ("model", "granularity"), ("objective", "estimator")
+SCORES = "attribution.safetensors"
 SHOWN = 12  # rows of a table
 PAIR = ("one", "other", "correlation", "shared", "by_layers", "chance", "deviations", "opposed")
 
@@ -56,9 +57,10 @@ def show(folders: Iterable[Path], share: float, csv: bool) -> None:
     """Print the pairs of concepts, and the components that serve several. UserError where runs cannot be compared."""
     if not 0 < share <= 1:
         raise WrongFlag(f"--share {share:g} is no share of the components: above 0, at most 1")
-    from cad_exp.evaluation.shared import components_of_several, pairs_of_concepts, told
+    newest = comparable(folders)
+    from cad_exp.evaluation.shared import components_of_several, pairs_of_concepts, told  # torch: the runs are there
 
-    scores, space, names = compared(folders)
+    scores, space, names = read(newest)
     pairs = pairs_of_concepts(scores, space.groups("layer").numpy(), share)
     if csv:
         console.page(pairs.to_csv(index=False), end="")
@@ -70,12 +72,9 @@ def show(folders: Iterable[Path], share: float, csv: bool) -> None:
     console.say(told(pairs, several, len(scores), share))
 
 
-def compared(folders: Iterable[Path]) -> tuple[dict[str, np.ndarray], ComponentSpace, list[str] | None]:
-    """Return the scores of each concept, the components that they are of, and the names of these, if they have any."""
-    from cad_exp.attribution.attribute import FILE, Attribution
-    from cad_exp.reporting.figures.layers import short_name
-
-    runs = [run for run in _runs(folders) if (run.folder / FILE).is_file()]
+def comparable(folders: Iterable[Path]) -> dict[str, Run]:
+    """Return the newest run with scores of each concept. UserError where they cannot be compared. No torch."""
+    runs = [run for run in _runs(folders) if (run.folder / SCORES).is_file()]
     if found := _differing(runs, COMPONENTS):
         raise UserError(
             f"the scores of these runs are of different components ({found}): give runs that are alike in it"
@@ -88,6 +87,14 @@ def compared(folders: Iterable[Path]) -> tuple[dict[str, np.ndarray], ComponentS
     if len(newest) < 2:
         told = ", ".join(newest) or "none"
         raise UserError(f"scores of two concepts or more are compared, and here are those of: {told}")
+    return newest
+
+
+def read(newest: dict[str, Run]) -> tuple[dict[str, np.ndarray], ComponentSpace, list[str] | None]:
+    """Return the scores of each concept, the components that they are of, and the names of these, if they have any."""
+    from cad_exp.attribution.attribute import Attribution
+    from cad_exp.reporting.figures.layers import short_name
+
     scores, space, names = {}, None, None
     for concept, run in sorted(newest.items()):
         granularity = run.run["config"]["granularity"]

@@ -6,7 +6,9 @@ An override is whatever is no flag and no flag's value: `key=value`, `+key=value
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -26,12 +28,20 @@ REFUSED = {
 }
 
 
+SETTINGS = (*options.GROUPS, "seed", "hydra")
+
+
 class WrongFlag(UserError):
     """A flag that is not known, lacks its value or has one that it does not take."""
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose complaints are UserErrors (WrongFlag) of one sentence."""
+    """argparse whose complaints are UserErrors (WrongFlag) of one sentence.
+
+    settings: names that stand before an equals sign in this command, and are no flags.
+    """
+
+    settings: Collection[str] = ()
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         (file or sys.stderr).write(message)  # argparse would hide that the disk behind the output is full
@@ -40,11 +50,22 @@ class Parser(argparse.ArgumentParser):
         """Raise WrongFlag with one sentence, and the flag that may be meant."""
         wrong = message.removeprefix("unrecognized arguments: ")
         if wrong != message:
-            refused = {f"--{name.replace('_', '-')}" for name in REFUSED}
-            flags = sorted(flag for flag in self._option_string_actions if flag[:2] == "--" and flag not in refused)
-            first = wrong.split()[0].partition("=")[0]
-            raise WrongFlag(options.unknown(first, flags, "flag"))
+            raise WrongFlag(self._unknown(wrong.split()[0]))
+        if number := re.fullmatch(r"argument (.*): invalid (int|float) value: '(.*)'", message, re.DOTALL):
+            raise WrongFlag(f"{number[1]}: '{number[3]}' is no {'whole ' if number[2] == 'int' else ''}number")
         raise WrongFlag(f"{message.removeprefix('argument ')} (--help shows the flags)")
+
+    def _unknown(self, argument: str) -> str:
+        """Explain an argument that is neither a flag of this command nor one that it has a place for."""
+        name, equals, value = argument.partition("=")
+        if not name.startswith("-"):
+            return f"'{argument}' is one argument too many (--help shows what the command takes)"
+        key = name.lstrip("-")
+        if key.partition(".")[0] in self.settings:
+            return f"unknown flag '{name}': {key} is a setting, so write {key}={value if equals else 'VALUE'}"
+        refused = {f"--{other.replace('_', '-')}" for other in REFUSED}
+        flags = sorted(flag for flag in self._option_string_actions if flag[:2] == "--" and flag not in refused)
+        return options.unknown(name, flags, "flag")
 
 
 @dataclass(frozen=True)
@@ -85,6 +106,7 @@ def read(arguments: list[str]) -> Arguments:
 
 def _parser() -> Parser:
     made = Parser("python -m cad_exp", add_help=False)
+    made.settings = SETTINGS
     made.add_argument("overrides", nargs="*")
     for names in (["--help", "-h"], ["--version"], ["--plan"], ["--hydra-help"], ["--resolve"], ["--run", "-r"]):
         made.add_argument(*names, action="store_true")
@@ -124,12 +146,14 @@ def _flags(given: argparse.Namespace) -> list[str]:
     return flags
 
 
-def without_flags(arguments: list[str], program: str) -> tuple[list[Path], list[str]]:
+def without_flags(arguments: list[str], program: str, own: Collection[str] = ()) -> tuple[list[Path], list[str]]:
     """Split the arguments of a command without flags of its own into config folders and all others.
 
+    own: settings of the command beside those of a run.
     Raises UserError for a flag that is not known, or a folder that is not there.
     """
     made = Parser(program, add_help=False)
+    made.settings = (*SETTINGS, *own)
     made.add_argument("overrides", nargs="*")
     made.add_argument("--config-dir", "-cd", type=Path, action="append", default=[])
     given = made.parse_intermixed_args(arguments)

@@ -56,7 +56,7 @@ def compose(overrides: Sequence[str] = (), folders: Sequence[Path] = ()) -> dict
     """Return the config of a run as plain dicts, as `python -m cad_exp OVERRIDES` composes it; for `cad_exp.run`.
 
     Args:
-        overrides: as on the command line, e.g. ["concept=church", "granularity=head"].
+        overrides: as on the command line, e.g. ["concept=church", "granularity=head"]; one text is one override.
         folders: further ones with options, as `--config-dir` takes them.
 
     Raises:
@@ -67,6 +67,8 @@ def compose(overrides: Sequence[str] = (), folders: Sequence[Path] = ()) -> dict
         >>> config["concept"]["prompt"], config["granularity"]["name"]
         ('church', 'head')
     """
+    if isinstance(overrides, str):  # no list of its letters
+        overrides = [overrides]
     places = [options.conf_folder(), *folders]
     options.exist(places)
     grammar.parse(list(overrides), places)

@@ -66,9 +66,9 @@ def _beside(key: str, chain: list[BaseException], folders: list[Path]) -> str | 
             continue
         if name not in node:
             if having := _having(group, name, folders):
-                return (
-                    f"unknown setting in {group} '{name}': {group}={', '.join(having)} have it, so choose one of them"
-                )
+                told = f"{group}={', '.join(having)} "
+                told += "has it, so choose that" if len(having) == 1 else "have it, so choose one of them"
+                return f"unknown setting in {group} '{name}': {told}"
             return unknown(name, [str(each) for each in node], f"setting in {group}")
     return None
 

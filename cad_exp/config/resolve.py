@@ -68,6 +68,7 @@ def _filled(config: Config, folders: Sequence[Path]) -> Config:
         rules.check_ablation(edit, config["granularity"]["name"])
         rules.check_granularity(config["granularity"], edit, config["estimator"])
         rules.check_estimator(config["estimator"])
+        rules.check_patching(config["estimator"], config["objective"])
         rules.check_objective(config["objective"], concept)
         rules.check_timesteps(config["evaluation"]["timesteps"], config["noisy_latents"], config["objective"]["name"])
     rules.check_edit(edit)

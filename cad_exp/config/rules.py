@@ -17,6 +17,7 @@ FITTING |= {"activation_difference": DIRECTED}  # whose values can be read in ac
 SCOPES = {"weight": ("row", "layer", "global"), "neuron": ("layer", "global")}
 SCOPES |= {"head": ("layer", "global"), "layer": ("global",)}
 ALONG = ("erase", "projection", "guidance_norm")  # objectives that are asked along trajectories
+FLAT = ("erase", "guidance_norm")  # objectives that are least at the base prompt's run
 ATTENTION = ("self-attention", "cross-attention", "joint-attention")
 USUAL = (*ATTENTION, "feed-forward", "text-attention", "text-feed-forward")
 KINDS = {"weight": (*USUAL, "feed-forward-in"), "neuron": USUAL, "layer": USUAL, "head": (*ATTENTION, "text-attention")}
@@ -110,6 +111,23 @@ def check_estimator(estimator: Config) -> None:
         raise UserError(
             f"estimator.passes={estimator['passes']} is more than estimator.patterns={estimator['patterns']}: "
             "use 1 or more passes, and as many patterns or more"
+        )
+
+
+def check_patching(estimator: Config, objective: Config) -> None:
+    """Raise UserError for patches into the base prompt's run, where an objective has no such run or no slope there."""
+    if estimator.get("direction") != "denoising":
+        return
+    name = objective["name"]
+    if name == "contrast":
+        raise UserError(
+            f"estimator.direction=denoising is not for objective={name}: use estimator.direction=noising, "
+            "or another objective"
+        )
+    if estimator["first_order"] and name in FLAT:
+        raise UserError(
+            f"estimator.first_order=true sees nothing with estimator.direction=denoising and objective={name}: it is "
+            "flat at the base prompt's run; use objective=projection, or estimator.first_order=false"
         )
 
 

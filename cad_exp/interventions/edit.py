@@ -33,6 +33,7 @@ from cad_exp.interventions.networks import Networks
 from cad_exp.utils.errors import UserError, choose
 from cad_exp.utils.hashing import digest
 from cad_exp.utils.io import permit, temporary
+from cad_exp.utils.tensor_header import kind_of
 from cad_exp.utils.tensors import load_tensors, save_tensors
 
 
@@ -71,7 +72,12 @@ class Edit:
         return AppliedEdit(Networks.of(target), self)
 
     def save(self, path: str | Path) -> Path:
-        """Write a safetensors file: int32 indices, replaced parameters as they are, the rest as JSON metadata."""
+        """Write a safetensors file: int32 indices, replaced parameters as they are, the rest as JSON metadata.
+
+        An edit file that lies there is replaced. UserError for anything else: it is not ours.
+        """
+        if os.path.lexists(path) and kind_of(Path(path)) != "edit":
+            raise UserError(f"'{path}' is no edit file of cad_exp and would be overwritten: give another path")
         meta: dict[str, Any] = {"unit": self.unit, "factor": self.factor, "meta": self.meta}
         if self.vectors:
             meta["taps"] = {name: list(tap) for name, tap in self.taps.items()}

@@ -12,6 +12,7 @@ Where the pairs hold more numbers than the matrices themselves, the edit has no 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,11 @@ def export_lora(edit: Edit, target: Any, path: str | Path) -> Path:
     Args:
         edit: an edit that changes weights of the denoiser.
         target: the pipeline or DiffusionModel that it was made for.
-        path: of the safetensors file.
+        path: of the new safetensors file.
 
     Raises:
-        UserError: the edit acts on activations or on text encoders, changes more than matrices and convolutions, or
-            its changes have no low rank; or diffusers knows no LoRA for this pipeline.
+        UserError: something lies there already; the edit acts on activations or on text encoders, changes more than
+            matrices and convolutions, or its changes have no low rank; or diffusers knows no LoRA for this pipeline.
 
     Examples:
         >>> import torch
@@ -48,6 +49,8 @@ def export_lora(edit: Edit, target: Any, path: str | Path) -> Path:
         'two-neurons.safetensors'
     """
     pipe = getattr(target, "pipe", target)
+    if os.path.lexists(path):
+        raise UserError(f"there is already something at '{path}', and nothing is written over it: give another path")
     if edit.vectors or edit.steering:
         raise UserError("this edit changes activations and no weights, so no LoRA can hold it: use cad_exp.load_edit")
     if not hasattr(pipe, "load_lora_weights"):

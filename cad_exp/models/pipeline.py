@@ -172,7 +172,7 @@ class DiffusionModel(LatentModel):
         """Make images, one per (prompt, seed), by the pipeline's own call: an array (N, H, W, 3) uint8, or PIL images.
 
         Args:
-            prompts: one for each image.
+            prompts: one for each image; one text is one prompt.
             seeds: one for each image.
             steps: sampling steps; None takes the model's.
             guidance: scale of classifier-free guidance; None takes the model's.
@@ -184,7 +184,8 @@ class DiffusionModel(LatentModel):
         Raises:
             UserError: prompts and seeds differ in number, or a latent or pixel is not finite; it names prompt and seed.
         """
-        prompts, seeds = list(prompts), [int(seed) for seed in seeds]
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        seeds = [int(seed) for seed in seeds]
         choose(output_type, ("np", "pil"), "output_type")
         if len(prompts) != len(seeds):
             raise UserError(f"{len(prompts)} prompts but {len(seeds)} seeds: give one seed per prompt")

@@ -125,12 +125,14 @@ def commit(path: str, revision: str | None) -> str | None:
 
 
 def weights_file(path: str | Path) -> Path:
-    """Return the file of `model.weights`. UserError if there is none."""
+    """Return the file of `model.weights`. UserError if there is none, or a .safetensors file that is damaged."""
     file = resolve(path)
     if os.path.isdir(file):
         raise UserError(f"model.weights='{path}' is a folder: give the file in it that holds the denoiser's weights")
     if not os.path.isfile(file):
         raise UserError(f"there is no weights file '{path}': check model.weights (it is never downloaded)")
+    if file.suffix.lower() == ".safetensors":  # others are read by torch, with its weights_only
+        check_safetensors(file, "model.weights")
     return file
 
 

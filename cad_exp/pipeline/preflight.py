@@ -25,14 +25,16 @@ TASKS: dict[str, Callable[[dict[str, Any]], Graph]] = {
 
 
 def check(config: dict[str, Any]) -> Graph:
-    """Return the graph as `graph_of` does; refuse also a folder that is no cache.
-
-    What is absent or empty becomes one.
-    """
+    """Return the graph as `graph_of` does; refuse also a folder that is no cache."""
     graph = graph_of(config)
+    check_cache(config)
+    return graph
+
+
+def check_cache(config: dict[str, Any]) -> None:
+    """Raise UserError for a folder that is no cache. What is absent or empty becomes one."""
     if config["runtime"]["cache"]:
         CacheFolder(config["runtime"]["cache"])
-    return graph
 
 
 def graph_of(config: dict[str, Any]) -> Graph:

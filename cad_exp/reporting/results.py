@@ -202,6 +202,8 @@ def load_results(folder: Path | str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = result_file.parsed(path)
         version = content.get("schema_version") if isinstance(content, dict) else None
+        if version is None:
+            raise ValueError("it has no schema_version")
         if version != SCHEMA_VERSION:
             newer = isinstance(version, int) and version > SCHEMA_VERSION
             raise UserError(

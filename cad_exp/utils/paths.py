@@ -30,7 +30,7 @@ def find_file(path: str | Path, key: str, what: str = "file", advice: str = "") 
         return file
     end = f": {advice}" if advice else ""
     if os.path.isdir(file):
-        raise UserError(f"{key}='{path}' is a folder and not a {what}{end}")
+        raise UserError(f"{key}='{path}' is a folder and no {what}{end}")
     raise UserError(f"there is no {what} '{path}'{end or f': check {key}'}")
 
 
@@ -41,7 +41,7 @@ def find_folder(path: str | Path, key: str, what: str = "folder", advice: str = 
         return folder
     end = f": {advice}" if advice else ""
     if os.path.exists(folder):
-        raise UserError(f"{key}='{path}' is a file and not a {what}{end}")
+        raise UserError(f"{key}='{path}' is a file and no {what}{end}")
     raise UserError(f"there is no {what} '{path}'{end or f': check {key}'}")
 
 

@@ -174,4 +174,7 @@ def _load(entry: Entry, what: str) -> Any:
     try:
         return point.load()
     except Exception as error:  # whatever a module of somebody else's raises while it is imported
-        raise UserError(f"{what} cannot be loaded from {entry.target} ({reason_of(error, 200)})") from error
+        told = f"{what} cannot be loaded from {entry.target} ({reason_of(error, 200)})"
+        if isinstance(error, ModuleNotFoundError) and error.name == point.module.partition(".")[0]:
+            told += ": give the command in the folder that holds this module, or name the folder in PYTHONPATH"
+        raise UserError(told) from error

@@ -158,6 +158,32 @@ def test_a_failing_job_speaks_and_lets_the_others_run(fake_run: Path):
     assert list((fake_run / "work" / "sweep").glob("church-neuron-*/done"))
 
 
+NOT_SHAPLEY = "estimator=shapley is not for granularity=weight: use granularity=head or granularity=layer"
+
+
+def test_jobs_that_can_never_work_are_named_before_the_first_one_starts(fake_run: Path):
+    command = ["-m", "estimator=shapley", "granularity=head,weight", "edit=erase", "hydra.sweep.dir=sweep"]
+    answer = fake(fake_run, *command)
+    before = answer.stderr.partition("The others run.")[0]
+    assert answer.returncode == 1 and before.startswith("1 of 2 jobs cannot be run:\n")
+    assert before.splitlines()[1] == f"  estimator=shapley granularity=weight edit=erase: {NOT_SHAPLEY}"
+    assert len(list(fake_run.glob("work/sweep/*/done"))) == 1
+    again = fake(fake_run, *command)
+    assert again.returncode == 1 and "The others run" not in again.stderr, "it was checked when it began"
+
+
+def test_a_sweep_of_which_no_job_can_work_leaves_nothing(fake_run: Path):
+    answer = fake(fake_run, "-m", "estimator=shapley", "granularity=weight", "seed=0,1", "edit=erase")
+    assert answer.returncode == 1 and not list((fake_run / "work").iterdir())
+    assert answer.stderr == f"error: none of the 2 jobs can be run: {NOT_SHAPLEY}\n"
+
+
+def test_a_sweep_that_hydra_could_not_compose_to_its_end_is_not_begun(fake_run: Path):
+    answer = fake(fake_run, "-m", "edit=joint,none", "edit.lowest=-1")
+    assert answer.returncode == 2 and not list((fake_run / "work").iterdir())
+    assert answer.stderr == "error: unknown setting in edit 'lowest': edit=joint has it, so choose that\n"
+
+
 def test_an_error_file_of_another_program_is_none_of_a_sweeps(fake_run: Path):
     place = fake_run / "work" / "sweep" / "theirs" / "error.json"
     place.parent.mkdir(parents=True)

@@ -391,3 +391,27 @@ def test_a_sweep_goes_on_when_nobody_reads(fake_run: Path):  # noqa: F811
 
 def test_exit_codes(fake_run: Path):  # noqa: F811
     assert [fake(fake_run, "concept=nudty").returncode, fake(fake_run, "concept=tench").returncode] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("--concept=church", "unknown flag '--concept': concept is a setting, so write concept=church"),
+        ("--edit.ratio 0.1", "unknown flag '--edit.ratio': edit.ratio is a setting, so write edit.ratio=VALUE"),
+        ("help", "'help' is a flag here: python -m cad_exp --help"),
+        ("--config-dir conf search", "search is a command, and its flags stand after it: python -m cad_exp search ..."),
+        ("--mutlirun", "unknown flag '--mutlirun': did you mean --multirun?"),
+        ("search --trials 3", "unknown flag '--trials': trials is a setting, so write trials=VALUE"),
+        ("memory --model=sd14", "unknown flag '--model': model is a setting, so write model=sd14"),
+        ("export RUN --to=lora", "unknown flag '--to': to is a setting, so write to=lora"),
+        ("report RUN OTHER", "'OTHER' is one argument too many (--help shows what the command takes)"),
+        ("report RUN --too x.html", "unknown flag '--too': did you mean --to?"),
+        ("cache CACHE OTHER", "'OTHER' is one argument too many"),
+        ("cache --older-than=soon", "--older-than: 'soon' is no number"),
+        ("latents RUN first", "LATENT: 'first' is no whole number"),
+    ],
+)
+def test_arguments_in_the_wrong_place_are_told_by_what_they_are(asked: str, said: str, capsys):
+    assert main(asked.split()) == 2
+    answer = capsys.readouterr().err
+    assert answer.startswith(f"error: {said}") and answer.count("\n") == 1

@@ -41,6 +41,15 @@ def test_a_sweep_is_planned_run_by_run(tmp_path: Path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_sweeps_plan_shows_what_can_work_and_names_the_rest(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    asked = ["estimator=shapley", "granularity=weight,head", "edit=erase", "evaluation=none"]
+    assert main(["-m", *asked, "--plan"]) == 2
+    said = capsys.readouterr()
+    assert "run 2 of 2: " in said.out and "run 1 of 2" not in said.out
+    assert said.err.startswith("error: 1 of 2 jobs cannot be run:\n") and "granularity=weight" in said.err
+
+
 def test_a_plan_of_a_choice_says_at_most(tmp_path: Path, monkeypatch, capsys):
     """The walk over strengths ends early, and of several prompts the nearest alone is walked."""
     monkeypatch.chdir(tmp_path)
@@ -82,8 +91,8 @@ def test_an_option_whose_name_looks_like_a_number_stands_in_quotes(tmp_path: Pat
     for asked in (["concept=1984"], ["-m", "concept=church,1984"], shuffled, ["-m", "experiment=mine"]):
         assert main(["--config-dir=own", *asked, "--plan"]) == 2
         assert "read as a number, not as a name: write 'concept=\"1984\"'" in capsys.readouterr().err
-    assert main(["--config-dir=own", "-m", "experiment=mine"]) == 1
-    assert "looks like a number, or null, stands in quotes" in capsys.readouterr().err
+    assert main(["--config-dir=own", "-m", "experiment=mine"]) == 2
+    assert "read as a number, not as a name: write 'concept=\"1984\"'" in capsys.readouterr().err
     assert main(["--config-dir=own", 'concept="1984"', "--plan"]) == 2
     assert "concept.name=1984 is no text" in capsys.readouterr().err
     file.write_text(file.read_text().replace("name: 1984", "name: '1984'"))

@@ -228,6 +228,48 @@ def test_a_trial_for_which_the_memory_does_not_suffice_has_failed(tmp_path: Path
         main(["trials=1", f"folder={tmp_path / 'other'}"], Fake(_0=ZeroDivisionError()))
 
 
+WEIGHTS = ["granularity=weight", "edit.scope=layer", "edit.ratio=0.1"]
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        ([*WEIGHTS, "space.estimator=[shapley,first_order]"], "space.estimator holds shapley, which cannot work: "),
+        ([*WEIGHTS, "space.estimator=[shapley]"], "estimator=shapley is not for granularity=weight: use "),
+        (["space.factor=[0,-50000]"], "space.factor holds -50000, which cannot work: edit.factor=-50000 is out of"),
+        (["edit.ratio=0.1", "concept=church", "concept.label=chruch"], "did you mean 'church'?"),
+    ],
+)
+def test_what_can_never_work_is_refused_before_the_first_trial(arguments: list[str], expected: str, tmp_path, capsys):
+    run = Fake()
+    assert main([*arguments, f"folder={tmp_path / 'study'}"], run) == 1
+    said = capsys.readouterr()
+    assert not run.calls and not list(tmp_path.iterdir()) and not said.out
+    assert said.err.count("\n") == 1 and expected in said.err
+
+
+def test_what_can_never_work_is_left_out_of_all_estimators(tmp_path: Path, capsys):
+    run = Fake()
+    assert main([*WEIGHTS, "space.estimator=null", "trials=40", f"folder={tmp_path}"], run) == 0
+    said = capsys.readouterr()
+    assert {"shapley", "leave_one_out"}.isdisjoint(call["estimator"] for call in run.calls) and len(run.calls) > 3
+    assert "estimator shapley is not searched: estimator=shapley is not for granularity=weight" in said.err
+    assert not content(tmp_path)["trials"]["failed"] and "shapley" not in content(tmp_path)["space"]["estimator"]
+
+
+def test_two_values_that_cannot_work_together_are_named(tmp_path: Path, capsys):
+    """Each works with another: the sampler draws them apart, so such a pair cannot be left out."""
+    own = tmp_path / "own" / "estimator"
+    own.mkdir(parents=True)
+    (own / "patches.yaml").write_text("name: activation_patching\ndirection: denoising\nfirst_order: true\n")
+    space = ["space.estimator=[patches,first_order]", "space.objective=[erase,projection]", "edit.ratio=0.1"]
+    run = Fake()
+    assert main([f"--config-dir={own.parent}", *space, f"folder={tmp_path / 'study'}"], run) == 1
+    said = capsys.readouterr().err
+    assert "cannot work together, edit.scope=layer with estimator=patches with objective=erase: " in said
+    assert "flat at the base prompt's run" in said and not run.calls
+
+
 def test_a_command_that_only_fails_ends_early(tmp_path: Path, capsys):
     run = Fake(**{f"_{i}": UserError("no such model") for i in range(9)})
     assert main(["trials=9", f"folder={tmp_path}"], run) == 1 and len(run.calls) == 3
@@ -378,7 +420,8 @@ def test_help_and_mistakes_need_no_torch():
     code = (
         "import sys\nfrom cad_exp.cli.search import main\n"
         "assert main(['--help']) == 0 and main(['trails=3']) == 2\n"
-        "sys.exit(bool({'torch', 'optuna', 'matplotlib'} & set(sys.modules)))"
+        "assert main(['granularity=weight', 'space.estimator=[shapley]']) == 1\n"
+        "sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr

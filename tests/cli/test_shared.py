@@ -50,6 +50,7 @@ def test_what_cannot_be_compared_is_a_sentence(runs: Path, tmp_path: Path, capsy
         "of different components (granularity: head, layer)": [str(runs), str(tmp_path)],
         "scores of two concepts or more are compared, and here are those of: church": [str(runs / "church")],
         "there is no folder": [str(tmp_path / "nowhere")],
+        "is a file and no folder": [__file__],
     }
     for said, folders in wrong.items():
         assert main(["shared", *folders]) == 1 and said in capsys.readouterr().err

@@ -237,7 +237,10 @@ def test_the_model_is_asked_for_before_its_judges(monkeypatch, tmp_path: Path):
     "overrides, said",
     [
         (["model.weights=nowhere.pt"], "there is no weights file 'nowhere.pt': check model.weights"),
-        (["model.edits=[nowhere.safetensors]"], "there is no edit file 'nowhere.safetensors': check model.edits"),
+        (
+            ["model.edits=[nowhere.safetensors]"],
+            "there is no edit file 'nowhere.safetensors': give the edit.safetensors of a run as",
+        ),
         (["prompts=i2p", "prompts.path=nowhere.csv"], "there is no prompt file 'nowhere.csv'"),
     ],
 )

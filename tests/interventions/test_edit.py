@@ -258,6 +258,17 @@ def test_file(tmp_path, tiny_attribution, tiny_model):
     assert Edit.load(no_edit().save(tmp_path / "none.safetensors")).indices == {}
 
 
+def test_a_file_of_somebody_else_is_not_written_over(tmp_path):
+    edit, file = Edit({"a": torch.tensor([1])}), tmp_path / "edit.safetensors"
+    file.write_text("precious")
+    for place in (file, tmp_path):
+        with pytest.raises(UserError, match="is no edit file of cad_exp and would be overwritten"):
+            edit.save(place)
+    assert file.read_text() == "precious"
+    other = Edit({"a": torch.tensor([2])})
+    assert Edit.load(other.save(edit.save(tmp_path / "own.safetensors"))).indices["a"].tolist() == [2]
+
+
 def test_bad_files(tmp_path, tiny_attribution, tiny_latents):
     path = select(tiny_attribution, "neuron", ratio=0.01).save(tmp_path / "edit.safetensors")
     path.write_bytes(path.read_bytes()[:-5])

@@ -81,3 +81,10 @@ def test_what_a_lora_cannot_hold_is_told(pipe, tiny_attribution, tmp_path):
     with pytest.raises(UserError, match="changes a text encoder"):
         export_lora(text, pipe, tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_written_over(pipe, tiny_attribution, tmp_path):
+    (file := tmp_path / "lora.safetensors").write_text("precious")
+    with pytest.raises(UserError, match="there is already something at .*nothing is written over it"):
+        export_lora(select(tiny_attribution, "head", "positive", count=1, factor=0), pipe, file)
+    assert file.read_text() == "precious"

@@ -174,3 +174,7 @@ def test_an_image_that_is_not_finite_is_never_returned(tiny_folder):
         model.pipe.vae.decoder.conv_out.weight[:] = 3e38
     with pytest.raises(UserError, match="in fp32: numbers grow without bound"):
         model.generate(["a"], [4])
+
+
+def test_one_text_is_one_prompt(tiny_model):
+    assert (tiny_model.generate("a", [3], steps=2) == tiny_model.generate(["a"], [3], steps=2)).all()

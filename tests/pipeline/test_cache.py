@@ -146,6 +146,9 @@ def test_prune_and_list(cache: Cache, capsys):
     assert prune(cache, damaged=True)[0] == 1 and not new.exists() and latents.exists()
     assert main([str(cache.folder), "--prune", "--stage", "nosy_latents"]) == 1
     assert "did you mean 'noisy_latents'" in capsys.readouterr().err
+    for days in ("-1", "nan", "inf", "many"):  # -1 and nan would take everything
+        assert main([str(cache.folder), "--prune", f"--older-than={days}"]) == 2 and latents.exists()
+        assert capsys.readouterr().err.startswith("error: --older-than")
     assert main([str(cache.folder), "--prune"]) == 0 and not latents.exists()
     assert main([str(cache.folder / "nowhere")]) == 1
 

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cad_exp.config.compose import compose
 from cad_exp.config.names import check_name
 from cad_exp.config.resolve import resolve
+from cad_exp.config.rules import FLAT
 from cad_exp.data import vocabulary
 from cad_exp.data.requests import ImageRequest
 from cad_exp.evaluation.labels import check_label
@@ -267,3 +269,61 @@ def test_prompts_that_only_the_model_finds_to_be_the_same(tiny_model):
     for one, other in (("a church", "A  Church"), ("church " * 200 + "red", "church " * 200 + "blue")):
         with pytest.raises(UserError, match="as the same text"):
             tell_apart(tiny_model, one, other)
+
+
+# An objective without what it asks
+
+
+@pytest.mark.parametrize(
+    "asked, said",
+    [
+        (["objective=judge", "judge=none"], "objective=judge needs a judge and there is none: choose judge=real or"),
+        (["objective=clip", "model.judge=null"], "objective=clip needs a judge and there is none"),
+        (["objective=contrast", "objective.of=clip", "judge=none"], "objective=contrast needs a judge"),
+        (["objective=judge", "concept.label=null"], "objective=judge needs a label that the judge knows"),
+    ],
+)
+def test_an_objective_that_asks_a_judge_is_refused_without_one(asked: list[str], said: str):
+    with pytest.raises(UserError, match=re.escape(said)):
+        preflight.graph_of(resolved("edit=erase", *asked))
+
+
+@pytest.mark.parametrize(
+    "asked, said",
+    [
+        (["objective=contrast"], "estimator.direction=denoising is not for objective=contrast"),
+        (["objective=erase", "estimator.first_order=true"], "estimator.first_order=true sees nothing with"),
+        (["objective=guidance_norm", "estimator.first_order=true"], "objective=guidance_norm: it is flat at"),
+    ],
+)
+def test_patches_into_the_base_prompts_run_are_refused_where_they_say_nothing(asked: list[str], said: str):
+    patching = ["granularity=head", "edit=erase", "estimator=activation_patching", "estimator.direction=denoising"]
+    with pytest.raises(UserError, match=re.escape(said)):
+        resolved(*patching, *asked)
+    resolved(*patching, "objective=projection", "estimator.first_order=true")
+
+
+def test_the_objectives_without_a_slope_are_those_whose_classes_say_so():
+    from cad_exp.attribution.objectives import OBJECTIVES
+
+    assert {name for name in OBJECTIVES if OBJECTIVES.get(name).flat_at_base} == set(FLAT)
+    assert [name for name in OBJECTIVES if not OBJECTIVES.get(name).one_prompt] == ["contrast"]
+
+
+@pytest.mark.parametrize(
+    "asked, said",
+    [
+        ("model.weights={file}", "model.weights='{file}' is damaged or no safetensors file: download it again"),
+        ("model.edits=[{file}]", "model.edits='{file}' is damaged or no edit file: give the edit.safetensors of a run"),
+        ("model.edits=[{folder}]", "model.edits='{folder}' is a folder and no edit file: give the edit.safetensors"),
+    ],
+)
+def test_files_of_another_kind_are_refused_before_any_work(asked: str, said: str, tmp_path):
+    file = tmp_path / "junk.safetensors"
+    file.write_text("junk")
+    with pytest.raises(UserError, match=re.escape(said.format(file=file, folder=tmp_path))):
+        preflight.graph_of(resolved(asked.format(file=file, folder=tmp_path)))
+
+
+def test_one_text_is_one_override_and_no_list_of_letters():
+    assert compose("concept=church") == compose(["concept=church"])

@@ -103,7 +103,7 @@ def test_any_other_latent_gets_a_page(made, tmp_path: Path, capsys):
         ([str(folder), "1", "--k", "8"], "no autoencoder of this run fits the flags: there are --k 16 --width 256"),
         ([str(tmp_path), "1"], "holds no results.json: give that of a finished run of task=sae"),
         ([str(tmp_path / "absent"), "1"], "there is no folder"),
-        ([str(folder / "results.json"), "1"], "is a file and not a folder"),
+        ([str(folder / "results.json"), "1"], "is a file and no folder"),
         ([str(folder), "1", "--to", str(folder / "results.json" / "x")], "nothing can be written into"),
     ):
         assert latents(asked) == 1

@@ -84,3 +84,10 @@ def test_other_versions_are_answered_plainly(version, said, content, tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(signed(content | {"schema_version": version})))
     with pytest.raises(UserError, match=f"schema version {version}, this cad_exp reads {SCHEMA_VERSION}: {said}"):
         load_results(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "3", '{"run": {}}'])
+def test_json_of_another_kind_is_not_called_an_old_schema(content: str, tmp_path: Path):
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(UserError, match=r"cannot be read as results \(it has no schema_version\): run it again, or"):
+        load_results(tmp_path)

@@ -16,6 +16,7 @@ from cad_exp.config.arguments import without_flags
 from cad_exp.config.as_dict import as_dict
 from cad_exp.config.effective import effective
 from cad_exp.config.resolve import resolve
+from cad_exp.config.rules import SCOPES
 from cad_exp.evaluation.judges import JUDGES
 from cad_exp.pipeline.search.study import Parameters, Space
 from cad_exp.utils.errors import UserError, choose
@@ -35,7 +36,10 @@ FIXED_BY = {"ratio": ("edit.ratio", "edit.count"), "scope": ("edit.scope", "gran
 
 @dataclass
 class Plan:
-    """What a command asks for. `overrides`: the run's, as typed; `config`: of the edit an ordinary run would make."""
+    """What a command asks for. `overrides`: the run's, as typed; `config`: of the edit an ordinary run would make.
+
+    named: the parts of the space whose values the command names itself.
+    """
 
     overrides: list[str]
     config_folders: list[Path]
@@ -44,6 +48,7 @@ class Plan:
     trials: int
     bound: float
     folder: Path
+    named: frozenset[str] = frozenset()
 
     @property
     def higher(self) -> bool:
@@ -79,9 +84,9 @@ def read(arguments: list[str]) -> Plan:
 
     Raises UserError for anything misspelt or contradictory, before anything heavy is loaded.
     """
-    own_folders, given = without_flags(arguments, "cad_exp search")
+    defaults = as_dict(OmegaConf.load(options.conf_folder() / "search.yaml"), resolve=False)
+    own_folders, given = without_flags(arguments, "cad_exp search", defaults)
     folders = [options.conf_folder(), *own_folders]
-    defaults = as_dict(OmegaConf.load(folders[0] / "search.yaml"), resolve=False)
     run_keys = [*as_dict(OmegaConf.load(folders[0] / "config.yaml"), resolve=False), *options.GROUPS]
     known = [*defaults, *(key for key in run_keys if key not in ("defaults", "hydra"))]
     own: list[str] = []
@@ -113,7 +118,9 @@ def read(arguments: list[str]) -> Plan:
     name = f"{config['concept']['name']}-{config['granularity']['name']}"
     own_hash = digest(_settings(config, space, bound))[:10]
     folder = Path(wanted["folder"] or Path("outputs") / "search" / f"{name}-{own_hash}")
-    return Plan(asked, folders, config, space, int(trials), bound, folder)
+    typed = {a.partition("=")[0].partition(".")[2] for a in own}
+    named = frozenset(name for name in typed & set(space) if wanted["space"][name] is not None)
+    return Plan(asked, folders, config, space, int(trials), bound, folder, named)
 
 
 def _number(wanted: dict[str, Any], key: str) -> float:
@@ -179,9 +186,11 @@ def _all(name: str, config: dict[str, Any], folders: list[Path]) -> list[str]:
     """Return every value that a name in the space can take."""
     if name != "scope":
         return [option for option in options.options(name, folders) if option != "auto"]
+    if own := SCOPES.get(config["granularity"]["name"]):
+        return list(own)
     from cad_exp.interventions.granularity_registry import GRANULARITIES
 
-    return list(GRANULARITIES.of(config["granularity"]).scopes)
+    return list(GRANULARITIES.of(config["granularity"]).scopes)  # a plug-in's class knows its own; it loads torch
 
 
 def _resolved(config: dict[str, Any], folders: list[Path]) -> dict[str, Any]:

@@ -69,8 +69,9 @@ class Model(Derived["DiffusionModel"]):
         for path in self.lora:
             lora_file(path)
         for path in self.edits:
-            if kind_of(find_file(path, "model.edits", "edit file")) != "edit":
-                raise UserError(f"model.edits='{path}' is damaged or no edit file: give the edit.safetensors of a run")
+            advice = "give the edit.safetensors of a run as model.edits"
+            if kind_of(find_file(path, "model.edits", "edit file", advice)) != "edit":
+                raise UserError(f"model.edits='{path}' is damaged or no edit file: {advice}")
 
     def inputs(self, runtime: Runtime) -> Any:
         """Return what the model depends on: the content of its files stands for their names."""

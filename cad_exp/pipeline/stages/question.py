@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cad_exp.attribution.objectives import OBJECTIVES, formula_name
+from cad_exp.evaluation.judges import JUDGES
 from cad_exp.pipeline.stage import Chosen, Derived
 from cad_exp.pipeline.stages.judge import Judge
 from cad_exp.pipeline.stages.model import Model
 from cad_exp.pipeline.stages.noisy_latents import PromptLatents
+from cad_exp.utils.errors import UserError
 
 if TYPE_CHECKING:
     from cad_exp.attribution.objectives.build import Objective
@@ -32,6 +35,21 @@ class Question(Derived["Callable[..., Objective]"]):
     judge: Judge | None = None
     kind: str | None = None
     label: str | None = None
+
+    def requires(self) -> None:
+        """Check that an objective that asks a judge of images has one, and a label where it asks for that."""
+        name = self.chosen.name
+        asks = OBJECTIVES.fact(formula_name(self.chosen.settings), "asks")
+        if asks and self.judge is None:
+            raise UserError(
+                f"objective={name} needs a judge and there is none: choose judge={' or judge='.join(JUDGES)}, "
+                "or objective=erase"
+            )
+        if "logits" in asks and not (self.kind and self.label):
+            raise UserError(
+                f"objective={name} needs a label that the judge knows: give concept.kind and concept.label, "
+                "or objective=clip"
+            )
 
     def derive(self, runtime: Runtime) -> Callable[..., Objective]:
         """Return what makes the objective at some noisy latents."""

@@ -58,7 +58,8 @@ def read_all(folders: Iterable[str | Path]) -> tuple[list[Run], dict[Path, str]]
     places = [Path(folder) for folder in folders]
     for folder in places:
         if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
-            raise UserError(f"there is no folder '{folder}': give one that holds the results of runs")
+            what = f"'{folder}' is a file and no folder" if os.path.exists(folder) else f"there is no folder '{folder}'"
+            raise UserError(f"{what}: give one that holds the results of runs")
     for path in sorted({path for folder in places for path in folder.rglob("results.json")}):
         if MARK in path.parts and (path.parents[2] / path.name).is_file():
             continue  # an attempt at a run whose finished results are there
