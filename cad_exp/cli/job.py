@@ -236,7 +236,7 @@ class Sweep(Callback):
                 f"'{file}' is not of a sweep of cad_exp and would be overwritten: give another hydra.sweep.dir"
             )
             sys.exit(FAILED)  # Hydra turns every other exception of a callback into a warning
-        if not Sweep.folder.exists():  # a sweep that goes on was checked when it began
+        if not os.path.exists(Sweep.folder):  # a sweep that goes on was checked when it began
             ahead.check(config)
 
 

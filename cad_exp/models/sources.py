@@ -124,16 +124,28 @@ def commit(path: str, revision: str | None) -> str | None:
             return None
 
 
+def by_torch(file: str | Path) -> bool:
+    """Return whether a file begins as those do that torch writes: a pickle in a zip file, or a bare one."""
+    with open(file, "rb") as stream:
+        start = stream.read(2)
+    return start == b"PK" or start[:1] == b"\x80"
+
+
 def weights_file(path: str | Path) -> Path:
-    """Return the file of `model.weights`. UserError if there is none, or a .safetensors file that is damaged."""
+    """Return the file of `model.weights`. UserError if there is none."""
     file = resolve(path)
     if os.path.isdir(file):
         raise UserError(f"model.weights='{path}' is a folder: give the file in it that holds the denoiser's weights")
     if not os.path.isfile(file):
         raise UserError(f"there is no weights file '{path}': check model.weights (it is never downloaded)")
-    if file.suffix.lower() == ".safetensors":  # others are read by torch, with its weights_only
-        check_safetensors(file, "model.weights")
     return file
+
+
+def check_weights(path: str) -> None:
+    """Raise UserError if there is no file of `model.weights`, or one of another kind; its content tells."""
+    file = weights_file(path)
+    if not by_torch(file) and not tensor_names(file):
+        raise UserError(f"model.weights='{path}' is damaged, or no safetensors or torch file: download it again")
 
 
 def check_reachable(path: str, revision: str | None, config: str | None = None) -> None:

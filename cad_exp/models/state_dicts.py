@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cad_exp.models.sources import weights_file
+from cad_exp.models.sources import by_torch, weights_file
 from cad_exp.utils.errors import UserError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "unet", "transformer", "denoiser")
@@ -86,7 +86,7 @@ def _opened(file: Path) -> Any:
         stream.seek(0)
         if start[8:] == b"{":  # a safetensors file is the length of its header (8 bytes), then JSON
             return load_file(str(file))
-        if start[:2] != b"PK" and start[:1] != b"\x80":  # a pickle in torch's zip, or a bare one
+        if not by_torch(file):
             return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of unusual pickle protocols

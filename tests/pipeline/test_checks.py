@@ -313,7 +313,10 @@ def test_the_objectives_without_a_slope_are_those_whose_classes_say_so():
 @pytest.mark.parametrize(
     "asked, said",
     [
-        ("model.weights={file}", "model.weights='{file}' is damaged or no safetensors file: download it again"),
+        (
+            "model.weights={file}",
+            "model.weights='{file}' is damaged, or no safetensors or torch file",
+        ),
         ("model.edits=[{file}]", "model.edits='{file}' is damaged or no edit file: give the edit.safetensors of a run"),
         ("model.edits=[{folder}]", "model.edits='{folder}' is a folder and no edit file: give the edit.safetensors"),
     ],

@@ -66,7 +66,7 @@ def test_what_is_not_there_is_one_sentence(path, tmp_path, monkeypatch):
     if path:
         with pytest.raises(UserError, match="noisy_latents.images"):
             find_folder(path, "noisy_latents.images")
-    with pytest.raises(UserError, match="is a file and not"):
+    with pytest.raises(UserError, match="is a file and no folder"):
         find_folder("a.txt", "noisy_latents.images")
 
 

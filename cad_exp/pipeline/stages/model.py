@@ -11,7 +11,7 @@ from cad_exp.interventions.methods import METHODS
 from cad_exp.models import model_folder
 from cad_exp.models.content import model_content
 from cad_exp.models.families import FAMILIES
-from cad_exp.models.sources import check_reachable, locate, locate_config, lora_file, weights_file
+from cad_exp.models.sources import check_reachable, check_weights, locate, locate_config, lora_file
 from cad_exp.pipeline.stage import NO_KEY, Derived, Node
 from cad_exp.utils import console
 from cad_exp.utils.errors import UserError
@@ -65,7 +65,7 @@ class Model(Derived["DiffusionModel"]):
         if described is not None:
             model_folder.check(described, self.resolution, weights=described == folder)
         if self.weights:
-            weights_file(self.weights)
+            check_weights(self.weights)
         for path in self.lora:
             lora_file(path)
         for path in self.edits:
