@@ -5,7 +5,7 @@ import os
 from datetime import datetime
 from pathlib import Path
 
-from cad_exp.config.arguments import Parser, WrongFlag
+from cad_exp.config.arguments import Parser, WrongFlag, named_path
 from cad_exp.pipeline.cache.entry import ENTRY, damage, entry_size, last_used
 from cad_exp.pipeline.cache.folder import TAG, CacheFolder
 from cad_exp.pipeline.cache.prune import prune
@@ -44,7 +44,9 @@ def _seconds(place: Path) -> float:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line: 0, 1 for what is no cache, 2 for a wrong flag."""
     parser = Parser("python -m cad_exp cache", description="List or prune the stage cache.")
-    parser.add_argument("folder", nargs="?", default="outputs/cache", help="the cache (runtime.cache of the runs)")
+    parser.add_argument(
+        "folder", type=named_path, nargs="?", default="outputs/cache", help="the cache (runtime.cache of the runs)"
+    )
     parser.add_argument("--prune", action="store_true", help="remove entries; a run that needs one makes it again")
     parser.add_argument("--stage", help="only of this stage, for example images")
     parser.add_argument(
@@ -55,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         given = parser.parse_args(arguments)
         if not 0 <= given.older_than < math.inf:  # also nan: with it nothing would be young enough to be kept
             raise WrongFlag(f"--older-than {given.older_than:g} is no number of days: use 0 or more")
-        cache = _opened(Path(given.folder).expanduser())
+        cache = _opened(given.folder.expanduser())
         stages = sorted({place.parent.name for place, _ in cache.entries()})
         if given.stage and stages:
             choose(given.stage, stages, "stage in this cache")

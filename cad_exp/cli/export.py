@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from cad_exp.config.arguments import Parser, WrongFlag
+from cad_exp.config.arguments import Parser, WrongFlag, named_path
 from cad_exp.utils import console, process
 from cad_exp.utils.errors import UserError, choose
 
@@ -37,7 +37,7 @@ def parser() -> Parser:
     """Return what reads the command line."""
     made = Parser("python -m cad_exp export", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.settings = KEYS
-    made.add_argument("folder", type=Path, help="of a finished run")
+    made.add_argument("folder", type=named_path, help="of a finished run")
     made.add_argument("settings", nargs="*", metavar="key=value", help="to=checkpoint, to=lora or to=hub, and others")
     return made
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cad_exp.config.arguments import Parser, WrongFlag
+from cad_exp.config.arguments import Parser, WrongFlag, named_path
 from cad_exp.evaluation.variants import AUTOENCODER
 from cad_exp.utils import console, process
 from cad_exp.utils.errors import UserError, choose
@@ -30,12 +30,14 @@ RUN is the folder of a finished run of task=sae. Its tokens come from the cache;
 def parser() -> Parser:
     """Return what reads the command line."""
     made = Parser("python -m cad_exp latents", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("folder", type=Path, help="of a finished run of task=sae")
+    made.add_argument("folder", type=named_path, help="of a finished run of task=sae")
     made.add_argument("latents", type=int, nargs="+", metavar="LATENT", help="numbers of latents, from 0")
     made.add_argument("--hookpoint", help="where the run has several places (the first)")
     made.add_argument("--k", type=int, help="where the run has several k (the first)")
     made.add_argument("--width", help="where the run has several widths (the first)")
-    made.add_argument("--to", type=Path, metavar="FOLDER", help="where the pages go (latents/ in the run's folder)")
+    made.add_argument(
+        "--to", type=named_path, metavar="FOLDER", help="where the pages go (latents/ in the run's folder)"
+    )
     return made
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cad_exp.config.arguments import Parser, WrongFlag
+from cad_exp.config.arguments import Parser, WrongFlag, named_path
 from cad_exp.utils import console, process
 from cad_exp.utils.errors import UserError
 
@@ -23,8 +23,8 @@ made by `python -m cad_exp tables experiment=NAME`. How to read a report: docs/g
 def parser() -> Parser:
     """Return what reads the command line."""
     made = Parser("python -m cad_exp report", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("folder", type=Path, help="of a finished run, or of a sweep")
-    made.add_argument("--to", type=Path, metavar="FILE", help="where the page goes (report.html in the folder)")
+    made.add_argument("folder", type=named_path, help="of a finished run, or of a sweep")
+    made.add_argument("--to", type=named_path, metavar="FILE", help="where the page goes (report.html in the folder)")
     return made
 
 

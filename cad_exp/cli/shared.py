@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cad_exp.config.arguments import Parser, WrongFlag
+from cad_exp.config.arguments import Parser, WrongFlag, named_path
 from cad_exp.utils import console, process
 from cad_exp.utils.errors import UserError
 
@@ -36,7 +36,7 @@ PAIR = ("one", "other", "correlation", "shared", "by_layers", "chance", "deviati
 def parser() -> Parser:
     """Return what reads the command line."""
     made = Parser("python -m cad_exp shared", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="of runs, or of a sweep")
+    made.add_argument("folders", type=named_path, nargs="+", metavar="FOLDER", help="of runs, or of a sweep")
     made.add_argument("--share", type=float, default=0.05, help="of the components that are compared (0.05)")
     made.add_argument("--csv", action="store_true", help="print every pair of concepts as CSV")
     return made

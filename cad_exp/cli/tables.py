@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cad_exp.config import options
-from cad_exp.config.arguments import Parser, WrongFlag
+from cad_exp.config.arguments import Parser, WrongFlag, named_path
 from cad_exp.reporting import summary
 from cad_exp.utils import console, process
 from cad_exp.utils.errors import UserError
@@ -40,10 +40,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--from", dest="sources", nargs="+", action="extend", metavar="FOLDER", help="where the runs lie (outputs)"
     )
-    made.add_argument("--to", type=Path, metavar="FOLDER", help="where the files go (outputs/tables/NAME)")
+    made.add_argument("--to", type=named_path, metavar="FOLDER", help="where the files go (outputs/tables/NAME)")
     made.add_argument("--csv", action="store_true", help="print every number as CSV, not the table as Markdown")
     made.add_argument(
-        "--config-dir", "-cd", type=Path, action="append", default=[], help="your own options, as for a run"
+        "--config-dir", "-cd", type=named_path, action="append", default=[], help="your own options, as for a run"
     )
     made.add_argument(
         "-m", "--multirun", action="store_true", help="nothing: so that a sweep's arguments can be pasted"
@@ -63,13 +63,15 @@ def main(arguments: list[str] | None = None) -> int:
 def build(given: argparse.Namespace) -> int:
     """Do what the parsed arguments ask for; UserError where they make no sense."""
     # People write `--from A experiment=NAME`: what names a setting is no folder, unless there is one of that name.
-    folders = [name for name in given.sources or [] if "=" not in name or os.path.exists(name)]
-    overrides = [*given.what, *(name for name in given.sources or [] if name not in folders)]
+    sources = given.sources or []
+    places = [name for name in sources if "=" not in name or os.path.exists(name)]
+    overrides = [*given.what, *(name for name in sources if name not in places)]
     if len(overrides) == 1 and ("=" not in overrides[0] or os.path.isdir(overrides[0])):
         if given.sources or given.to:
             raise UserError("a folder alone is shown as it is: --from and --to belong to experiment=NAME")
-        return any_runs(Path(overrides[0]), given.csv)
-    return study(overrides, folders or [OUTPUTS], given.to, [*given.config_dir, *options.installed()], given.csv)
+        return any_runs(named_path(overrides[0]), given.csv)
+    folders = [named_path(name) for name in places] or [OUTPUTS]
+    return study(overrides, folders, given.to, [*given.config_dir, *options.installed()], given.csv)
 
 
 def any_runs(folder: Path, csv: bool) -> int:
@@ -82,9 +84,7 @@ def any_runs(folder: Path, csv: bool) -> int:
     return 0
 
 
-def study(
-    overrides: list[str], folders: list[str | Path], to: Path | None, config_folders: list[Path], csv: bool
-) -> int:
+def study(overrides: list[str], folders: list[Path], to: Path | None, config_folders: list[Path], csv: bool) -> int:
     """Build the table of a study, print it, and write it as Markdown, HTML, LaTeX, CSV and picture."""
     from cad_exp.reporting.tables import write
     from cad_exp.reporting.tables.collect import Found, collect
@@ -97,7 +97,7 @@ def study(
     some = bool(found.runs or found.unfinished)
     made = plan(overrides, config_folders, None if some else 1)
     table, numbers = _laid_out(made, found)
-    if not some:  # a table of dots says nothing
+    if len(table.missing) >= len(made.jobs):  # a table of dots says nothing
         _tell_skipped(found.skipped)
         return _nothing(made)
     from cad_exp.reporting.html import place, study_page  # pandas: only where there is something to show
@@ -118,7 +118,7 @@ def study(
     if not csv:
         summary.show_places(places)
     _tell_skipped(found.skipped)
-    return _nothing(made) if len(table.missing) == len(made.jobs) else 0
+    return 0
 
 
 def _nothing(made: Plan) -> int:

@@ -35,6 +35,13 @@ class WrongFlag(UserError):
     """A flag that is not known, lacks its value or has one that it does not take."""
 
 
+def named_path(text: str) -> Path:
+    """Read an argument that names a file or folder. WrongFlag for an empty one: the current folder was not named."""
+    if not text.strip():
+        raise WrongFlag(f"'{text}' names no file and no folder: give a path, such as outputs (. is the current folder)")
+    return Path(text)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse whose complaints are UserErrors (WrongFlag) of one sentence.
 
@@ -114,7 +121,7 @@ def _parser() -> Parser:
     made.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     made.add_argument("--info", "-i", nargs="?", const="all", choices=INFO)
     made.add_argument("--package", "-p")
-    made.add_argument("--config-dir", "-cd", type=Path, action="append", default=[])
+    made.add_argument("--config-dir", "-cd", type=named_path, action="append", default=[])
     made.add_argument("--shell-completion", "-sc", action="store_true")
     for names in (["--config-name", "-cn"], ["--config-path", "-cp"], ["--experimental-rerun"]):
         made.add_argument(*names)
@@ -155,7 +162,7 @@ def without_flags(arguments: list[str], program: str, own: Collection[str] = ())
     made = Parser(program, add_help=False)
     made.settings = (*SETTINGS, *own)
     made.add_argument("overrides", nargs="*")
-    made.add_argument("--config-dir", "-cd", type=Path, action="append", default=[])
+    made.add_argument("--config-dir", "-cd", type=named_path, action="append", default=[])
     given = made.parse_intermixed_args(arguments)
     options.exist(given.config_dir)
     return [*given.config_dir, *options.installed()], given.overrides

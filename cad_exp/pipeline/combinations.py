@@ -13,6 +13,7 @@ from cad_exp.config import compose
 from cad_exp.config.resolve import Resolved, resolve
 from cad_exp.pipeline import preflight
 from cad_exp.pipeline.preflight import Graph
+from cad_exp.utils import progress
 from cad_exp.utils.errors import UserError
 
 
@@ -39,8 +40,9 @@ def each(runs: Sequence[list[str]], folders: list[Path]) -> Iterator[Checked]:
     folders: all that hold configs, the package's first.
     Raises UserError for overrides that Hydra cannot compose: with them its sweep would stop at that job.
     """
-    with compose.hydra(folders) as composer:
-        for overrides in runs:
+    with compose.hydra(folders) as composer, progress.progress(len(runs), "checking the jobs") as tick:
+        for number, overrides in enumerate(runs):
+            tick(number, len(runs))
             composed = composer.job(overrides)
             try:
                 config = resolve(composed, folders[1:])

@@ -415,3 +415,26 @@ def test_arguments_in_the_wrong_place_are_told_by_what_they_are(asked: str, said
     assert main(asked.split()) == 2
     answer = capsys.readouterr().err
     assert answer.startswith(f"error: {said}") and answer.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["report", ""],
+        ["report", ".", "--to", " "],
+        ["cache", ""],
+        ["latents", "", "3"],
+        ["export", "", "to=lora"],
+        ["shared", "", "outputs"],
+        ["tables", ""],
+        ["tables", "experiment=fidelity", "--from", ""],
+        ["tables", "experiment=fidelity", "--to", ""],
+        ["search", "--config-dir", ""],
+        ["concept=church", "--config-dir", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(asked: list[str], tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(asked) == 2
+    assert "names no file and no folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cad_exp.__main__ import main
+from cad_exp.utils import progress
 from tests.config.test_configs import composed
 from tests.pipeline.test_experiment import FAST
 
@@ -39,6 +40,15 @@ def test_a_sweep_is_planned_run_by_run(tmp_path: Path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "run 1 of 2: concept=church" in said and "run 2 of 2: concept=tench" in said
     assert not list(tmp_path.iterdir())
+
+
+def test_a_long_check_of_a_sweep_says_how_far_it_is(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    monkeypatch.setattr(progress, "LOG_EVERY", 0.0)
+    assert main(["-m", "concept=church,tench,parachute", "evaluation=none", "edit=none", "--plan"]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "checking the jobs" in line]
+    assert len(told) == 2 and "1/3" in told[0] and "2/3" in told[1]
 
 
 def test_a_sweeps_plan_shows_what_can_work_and_names_the_rest(tmp_path: Path, monkeypatch, capsys):

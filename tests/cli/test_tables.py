@@ -724,6 +724,11 @@ def test_the_whole_command(tmp_path: Path, monkeypatch, capsys):
     assert said.err.count("\n") == 1 and "none of the 8 runs of experiment=own is there" in said.err
     assert f"--config-dir={tmp_path / 'conf'} -m experiment=own" in said.err
     assert not said.out and not (tmp_path / "to").exists()
+    # A run, but none of this study: a table of dots would say nothing.
+    [other, *_] = plan(["experiment=own", "concept=golf_ball,parachute"], [tmp_path / "conf"]).jobs
+    leave(tmp_path / "others", other, 0.5)
+    assert main([*command, "--from", "others"]) == 1 and "none of the 8 runs" in capsys.readouterr().err
+    assert not (tmp_path / "to").exists()
     for each in plan(["experiment=own"], [tmp_path / "conf"]).jobs[1:]:
         rate = each.config["edit"]["ratio"]
         values = [
