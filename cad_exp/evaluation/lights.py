@@ -50,10 +50,11 @@ def _predictions(scores: Found) -> Light:
     if not states:
         return Light(question, "not asked", UNKNOWN)
     words = {"right": "right", "sign": "right in sign, not in size", "order": "in the right order only"}
-    words |= {"against": "the wrong way", "unsure": "no better than a guess"}
+    words |= {"turned": "in the right order with the wrong sign", "against": "the wrong way"}
+    words |= {"unsure": "no better than a guess"}
     counted = of_scores.predictions(scores, of_scores.INTERACTIONS)
     if set(states.values()) != {"right"} and set(counted.values()) == {"right"}:
-        return Light(question, "right where interactions are counted, sums of scores are not", GOOD)
+        return Light(question, "with interactions yes, by sums of scores no", FAIR)
     kinds = list(dict.fromkeys(states.values()))
     told = (
         ", ".join(f"{words[kind]} at {_rates(states, kind)}" for kind in kinds) if len(kinds) > 1 else words[kinds[0]]
@@ -78,6 +79,8 @@ def _concept(edited: Found, unedited: Found, random: Found) -> Light:
     word = of_edit.word(after, before, more)
     if word.startswith("no "):
         return Light(question, word, POOR)
+    if word == of_edit.IS_GONE and of_edit.faults(edited, of_edit.OF_CONCEPT):
+        return Light(question, f"{of_edit.IS_UNSEEN}, in damaged images", FAIR)
     if control and not of_edit.differs(after, control, "random", more):
         return Light(question, f"{word}, but a random edit may do as much", FAIR)
     return Light(question, word, GOOD if word in (of_edit.IS_GONE, of_edit.IS_MORE) else FAIR)

@@ -54,7 +54,8 @@ def test_is_the_ranking_stable(metrics, word: str, level: str):
         (0.95, 0.1, 0.9, "right in sign, not in size", FAIR),
         (0.7, -1.0, 0.9, "in the right order only", FAIR),
         (0.6, -1.0, 0.1, "no better than a guess", POOR),
-        (0.1, -1.0, 0.9, "the wrong way", POOR),
+        (0.1, -1.0, 0.9, "in the right order with the wrong sign", FAIR),
+        (0.1, -1.0, 0.1, "the wrong way", POOR),
     ],
 )
 def test_are_predicted_effects_right(sign: float, r2: float, pearson: float, word: str, level: str):
@@ -69,8 +70,10 @@ def test_are_predicted_effects_right(sign: float, r2: float, pearson: float, wor
 def test_predictions_that_count_interactions_are_a_light_of_their_own():
     wrong = [metric(f"fidelity_{name}@0.2", value) for name, value in (("sign", 0.1), ("r2", -9.0), ("pearson", 0.9))]
     right = [metric(f"second_order_{name}@0.2", 0.95) for name in ("sign", "r2", "pearson")]
-    assert light(1, wrong + right) == ("right where interactions are counted, sums of scores are not", GOOD)
-    assert light(1, wrong + [each | {"value": 0.1, "low": 0.1, "high": 0.1} for each in right])[1] == POOR
+    # The scores that the page shows are sums.
+    assert light(1, wrong + right) == ("with interactions yes, by sums of scores no", FAIR)
+    neither = [each | {"value": 0.1, "low": 0.1, "high": 0.1} for each in right]
+    assert light(1, wrong + neither) == ("in the right order with the wrong sign", FAIR)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +96,17 @@ def test_is_the_concept_erased(metrics, word: str, level: str):
         word in ("not measured", "little to change, so little is proved")
         or word[:19].lower() in verdict.edit(metrics).lower()
     )
+
+
+def test_a_concept_that_ends_in_damage_is_not_called_gone():
+    damaged = [*rates(0.0), metric("outside_world", 0.61, "edited")]
+    assert light(2, damaged) == ("the concept is not seen any more, in damaged images", FAIR)
+    said = verdict.edit(damaged)
+    assert (
+        said.startswith("The concept is not seen any more (rate from 1.00 to 0.00") and "61% of the concept's" in said
+    )
+    others = [*rates(0.0), metric("outside_world_retention", 0.61, "edited")]
+    assert light(2, others) == (IS_GONE, GOOD) and verdict.edit(others).startswith("The concept is gone")
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ STEADY, SHAKY = ranking(0.93), ranking(0.86)
         (
             STEADY + study("@0.05", 0.6, -2.1) + study("@0.2", 0.0, -29),
             "The ranking is stable, but at 5 % predicted effects are in the right order but wrong in sign or size, "
-            "at 20 % they point the wrong way: use the scores as a ranking, not as effects.",
+            "at 20 % they are in the right order with the wrong sign: use the scores as a ranking, not as effects.",
         ),
         (STEADY + study("@0.2", 1.0, -1.0), "right in sign but not in size: use the scores as a ranking, not as"),
         (STEADY + study("@0.2", 0.0, -29, pearson=0.1), "point the wrong way: do not use the scores"),

@@ -8,6 +8,8 @@ from cad_exp.evaluation.fidelity.thresholds import GONE, KEPT_MEAN, KEPT_WORST, 
 from cad_exp.evaluation.verdict.found import Found, Metric, capital, end_of, lower, upper
 
 IS_GONE, IS_MORE = "the concept is gone", "the concept is drawn more often"
+IS_UNSEEN = "the concept is not seen any more"  # nor anything else, in some of its images
+OF_CONCEPT, OF_OTHERS = "", "_retention"  # whose images: what names of metrics end in
 
 
 def edit(metrics: Iterable[Metric]) -> str:
@@ -34,6 +36,8 @@ def _concept(edited: Found, unedited: Found, random: Found) -> str:
         return f"the model {few} (rate {_number(before)}), so the edit proves little (now {_number(after)})"
     change = f"rate from {_number(before)} to {_number(after)}" if before else f"rate {_number(after)}"
     said = word(after, before, more)
+    if said == IS_GONE and faults(edited, OF_CONCEPT):
+        said = IS_UNSEEN
     beside = "" if said.startswith("no ") else _beside(after, control, more)
     return f"{said} ({change}{_reach(after, more)}){beside}"
 
@@ -124,13 +128,18 @@ def moved_beyond(edited: Found, unedited: Found, random: Found) -> str:
 
 def spoilt(edited: Found) -> str:
     """Return whether the images, of the concept or of the others, are blank or like nothing of this world."""
-    faults = []
-    for ending, whose in (("", "the concept's"), ("_retention", "the other prompts'")):
-        for name, fault in (("blank_images", "blank"), ("outside_world", "like nothing the model was made for")):
-            share = edited.value(name + ending)
-            if share is not None and share >= SPOILT:
-                faults.append(f"{share:.0%} of {whose} images are {fault}")
-    return f"but {' and '.join(faults)}: that is damage and no erasure" if faults else ""
+    of = {OF_CONCEPT: "the concept's", OF_OTHERS: "the other prompts'"}
+    told = [
+        f"{share:.0%} of {of[ending]} images are {fault}" for ending in of for share, fault in faults(edited, ending)
+    ]
+    return f"but {' and '.join(told)}: that is damage and no erasure" if told else ""
+
+
+def faults(edited: Found, ending: str) -> list[tuple[float, str]]:
+    """Return (share, fault) of damage that is too frequent, in images of the concept or of the others."""
+    named = {"blank_images": "blank", "outside_world": "like nothing the model was made for"}
+    shares = [(edited.value(name + ending), fault) for name, fault in named.items()]
+    return [(share, fault) for share, fault in shares if share is not None and share >= SPOILT]
 
 
 def _number(metric: Metric) -> str:

@@ -65,7 +65,7 @@ def _stable(found: Found) -> bool | None:
 
 
 def predictions(found: Found, by: str = SUMS) -> dict[str, str]:
-    """Map where predictions were held against ablations ("5 %") to right, sign, order, against, unsure.
+    """Map where predictions were held against ablations ("5 %") to right, sign, order, turned, against, unsure.
 
     by: how effects are predicted, by SUMS of scores or with INTERACTIONS. Of random ablations; where there are none, of
     those among the top-scored, else of single components.
@@ -84,21 +84,31 @@ def _rate(rate: str | None, kind: str) -> str:
 
 
 def _state(found: Found, by: str, ending: str) -> str | None:
-    """Return right (sign and size), sign, order (rise and fall with the truth), against (the wrong way) or unsure."""
+    """Return how predictions do: right (sign and size), sign, or order (they rise and fall with the truth).
+
+    turned: the order is right and the sign wrong. against: neither. unsure: no better than a guess.
+    """
     sign, r2, pearson = (found.get(f"{by}{name}{ending}") for name in ("sign", "r2", "pearson"))
     if not (sign or r2 or pearson):
         return None
+    ordered = pearson is not None and _rises(pearson)
     if sign and upper(sign) < COIN:
-        return "against"
+        return "turned" if ordered else "against"
     if sign and sign["value"] >= SIGN_RIGHT and lower(sign) > COIN:
         return "right" if r2 and r2["value"] >= SIZE_RIGHT else "sign"
-    return "order" if pearson and pearson["value"] >= POOR and lower(pearson) > 0 else "unsure"
+    return "order" if ordered else "unsure"
+
+
+def _rises(pearson: Metric) -> bool:
+    """Return whether predictions rise and fall with the truth, however wrong they are."""
+    return bool(pearson["value"] >= POOR and lower(pearson) > 0)
 
 
 _STATES = {
     "right": "predicted effects are right in sign and size",
     "sign": "predicted effects are right in sign but not in size",
     "order": "predicted effects are in the right order but wrong in sign or size",
+    "turned": "predicted effects are in the right order with the wrong sign",
     "against": "predicted effects point the wrong way",
     "unsure": "predicted effects are no better than a guess",
 }
@@ -131,12 +141,6 @@ def _advice(steady: bool | None, judged: dict[str, str], found: Found) -> str:
         return "use the scores as effects" + ("" if steady else ", though whether their ranking is stable is not known")
     if not states:
         return "use the scores as a ranking, and not as effects, which were not checked"
-    if states <= {"against", "unsure"} and not any(_ordered(found, name) for name in found.named):
+    if states <= {"against", "unsure"}:
         return "do not use the scores for what ablations do"
     return "use the scores as a ranking, not as effects"
-
-
-def _ordered(found: Found, name: str) -> bool:
-    """Return whether predictions rise and fall with the truth in this study, however wrong they are."""
-    metric = found.get(name)
-    return name.startswith(f"{SUMS}pearson") and metric is not None and metric["value"] >= POOR and lower(metric) > 0
