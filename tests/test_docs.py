@@ -221,6 +221,23 @@ def test_commands_compose(block: Block, composer: Composer):
         check(composer, arguments)
 
 
+def unquoted(text: str) -> list[str]:
+    """The settings in shell commands that zsh takes for names of files, and refuses because there are none."""
+    bare = [re.sub(r"'[^']*'|\"[^\"]*\"", "''", line).partition(" #")[0] for line in text.splitlines()]
+    words = [word for line in bare if not line.startswith("#") for word in line.split()]
+    return [word for word in words if re.search(r"\[|=.*[*?]", word)]
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "bash"], ids=str)
+def test_commands_can_be_pasted_into_zsh(block: Block):
+    """It is the shell of every Mac."""
+    assert not unquoted(block.text)
+
+
+def test_words_that_zsh_refuses_are_found():
+    assert unquoted("a b=[1] 'c=[1]' # [x]\n# [y]\npip install .[dev] -e '.[dev]' \"x*\"") == ["b=[1]", ".[dev]"]
+
+
 COMMANDS_IN_TEXT = sorted({found for page in PAGES for found in INLINE.findall(page.read_text(encoding="utf-8"))})
 
 
