@@ -172,11 +172,24 @@ def test_text_and_pictures_need_no_script(browser, run):
     opened.close()
 
 
-def test_a_print_shows_everything(opened: Opened):
+def test_a_print_shows_what_matters(opened: Opened):
+    """All images, and nothing that only a screen can use; settings only where somebody opened them."""
+    page = opened.page
+    page.emulate_media(media="print")
+    page.evaluate("document.querySelector('details.settings').open = true")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#gallery-strips li:visible").count() == 60
+    assert page.locator("details:not(.settings)").count() and not page.locator("details:not([open], .settings)").count()
+    assert page.locator("details.settings[open]").count() == page.locator("details.settings:visible").count() == 1
+    assert not page.locator("nav:visible, form:visible, #zoom:visible, .js:visible, input:visible").count()
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details[open]").count() == 1
+
+
+def test_heads_of_tables_are_printed_once_and_without_arrows(opened: Opened):
     opened.page.emulate_media(media="print")
-    opened.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    assert opened.page.locator("#gallery-strips li:visible").count() == 60
-    assert opened.page.locator("details:not([open])").count() == 0 and not opened.page.locator("nav:visible").count()
+    style = "each => [getComputedStyle(each.closest('thead')).display, getComputedStyle(each, '::after').content]"
+    assert opened.page.locator("thead button").first.evaluate(style) == ["table-row-group", "none"]
 
 
 def test_a_sweep_in_a_browser(browser, tmp_path: Path):

@@ -188,6 +188,11 @@
     choose(best);
   }
 
-  // Definitions: open in print, and when a link leads into them.
-  window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => { each.open = true; }));
+  // Whatever is folded opens in print, but definitions and settings: they fill most pages and repeat themselves.
+  let unfolded = [];
+  window.addEventListener("beforeprint", () => {
+    unfolded = Array.from(document.querySelectorAll("details:not([open], .settings)"));
+    unfolded.forEach((each) => { each.open = true; });
+  });
+  window.addEventListener("afterprint", () => unfolded.forEach((each) => { each.open = false; }));
 })();
