@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -137,11 +138,31 @@ def test_marks_of_a_metric_stand_on_one_scale():
 
 def test_true_predictions_stand_on_the_line(tmp_path: Path):
     panels = fidelity.fidelity(source_of(attribute_run(tmp_path / "run")))
-    assert panels is not None and [one.rate for one in panels[0].series] == ["5 %", "20 %"]
-    x1, y1, x2, y2 = panels[0].line
-    for x, y in (point for one in panels[0].series for point in one.points):
+    assert panels is not None and [one.rate for one in panels[0][0].series] == ["5 %", "20 %"]
+    on_the_line(panels[0][0])
+
+
+def on_the_line(panel: fidelity.Panel) -> None:
+    x1, y1, x2, y2 = panel.line
+    for x, y in (point for one in panel.series for point in one.points):
         assert y == pytest.approx(y1 + (y2 - y1) * (x - x1) / (x2 - x1), abs=0.2)
-    assert all(one.r == pytest.approx(1.0) for one in panels[0].series)
+    assert all(one.r == pytest.approx(1.0) for one in panel.series)
+
+
+def test_predictions_with_interactions_stand_beside_the_sums_of_scores(tmp_path: Path):
+    """Of one kind of ablation alone they were made, there they are true; the sums are far off."""
+    folder = attribute_run(tmp_path / "run")
+    assert "with interactions counted" not in written(folder).lower()
+    table = pd.read_parquet(folder / "fidelity.parquet")
+    both = table.assign(second=table["true"], predicted=-table["true"])
+    pd.concat([both, table.assign(kind="top", second=np.nan)]).to_parquet(folder / "fidelity.parquet")
+    panels = fidelity.fidelity(source_of(folder))
+    assert panels is not None
+    assert [[panel.name for panel in row] for row in panels] == [[*fidelity.NAMES.values()], ["sums of scores"]]
+    on_the_line(panels[0][1])
+    assert all(one.r == pytest.approx(-1.0) for one in panels[0][0].series)
+    text = str(render.part("fidelity.html", part=panels))
+    assert text.count("<svg class") == 3 and "Right</span>" in text and "Below</span>" in text
 
 
 def source_of(folder: Path) -> Source:

@@ -8,9 +8,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from cad_exp.cli import report
+from cad_exp.reporting.html import run_page
+from cad_exp.reporting.results import load_results
 from tests.reporting.finished_runs import METRICS, attribute_run, metric, requests
 from tests.reporting.test_report import HOSTILE, sweep
 
@@ -190,6 +193,23 @@ def test_heads_of_tables_are_printed_once_and_without_arrows(opened: Opened):
     opened.page.emulate_media(media="print")
     style = "each => [getComputedStyle(each.closest('thead')).display, getComputedStyle(each, '::after').content]"
     assert opened.page.locator("thead button").first.evaluate(style) == ["table-row-group", "none"]
+
+
+@pytest.mark.parametrize(
+    ("width", "words", "side"), [(1280, ("Left", "Right"), True), (390, ("Above", "Below"), False)]
+)
+def test_both_predictions_stand_where_the_text_says(browser, tmp_path: Path, width, words, side):
+    folder = attribute_run(tmp_path / "run")
+    table = pd.read_parquet(folder / "fidelity.parquet")
+    table.assign(second=table["true"]).to_parquet(folder / "fidelity.parquet")
+    opened = Opened(
+        browser, run_page.write(folder, load_results(folder), folder), viewport={"width": width, "height": 800}
+    )
+    text = opened.page.locator("#fidelity p").first.inner_text()
+    assert f"{words[0]}: sums of scores. {words[1]}: with interactions counted." in text
+    first, second = (each.bounding_box() for each in opened.page.locator("#fidelity figure").all())
+    assert first and second and (first["y"] == second["y"]) == side and (first["x"] == second["x"]) != side
+    opened.close()
 
 
 def test_a_sweep_in_a_browser(browser, tmp_path: Path):
