@@ -108,7 +108,9 @@ def test_the_walk_over_strengths_is_told(tmp_path: Path):
     text = written(attribute_run(tmp_path / "run", strength=WALK, instead="a photo of a person"))
     page = Page(text)
     assert "What is to take the concept's place: a photo of a person." in page.text
-    assert all(f">{cell}</td>" in text for cell in ("0.0424", "96", "0.250")) and "way left" in page.text
+    assert all(f">{cell}</td>" in text for cell in ("0.0424", "96", "0.250")) and "judged images" in page.text
+    assert "left at noisy latents (1 = all)" in page.text and "Left: how far the concept's predictions" in page.text
+    assert "Others moved" not in page.text  # this walk knows nothing of them
     assert "✓ taken" in page.text and "The choice: the weakest." in page.text
 
 
@@ -163,6 +165,18 @@ def test_predictions_with_interactions_stand_beside_the_sums_of_scores(tmp_path:
     assert all(one.r == pytest.approx(-1.0) for one in panels[0][0].series)
     text = str(render.part("fidelity.html", part=panels))
     assert text.count("<svg class") == 3 and "Right</span>" in text and "Below</span>" in text
+
+
+def test_distances_and_damage_are_told_in_plain_words(tmp_path: Path):
+    """Below the table and outside of any fold; only where such rows are there."""
+    distance, scale, outside = "Distance: how far", "is the scale.", "Outside the world: the image resembles nothing"
+    said = [metric("perceptual_distance", "edited", 0.5), metric("outside_world_retention", "edited", 0.1)]
+    scaled = [*said, metric("perceptual_distance_other_seed", "unedited", 3.0)]
+    for number, (of, told) in enumerate(((None, ()), (said, (distance, outside)), (scaled, (distance, scale)))):
+        text = written(attribute_run(tmp_path / str(number), metrics=of))
+        shown = Page(text.partition('id="metrics"')[2].partition("<details")[0]).text
+        assert all(each in shown for each in told)
+        assert (distance in shown) == (outside in shown) == bool(told) and (scale in shown) == (scale in told)
 
 
 def source_of(folder: Path) -> Source:
@@ -327,6 +341,21 @@ def test_the_command_needs_no_torch(tmp_path: Path):
     code += "sys.exit(3 if {'torch', 'matplotlib', 'diffusers'} & set(sys.modules) else code)"
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, env={**os.environ})
     assert done.returncode == 0, done.stderr
+
+
+def test_stages_of_no_time_are_told(tmp_path: Path):
+    """0 is a stage that the run did not have; a little more is one from the cache, or one that had little to do."""
+    for number, (seconds, told) in enumerate(
+        (
+            ({"images": 61.0, "timesteps": 0.0}, ""),
+            ({"images": 61.0, "edit": 0.2}, "Other stages came from the cache"),
+            ({"images": 0.2}, "All stages came from the cache"),
+            ({}, ""),
+        )
+    ):
+        text = Page(written(attribute_run(tmp_path / str(number), seconds=seconds))).text
+        assert (told in text) and ("came from the cache" in text) == bool(told)
+        assert ("1 min 01 s" in text) == (61.0 in seconds.values())
 
 
 # Other tasks, sweeps

@@ -61,7 +61,7 @@ def metrics(source: Source) -> list[Table] | None:
     scores = [each for each in every if each["variant"] == "attribution"]
     beside = [each for each in every if each["variant"] not in (*VARIANTS, "attribution")]
     plain = [each for each in images if "@" not in each["name"]]
-    notes = warnings_of(plain)
+    notes = [*explained({each["name"] for each in plain}), *warnings_of(plain)]
     if instead := drawn_instead(every):
         notes = [f"Drawn by the edited model where the concept was asked for: {instead}.", *notes]
     found = [
@@ -71,6 +71,17 @@ def metrics(source: Source) -> list[Table] | None:
         _table("Single labels and thresholds", "images", [each for each in images if "@" in each["name"]], [], True),
     ]
     return [table for table in found if table.rows] or None
+
+
+def explained(names: set[str]) -> list[str]:
+    """Say in plain words what distances are, and what lies outside the world, where the table has such rows."""
+    found = []
+    if any(name.startswith("perceptual_distance") for name in names):
+        scale = " The row “distance, other seed” is the scale." if "perceptual_distance_other_seed" in names else ""
+        found.append(f"Distance: how far an image moved from the unedited one.{scale}")
+    if any(name.startswith("outside_world") for name in names):
+        found.append("Outside the world: the image resembles nothing the judge knows.")
+    return found
 
 
 def _main(beside: list[Metric]) -> list[Metric]:
