@@ -212,6 +212,40 @@ def test_both_predictions_stand_where_the_text_says(browser, tmp_path: Path, wid
     opened.close()
 
 
+def swiped(opened: Opened) -> list[bool]:
+    """Return whether each part that may be wider than the page says so."""
+    opened.page.wait_for_timeout(200)  # two frames
+    said = "each => each.map(one => getComputedStyle(one, '::before').content.includes('Swipe'))"
+    return opened.page.locator(".scroll").evaluate_all(said)
+
+
+def test_what_lies_beside_a_phone_is_hinted_at(browser, run):
+    """Above every part that is wider, and above no other; folded ones once they are open; never on a large screen."""
+    opened = Opened(browser, run, viewport={"width": 390, "height": 800})
+    opened.page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    hinted = swiped(opened)
+    wider = opened.page.locator(".scroll").evaluate_all(
+        "each => each.map(one => one.scrollWidth > one.clientWidth + 1)"
+    )
+    assert hinted == wider and any(wider) and not all(wider)
+    opened.page.set_viewport_size({"width": 1280, "height": 800})
+    assert not any(swiped(opened))
+    opened.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_field_cuts_its_words(browser, run, width: int):
+    """There is room for the whole placeholder, and for the longest layer with its number."""
+    opened = Opened(browser, run, viewport={"width": width, "height": 800})
+    words = "one => { const text = document.createElement('canvas').getContext('2d'), own = getComputedStyle(one);"
+    words += "text.font = own.font; const side = parseFloat(own.paddingLeft) + parseFloat(own.paddingRight);"
+    words += "return one.clientWidth - side - Math.max(...Array.from(one.options || [], each => each.text)"
+    words += ".concat(one.placeholder || []).map(each => text.measureText(each).width)); }"
+    assert opened.page.locator("#components-filter").evaluate(words) > 16  # its cross
+    assert opened.page.locator("#zoom-layer").evaluate(words) > 16  # its arrow
+    opened.close()
+
+
 def test_a_sweep_in_a_browser(browser, tmp_path: Path):
     folder = sweep(tmp_path / "sweep")
     assert report.main([str(folder)]) == 0

@@ -36,6 +36,12 @@
     });
   });
 
+  // Marks what can be swiped sideways. In the next frame: a mark changes the height, which is not to be watched at once.
+  const watch = new ResizeObserver(() => requestAnimationFrame(() => {
+    document.querySelectorAll(".scroll").forEach((each) => each.classList.toggle("wide", each.scrollWidth > each.clientWidth + 1));
+  }));
+  document.querySelectorAll(".scroll").forEach((each) => watch.observe(each));
+
   // A field that filters the rows of a table.
   document.querySelectorAll("input[data-filter]").forEach((field) => {
     const rows = Array.from(byId(field.dataset.filter).tBodies[0].rows);
