@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cad_exp.cli import report
-from cad_exp.reporting import contact_sheet, run_folder
+from cad_exp.reporting import contact_sheet, run_folder, wording
 from cad_exp.reporting.html import fidelity, gallery, layers, metrics, render
 from cad_exp.reporting.html.source import Source
 from cad_exp.reporting.results import harm, load_results
@@ -187,6 +187,59 @@ def source_of(folder: Path) -> Source:
 def test_numbers_are_short_and_true(value: float):
     told = render.number(value).replace("−", "-").replace(",", "")
     assert float(told) == pytest.approx(value, rel=0.01, abs=0.0006) and len(told) <= 11
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "change", "told"),
+    [
+        (0.00024, 0.0002, 0.0003, False, "0.0002 [0.0002, 0.0003]"),
+        (0.004, 0.0004, 0.0083, False, "0.0040 [0.0004, 0.0083]"),
+        (-0.2, -0.4, -0.00004, False, "−0.20000 [−0.40000, −0.00004]"),
+        (0.0004, -0.0001, 0.013, False, "0.000 [0.000, 0.013]"),  # which may well be 0
+        (-0.00027, -0.0046, 0.004, True, "−0.0003 [−0.0046, 0.0040]"),
+        (0.0, -0.02, 0.02, True, "+0.000 [−0.020, 0.020]"),
+        (-0.0, -0.02, 0.02, True, "+0.000 [−0.020, 0.020]"),
+        (0.0004, None, None, False, "0.0004"),
+        (2e-9, 1e-9, 3e-9, False, "2e−09 [1e−09, 3e−09]"),
+        (5.0, 4.0, 6.0, False, "5.000 [4.000, 6.000]"),
+    ],
+)
+def test_what_is_surely_not_zero_is_not_written_as_zero(value, low, high, change, told):
+    digits = render.places(value, low, high, change)
+    shown = render.signed(value, digits) if change else render.number(value, digits)
+    interval = "" if low is None else f" [{render.number(low, digits)}, {render.number(high, digits)}]"
+    assert shown + interval == told
+    found = metric("kid", "edited", value, low=low, high=high)
+    template = render.environment().from_string('{% from "macros.html" import cell %}{{ cell(found) }}')
+    assert change or "".join(Page(template.render(found=found)).text.split()) == "".join(told.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("fidelity_sign@0.05", "sums of scores: sign, 5 % off"),
+        ("second_order_r2@0.2", "with interactions: R², 20 % off"),
+        ("fidelity_bias_top@0.001", "sums of scores: bias, 0.1 % of the best off"),
+        ("second_order_pearson_single", "with interactions: correlation, one off at a time"),
+        ("fidelity_area_best", "fidelity area best"),
+        ("concept_rate@0.5", "concept rate, 0.5"),
+    ],
+)
+def test_metrics_of_predictions_have_names_that_people_read(name: str, told: str):
+    assert wording.of_scores(name) == told
+
+
+def test_predictions_are_folded_and_their_bias_has_a_scale(tmp_path: Path):
+    """A bias of 0.001 of J, which is a half of the mean true change; without such a share it stays as it is."""
+    bias = metric("fidelity_bias@0.05", "attribution", 0.001, low=0.0008, high=0.0014, higher_is_better=None)
+    alone = bias | {"name": "second_order_bias@0.05"}
+    said = [*METRICS, bias | {"definition": {"what": "a bias", "relative": 0.5}}, alone]
+    text = written(attribute_run(tmp_path / "run", metrics=said))
+    before, _, folded = text.partition("How right predicted effects are")
+    assert before.rstrip().endswith('<details class="fold"><summary>') and "stability spearman" in before
+    rows = [" ".join(Page(row).text.split()) for row in folded.partition("</table>")[0].split("<tr>")]
+    assert "sums of scores: relative bias, 5 % off 0.500[0.400, 0.700] 8" in rows
+    assert "with interactions: bias, 5 % off 0.001[0.001, 0.001] 8" in rows
 
 
 # Size
