@@ -10,17 +10,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from cad_exp.cli import report
+from cad_exp.interventions import edit_file
+from cad_exp.interventions.edit import Edit
+from cad_exp.interventions.spaces import sites
 from cad_exp.reporting import contact_sheet, run_folder, wording
+from cad_exp.reporting.html import edit as html_edit
 from cad_exp.reporting.html import fidelity, gallery, layers, metrics, render
+from cad_exp.reporting.html import source as html_source
 from cad_exp.reporting.html.source import Source
 from cad_exp.reporting.results import harm, load_results
 from cad_exp.utils.io import write_json
-from tests.reporting.finished_runs import METRICS, RUN, attribute_run, finished, metric, requests
+from tests.reporting.finished_runs import LAYERS, METRICS, RUN, attribute_run, finished, metric, requests
 
 HOSTILE = '</script><img src=x onerror="window.hacked=1">\'"&amp;\u202e\u2066\x00<b>{{7*7}}'
 
@@ -179,8 +185,120 @@ def test_distances_and_damage_are_told_in_plain_words(tmp_path: Path):
         assert (distance in shown) == (outside in shown) == bool(told) and (scale in shown) == (scale in told)
 
 
+def test_joint_attention_is_shown_where_cross_attention_was_asked_for(tmp_path: Path):
+    """As attribution itself takes it, where text and image attend together."""
+    folder = attribute_run(tmp_path / "run", config=RUN["config"] | {"granularity": {"kinds": ["cross-attention"]}})
+    table = pd.read_parquet(folder / "components.parquet")
+    table.replace({"kind": {"cross-attention": "joint-attention"}}).to_parquet(folder / "components.parquet")
+    found = source_of(folder).components
+    assert found is not None and set(found["kind"]) == {"joint-attention"} and len(found) == len(table) // 2
+    assert html_source.ALSO == sites.ALSO
+
+
 def source_of(folder: Path) -> Source:
     return Source(folder, load_results(folder), folder / "config")
+
+
+# What the edit changes
+
+HERE = [f"{block}.x" for block, _ in LAYERS]  # the two modules, of six neurons each
+FACTS = {"granularity": "neuron", "components": 12}
+
+
+def edited(folder: Path, edit: Edit, /, **meta) -> Path:
+    """A run's folder with this edit."""
+    edit.meta |= FACTS | {"achieved": sum(map(len, edit.indices.values()))} | meta
+    edit.save(attribute_run(folder) / "edit.safetensors")
+    return folder
+
+
+def gates(*factors: float, **meta) -> Edit:
+    """Factors of the second module's last neurons, in no order, and of the first module's first one."""
+    places = {HERE[0]: torch.tensor([0]), HERE[1]: torch.arange(6 - len(factors), 6).flip(0)}
+    own = {HERE[0]: torch.tensor([0.9]), HERE[1]: torch.tensor(factors).flip(0)}
+    return Edit(places, "column", factors=own, meta=meta)
+
+
+def test_factors_are_counted_and_stand_beside_their_components(tmp_path: Path):
+    folder = edited(tmp_path / "run", gates(0.5, 0.0, -1.0, 2.0, 1.19), beyond=1.0)
+    text = written(folder)
+    told = "The edit changes 6 of 12 neurons: 2 are weakened, 1 switched off, 1 reversed, 2 strengthened. "
+    told += "4 change by a fifth or more. It finds these factors itself, and not by the scores below."
+    assert f"<p>{told}</p>" in text and ">factor</th>" in text
+    rows = [" ".join(Page(row).text.split()) for row in text.partition('id="components-table"')[2].split("<tr>")[2:14]]
+    second = ["1", "0.50", "0.00", "−1.00", "2.00", "1.19"]
+    expected = [each for pair in zip(["0.90", *["1"] * 5], second, strict=True) for each in pair]
+    assert [row.split(" %")[1].split()[0] for row in rows] == expected
+
+
+@pytest.mark.parametrize(
+    ("edit", "meta", "told"),
+    [
+        (
+            gates(0.0, 0.0),
+            {},
+            "The edit changes 3 of 12 neurons: 1 is weakened, 2 switched off. 2 change by a fifth or more.",
+        ),
+        (
+            gates(0.9, 1.1),
+            {},
+            "The edit changes 3 of 12 neurons: 2 are weakened, 1 strengthened. None changes by a fifth or more.",
+        ),
+        (gates(0.5), {"achieved": 9}, "The edit changes 9 of 12 neurons."),  # of another table
+        (Edit({HERE[0]: torch.arange(3)}), {}, "The edit switches off 3 of 12 neurons, chosen by their scores."),
+        (
+            Edit({HERE[0]: torch.arange(3)}),
+            {"edit": "random"},
+            "The edit switches off 3 of 12 neurons, drawn at random.",
+        ),
+        (
+            Edit({HERE[0]: torch.arange(3)}, factor=-1.5),
+            {},
+            "The edit multiplies 3 of 12 neurons by −1.5, chosen by their scores.",
+        ),
+        (
+            Edit({HERE[0]: torch.arange(2)}, "direction", vectors={HERE[0]: torch.ones(2, 4)}, taps={HERE[0]: (-1, 0)}),
+            {"ablation": "resample"},
+            "The edit puts what the base prompt would give in place of 2 of 12 neurons, chosen by their scores.",
+        ),
+        (
+            Edit({}, replaced={"a.weight": torch.ones(2, 2), "b.weight": torch.ones(3)}),
+            {"changed": 6, "achieved": None},
+            "The edit gives 6 single weights of 2 tensors another value.",
+        ),
+        (
+            Edit({}, steering={"a": torch.ones(2)}, meta={"acts": "x", "settings": {}}),
+            {"changed": 0},
+            "The edit steers activations while the model runs.",
+        ),
+    ],
+)
+def test_every_edit_is_told_as_it_is(tmp_path: Path, edit: Edit, meta: dict, told: str):
+    folder = edited(tmp_path / "run", edit, **meta)
+    assert " ".join(html_edit.edit(source_of(folder)) or []) == told
+
+
+def test_single_weights_are_counted_by_their_factors(tmp_path: Path):
+    """A row of the table is a matrix there, so no column shows factors."""
+    folder = edited(tmp_path / "run", gates(0.0, 0.0), granularity="weight", components=1000, beyond=1.0)
+    content = json.loads((folder / "results.json").read_text())
+    content["run"]["granularity"] = "weight"
+    source = Source(folder, content, folder)
+    told = "The edit changes 3 of 1,000 weights: 1 is weakened, 2 switched off. 2 change by a fifth or more. "
+    assert " ".join(html_edit.edit(source) or []).startswith(told) and html_edit.factors(source) is None
+
+
+def test_a_run_without_an_edit_says_nothing_of_it(tmp_path: Path):
+    text = written(attribute_run(tmp_path / "run"))
+    assert "What the edit changes" not in text and ">factor</th>" not in text
+
+
+def test_marks_of_an_edit_file_are_those_of_its_writer():
+    assert (html_edit.REPLACED, html_edit.FACTORS, html_edit.STEERING) == (
+        edit_file.REPLACED,
+        edit_file.FACTORS,
+        edit_file.STEERING,
+    )
 
 
 @given(st.floats(-1e9, 1e9, allow_nan=False))
@@ -389,7 +507,7 @@ def test_one_part_that_fails_costs_only_itself(tmp_path: Path, monkeypatch, caps
 
 
 def test_the_command_needs_no_torch(tmp_path: Path):
-    folder = attribute_run(tmp_path / "run")
+    folder = edited(tmp_path / "run", gates(0.5))
     code = "import sys; from cad_exp.__main__ import main; code = main(['report', sys.argv[1]])\n"
     code += "sys.exit(3 if {'torch', 'matplotlib', 'diffusers'} & set(sys.modules) else code)"
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, env={**os.environ})
