@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 LABELS = {
@@ -38,6 +39,13 @@ FEATURES = {
     "absorption": "absorbed images",
     "shared_latents": "shared latents",
 }
+PREDICTED = {
+    "fidelity": "sums of scores",
+    "second_order": "with interactions",
+}  # what metrics of predictions begin with
+AGREEMENTS = {"pearson": "correlation", "spearman": "rank correlation", "slope": "slope", "sign": "sign", "r2": "R²"}
+AGREEMENTS |= {"bias": "bias"}
+_OF_SCORES = re.compile(rf"({'|'.join(PREDICTED)})_({'|'.join(AGREEMENTS)})(?:_(top|single))?(?:@([\d.e-]+))?")
 _UNITS = {"head": "attention heads", "layer": "whole layers"}
 
 
@@ -61,6 +69,27 @@ def label(name: str) -> str:
         return said
     timed = kind in AT_TIMESTEPS
     return ", ".join([said, *(f"t = {part}" if timed and part.isdigit() else part for part in parts)])
+
+
+def predicted(name: str) -> bool:
+    """Return whether a metric is of predictions of ablations: "fidelity_sign@0.05", "second_order_r2_top@0.2"."""
+    return name.startswith(tuple(f"{kind}_" for kind in PREDICTED))
+
+
+def of_scores(name: str, relative: bool = False) -> str:
+    """Return what people call a metric of the scores: "fidelity_sign@0.05" is "sums of scores: sign, 5 % off".
+
+    relative: whether it is a share of the true changes.
+    """
+    found = _OF_SCORES.fullmatch(name)
+    if found is None:
+        return label(name)
+    by, what, kind, rate = found.groups()
+    told = f"{PREDICTED[by]}: {'relative ' if relative else ''}{AGREEMENTS[what]}"
+    if kind == "single":
+        return f"{told}, one off at a time"
+    off = f"{100 * float(rate):.3g} %" if rate else "some"
+    return f"{told}, {off}{' of the best' if kind == 'top' else ''} off"
 
 
 def warnings_of(metrics: list[dict[str, Any]]) -> list[str]:

@@ -37,6 +37,7 @@ def components(number: int = 12, name: str = "neuron {}") -> pd.DataFrame:
     rows = [
         {"index": i, "module": f"{LAYERS[i % 2][0]}.x", "block": LAYERS[i % 2][0], "kind": LAYERS[i % 2][1]}
         | {"name": f"{LAYERS[i % 2][0]} · {LAYERS[i % 2][1]} · {name.format(i)}", "score": scores[i]}
+        | {"start": i // 2, "stop": i // 2 + 1}
         for i in range(number)
     ]
     signs = {"positive": scores.clip(min=0), "negative": scores.clip(max=0)}

@@ -8,18 +8,25 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from cad_exp.cli import report
-from cad_exp.reporting import contact_sheet, run_folder
+from cad_exp.interventions import edit_file
+from cad_exp.interventions.edit import Edit
+from cad_exp.interventions.spaces import sites
+from cad_exp.reporting import contact_sheet, run_folder, wording
+from cad_exp.reporting.html import edit as html_edit
 from cad_exp.reporting.html import fidelity, gallery, layers, metrics, render
+from cad_exp.reporting.html import source as html_source
 from cad_exp.reporting.html.source import Source
 from cad_exp.reporting.results import harm, load_results
 from cad_exp.utils.io import write_json
-from tests.reporting.finished_runs import METRICS, RUN, attribute_run, finished, metric, requests
+from tests.reporting.finished_runs import LAYERS, METRICS, RUN, attribute_run, finished, metric, requests
 
 HOSTILE = '</script><img src=x onerror="window.hacked=1">\'"&amp;\u202e\u2066\x00<b>{{7*7}}'
 
@@ -107,7 +114,9 @@ def test_the_walk_over_strengths_is_told(tmp_path: Path):
     text = written(attribute_run(tmp_path / "run", strength=WALK, instead="a photo of a person"))
     page = Page(text)
     assert "What is to take the concept's place: a photo of a person." in page.text
-    assert all(f">{cell}</td>" in text for cell in ("0.0424", "96", "0.250")) and "way left" in page.text
+    assert all(f">{cell}</td>" in text for cell in ("0.0424", "96", "0.250")) and "judged images" in page.text
+    assert "left at noisy latents (1 = all)" in page.text and "Left: how far the concept's predictions" in page.text
+    assert "Others moved" not in page.text  # this walk knows nothing of them
     assert "✓ taken" in page.text and "The choice: the weakest." in page.text
 
 
@@ -137,21 +146,218 @@ def test_marks_of_a_metric_stand_on_one_scale():
 
 def test_true_predictions_stand_on_the_line(tmp_path: Path):
     panels = fidelity.fidelity(source_of(attribute_run(tmp_path / "run")))
-    assert panels is not None and [one.rate for one in panels[0].series] == ["5 %", "20 %"]
-    x1, y1, x2, y2 = panels[0].line
-    for x, y in (point for one in panels[0].series for point in one.points):
+    assert panels is not None and [one.rate for one in panels[0][0].series] == ["5 %", "20 %"]
+    on_the_line(panels[0][0])
+
+
+def on_the_line(panel: fidelity.Panel) -> None:
+    x1, y1, x2, y2 = panel.line
+    for x, y in (point for one in panel.series for point in one.points):
         assert y == pytest.approx(y1 + (y2 - y1) * (x - x1) / (x2 - x1), abs=0.2)
-    assert all(one.r == pytest.approx(1.0) for one in panels[0].series)
+    assert all(one.r == pytest.approx(1.0) for one in panel.series)
+
+
+def test_predictions_with_interactions_stand_beside_the_sums_of_scores(tmp_path: Path):
+    """Of one kind of ablation alone they were made, there they are true; the sums are far off."""
+    folder = attribute_run(tmp_path / "run")
+    assert "with interactions counted" not in written(folder).lower()
+    table = pd.read_parquet(folder / "fidelity.parquet")
+    both = table.assign(second=table["true"], predicted=-table["true"])
+    pd.concat([both, table.assign(kind="top", second=np.nan)]).to_parquet(folder / "fidelity.parquet")
+    panels = fidelity.fidelity(source_of(folder))
+    assert panels is not None
+    assert [[panel.name for panel in row] for row in panels] == [[*fidelity.NAMES.values()], ["sums of scores"]]
+    on_the_line(panels[0][1])
+    assert all(one.r == pytest.approx(-1.0) for one in panels[0][0].series)
+    text = str(render.part("fidelity.html", part=panels))
+    assert text.count("<svg class") == 3 and "Right</span>" in text and "Below</span>" in text
+
+
+def test_distances_and_damage_are_told_in_plain_words(tmp_path: Path):
+    """Below the table and outside of any fold; only where such rows are there."""
+    distance, scale, outside = "Distance: how far", "is the scale.", "Outside the world: the image resembles nothing"
+    said = [metric("perceptual_distance", "edited", 0.5), metric("outside_world_retention", "edited", 0.1)]
+    scaled = [*said, metric("perceptual_distance_other_seed", "unedited", 3.0)]
+    for number, (of, told) in enumerate(((None, ()), (said, (distance, outside)), (scaled, (distance, scale)))):
+        text = written(attribute_run(tmp_path / str(number), metrics=of))
+        shown = Page(text.partition('id="metrics"')[2].partition("<details")[0]).text
+        assert all(each in shown for each in told)
+        assert (distance in shown) == (outside in shown) == bool(told) and (scale in shown) == (scale in told)
+
+
+def test_joint_attention_is_shown_where_cross_attention_was_asked_for(tmp_path: Path):
+    """As attribution itself takes it, where text and image attend together."""
+    folder = attribute_run(tmp_path / "run", config=RUN["config"] | {"granularity": {"kinds": ["cross-attention"]}})
+    table = pd.read_parquet(folder / "components.parquet")
+    table.replace({"kind": {"cross-attention": "joint-attention"}}).to_parquet(folder / "components.parquet")
+    found = source_of(folder).components
+    assert found is not None and set(found["kind"]) == {"joint-attention"} and len(found) == len(table) // 2
+    assert html_source.ALSO == sites.ALSO
 
 
 def source_of(folder: Path) -> Source:
     return Source(folder, load_results(folder), folder / "config")
 
 
+# What the edit changes
+
+HERE = [f"{block}.x" for block, _ in LAYERS]  # the two modules, of six neurons each
+FACTS = {"granularity": "neuron", "components": 12}
+
+
+def edited(folder: Path, edit: Edit, /, **meta) -> Path:
+    """A run's folder with this edit."""
+    edit.meta |= FACTS | {"achieved": sum(map(len, edit.indices.values()))} | meta
+    edit.save(attribute_run(folder) / "edit.safetensors")
+    return folder
+
+
+def gates(*factors: float, **meta) -> Edit:
+    """Factors of the second module's last neurons, in no order, and of the first module's first one."""
+    places = {HERE[0]: torch.tensor([0]), HERE[1]: torch.arange(6 - len(factors), 6).flip(0)}
+    own = {HERE[0]: torch.tensor([0.9]), HERE[1]: torch.tensor(factors).flip(0)}
+    return Edit(places, "column", factors=own, meta=meta)
+
+
+def test_factors_are_counted_and_stand_beside_their_components(tmp_path: Path):
+    folder = edited(tmp_path / "run", gates(0.5, 0.0, -1.0, 2.0, 1.19), beyond=1.0)
+    text = written(folder)
+    told = "The edit changes 6 of 12 neurons: 2 are weakened, 1 switched off, 1 reversed, 2 strengthened. "
+    told += "4 change by a fifth or more. It finds these factors itself, and not by the scores below."
+    assert f"<p>{told}</p>" in text and ">factor</th>" in text
+    rows = [" ".join(Page(row).text.split()) for row in text.partition('id="components-table"')[2].split("<tr>")[2:14]]
+    second = ["1", "0.50", "0.00", "−1.00", "2.00", "1.19"]
+    expected = [each for pair in zip(["0.90", *["1"] * 5], second, strict=True) for each in pair]
+    assert [row.split(" %")[1].split()[0] for row in rows] == expected
+
+
+@pytest.mark.parametrize(
+    ("edit", "meta", "told"),
+    [
+        (
+            gates(0.0, 0.0),
+            {},
+            "The edit changes 3 of 12 neurons: 1 is weakened, 2 switched off. 2 change by a fifth or more.",
+        ),
+        (
+            gates(0.9, 1.1),
+            {},
+            "The edit changes 3 of 12 neurons: 2 are weakened, 1 strengthened. None changes by a fifth or more.",
+        ),
+        (gates(0.5), {"achieved": 9}, "The edit changes 9 of 12 neurons."),  # of another table
+        (Edit({HERE[0]: torch.arange(3)}), {}, "The edit switches off 3 of 12 neurons, chosen by their scores."),
+        (
+            Edit({HERE[0]: torch.arange(3)}),
+            {"edit": "random"},
+            "The edit switches off 3 of 12 neurons, drawn at random.",
+        ),
+        (
+            Edit({HERE[0]: torch.arange(3)}, factor=-1.5),
+            {},
+            "The edit multiplies 3 of 12 neurons by −1.5, chosen by their scores.",
+        ),
+        (
+            Edit({HERE[0]: torch.arange(2)}, "direction", vectors={HERE[0]: torch.ones(2, 4)}, taps={HERE[0]: (-1, 0)}),
+            {"ablation": "resample"},
+            "The edit puts what the base prompt would give in place of 2 of 12 neurons, chosen by their scores.",
+        ),
+        (
+            Edit({}, replaced={"a.weight": torch.ones(2, 2), "b.weight": torch.ones(3)}),
+            {"changed": 6, "achieved": None},
+            "The edit gives 6 single weights of 2 tensors another value.",
+        ),
+        (
+            Edit({}, steering={"a": torch.ones(2)}, meta={"acts": "x", "settings": {}}),
+            {"changed": 0},
+            "The edit steers activations while the model runs.",
+        ),
+    ],
+)
+def test_every_edit_is_told_as_it_is(tmp_path: Path, edit: Edit, meta: dict, told: str):
+    folder = edited(tmp_path / "run", edit, **meta)
+    assert " ".join(html_edit.edit(source_of(folder)) or []) == told
+
+
+def test_single_weights_are_counted_by_their_factors(tmp_path: Path):
+    """A row of the table is a matrix there, so no column shows factors."""
+    folder = edited(tmp_path / "run", gates(0.0, 0.0), granularity="weight", components=1000, beyond=1.0)
+    content = json.loads((folder / "results.json").read_text())
+    content["run"]["granularity"] = "weight"
+    source = Source(folder, content, folder)
+    told = "The edit changes 3 of 1,000 weights: 1 is weakened, 2 switched off. 2 change by a fifth or more. "
+    assert " ".join(html_edit.edit(source) or []).startswith(told) and html_edit.factors(source) is None
+
+
+def test_a_run_without_an_edit_says_nothing_of_it(tmp_path: Path):
+    text = written(attribute_run(tmp_path / "run"))
+    assert "What the edit changes" not in text and ">factor</th>" not in text
+
+
+def test_marks_of_an_edit_file_are_those_of_its_writer():
+    assert (html_edit.REPLACED, html_edit.FACTORS, html_edit.STEERING) == (
+        edit_file.REPLACED,
+        edit_file.FACTORS,
+        edit_file.STEERING,
+    )
+
+
 @given(st.floats(-1e9, 1e9, allow_nan=False))
 def test_numbers_are_short_and_true(value: float):
     told = render.number(value).replace("−", "-").replace(",", "")
     assert float(told) == pytest.approx(value, rel=0.01, abs=0.0006) and len(told) <= 11
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "change", "told"),
+    [
+        (0.00024, 0.0002, 0.0003, False, "0.0002 [0.0002, 0.0003]"),
+        (0.004, 0.0004, 0.0083, False, "0.0040 [0.0004, 0.0083]"),
+        (-0.2, -0.4, -0.00004, False, "−0.20000 [−0.40000, −0.00004]"),
+        (0.0004, -0.0001, 0.013, False, "0.000 [0.000, 0.013]"),  # which may well be 0
+        (-0.00027, -0.0046, 0.004, True, "−0.0003 [−0.0046, 0.0040]"),
+        (0.0, -0.02, 0.02, True, "+0.000 [−0.020, 0.020]"),
+        (-0.0, -0.02, 0.02, True, "+0.000 [−0.020, 0.020]"),
+        (0.0004, None, None, False, "0.0004"),
+        (2e-9, 1e-9, 3e-9, False, "2e−09 [1e−09, 3e−09]"),
+        (5.0, 4.0, 6.0, False, "5.000 [4.000, 6.000]"),
+    ],
+)
+def test_what_is_surely_not_zero_is_not_written_as_zero(value, low, high, change, told):
+    digits = render.places(value, low, high, change)
+    shown = render.signed(value, digits) if change else render.number(value, digits)
+    interval = "" if low is None else f" [{render.number(low, digits)}, {render.number(high, digits)}]"
+    assert shown + interval == told
+    found = metric("kid", "edited", value, low=low, high=high)
+    template = render.environment().from_string('{% from "macros.html" import cell %}{{ cell(found) }}')
+    assert change or "".join(Page(template.render(found=found)).text.split()) == "".join(told.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("fidelity_sign@0.05", "sums of scores: sign, 5 % off"),
+        ("second_order_r2@0.2", "with interactions: R², 20 % off"),
+        ("fidelity_bias_top@0.001", "sums of scores: bias, 0.1 % of the best off"),
+        ("second_order_pearson_single", "with interactions: correlation, one off at a time"),
+        ("fidelity_area_best", "fidelity area best"),
+        ("concept_rate@0.5", "concept rate, 0.5"),
+    ],
+)
+def test_metrics_of_predictions_have_names_that_people_read(name: str, told: str):
+    assert wording.of_scores(name) == told
+
+
+def test_predictions_are_folded_and_their_bias_has_a_scale(tmp_path: Path):
+    """A bias of 0.001 of J, which is a half of the mean true change; without such a share it stays as it is."""
+    bias = metric("fidelity_bias@0.05", "attribution", 0.001, low=0.0008, high=0.0014, higher_is_better=None)
+    alone = bias | {"name": "second_order_bias@0.05"}
+    said = [*METRICS, bias | {"definition": {"what": "a bias", "relative": 0.5}}, alone]
+    text = written(attribute_run(tmp_path / "run", metrics=said))
+    before, _, folded = text.partition("How right predicted effects are")
+    assert before.rstrip().endswith('<details class="fold"><summary>') and "stability spearman" in before
+    rows = [" ".join(Page(row).text.split()) for row in folded.partition("</table>")[0].split("<tr>")]
+    assert "sums of scores: relative bias, 5 % off 0.500[0.400, 0.700] 8" in rows
+    assert "with interactions: bias, 5 % off 0.001[0.001, 0.001] 8" in rows
 
 
 # Size
@@ -301,11 +507,26 @@ def test_one_part_that_fails_costs_only_itself(tmp_path: Path, monkeypatch, caps
 
 
 def test_the_command_needs_no_torch(tmp_path: Path):
-    folder = attribute_run(tmp_path / "run")
+    folder = edited(tmp_path / "run", gates(0.5))
     code = "import sys; from cad_exp.__main__ import main; code = main(['report', sys.argv[1]])\n"
     code += "sys.exit(3 if {'torch', 'matplotlib', 'diffusers'} & set(sys.modules) else code)"
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, env={**os.environ})
     assert done.returncode == 0, done.stderr
+
+
+def test_stages_of_no_time_are_told(tmp_path: Path):
+    """0 is a stage that the run did not have; a little more is one from the cache, or one that had little to do."""
+    for number, (seconds, told) in enumerate(
+        (
+            ({"images": 61.0, "timesteps": 0.0}, ""),
+            ({"images": 61.0, "edit": 0.2}, "Other stages came from the cache"),
+            ({"images": 0.2}, "All stages came from the cache"),
+            ({}, ""),
+        )
+    ):
+        text = Page(written(attribute_run(tmp_path / str(number), seconds=seconds))).text
+        assert (told in text) and ("came from the cache" in text) == bool(told)
+        assert ("1 min 01 s" in text) == (61.0 in seconds.values())
 
 
 # Other tasks, sweeps

@@ -8,9 +8,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from cad_exp.cli import report
+from cad_exp.reporting.html import run_page
+from cad_exp.reporting.results import load_results
 from tests.reporting.finished_runs import METRICS, attribute_run, metric, requests
 from tests.reporting.test_report import HOSTILE, sweep
 
@@ -172,11 +175,75 @@ def test_text_and_pictures_need_no_script(browser, run):
     opened.close()
 
 
-def test_a_print_shows_everything(opened: Opened):
+def test_a_print_shows_what_matters(opened: Opened):
+    """All images, and nothing that only a screen can use; settings only where somebody opened them."""
+    page = opened.page
+    page.emulate_media(media="print")
+    page.evaluate("document.querySelector('details.settings').open = true")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#gallery-strips li:visible").count() == 60
+    assert page.locator("details:not(.settings)").count() and not page.locator("details:not([open], .settings)").count()
+    assert page.locator("details.settings[open]").count() == page.locator("details.settings:visible").count() == 1
+    assert not page.locator("nav:visible, form:visible, #zoom:visible, .js:visible, input:visible").count()
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details[open]").count() == 1
+
+
+def test_heads_of_tables_are_printed_once_and_without_arrows(opened: Opened):
     opened.page.emulate_media(media="print")
-    opened.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    assert opened.page.locator("#gallery-strips li:visible").count() == 60
-    assert opened.page.locator("details:not([open])").count() == 0 and not opened.page.locator("nav:visible").count()
+    style = "each => [getComputedStyle(each.closest('thead')).display, getComputedStyle(each, '::after').content]"
+    assert opened.page.locator("thead button").first.evaluate(style) == ["table-row-group", "none"]
+
+
+@pytest.mark.parametrize(
+    ("width", "words", "side"), [(1280, ("Left", "Right"), True), (390, ("Above", "Below"), False)]
+)
+def test_both_predictions_stand_where_the_text_says(browser, tmp_path: Path, width, words, side):
+    folder = attribute_run(tmp_path / "run")
+    table = pd.read_parquet(folder / "fidelity.parquet")
+    table.assign(second=table["true"]).to_parquet(folder / "fidelity.parquet")
+    opened = Opened(
+        browser, run_page.write(folder, load_results(folder), folder), viewport={"width": width, "height": 800}
+    )
+    text = opened.page.locator("#fidelity p").first.inner_text()
+    assert f"{words[0]}: sums of scores. {words[1]}: with interactions counted." in text
+    first, second = (each.bounding_box() for each in opened.page.locator("#fidelity figure").all())
+    assert first and second and (first["y"] == second["y"]) == side and (first["x"] == second["x"]) != side
+    opened.close()
+
+
+def swiped(opened: Opened) -> list[bool]:
+    """Return whether each part that may be wider than the page says so."""
+    opened.page.wait_for_timeout(200)  # two frames
+    said = "each => each.map(one => getComputedStyle(one, '::before').content.includes('Swipe'))"
+    return opened.page.locator(".scroll").evaluate_all(said)
+
+
+def test_what_lies_beside_a_phone_is_hinted_at(browser, run):
+    """Above every part that is wider, and above no other; folded ones once they are open; never on a large screen."""
+    opened = Opened(browser, run, viewport={"width": 390, "height": 800})
+    opened.page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    hinted = swiped(opened)
+    wider = opened.page.locator(".scroll").evaluate_all(
+        "each => each.map(one => one.scrollWidth > one.clientWidth + 1)"
+    )
+    assert hinted == wider and any(wider) and not all(wider)
+    opened.page.set_viewport_size({"width": 1280, "height": 800})
+    assert not any(swiped(opened))
+    opened.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_field_cuts_its_words(browser, run, width: int):
+    """There is room for the whole placeholder, and for the longest layer with its number."""
+    opened = Opened(browser, run, viewport={"width": width, "height": 800})
+    words = "one => { const text = document.createElement('canvas').getContext('2d'), own = getComputedStyle(one);"
+    words += "text.font = own.font; const side = parseFloat(own.paddingLeft) + parseFloat(own.paddingRight);"
+    words += "return one.clientWidth - side - Math.max(...Array.from(one.options || [], each => each.text)"
+    words += ".concat(one.placeholder || []).map(each => text.measureText(each).width)); }"
+    assert opened.page.locator("#components-filter").evaluate(words) > 16  # its cross
+    assert opened.page.locator("#zoom-layer").evaluate(words) > 16  # its arrow
+    opened.close()
 
 
 def test_a_sweep_in_a_browser(browser, tmp_path: Path):

@@ -75,15 +75,22 @@ def _looked(analysis: str, model: str) -> str:
     return f"One look at what {model} represents: {asks}{'' if asks.endswith(('?', '.')) else '.'}"
 
 
+BRIEF = 0.5  # seconds: what took less came from the cache, or had little to do
+
+
 @dataclass(frozen=True)
 class Made:
-    """How a run was made. command: to type; config: YAML; facts and versions: name -> value; cite: BibTeX."""
+    """How a run was made. command: to type; config: YAML; facts and versions: name -> value; cite: BibTeX.
+
+    seconds: of each stage that took some; brief: whether others took next to none.
+    """
 
     command: str
     config: str
     facts: dict[str, str]
     versions: dict[str, str]
     seconds: dict[str, str]
+    brief: bool
     cite: list[str]
 
 
@@ -94,16 +101,18 @@ def made(source: Source) -> Made:
     keys = {"git": "git revision", "config_hash": "hash of the settings", "identity": "hash of settings and code"}
     keys |= {"weights": "hash of the weights", "seed": "seed", "device": "device", "precision": "precision"}
     facts = {name: str(run[key]) for key, name in keys.items() if run.get(key) is not None}
-    seconds = {
-        str(stage).replace("_", " "): duration(float(spent))
-        for stage, spent in (run.get("seconds") or {}).items()
-        if isinstance(spent, (int, float)) and spent >= 0.5
-    }
+    spent = {str(stage): float(each) for stage, each in (run.get("seconds") or {}).items() if _is_number(each)}
+    seconds = {stage.replace("_", " "): duration(each) for stage, each in spent.items() if each >= BRIEF}
+    brief = any(0 < each < BRIEF for each in spent.values())  # 0: a stage that the run does not have
     revision = run.get("git")
     note = f"git revision {revision}" if revision else "installed without git"
     own = REPOSITORY.format(version=versions.get("cad-exp", "unknown"), note=note)
     config = yaml.safe_dump(source.config, sort_keys=False, allow_unicode=True, width=100) if source.config else ""
-    return Made(command(source.command_folder), config, facts, versions, seconds, [PAPER, own])
+    return Made(command(source.command_folder), config, facts, versions, seconds, brief, [PAPER, own])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def command(folder: Path) -> str:

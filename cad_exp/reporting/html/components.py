@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cad_exp.reporting.figures.layers import PARTS, short_name
+from cad_exp.reporting.html.edit import factors
 from cad_exp.reporting.html.source import Source
 from cad_exp.reporting.wording import units
 from cad_exp.utils.text import safe
@@ -42,7 +43,10 @@ class Named:
 
 @dataclass(frozen=True)
 class Component:
-    """A row of the table. number: of the component in the zoom; share: of all absolute scores."""
+    """A row of the table. number: of the component in the zoom; share: of all absolute scores.
+
+    factor: by which the edit multiplies it; None where the edit has no factors of their own.
+    """
 
     number: int
     rank: int
@@ -52,15 +56,17 @@ class Component:
     score: float
     error: float | None
     share: float
+    factor: float | None
 
 
 @dataclass(frozen=True)
 class Components:
-    """rows: of the table; power: of ten, in which scores and errors are shown; errors: whether these are known."""
+    """rows: of the table; power: of ten, of scores and errors as shown; errors, factors: whether these are known."""
 
     rows: list[Component]
     power: int
     errors: bool
+    factors: bool
     units: str
     of: int
 
@@ -90,16 +96,22 @@ def components(source: Source) -> Components | None:
     best = [int(i) for i in order[:TOP] if scores[i] > 0]
     worst = [int(i) for i in order[::-1][:TOP] if scores[i] < 0][::-1]
     place, total, most = found.place, np.abs(scores).sum() or 1.0, np.abs(scores).max()
-    rows = [_row(found, i, place.get(i, -1), float(abs(scores[i]) / total)) for i in [*best, *worst]]
+    own = factors(source)
+    rows = [_row(found, i, place.get(i, -1), float(abs(scores[i]) / total), own) for i in [*best, *worst]]
     power = int(np.floor(np.log10(most))) if most else 0
     what = units(str(source.run.get("granularity"))) if source.single else "matrices"
-    return Components(rows, 0 if -2 < power < 4 else power, found.errors is not None, what, len(scores))
+    return Components(
+        rows, 0 if -2 < power < 4 else power, found.errors is not None, own is not None, what, len(scores)
+    )
 
 
-def _row(found: Named, i: int, place: int, share: float) -> Component:
+def _row(found: Named, i: int, place: int, share: float, factors: np.ndarray | None) -> Component:
     kind, error = str(found.table["kind"].iloc[i]), None if found.errors is None else float(found.errors[i])
     layer = found.layers[i].removesuffix(f" · {kind}")
-    return Component(place, int(found.rank[i]), found.names[i], layer, kind, float(found.scores[i]), error, share)
+    factor = None if factors is None else float(factors[i])
+    return Component(
+        place, int(found.rank[i]), found.names[i], layer, kind, float(found.scores[i]), error, share, factor
+    )
 
 
 def zoom(source: Source) -> dict[str, Any] | None:

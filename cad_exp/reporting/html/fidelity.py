@@ -1,4 +1,7 @@
-"""How far scores predict ablations: one mark for each set of components that was switched off."""
+"""How far scores predict ablations: one mark for each set of components that was switched off.
+
+Beside the sums of the scores stand predictions that count interactions too, where the run made them.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 46
 MOST = 500  # marks of one panel and rate
 TICKS = 4
 SHAPES = ("circle", "triangle", "square", "diamond", "cross")
+SUMS, SECOND = "predicted", "second"  # columns of predictions: sums of scores, and with interactions counted
+NAMES = {SUMS: "sums of scores", SECOND: "with interactions counted"}
 KINDS = {"uniform": "random components", "top": "random ones among the top-scored", "single": "one at a time"}
 
 
@@ -30,9 +35,13 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One kind of ablation. line: from where to where every prediction is true; ticks: (pixel, words)."""
+    """One kind of ablation. line: from where to where every prediction is true; ticks: (pixel, words).
+
+    name: of its predictions.
+    """
 
     title: str
+    name: str
     series: list[Series]
     line: tuple[float, float, float, float]
     across: list[tuple[float, str]]
@@ -40,18 +49,25 @@ class Panel:
     count: int
 
 
-def fidelity(source: Source) -> list[Panel] | None:
-    """Return a panel for each kind of ablation; None where none were made."""
+def fidelity(source: Source) -> list[list[Panel]] | None:
+    """Return for each kind of ablation a panel of each prediction, side by side; None where no ablations were made."""
     table = source.table("fidelity.parquet")
     if table is None:
         return None
     rows = table[table["study"] == "ablations"]
     rows = rows[rows["measure"] == "J"] if "measure" in rows else rows
     kinds = list(rows["kind"].dropna().unique())
-    return [_panel(str(kind), rows[rows["kind"] == kind]) for kind in kinds] or None
+    return [_panels(str(kind), rows[rows["kind"] == kind]) for kind in kinds] or None
 
 
-def _panel(kind: str, rows: pd.DataFrame) -> Panel:
+def _panels(kind: str, rows: pd.DataFrame) -> list[Panel]:
+    """Return a panel of each prediction that was made of these ablations."""
+    found = {by: rows[rows[by].notna()] for by in (SUMS, SECOND) if by in rows}
+    return [_panel(kind, by, own) for by, own in found.items() if len(own)]
+
+
+def _panel(kind: str, by: str, rows: pd.DataFrame) -> Panel:
+    rows = rows.assign(predicted=rows[by])
     x, y = (_axis(rows[side].to_numpy(dtype=float)) for side in ("predicted", "true"))
     series = [
         _series(number, float(rate), rows[rows["rate"] == rate], x, y)
@@ -61,7 +77,7 @@ def _panel(kind: str, rows: pd.DataFrame) -> Panel:
     line = (_across(low, x), _up(low, y), _across(high, x), _up(high, y))
     across = [(_across(at, x), f"{at:.3g}".replace("-", "−")) for at in _ticks(x)]
     up = [(_up(at, y), f"{at:.3g}".replace("-", "−")) for at in _ticks(y)]
-    return Panel(KINDS.get(kind, kind), series, line, across, up, len(rows))
+    return Panel(KINDS.get(kind, kind), NAMES[by], series, line, across, up, len(rows))
 
 
 def _series(number: int, rate: float, rows: pd.DataFrame, x: tuple[float, float], y: tuple[float, float]) -> Series:

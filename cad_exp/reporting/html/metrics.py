@@ -9,7 +9,7 @@ from typing import Any
 
 from cad_exp.evaluation.variants import VARIANTS
 from cad_exp.reporting.html.source import Metric, Source
-from cad_exp.reporting.wording import drawn_instead, label, warnings_of
+from cad_exp.reporting.wording import drawn_instead, of_scores, predicted, warnings_of
 
 MOST = 80  # rows of a table; results.json has them all
 LONG = 400  # characters of one line of a definition
@@ -59,18 +59,45 @@ def metrics(source: Source) -> list[Table] | None:
     every = source.metrics
     images = [each for each in every if each["variant"] in VARIANTS]
     scores = [each for each in every if each["variant"] == "attribution"]
+    tests = [relative(each) for each in scores if predicted(each["name"])]
     beside = [each for each in every if each["variant"] not in (*VARIANTS, "attribution")]
     plain = [each for each in images if "@" not in each["name"]]
-    notes = warnings_of(plain)
+    notes = [*explained({each["name"] for each in plain}), *warnings_of(plain)]
     if instead := drawn_instead(every):
         notes = [f"Drawn by the edited model where the concept was asked for: {instead}.", *notes]
     found = [
         _table("What the images show", "images", plain, notes),
-        _table("How far the scores can be trusted", "scores", scores, []),
+        _table(
+            "How far the scores can be trusted", "scores", [each for each in scores if not predicted(each["name"])], []
+        ),
+        _table("How right predicted effects are", "scores", tests, [], True),
         _table("What was measured, beside its controls", "beside", _main(beside), warnings_of(_main(beside))),
         _table("Single labels and thresholds", "images", [each for each in images if "@" in each["name"]], [], True),
     ]
     return [table for table in found if table.rows] or None
+
+
+def relative(metric: Metric) -> Metric:
+    """Return a bias as a share of the mean true change, with its interval on the same scale; others as they are.
+
+    A bias has the unit of J, in which nobody knows what is much.
+    """
+    share, value = metric["definition"].get("relative"), metric["value"]
+    if "_bias" not in metric["name"] or not value or not isinstance(share, (int, float)):
+        return metric
+    low, high = (None if metric[end] is None else metric[end] * share / value for end in ("low", "high"))
+    return metric | {"value": share, "low": low, "high": high, "relative": True}
+
+
+def explained(names: set[str]) -> list[str]:
+    """Say in plain words what distances are, and what lies outside the world, where the table has such rows."""
+    found = []
+    if any(name.startswith("perceptual_distance") for name in names):
+        scale = " The row “distance, other seed” is the scale." if "perceptual_distance_other_seed" in names else ""
+        found.append(f"Distance: how far an image moved from the unedited one.{scale}")
+    if any(name.startswith("outside_world") for name in names):
+        found.append("Outside the world: the image resembles nothing the judge knows.")
+    return found
 
 
 def _main(beside: list[Metric]) -> list[Metric]:
@@ -94,7 +121,9 @@ def _row(own: list[Metric], variants: list[str]) -> Row:
     arrow = {None: "", True: "higher is better", False: "lower is better"}[first["higher_is_better"]]
     change = cells.get("edited", {}).get("changes", {}).get("unedited")
     marks, ends = _drawing(cells, variants)
-    return Row(label(first["name"]), arrow, cells, change, n, marks, ends, definition(own))
+    return Row(
+        of_scores(first["name"], first.get("relative", False)), arrow, cells, change, n, marks, ends, definition(own)
+    )
 
 
 def definition(own: Iterable[Metric]) -> dict[str, str]:

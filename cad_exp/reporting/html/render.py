@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from functools import cache
+from math import floor, log10
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -42,23 +43,47 @@ def environment() -> Environment:
         finalize=_harmless,
     )
     made.filters |= {"number": number, "signed": signed, "share": share, "superscript": superscript}
+    made.globals |= {"places": places}
     return made
 
 
-def number(value: float | None, digits: int = 3) -> str:
+DIGITS = 3  # decimals of a number
+MOST_DIGITS = 6  # what is smaller still stands in powers of ten
+
+
+def number(value: float | None, digits: int = DIGITS) -> str:
     """Write a number with three decimals below 10, one from there on; a dash for nothing."""
     if value is None or value != value:
         return "–"
+    if value and digits > MOST_DIGITS and abs(value) < 10**-MOST_DIGITS:
+        return f"{value:.0e}".replace("-", "−")
+    digits = min(digits, MOST_DIGITS)
     text = f"{value:z.{digits}f}" if abs(value) < 10 else f"{value:z,.1f}" if abs(value) < 1e6 else f"{value:.2e}"
     return text.replace("-", "−")
 
 
-def signed(value: float | None, digits: int = 3) -> str:
-    """Write a number with its sign, small ones in powers of ten."""
+def signed(value: float | None, digits: int = DIGITS) -> str:
+    """Write a number with its sign; a small one with as many decimals as it needs not to be 0."""
     if value is None or value != value:
         return "–"
-    small = value and abs(value) < 0.5 * 10**-digits
-    return (f"{value:+.1e}" if small else f"{value:+.{digits}f}").replace("-", "−")
+    digits = max(digits, _needed(value))
+    return (f"{value:+.0e}" if digits > MOST_DIGITS else f"{value:+z.{digits}f}").replace("-", "−")
+
+
+def places(value: float | None, low: float | None, high: float | None, change: bool = False) -> int:
+    """Return the decimals with which a value and its interval are written.
+
+    Nothing is written as 0 of which the interval says that it is something else. change: nor is any change.
+    """
+    ends = [end for end in (low, high) if end is not None and end == end]
+    apart = len(ends) == 2 and (ends[0] > 0 or ends[1] < 0)
+    shown = [*ends, value] if apart else [value] if change or not ends else []
+    return max([DIGITS, *(_needed(each) for each in shown if each is not None and each == each)])
+
+
+def _needed(value: float) -> int:
+    """Return the decimals that a number needs not to be written as 0."""
+    return -floor(log10(abs(value))) if 0 < abs(value) < 0.5 * 10**-DIGITS else DIGITS
 
 
 def share(value: float | None) -> str:

@@ -15,6 +15,7 @@ from cad_exp.reporting.html.asked import asked, made
 from cad_exp.reporting.html.components import components
 from cad_exp.reporting.html.counterfactuals import counterfactuals
 from cad_exp.reporting.html.drawn import drawn
+from cad_exp.reporting.html.edit import edit
 from cad_exp.reporting.html.fidelity import fidelity
 from cad_exp.reporting.html.gallery import gallery
 from cad_exp.reporting.html.layers import layers
@@ -33,6 +34,7 @@ PARTS: dict[str, tuple[str, Callable[[Source], Any]]] = {
     "verdicts": ("Verdict", verdicts),
     "metrics": ("Metrics", metrics),
     "gallery": ("Before and after", gallery),
+    "edit": ("What the edit changes", edit),
     "walk": ("How the strength was chosen", walk),
     "layers": ("Where it sits", layers),
     "components": ("Components", components),

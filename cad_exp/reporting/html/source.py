@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 
 Metric = dict[str, Any]
+# Kinds that are meant as well where one is asked for: as in interventions.spaces.sites, which needs diffusers.
+ALSO = {"cross-attention": ("joint-attention",)}
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Source:
             return None
         own = table[table["granularity"] == self.run.get("granularity")]
         kinds = self.setting("granularity", "kinds")
-        own = own if kinds is None else own[own["kind"].isin(kinds)]
+        meant = [kind for asked in kinds or () for kind in (asked, *ALSO.get(asked, ()))]
+        own = own if kinds is None else own[own["kind"].isin(meant)]
         return None if own.empty else own.reset_index(drop=True)
 
     @property

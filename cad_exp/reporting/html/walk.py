@@ -10,10 +10,10 @@ from cad_exp.reporting.html.source import Source
 HEADS = {
     "strength": "strength",
     "rate": "concept rate",
-    "images": "of images",
+    "images": "judged images",
     "kept": "others kept",
-    "left": "way left",
-    "moved": "how far the rest moved",
+    "left": "left at noisy latents (1 = all)",
+    "moved": "others moved at noisy latents",
 }
 
 

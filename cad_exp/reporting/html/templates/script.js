@@ -36,6 +36,12 @@
     });
   });
 
+  // Marks what can be swiped sideways. In the next frame: a mark changes the height, which is not to be watched at once.
+  const watch = new ResizeObserver(() => requestAnimationFrame(() => {
+    document.querySelectorAll(".scroll").forEach((each) => each.classList.toggle("wide", each.scrollWidth > each.clientWidth + 1));
+  }));
+  document.querySelectorAll(".scroll").forEach((each) => watch.observe(each));
+
   // A field that filters the rows of a table.
   document.querySelectorAll("input[data-filter]").forEach((field) => {
     const rows = Array.from(byId(field.dataset.filter).tBodies[0].rows);
@@ -188,6 +194,11 @@
     choose(best);
   }
 
-  // Definitions: open in print, and when a link leads into them.
-  window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => { each.open = true; }));
+  // Whatever is folded opens in print, but definitions and settings: they fill most pages and repeat themselves.
+  let unfolded = [];
+  window.addEventListener("beforeprint", () => {
+    unfolded = Array.from(document.querySelectorAll("details:not([open], .settings)"));
+    unfolded.forEach((each) => { each.open = true; });
+  });
+  window.addEventListener("afterprint", () => unfolded.forEach((each) => { each.open = false; }));
 })();
