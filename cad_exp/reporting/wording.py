@@ -46,6 +46,7 @@ PREDICTED = {
 AGREEMENTS = {"pearson": "correlation", "spearman": "rank correlation", "slope": "slope", "sign": "sign", "r2": "R²"}
 AGREEMENTS |= {"bias": "bias"}
 _OF_SCORES = re.compile(rf"({'|'.join(PREDICTED)})_({'|'.join(AGREEMENTS)})(?:_(top|single))?(?:@([\d.e-]+))?")
+_OF_STABILITY = re.compile(r"stability_(?:(spearman)|overlap@([\d.]+))")
 _UNITS = {"head": "attention heads", "layer": "whole layers"}
 
 
@@ -81,6 +82,8 @@ def of_scores(name: str, relative: bool = False) -> str:
 
     relative: whether it is a share of the true changes.
     """
+    if stable := _OF_STABILITY.fullmatch(name):
+        return "stability: rank correlation" if stable[1] else f"stability: top {100 * float(stable[2]):.3g} % shared"
     found = _OF_SCORES.fullmatch(name)
     if found is None:
         return label(name)

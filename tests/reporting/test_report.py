@@ -339,6 +339,9 @@ def test_what_is_surely_not_zero_is_not_written_as_zero(value, low, high, change
         ("second_order_r2@0.2", "with interactions: R², 20 % off"),
         ("fidelity_bias_top@0.001", "sums of scores: bias, 0.1 % of the best off"),
         ("second_order_pearson_single", "with interactions: correlation, one off at a time"),
+        ("stability_spearman", "stability: rank correlation"),
+        ("stability_overlap@0.05", "stability: top 5 % shared"),
+        ("stability_spearman_96_noisy_latents", "stability spearman 96 noisy latents"),
         ("fidelity_area_best", "fidelity area best"),
         ("concept_rate@0.5", "concept rate, 0.5"),
     ],
@@ -354,7 +357,7 @@ def test_predictions_are_folded_and_their_bias_has_a_scale(tmp_path: Path):
     said = [*METRICS, bias | {"definition": {"what": "a bias", "relative": 0.5}}, alone]
     text = written(attribute_run(tmp_path / "run", metrics=said))
     before, _, folded = text.partition("How right predicted effects are")
-    assert before.rstrip().endswith('<details class="fold"><summary>') and "stability spearman" in before
+    assert before.rstrip().endswith('<details class="fold"><summary>') and "stability: rank correlation" in before
     rows = [" ".join(Page(row).text.split()) for row in folded.partition("</table>")[0].split("<tr>")]
     assert "sums of scores: relative bias, 5 % off 0.500[0.400, 0.700] 8" in rows
     assert "with interactions: bias, 5 % off 0.001[0.001, 0.001] 8" in rows

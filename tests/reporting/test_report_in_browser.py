@@ -209,6 +209,9 @@ def test_both_predictions_stand_where_the_text_says(browser, tmp_path: Path, wid
     assert f"{words[0]}: sums of scores. {words[1]}: with interactions counted." in text
     first, second = (each.bounding_box() for each in opened.page.locator("#fidelity figure").all())
     assert first and second and (first["y"] == second["y"]) == side and (first["x"] == second["x"]) != side
+    opened.page.emulate_media(media="print")
+    first, second = (each.bounding_box() for each in opened.page.locator("#fidelity figure").all())
+    assert first and second and first["y"] == second["y"] and opened.page.locator("#fidelity .beside:visible").count()
     opened.close()
 
 
