@@ -183,9 +183,10 @@ def test_an_estimator_from_a_folder_in_ten_minutes(tmp_path: Path):
         answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert answer.returncode == 0, answer.stdout[-2000:] + answer.stderr[-2000:]
         said.append(answer.stdout)
-    tested, listed, ran = said
+    tested, listed, ran, judged = said
     assert "2 passed" in tested and re.search(r"estimator= *│ --config-dir conf *│ alone", listed)
     assert "attribution: projection, alone" in ran and "attribution.png" in ran
+    assert re.search(r"^scores  .*predicted effects", judged, re.MULTILINE)
 
 
 def test_the_settings_of_a_short_first_run_compose():
