@@ -24,6 +24,7 @@ _KEY = re.compile(r"(\+\+|\+)?([\w@/-]+(?:\.[\w@/-]+)*)=(.*)", re.DOTALL)
 LONGEST = 200  # bytes of a setting's or an option's name: a file of this name could be
 SHOWN = 40  # letters of a longer one
 MOST = 1000  # values of a sweep that are looked at: range(0,1e9) has no end
+FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")  # nobody named the current one by an empty text
 
 
 def parse(items: Sequence[str], folders: Sequence[Path]) -> list[Override]:
@@ -105,6 +106,8 @@ def _check_group(item: Override, folders: Sequence[Path]) -> None:
         raise UserError(f"'{group[:SHOWN]}...' is no setting: a name of {len(group):,} letters")
     if group == "hydra":
         raise UserError(f"'{written}' is no setting: Hydra's own are hydra.run.dir and others (--hydra-help)")
+    if group in FOLDERS and not item.is_delete() and not _text(item).strip():
+        raise UserError(f"{group} is empty: name a folder, such as {group}=first (. is the current folder)")
     if item.is_interval_sweep():
         raise UserError(f"'{written}' names no single values: list them, such as seed=0,1,2, or use range(0,3)")
     if not _is_group(group, folders):
@@ -115,6 +118,12 @@ def _check_group(item: Override, folders: Sequence[Path]) -> None:
     if needed and (item.is_add() or item.is_force_add() or item.package is not None):
         raise UserError(f"'{written}' chooses a second {group}, and a run has one: write {group}={group.upper()}")
     check_choice(item, folders)
+
+
+def _text(item: Override) -> str:
+    """Return an override's value as a text, '' for null."""
+    value = item.value()
+    return "" if value is None else value.text if isinstance(value, QuotedString) else str(value)
 
 
 def check_choice(item: Override, folders: Sequence[Path]) -> None:
