@@ -135,11 +135,17 @@ def check_objective(objective: Config, concept: Config) -> None:
     """Check what an objective is told.
 
     Raises UserError for a contrast with nothing to retain, or with another number of weights than of prompts.
-    Raises it for settings of another objective too.
+    Raises it for settings of another objective too, and for weights by steps where there are no trajectories.
     """
+    of = objective.get("of", "projection") if objective["name"] == "contrast" else objective["name"]
+    if objective.get("weighting") == "image" and of == "amplify":
+        raise UserError(
+            "objective.weighting=image is for trajectories, and amplify looks at noised images: use uniform, snr or x0"
+        )
     if objective["name"] != "contrast":
         return
-    of = objective.get("of", "projection")
+    if "frequencies" in objective and of in JUDGED:
+        raise UserError(f"objective.frequencies is for predictions, and {of} looks at images: leave it out")
     if "guidance" in objective and of not in JUDGED:
         raise UserError(f"objective.guidance is for objective.of={' or '.join(JUDGED)}, not {of}: leave it out")
     own = (concept["prompt"], *concept["evaluation_prompts"])

@@ -5,6 +5,7 @@ import torch
 
 from cad_exp.attribution.attribute import spaces_of
 from cad_exp.attribution.game import Game
+from cad_exp.attribution.interactions.quadratic import Quadratic
 from cad_exp.attribution.interactions.second_order import second_difference, second_order
 from cad_exp.attribution.objectives.build import make_objective
 from cad_exp.interventions.spaces import make_granularity
@@ -127,6 +128,29 @@ def test_a_squared_distance_of_many_components_is_sketched(tiny_model, tiny_late
     true = game.values(gates).double() - game.intact
     first = (gates.double() - 1) @ found.scores
     assert float((found.predict(gates) - true).square().mean()) < float((first - true).square().mean())
+
+
+def test_what_a_sketch_misses_is_measured(monkeypatch):
+    """A distance that the sketch knows, from a network whose components back each other up, which it does not."""
+    n = 400
+    rows = torch.randn(5, n, generator=torch.Generator().manual_seed(0)) / n
+    known = Quadratic.of(rows, torch.ones(5))
+    toy = Toy(n, lambda g: known.value(g - 1) + 1 - (1 - g.mean(1)) ** 2 + ((g - 1) ** 2).mean(1) / 2)
+    monkeypatch.setattr("cad_exp.attribution.interactions.second_order._is_distance", lambda game: True)
+    monkeypatch.setattr("cad_exp.attribution.interactions.second_order._of_distance", lambda game, seed: known)
+    found, gates = second_order(toy, few=10), drawn(n, 30, 2)
+    true = toy.values(gates) - toy.intact
+    torch.testing.assert_close(found.predict(gates), true, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(found.scores, known.linear)
+    assert float((known.value(gates.double() - 1) - known.constant - true).abs().min()) > 0.03
+
+
+@pytest.mark.parametrize("ablation", ["zero", "mean"])
+def test_only_gates_that_scale_are_sketched(ablation, tiny_model, tiny_latents):
+    """Where the mean takes a component's place, the sketch would be of another J."""
+    space = spaces_of(tiny_model, [make_granularity("neuron", ["cross-attention"])])[0]
+    game = Game(make_objective("erase", tiny_model, tiny_latents, 4, ablation=ablation), space)
+    assert (second_order(game, few=10).sketch is not None) == (ablation == "zero")
 
 
 @pytest.mark.parametrize(("rows", "latents", "projections"), [(100, 4, 4), (9, 4, 2), (5, 4, 1), (3, 3, 1), (0, 1, 1)])

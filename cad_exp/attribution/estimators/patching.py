@@ -79,7 +79,7 @@ class BaseRun(Objective):
             )
         self.name, self.of, self.flat_at_base = of.name, of, of.flat_at_base
         self.model, self.latents, self.batch_size, self.progress = of.model, of.latents, of.batch_size, of.progress
-        self.concept, self.neutral = of.concept, of.neutral
+        self.concept, self.neutral, self.weighting = of.concept, of.neutral, of.weighting
         swapped = {"concept": of.neutral, "neutral": of.concept}
         self.ablation = Ablation("resample", of.model, of.latents, of.batch_size, **swapped)
 

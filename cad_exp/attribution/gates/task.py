@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, TensorDataset
 
 from cad_exp.attribution.gates.balance import Balance
+from cad_exp.attribution.objectives.weighting import reach
 from cad_exp.data.noisy_latents import NoisyLatents
 from cad_exp.interventions.edit import Edit
 from cad_exp.interventions.gating import Ready
@@ -201,10 +202,7 @@ class Task:
 
 def weights(model: DiffusionModel, t: Tensor, power: float) -> Tensor:
     """Return w (B,) at times t: how far a change of the prediction moves the clean latents, to that power."""
-    one = torch.ones(len(t), 1, 1, 1, device=t.device)
-    moved = model.predicted_x0(one, t, one) - model.predicted_x0(one, t, 0 * one)
-    found: Tensor = moved.flatten().abs().float() ** power
-    return found
+    return reach(model, t) ** power
 
 
 @torch.no_grad()

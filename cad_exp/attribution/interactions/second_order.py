@@ -12,7 +12,8 @@ Then d'Hd = m^2 1'h + 2 m (d - m).h + v trace, with m the mean and v the varianc
 drawn at random, up to the spread of random pairs: backup and crowding-out are in h, and damage of any kind in trace.
 Random patterns share out the noisy latents, so both together cost what two passes of first-order scores do.
 Where J is a squared distance of predictions, as CAD's erase, that spread counts: the curvature of the distance itself
-is far larger than that of the network. There the sketch of all pairs takes the place of the two numbers.
+is far larger than that of the network. There a sketch of all pairs stands for the distance, and the two numbers say
+what it misses: how the network itself bends.
 
 Source: differences at a finite step, as CAD's ablations are no infinitesimal ones.
 """
@@ -40,7 +41,7 @@ class SecondOrder:
     """What predicts.
 
     scores: s (n,) fp64, signed as CAD's. fading: h (n,). trace: of H without its common part. pairs: H (n, n). sketch:
-    of a squared distance, whose value is J; it stands for all else.
+    of a squared distance, whose value is J; fading and trace are then of what it misses.
     """
 
     scores: Tensor
@@ -52,9 +53,7 @@ class SecondOrder:
     def predict(self, gates: Tensor) -> Tensor:
         """Return J(gates) - J(intact) (A,) fp64 for gates (A, n)."""
         d = gates.double() - 1
-        if self.sketch is not None:
-            return self.sketch.value(d) - self.sketch.constant
-        first = d @ self.scores
+        first = d @ self.scores if self.sketch is None else self.sketch.value(d) - self.sketch.constant
         if self.pairs is not None:
             return first + ((d @ self.pairs) * d).sum(1) / 2
         mean, spread = d.mean(1), d.var(1, correction=0)
@@ -69,7 +68,7 @@ def second_order(
 
     Args:
         game: whose J; its noisy latents are gone through n + 1 times forward and back for `few` components, else twice;
-            for a squared distance once for each projection, and once for what lies along the distance. Where rows of n
+            for a squared distance also once for each projection, and once for what lies along it. Where rows of n
             components take more than SKETCH_BYTES, there are fewer projections, then fewer noisy latents.
         rate: share of the components that random patterns ablate, in (0, 1).
         patterns: number of these; they share out the noisy latents, so there are at most as many.
@@ -78,7 +77,8 @@ def second_order(
     """
     if game.n <= few:
         return _of_pairs(game)
-    return _of_distance(game, seed) if _is_distance(game) else _of_random_sets(game, rate, patterns, seed)
+    sketch = _of_distance(game, seed) if _is_distance(game) else None
+    return _of_random_sets(game, rate, patterns, seed, sketch)
 
 
 def _is_distance(game: Game) -> bool:
@@ -86,11 +86,16 @@ def _is_distance(game: Game) -> bool:
     objective = getattr(game, "objective", None)
     if objective is None or not objective.distance or objective.latents.base is None or not game.space.per_row:
         return False
+    if objective.ablation.name != "zero":
+        return False
     return not game.space.gating(objective.model, torch.ones(game.n)).text
 
 
-def _of_random_sets(game: Game, rate: float, patterns: int, seed: int) -> SecondOrder:
-    """Compare J and its slopes at the intact model with those where random components are ablated."""
+def _of_random_sets(game: Game, rate: float, patterns: int, seed: int, sketch: Quadratic | None) -> SecondOrder:
+    """Compare J and its slopes at the intact model with those where random components are ablated.
+
+    Of both counts what a sketch of J does not say already.
+    """
     games = game.deal(patterns, seed)
     scores, ablated = torch.zeros(2, game.n, dtype=torch.float64)
     change, share = 0.0, 0.0
@@ -101,19 +106,25 @@ def _of_random_sets(game: Game, rate: float, patterns: int, seed: int) -> Second
         ablated += after.double() / len(games)
         change += (value - intact) / len(games)
         share = 1 - float(gates.mean())
+        if sketch is not None:
+            d = gates.double() - 1
+            scores -= sketch.linear / len(games)
+            ablated -= sketch.gradient(d) / len(games)
+            change -= float(sketch.value(d) - sketch.constant) / len(games)
     fading = (scores - ablated) / share
     bend = 2 * (change + share * float(scores.sum())) - share**2 * float(fading.sum())
-    return SecondOrder(scores, fading, bend / (share * (1 - share)))
+    known = scores if sketch is None else sketch.linear
+    return SecondOrder(known, fading, bend / (share * (1 - share)), sketch=sketch)
 
 
-def _of_distance(game: Game, seed: int) -> SecondOrder:
+def _of_distance(game: Game, seed: int) -> Quadratic:
     """Sketch the squared distance that is J."""
     objective = game.objective
     number, projections = extent(game.n, len(objective.latents))
     order = torch.randperm(len(objective.latents), generator=torch.Generator().manual_seed(seed))
     latents = objective.latents[order[:number].sort().values]
-    found = concept(Sketcher(objective.model, game.space, projections, seed, objective.batch_size), latents)
-    return SecondOrder(found.linear, torch.zeros(game.n, dtype=torch.float64), 0.0, sketch=found)
+    how = (projections, seed, objective.batch_size)
+    return concept(Sketcher(objective.model, game.space, *how, counted=objective.counted), latents)
 
 
 def extent(n: int, latents: int) -> tuple[int, int]:

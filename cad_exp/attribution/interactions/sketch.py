@@ -11,6 +11,9 @@ moves, and F'F the matrix A'A of all pairs of components.
    more backward pass; the signs sketch only what is left. So the sketch cannot promise less than nothing.
 4. Few rows leave directions in which nothing seems to move: the sketch is shrunk towards its diagonal.
 
+Where only a part of a prediction counts (weights of timesteps, low frequencies), `counted` takes that part. It is
+symmetric, so signs that have gone through it pull back what counts: r'(C A) = (C r)'A.
+
 Source: Gauss-Newton (Schraudolph, Neural Computation 14, 2002) by random projections (Hutchinson 1989; Johnson and
 Lindenstrauss 1984). The objective is CAD's erase (arXiv 2412.02542, eq. 5) to second order.
 """
@@ -32,12 +35,14 @@ from cad_exp.utils import distributed
 from cad_exp.utils.errors import UserError
 
 Progress = Callable[[int, int], Any]
+Counted = Callable[[NoisyLatents, Tensor], Tensor]  # of differences (..., M, C, h, w) at M noisy latents, what counts
 
 
 class Sketcher:
     """Sketches predictions of one model under gates of one space.
 
     at: gates (n,) around which they are; None: the intact model's. projections: random ones for every noisy latent.
+    counted: a symmetric linear map of differences between predictions; None: all of them counts.
     Raises UserError for components of text encoders, on which the prompts themselves depend.
     """
 
@@ -49,11 +54,13 @@ class Sketcher:
         seed: int = 0,
         batch_size: int = 16,
         at: Tensor | None = None,
+        counted: Counted | None = None,
     ):
         if space.gating(model, torch.ones(space.n)).text:
             raise UserError("interactions are of the denoiser's components: choose other granularity.kinds")
         self.model, self.space, self.projections, self.seed = model, space, int(projections), int(seed)
         self.batch_size, self.at = int(batch_size), torch.ones(space.n) if at is None else at.float()
+        self.counted: Counted = counted or (lambda latents, difference: difference)
 
     def sketch(
         self,
@@ -72,14 +79,15 @@ class Sketcher:
             along = apart_from / _norm(apart_from)
             signs = signs - (signs * along).flatten(2).sum(2).reshape(*signs.shape[:2], 1, 1, 1) * along
         scale = (latents.x[0].numel() * len(latents) * self.projections) ** -0.5
-        rows: Tensor = self._pulled(latents, condition, signs, progress) * scale
+        rows: Tensor = self._pulled(latents, condition, self.counted(latents, signs), progress) * scale
         return rows
 
     def along(self, latents: NoisyLatents, condition: Condition, distance: Tensor) -> Quadratic:
-        """Return the mean square of the distance (M, ...) that is left at d, as far as it lies along itself."""
+        """Return the mean square of the distance (M, ...), of what counts, that is left at d along itself."""
         scale = (latents.x[0].numel() * len(latents)) ** -0.5
         along = (distance / _norm(distance))[None]
-        rows = self._pulled(latents, condition, along, size=self.batch_size if self.space.per_row else 1)
+        size = self.batch_size if self.space.per_row else 1
+        rows = self._pulled(latents, condition, self.counted(latents, along), size=size)
         return Quadratic.of(rows * scale, _norm(distance).flatten() * scale)
 
     @torch.no_grad()
@@ -154,6 +162,6 @@ def concept(sketcher: Sketcher, latents: NoisyLatents, progress: Progress | None
     if latents.base is None:
         raise UserError("interactions need noisy latents with 'base': use trajectories")
     condition = sketcher.model.encode([latents.prompt])
-    distance = sketcher.predicted(latents, condition) - latents.base
+    distance = sketcher.counted(latents, sketcher.predicted(latents, condition) - latents.base)
     rest, _ = shrunk(sketcher.sketch(latents, condition, distance, progress))
     return total([sketcher.along(latents, condition, distance), rest])

@@ -13,6 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from cad_exp.attribution.objectives.weighting import Weighting
 from cad_exp.data.noisy_latents import NoisyLatents
 from cad_exp.interventions.ablation import Ablation, of_rows
 from cad_exp.interventions.gating import IntactPass, Ready
@@ -29,11 +30,12 @@ Predict = Callable[[NoisyLatents, Condition], Tensor]
 
 
 class Objective:
-    """J over noisy latents: the mean of `loss` over all noisy latents, streamed in batches.
+    """J over noisy latents: the weighted mean of `loss` over all noisy latents, streamed in batches.
 
     Gates are of the components of a space. Those in a text encoder act on the prompts: they are encoded anew, where the
     model's own predictions (`NoisyLatents`) are not.
     ablation: what takes an ablated component's place: zero, mean or resample (cad_exp/interventions/ablation.py).
+    weighting: which timesteps count for more (cad_exp/attribution/objectives/weighting.py).
     """
 
     name: str
@@ -53,6 +55,7 @@ class Objective:
         batch_size: int = 16,
         progress: Progress | None = None,
         ablation: str = "zero",
+        weighting: str = "uniform",
     ):
         for name in self.needs:
             if getattr(latents, name) is None:
@@ -64,6 +67,7 @@ class Objective:
         self.model, self.latents, self.batch_size, self.progress = model, latents, int(batch_size), progress
         self.concept, self.neutral = model.encode([latents.prompt, latents.base_prompt]).split(1)
         self.ablation = Ablation(ablation, model, latents, self.batch_size, self.concept, self.neutral)
+        self.weighting = Weighting(weighting, model, latents)
 
     @classmethod
     def make(
@@ -97,6 +101,13 @@ class Objective:
     def about(cls, context: dict[str, Any], prompt: str) -> dict[str, Any]:
         """Return the context of the same objective for another prompt than the concept's. UserError for none."""
         return dict(context)
+
+    def counted(self, latents: NoisyLatents, difference: Tensor) -> Tensor:
+        """Return what counts of differences between predictions (..., M, C, h, w) at M noisy latents.
+
+        Of an objective that is a distance, J is the mean square of it.
+        """
+        return difference * self.weighting(latents.t).sqrt()[:, None, None, None].to(difference.device)
 
     def loss(self, batch: NoisyLatents, predict: Predict) -> Tensor:
         """Return J (B,) of noisy latents; `predict(batch, condition)` gives the gated network's output (B, C, h, w)."""
@@ -136,7 +147,7 @@ class Objective:
                 own = {tap.module: removed[tap.module] for tap in part.taps if tap.module in removed}
                 start = float(starts[first // len(chunk)])
                 predict = self._ablated(part, part.ready(of_rows(own, latent)), passes, start, latent)
-                losses = self.loss(chunk[latent], predict)
+                losses = self.loss(chunk[latent], predict) * self.weighting(chunk.t)[latent]
                 totals.index_add_(0, ablation, losses.double().cpu() / len(self.latents))
                 done += len(rows)
                 if self.progress:
@@ -217,7 +228,7 @@ class Objective:
             if gating is not None:
                 ready = gating.ready(self.ablation.replacements(batch, gating.taps))
             predict = partial(self._predict, text=gating is not None and gating.text, ready=ready)
-            loss = self.loss(batch, predict).sum() / len(self.latents)
+            loss = (self.loss(batch, predict) * self.weighting(batch.t)).sum() / len(self.latents)
             if differentiate:
                 loss.backward()
             total += loss.item()

@@ -47,7 +47,7 @@ class Contrast(Objective):
         self.shares = [1.0, *(-float(number) / len(retained) for number in weights)]
         self.model, self.latents, self.batch_size = concept.model, concept.latents, concept.batch_size
         self.concept, self.neutral, self.ablation = concept.concept, concept.neutral, concept.ablation
-        self.progress = concept.progress
+        self.progress, self.weighting = concept.progress, concept.weighting
 
     @classmethod
     def formula(cls, settings: dict[str, Any]) -> type[Objective]:

@@ -41,13 +41,14 @@ class ImageObjective(Objective):
         batch_size: int = 16,
         progress: Progress | None = None,
         ablation: str = "zero",
+        weighting: str = "uniform",
         guidance: float = 1.0,
         judge: Any = None,
         kind: str | None = None,
         label: str | None = None,
     ):
         self.check({"judge": judge, "kind": kind, "label": label})
-        super().__init__(model, latents, batch_size, progress, ablation)
+        super().__init__(model, latents, batch_size, progress, ablation, weighting)
         self.judge, self.guidance = judge.on(model.device), float(guidance)
         self.kind, self.label = kind, label
 

@@ -16,6 +16,7 @@ from cad_exp.config.schema.types import (
     Guidance,
     Name,
     Number,
+    Rate,
     Seed,
     Several,
     Special,
@@ -34,6 +35,7 @@ KINDS += ("text-attention", "text-feed-forward")
 ABLATIONS = ("zero", "mean", "resample")
 PLAIN = ("erase", "amplify", "projection", "guidance_norm", "auto")
 JUDGED = ("clip", "judge")
+WEIGHTINGS = ("uniform", "snr", "x0", "image")
 OBJECTIVES = (*(name for name in PLAIN if name != "auto"), *JUDGED, "contrast")
 
 
@@ -130,10 +132,26 @@ class NoisyLatents(Group):
 class Objective(Group):
     """What counts as showing the concept."""
 
-    title = ", ".join(PLAIN)
-    name: Annotated[str, Choice(*PLAIN)] = Field(description="The formula; auto takes the one of the concept.")
+    name: Str = Field(description="The formula.")
     ablation: Annotated[str, Choice(*ABLATIONS)] = Field(
         default="zero", description="What stands for an ablated component: nothing, its mean, or the base prompt's."
+    )
+    weighting: Annotated[str, Choice(*WEIGHTINGS)] = Field(
+        default="uniform",
+        description="Which timesteps count for more. `snr`: late ones, by the signal-to-noise ratio, at most 5. `x0`: "
+        "early ones, by how far the prediction moves the clean latents. `image`: by how far it moves the end of its "
+        "trajectory.",
+    )
+
+
+class NoiseObjective(Objective):
+    """A comparison of predictions."""
+
+    title = ", ".join(PLAIN)
+    name: Annotated[str, Choice(*PLAIN)] = Field(description="The formula; auto takes the one of the concept.")
+    frequencies: Rate = Field(
+        default=1.0,
+        description="Share of the spatial frequencies that count, from the lowest. 0: the mean over all positions.",
     )
 
 
@@ -166,6 +184,7 @@ class Contrast(Objective):
     )
     base_prompt: Anything = Field(default="", description="The prompt that retained ones are compared with.")
     guidance: Guidance = Field(default=1.0, description="Guidance of the predicted image, where a judge is asked.")
+    frequencies: Rate = Field(default=1.0, description="Share of the spatial frequencies that count, where none is.")
 
 
 def weights(value: object) -> Any:
@@ -185,5 +204,5 @@ class OwnObjective(Objective, Own):
 
 
 AnyObjective = Annotated[
-    Objective, by_name({Objective: PLAIN, JudgedObjective: JUDGED, Contrast: ("contrast",)}, own=OwnObjective)
+    Objective, by_name({NoiseObjective: PLAIN, JudgedObjective: JUDGED, Contrast: ("contrast",)}, own=OwnObjective)
 ]

@@ -22,6 +22,7 @@ from cad_exp.config.schema.types import (
     Is,
     Number,
     Positive,
+    Rate,
     Seed,
     Several,
     Share,
@@ -39,7 +40,6 @@ SCORED = (*FIXED, *WALKED)
 GATED = ("joint", "hard_concrete", "greedy")
 EDITS = (*SCORED, *GATED, "cad_public", "esd", "uce", "rece", "checkpoint")
 Scale = Annotated[float, Number(least=0, most=1e6)]
-Rate = Annotated[float, Number(least=0, most=1)]
 Worst = Annotated[float, Number(least=0, most=10)]
 WORST = (
     "The power of a prompt's movement that is its weight: prompts that have moved further count more. 0: all prompts "

@@ -76,6 +76,8 @@ def describe(game: Playable, seed: int, more: dict[str, Any] | None = None) -> d
     if objective is not None:
         ablation = getattr(getattr(objective, "ablation", None), "name", "zero")
         facts |= {"objective": objective.name, "noisy_latents": len(objective.latents), "ablation": ablation}
+        facts["weighting"] = getattr(getattr(objective, "weighting", None), "name", "uniform")
+        facts["frequencies"] = getattr(objective, "frequencies", 1.0)
     if space is not None:
         facts |= {"granularity": space.name, "kinds_of_site": list(space.kinds)}
     return facts | (more or {})
