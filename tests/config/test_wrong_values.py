@@ -208,7 +208,7 @@ ACCEPTED = {
         concept.factor.latent
         concept.factor.principal concept.factor.mean_difference""",
     "fraction whole null negative zero": "edit.factor",
-    "zero": "judge.nudenet.threshold estimator.level edit.least edit.erase edit.keep",
+    "zero": "judge.nudenet.threshold estimator.level edit.least objective.frequencies edit.erase edit.keep",
     "negative": "edit.lowest",
 }
 
