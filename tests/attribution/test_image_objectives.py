@@ -277,7 +277,7 @@ def test_every_config_says_the_defaults():
 
     for name in build.OBJECTIVES:
         said = OmegaConf.to_container(OmegaConf.load(conf_folder() / "objective" / f"{name}.yaml"))
-        assert said.pop("name") == name and said.pop("ablation") == "zero"
+        assert said.pop("name") == name and said.pop("ablation") == "zero" and said.pop("weighting") == "uniform"
         said.pop("retain", None)
         cls = build.OBJECTIVES.get(name)
         maker = cls.make if name == "contrast" else cls
