@@ -11,6 +11,7 @@ from cad_exp.attribution.interactions.second_order import second_order
 from cad_exp.attribution.interactions.sketch import Sketcher, concept
 from cad_exp.attribution.objectives.build import make_objective
 from cad_exp.attribution.objectives.weighting import MOST, WEIGHTINGS, Weighting, low_frequencies, reach
+from cad_exp.config.schema import attribution as schema
 from cad_exp.data.noisy_latents import sample_noised
 from cad_exp.interventions.spaces import make_granularity
 from cad_exp.utils.errors import UserError
@@ -128,6 +129,10 @@ def test_noised_images_have_weights_of_the_whole_schedule(tiny_model, schedule):
     torch.testing.assert_close(weighting(noised.t), ratio[noised.t] / ratio.mean(), rtol=1e-2, atol=1e-4)
     with pytest.raises(UserError, match="needs steps of trajectories"):
         make_objective("amplify", tiny_model, noised, weighting="image")
+
+
+def test_the_config_names_every_weighting():
+    assert tuple(WEIGHTINGS) == schema.WEIGHTINGS
 
 
 def test_a_wrong_name_is_told(tiny_model, tiny_latents):
