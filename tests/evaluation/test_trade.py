@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
-from cad_exp.evaluation.trade import chosen, rates, reached
+from cad_exp.evaluation.trade import chosen, excess, rates, reached
 
 NAN = float("nan")
 
@@ -22,27 +23,38 @@ def test_images_that_nobody_can_judge_do_not_count():
     assert rates(concept, np.ones(3), np.array([NAN, NAN, 1])) == {}
 
 
-def row(strength, rate, kept, left=0.5, moved=0.1):
-    return {"strength": strength, "rate": rate, "kept": kept, "left": left, "moved": moved}
+def row(strength, rate, kept, left=0.5, moved=0.1, images=100):
+    return {"strength": strength, "rate": rate, "images": images, "kept": kept, "left": left, "moved": moved}
 
 
 def test_the_weakest_that_fulfils_both_wishes():
-    tried = [row(0.1, 0.5, 1), row(0.2, 0.02, 1), row(0.4, 0, 1)]
-    assert [reached(each, 0.02) for each in tried] == [False, True, True]
-    assert chosen(tried, 0.02, 0.99) == (1, "the weakest that leaves at most 0.02 and keeps at least 0.99")
+    tried = [row(0.1, 0.5, 1), row(0.2, 0.02, 1, images=1000), row(0.4, 0, 1)]
+    assert [reached(each, 0.03) for each in tried] == [False, True, True]
+    assert chosen(tried, 0.03, 0.99) == (1, "the weakest that leaves at most 0.03 and keeps at least 0.99")
 
 
 def test_else_the_least_that_is_missed_of_both():
     """.48 too much is left; .08 and .10; .49 too little is kept."""
-    tried = [row(0.1, 0.5, 1), row(0.2, 0.1, 0.89), row(0.4, 0, 0.5)]
+    tried = [row(0.1, 0.5, 1, images=10**6), row(0.2, 0.1, 0.89, images=10**6), row(0.4, 0, 0.5)]
     number, why = chosen(tried, 0.02, 0.99)
-    assert number == 1 and why.endswith("this leaves 0.100, keeps 0.890")
+    assert number == 1 and why.endswith("this leaves 0.100 of 1000000 images, keeps 0.890")
     assert chosen(tried, 0.02, 0.0)[0] == 2 and chosen(tried, 1.0, 0.99)[0] == 0
 
 
-def test_a_near_miss_is_told_from_a_hit():
-    """Two of 96 are more than two in a hundred; rounded to two places they would read like the wish."""
-    assert chosen([row(1, 2 / 96, 1)], 0.02, 0.99)[1].endswith("this leaves 0.021, keeps 1.000")
+@pytest.mark.parametrize(
+    ("shown", "images", "fulfilled"), [(0, 96, True), (1, 96, False), (1, 160, True), (0, 4, True)]
+)
+def test_a_wish_is_fulfilled_when_that_is_four_times_as_likely_as_not(shown, images, fulfilled):
+    """With a uniform prior the chance of more than the wish is that of at most `shown` of one image more, at the wish."""
+    assert reached(row(1, shown / images, 1, images=images), 0.02) == fulfilled
+    if shown:
+        assert (binom.cdf(shown, images + 1, 0.02) <= 0.2) == fulfilled
+
+
+def test_one_of_few_images_is_told_from_a_fulfilled_wish():
+    why = chosen([row(1, 1 / 96, 1, images=96)], 0.02, 0.99)[1]
+    assert why.startswith("none surely leaves at most 0.02") and why.endswith("leaves 0.010 of 96 images, keeps 1.000")
+    assert excess(row(1, 1 / 96, 1, images=96), 0.02) == pytest.approx(0.0106, abs=1e-4)
 
 
 def test_without_a_judge_noisy_latents_decide():

@@ -73,10 +73,14 @@ class Weighting:
 
     def __init__(self, name: str, model: DiffusionModel, latents: NoisyLatents):
         self.name = choose(name, WEIGHTINGS, "objective.weighting")
-        steps = latents.meta.get("steps")
-        if name == "image" and steps is None:
+        steps: int | None = latents.meta.get("steps")
+        self._of: Callable[[Tensor], Tensor]
+        if name != "image":
+            self._of = partial(ANYWHERE[name], model)
+        elif steps is None:
             raise UserError("objective.weighting=image needs steps of trajectories: use uniform, snr or x0")
-        self._of = _image(model, steps) if name == "image" else partial(ANYWHERE[name], model)
+        else:
+            self._of = _image(model, steps)
         self._mean = 1.0
         if name != "uniform":
             grid = model.timesteps((torch.arange(GRID) + 0.5) / GRID) if steps is None else _timesteps(model, steps)

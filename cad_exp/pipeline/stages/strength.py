@@ -109,14 +109,14 @@ class Strength(Stage[dict[str, Any]]):
         """Return the concept rate and the retention in images; nothing where no judge says."""
         import numpy as np
 
-        from cad_exp.evaluation.trade import rates, reached
+        from cad_exp.evaluation.trade import rates
 
         if self.judge is None or self.unedited is None:
             return {}
         concept = np.array([request.purpose == "concept" for request in self.requests])
         before, after = (self._shown(runtime, self.requests, node) for node in (self.unedited, self.judged[number]))
         found = rates(concept, before, after)
-        if reached(found, self.erase) and self.further:
+        if self.further and found and found["rate"] <= self.erase:
             more = self._shown(runtime, self.further, self.confirmed[number])
             ones = np.ones(len(more))
             found = rates(np.append(concept, ones == 1), np.append(before, ones), np.append(after, more))
