@@ -45,7 +45,7 @@ def test_else_the_least_that_is_missed_of_both():
     ("shown", "images", "fulfilled"), [(0, 96, True), (1, 96, False), (1, 160, True), (0, 4, True)]
 )
 def test_a_wish_is_fulfilled_when_that_is_four_times_as_likely_as_not(shown, images, fulfilled):
-    """With a uniform prior the chance of more than the wish is that of at most `shown` of one image more, at the wish."""
+    """The chance of more than the wish is that of at most `shown` of one image more, at the wish: a uniform prior."""
     assert reached(row(1, shown / images, 1, images=images), 0.02) == fulfilled
     if shown:
         assert (binom.cdf(shown, images + 1, 0.02) <= 0.2) == fulfilled

@@ -238,7 +238,11 @@ def test_what_harms_too_much_leads_to_a_strength_in_between(keep, middle, tried,
     told = {0: (1.0, 1.0), 1: middle, 2: (0.0, 0.8), 3: (0.0, 0.7), 4: (0.0, 0.6)}
     walk = Strength(tuple("abcde"), (1, 2, 4, 8, 16), 0.0, keep, None, None, (), None, (), (), ())
     monkeypatch.setattr(Strength, "_predictions", lambda *_: {"left": 0.0, "moved": 0.0})
-    images = lambda self, runtime, number: dict(zip(("rate", "kept"), told[number], strict=True))  # noqa: E731
+
+    def images(self, runtime, number):
+        rate, kept = told[number]
+        return {"rate": rate, "images": 1000, "kept": kept}
+
     monkeypatch.setattr(Strength, "_images", images)
     far = SimpleNamespace(concept=None, distances=lambda _: torch.ones(1))  # of the intact model from its target
     walk.make(SimpleNamespace(get=lambda _: far), tmp_path, lambda *_: None)
