@@ -52,15 +52,15 @@ def hydra(folders: list[Path]) -> Iterator[Composer]:
         GlobalHydra.instance().hydra = around
 
 
-def compose(overrides: Sequence[str] = (), folders: Sequence[Path] = ()) -> dict[str, Any]:
+def compose(overrides: Sequence[str] = (), folders: str | Path | Sequence[str | Path] = ()) -> dict[str, Any]:
     """Return the config of a run as plain dicts, as `python -m cad_exp OVERRIDES` composes it; for `cad_exp.run`.
 
     Args:
         overrides: as on the command line, e.g. ["concept=church", "granularity=head"]; one text is one override.
-        folders: further ones with options, as `--config-dir` takes them.
+        folders: further ones with options, as `--config-dir` takes them; paths or texts, one alone or a list.
 
     Raises:
-        UserError: an option, a key or a folder that is not there, or a text that Hydra cannot read.
+        UserError: an option, a key or a folder that is not there, a text that Hydra cannot read, or what is no text.
 
     Examples:
         >>> config = cad_exp.compose(["concept=church", "granularity=head"])
@@ -69,7 +69,9 @@ def compose(overrides: Sequence[str] = (), folders: Sequence[Path] = ()) -> dict
     """
     if isinstance(overrides, str):  # no list of its letters
         overrides = [overrides]
-    places = [options.conf_folder(), *folders]
+    if not isinstance(overrides, Sequence) or not all(isinstance(item, str) for item in overrides):
+        raise UserError(f"overrides is a list of texts such as 'concept=church', not {overrides!r}")
+    places = [options.conf_folder(), *map(Path, [folders] if isinstance(folders, str | Path) else folders)]
     options.exist(places)
     grammar.parse(list(overrides), places)
     with hydra(places) as composer:

@@ -330,3 +330,16 @@ def test_files_of_another_kind_are_refused_before_any_work(asked: str, said: str
 
 def test_one_text_is_one_override_and_no_list_of_letters():
     assert compose("concept=church") == compose(["concept=church"])
+
+
+@pytest.mark.parametrize("wrong", [None, [None], ["concept=church", 1], {"concept": "church"}])
+def test_overrides_that_are_no_texts_are_named(wrong):
+    with pytest.raises(UserError, match="list of texts such as 'concept=church', not"):
+        compose(wrong)
+
+
+def test_a_folder_of_options_may_be_a_text(tmp_path):
+    (tmp_path / "concept").mkdir()
+    (tmp_path / "concept" / "mine.yaml").write_text("defaults: [church, _self_]\nprompt: a chapel\n")
+    for folders in (str(tmp_path), [str(tmp_path)], tmp_path):
+        assert compose(["concept=mine"], folders)["concept"]["prompt"] == "a chapel"
