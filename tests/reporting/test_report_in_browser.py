@@ -15,7 +15,7 @@ from cad_exp.cli import report
 from cad_exp.reporting.html import run_page
 from cad_exp.reporting.results import load_results
 from tests.reporting.finished_runs import METRICS, attribute_run, metric, requests
-from tests.reporting.test_report import HOSTILE, sweep
+from tests.reporting.test_report import HOSTILE, edited, gates, sweep
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [
@@ -145,6 +145,23 @@ def test_the_map_zooms_to_a_component_by_mouse_and_by_keyboard(opened: Opened):
     card.get_by_role("button").first.press("Enter")  # to its first neighbour
     assert "neuron 0\n" in card.inner_text()
     assert page.evaluate("document.activeElement.id") == "zoom-rank"
+    assert "The edit" not in card.inner_text()  # this run has none
+
+
+def test_a_component_says_what_the_edit_does_to_it(browser, tmp_path: Path):
+    """The best neuron is weakened; from the end of the second layer one is left alone and one reversed."""
+    assert report.main([str(edited(tmp_path / "run", gates(0.5, 0.0, -1.0, 2.0, 1.0)))]) == 0
+    opened = Opened(browser, tmp_path / "run" / "report.html")
+    card, said = opened.page.locator("#zoom-card"), []
+    said.append(card.inner_text())
+    opened.page.locator(".layer").nth(1).click(position={"x": 40, "y": 10})
+    opened.page.focus("#zoom-rank")
+    for key in ("End", "ArrowLeft", "ArrowLeft"):
+        opened.page.keyboard.press(key)
+        said.append(card.inner_text())
+    opened.close()
+    does = ["multiplies it by 0.90.", "leaves it as it is.", "multiplies it by 2.00.", "multiplies it by −1.00."]
+    assert all(f"The edit {what}" in text for what, text in zip(does, said, strict=True))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -123,7 +123,7 @@ def zoom(source: Source) -> dict[str, Any] | None:
     layers = list(dict.fromkeys((module, layer, _part(str(block))) for module, layer, block in blocks))
     layers.sort(key=lambda each: each[2])
     number = {module: at for at, (module, _, _) in enumerate(layers)}
-    modules, kept = list(found.table["module"]), found.zoomed
+    modules, kept, own = list(found.table["module"]), found.zoomed, factors(source)
     return {
         "layers": [safe(layer) for _, layer, _ in layers],
         "names": [safe(found.names[i]) for i in kept],
@@ -131,6 +131,7 @@ def zoom(source: Source) -> dict[str, Any] | None:
         "score": [_short(found.scores[i]) for i in kept],
         "error": None if found.errors is None else [_short(found.errors[i]) for i in kept],
         "rank": [int(found.rank[i]) for i in kept],
+        "factor": None if own is None else [_short(own[i]) for i in kept],
         "of": len(found.scores),
         "pairs": _neighbours(source, found.place),
     }

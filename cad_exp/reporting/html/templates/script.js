@@ -149,6 +149,11 @@
       const line = text("p", "");
       line.append(score, text("span", `${error} · ${does} · rank ${data.rank[index].toLocaleString("en")} of ${data.of.toLocaleString("en")}`, "muted"));
       const parts = [text("h4", full(index)), line];
+      if (data.factor) {
+        const factor = data.factor[index];
+        const change = factor === 1 ? "The edit leaves it as it is." : `The edit multiplies it by ${factor < 0 ? "−" : ""}${Math.abs(factor).toFixed(2)}.`;
+        parts.push(text("p", change));
+      }
       const pairs = data.pairs[index] || [];
       if (pairs.length) {
         parts.push(text("p", "Its neighbours by interaction: what switching off both does beyond the sum of both.", "note"));
