@@ -40,8 +40,9 @@ def reached(row: Row, erase: float) -> bool:
 def excess(row: Row, erase: float) -> float:
     """Return by how much the share of images that show the concept may exceed a wish; 0: it is fulfilled.
 
-    One of 96 images is a hundredth, but the next 64 may show three. So the share counts that is not exceeded with odds
-    of 0.8, given the images seen: a quantile of Beta(1 + shown, 1 + not shown), the posterior under a uniform prior.
+    One of 96 images is a hundredth, but the next 64 may show three. So the share counts that is not exceeded with a
+    chance of 0.8, given the images seen: a quantile of Beta(1 + shown, 1 + not shown), the posterior under a uniform
+    prior (Gelman et al., Bayesian Data Analysis, section 2.4).
     Where no image shows the concept, no more can be asked: 0.
     """
     shown = round(row["rate"] * row["images"])
