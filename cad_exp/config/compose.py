@@ -69,9 +69,13 @@ def compose(overrides: Sequence[str] = (), folders: str | Path | Sequence[str | 
     """
     if isinstance(overrides, str):  # no list of its letters
         overrides = [overrides]
+    if isinstance(folders, str | Path):
+        folders = [folders]
     if not isinstance(overrides, Sequence) or not all(isinstance(item, str) for item in overrides):
         raise UserError(f"overrides is a list of texts such as 'concept=church', not {overrides!r}")
-    places = [options.conf_folder(), *map(Path, [folders] if isinstance(folders, str | Path) else folders)]
+    if not isinstance(folders, Sequence) or not all(isinstance(item, str | Path) for item in folders):
+        raise UserError(f"folders is a list of paths to folders with options of your own, not {folders!r}")
+    places = [options.conf_folder(), *map(Path, folders)]
     options.exist(places)
     grammar.parse(list(overrides), places)
     with hydra(places) as composer:

@@ -338,6 +338,12 @@ def test_overrides_that_are_no_texts_are_named(wrong):
         compose(wrong)
 
 
+@pytest.mark.parametrize("wrong", [None, [None], 1])
+def test_folders_that_are_no_paths_are_named(wrong):
+    with pytest.raises(UserError, match="folders is a list of paths"):
+        compose([], wrong)
+
+
 def test_a_folder_of_options_may_be_a_text(tmp_path):
     (tmp_path / "concept").mkdir()
     (tmp_path / "concept" / "mine.yaml").write_text("defaults: [church, _self_]\nprompt: a chapel\n")

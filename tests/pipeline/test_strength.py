@@ -70,6 +70,8 @@ def test_further_images_confirm_what_the_first_say():
     assert found == [{"rate": rate, "images": 4, "kept": 1.0} for rate in (0.25, 0.0)]
     said["weak"] = ["church"] * 2
     assert walk(0.02)._images(runtime, 0) == {"rate": 1.0, "images": 2, "kept": 1.0}, "nothing to confirm"
+    said["weak"] = ["church", "golf ball"]  # as wished, though two images alone cannot say so: further ones are asked
+    assert walk(0.5)._images(runtime, 0) == {"rate": 0.5, "images": 4, "kept": 1.0}
 
 
 GREEDY = ["edit=greedy", "granularity=layer", "edit.batch=6", "edit.steps=1", "edit.more_steps=2", "edit.beyond=1"]
