@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cad_exp.config.own_prompts import asks, words
 from cad_exp.config.schema.attribution import DIRECTED, JUDGED
 from cad_exp.config.schema.estimators import ESTIMATORS
 from cad_exp.utils.errors import UserError
@@ -148,8 +149,7 @@ def check_objective(objective: Config, concept: Config) -> None:
         raise UserError(f"objective.frequencies is for predictions, and {of} looks at images: leave it out")
     if "guidance" in objective and of not in JUDGED:
         raise UserError(f"objective.guidance is for objective.of={' or '.join(JUDGED)}, not {of}: leave it out")
-    own = (concept["prompt"], *concept["evaluation_prompts"])
-    kept = [prompt for prompt in objective["retain"] if prompt not in own]
+    kept = [prompt for prompt in objective["retain"] if not asks(prompt, concept)]
     if not kept:
         raise UserError("objective.retain names only the concept itself: add a prompt to keep")
     weight = objective.get("weight")
@@ -222,8 +222,7 @@ def check_instead(edit: Config, concept: Config) -> None:
     prompt = edit.get("instead")
     if prompt in (None, "auto"):
         return
-    own = [concept["prompt"], *concept["evaluation_prompts"], *(concept["validation_prompts"] or ())]
-    if words(prompt).lower() in {words(each).lower() for each in own}:
+    if asks(prompt, concept):
         raise UserError(f"edit.instead={prompt!r} is the concept itself: name what is to be drawn in its place")
     if not edit["landing"]:
         raise UserError(f"edit.landing=0 leaves nothing of edit.instead={prompt!r}: use 1 or more, or leave out both")
@@ -236,11 +235,6 @@ def check_without_scores(edit: Config) -> None:
             raise UserError(f"edit={edit['name']} chooses no components: it takes no edit.{key}")
     if "path" in edit:
         find_file(edit["path"], "edit.path", "file of weights", "give edit.path=FILE")
-
-
-def words(text: str) -> str:
-    """Return the words of a text with one space between them."""
-    return " ".join(text.split())
 
 
 def check_sae(sae: Config) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from cad_exp.data.metric_registry import looking_at
+from cad_exp.config.own_prompts import is_thing
 from cad_exp.models.sources import MODELS
 
 OBJECTS: tuple[str, ...] = ("tench", "English springer", "cassette player", "chain saw", "church", "French horn")
@@ -80,7 +80,7 @@ def plan(
     first = 1_000_000 * seed + 100_000  # away from the seeds of the noisy latents
     requests = [ImageRequest("concept", prompts[i % len(prompts)], first + i, kind, label) for i in range(samples)]
     for row, (prompt, other, name) in enumerate(retention_prompts(model)):
-        if (other, name) == (kind, label):
+        if is_thing(concept, other, name):
             continue
         start = first + 10_000 + 1_000 * row  # by the row, so that every concept's run asks for the same images
         requests += [ImageRequest("retention", prompt, start + i, other, name) for i in range(retention_samples)]
@@ -100,19 +100,10 @@ def validation(
     own = [ImageRequest("concept", prompts[i % len(prompts)], first + i, kind, label) for i in numbers]
     requests = own[:samples]
     for row, (prompt, other, name) in enumerate(fitting_prompts(model)):
-        if (other, name) != (kind, label):
+        if not is_thing(concept, other, name):
             start = first + 10_000 + 1_000 * row
             requests += [ImageRequest("retention", prompt, start + i, other, name) for i in range(retention_samples)]
     return requests, own[samples:]
-
-
-def needed(concept: dict[str, Any], settings: dict[str, Any]) -> list[ImageRequest]:
-    """Those images of the plan that the chosen metrics look at."""
-    if not settings["metrics"]:
-        return []
-    wanted = {"concept"} | ({"retention"} if looking_at("retention", settings["metrics"]) else set())
-    requests = plan(concept, settings["samples"], settings["retention_samples"], settings["seed"])
-    return [request for request in requests if request.purpose in wanted]
 
 
 def batches(requests: list[ImageRequest], size: int) -> list[list[ImageRequest]]:

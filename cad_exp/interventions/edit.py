@@ -220,11 +220,12 @@ def _put(weight: Tensor, place: Any, value: Tensor) -> None:
 
 @torch.no_grad()
 def _scaled(old: Tensor, factor: float | Tensor) -> Tensor:
-    """Zero is written, not multiplied: 0 * w would keep a sign and spread NaN."""
-    if isinstance(factor, Tensor):
-        factor = factor.to(old.device, old.dtype)
-        return torch.where(factor == 0, torch.zeros_like(old), old * factor)
-    return torch.zeros_like(old) if factor == 0 else old * factor
+    """Return old weights times factors, rounded once: a factor near 1 has too few digits in half precision.
+
+    Zero is written, not multiplied: 0 * w would keep a sign and spread NaN.
+    """
+    factor = torch.as_tensor(factor, dtype=torch.promote_types(old.dtype, torch.float32), device=old.device)
+    return torch.where(factor == 0, torch.zeros_like(old), (old * factor).to(old.dtype))
 
 
 def _module(networks: Networks, name: str) -> Any:

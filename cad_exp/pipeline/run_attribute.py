@@ -211,7 +211,7 @@ def redact(runtime: Runtime, graph: Attribute, config: Config) -> None:
     """Blur or drop the explicit images that were made and, where they had to be, judged."""
     mode = redaction.mode(config)
     explicit = [node for node in nodes_of(*graph.nodes()) if isinstance(node, Images) and node.redacted != "kept"]
-    made = [node for node in explicit if runtime.has(node)]
+    made = [node for node in explicit if runtime.holds(node)]  # also those that only a judge has looked at
     if not made or not distributed.main():
         return
     for node in made:

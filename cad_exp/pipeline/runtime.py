@@ -60,10 +60,6 @@ class Runtime:
         """Give the value of a node, which is then neither loaded nor computed."""
         self._values[node] = value
 
-    def has(self, node: Node[Any]) -> bool:
-        """Return whether the node's value was asked for in this run."""
-        return node in self._values
-
     def get(self, node: Node[T]) -> T:
         """Return the value of a node; what it needs and the cache lacks is made first."""
         if node not in self._values:
@@ -127,8 +123,8 @@ class Runtime:
         return folder / f"{self.cache.key(stage.folder, self.inputs(stage), stage.code())}.safetensors"
 
     def redact(self, stage: Stage[Any], change: Callable[[Path], None]) -> None:
-        """Replace the files of a made stage by what `change(folder)` leaves of a copy; its key stays."""
-        self.cache.redact(self.place(stage), change)
+        """Replace the files of a stage in the cache by what `change(folder)` leaves of a copy; its key stays."""
+        self.cache.redact(self.cache.place(stage.folder, self.inputs(stage), stage.code()), change)
 
     def whole(self, stage: Stage[Any], read: Callable[[Path], T]) -> T:
         """Return what `read(folder)` finds in a stage's files as they were made; redacted ones are made once more."""

@@ -89,7 +89,10 @@ def barrier() -> None:
 
 
 def add_up(tensors: Sequence["Tensor"]) -> None:
-    """Replace every tensor by its sum over the processes, in place; one message for all of a type."""
+    """Replace every tensor by its sum over the processes, in place; one message for all of a type.
+
+    They may lie on the CPU though the processes talk from GPU to GPU: NCCL sends nothing from elsewhere.
+    """
     if size() == 1:
         return
     import torch
@@ -98,6 +101,8 @@ def add_up(tensors: Sequence["Tensor"]) -> None:
     for dtype in {tensor.dtype for tensor in tensors}:
         group = [tensor for tensor in tensors if tensor.dtype == dtype]
         flat = torch.cat([tensor.reshape(-1) for tensor in group])
+        if dist.get_backend() == "nccl":
+            flat = flat.to(local_device("cuda"))
         dist.all_reduce(flat)
         for tensor, part in zip(group, torch.split(flat, [tensor.numel() for tensor in group]), strict=True):
             tensor.copy_(part.view_as(tensor))

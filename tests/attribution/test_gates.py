@@ -242,6 +242,22 @@ def test_a_prompt_counts_by_how_far_it_moved():
     assert balance.weights(rows).tolist() == pytest.approx([2 * 2.85 / 3.85, 2 / 3.85], rel=1e-3)
 
 
+def test_a_prompt_that_was_not_seen_yet_counts_as_the_mean():
+    """Of four prompts two were seen; those two share what two count."""
+    balance = Balance(torch.arange(4), 1.0)
+    balance.saw(torch.tensor([0, 2]), torch.tensor([1.0, 3.0]))
+    assert balance.weights(torch.arange(4)).tolist() == pytest.approx([0.5, 1, 1.5, 1])
+
+
+def test_rounding_at_the_intact_model_is_no_movement(tiny_model, tiny_latents, heads, kept):
+    task = Task(tiny_model, heads, [tiny_latents], [kept])
+    rows, balance = next(task.draws(1, 3, 0)), Balance(task.groups, 1.0)
+    task.slopes(rows, torch.ones(heads.n), 1.0, balance)
+    assert not balance.seen.any()
+    task.slopes(rows, torch.full((heads.n,), 0.5), 1.0, balance)
+    assert balance.seen.any()
+
+
 def test_slopes_count_each_prompt_as_told(tiny_model, tiny_latents, heads, kept):
     """Those of the sum with weights are weighted sums of those of single prompts."""
     other = sample_trajectory(tiny_model, "a dog", "", [8], steps=2)

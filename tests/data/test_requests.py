@@ -16,7 +16,7 @@ from PIL import Image
 from cad_exp.config.options import options
 from cad_exp.config.resolve import resolve
 from cad_exp.data.prompts import plan
-from cad_exp.data.requests import ImageRequest, batches, needed
+from cad_exp.data.requests import ImageRequest, batches
 from cad_exp.pipeline.run import run
 from cad_exp.reporting import contact_sheet
 from cad_exp.utils import images
@@ -55,10 +55,25 @@ def test_batches_hold_equal_settings_and_lose_nothing(requests: list[ImageReques
     assert all(len({(s.purpose, s.kind, s.label, s.guidance, s.size) for s in part}) == 1 for part in parts)
 
 
-def test_without_a_set_the_plan_is_what_it_was():
-    for metrics in ("[erasure]", "[erasure,retention,quality]", "[quality]", "[]"):
-        config = resolve(composed("concept=church", f"evaluation.metrics={metrics}"))
-        assert plan(config) == needed(config["concept"], config["evaluation"])
+def test_only_images_that_a_metric_looks_at_are_planned():
+    looked = {"[erasure]": {"concept"}, "[retention,erasure]": {"concept", "retention"}, "[]": set()}
+    looked["[quality]"] = {"concept", "retention"}
+    for metrics, purposes in looked.items():
+        found = asked("concept=church", f"evaluation.metrics={metrics}")
+        assert {request.purpose for request in found} == purposes
+
+
+def test_a_concept_of_ones_own_is_not_among_what_is_to_stay():
+    """It has no label, but it says what it is; what only sounds like it stays."""
+    for prompt, kept in {"a golf ball": 15, "A photo of a  Golf Ball": 15, "a golf ball on a lawn": 16}.items():
+        found = {
+            request.prompt
+            for request in asked("concept=custom", f"concept.prompt='{prompt}'", "evaluation=all")
+            if request.purpose == "retention"
+        }
+        assert len(found) == kept and ("a photo of a golf ball" in found) == (kept == 16)
+    nameless = asked("concept=van_gogh", "concept.label=null", "evaluation=all")
+    assert not [each for each in nameless if each.purpose == "retention" and "Van Gogh" in each.prompt]
 
 
 def test_imagenette_rows_of_the_concept_and_the_rest(tmp_path: Path):

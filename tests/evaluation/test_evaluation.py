@@ -5,7 +5,7 @@ import pytest
 from cad_exp.config.resolve import resolve
 from cad_exp.data import prompts
 from cad_exp.data.metric_registry import METRICS
-from cad_exp.data.requests import batches, needed, plan, retention_prompts
+from cad_exp.data.requests import batches, plan, retention_prompts
 from cad_exp.evaluation.erasure import Records, evaluate, shows
 from cad_exp.evaluation.intervals.formulas import Fourfold
 from cad_exp.evaluation.intervals.images import Share
@@ -72,15 +72,6 @@ def test_batches_hold_one_thing_each_and_keep_the_order():
     assert [request for part in parts for request in part] == requests
     assert [len(part) for part in parts] == [4, 4, 2] + [3] * 15
     assert all(len({(request.purpose, request.label) for request in part}) == 1 for part in parts)
-
-
-def test_only_images_that_a_metric_looks_at_are_needed():
-    def purposes(*metrics: str) -> set:
-        asked = {"metrics": list(metrics), "samples": 2, "retention_samples": 1, "seed": 0}
-        return {request.purpose for request in needed(CHURCH, asked)}
-
-    assert purposes() == set() and purposes("erasure") == {"concept"}
-    assert purposes("quality") == purposes("retention", "erasure") == {"concept", "retention"}
 
 
 def test_plan_shares_samples_out_and_repeats_itself():

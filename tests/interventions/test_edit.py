@@ -222,6 +222,15 @@ def test_apply_by_hand():
     torch.testing.assert_close(net[0].weight.data, before, rtol=0, atol=0, equal_nan=True)
 
 
+def test_a_factor_near_one_counts_in_half_precision():
+    """Rounded to bfloat16 first, 1.02 would be 1.0234: all weights of a component would be too large."""
+    net = nn.Sequential(nn.Linear(64, 3, bias=False)).bfloat16()
+    before = net[0].weight.data.clone()
+    with Edit({"0": torch.arange(64)}, "column", factors={"0": torch.full((64,), 1.02)}).apply(net):
+        assert torch.equal(net[0].weight.data, (before.float() * 1.02).bfloat16())
+    assert torch.equal(net[0].weight.data, before)
+
+
 @pytest.mark.parametrize("granularity", ["weight", "neuron", "head", "layer"])
 def test_apply_and_undo_are_exact(granularity, tiny_model, tiny_attribution):
     before, sites = tiny_model.fingerprint(), find_sites(tiny_model.denoiser)

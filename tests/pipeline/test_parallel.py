@@ -107,11 +107,13 @@ GATES = ["edit=joint", "edit.strength=9", "edit.steps=4", "edit.batch=3", "edit.
 GATES += ["edit.retain=[golf ball,tench]", "evaluation.metrics=[]", *FIDELITY, "evaluation.fidelity.second_order=3"]
 
 
-def test_two_processes_find_the_gates_and_interactions_of_one(tmp_path: Path):
-    """They share the noisy latents of every step, and the rows of the sketch: sums differ in their last bits."""
+@pytest.mark.parametrize("objective", ["projection", "erase"])
+def test_two_processes_find_the_gates_and_interactions_of_one(objective: str, tmp_path: Path):
+    """They share the noisy latents of every step, and the rows of the sketch (of `erase`): the last bits differ."""
     found = []
     for processes in (1, 2):
-        ranks = started(tmp_path, processes, *GATES, f"runtime.cache=cache{processes}")
+        asked = [*GATES, f"objective={objective}", f"runtime.cache=cache{processes}"]
+        ranks = started(tmp_path, processes, *asked)
         said = finish_all(ranks)
         assert [rank.returncode for rank in ranks] == [0] * processes, said
         folder = tmp_path / f"run{processes}"

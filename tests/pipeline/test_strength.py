@@ -1,22 +1,26 @@
 """edit.strength=auto: edits are tried from the weakest on, and the walk ends where the wishes are fulfilled."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from cad_exp.config.resolve import resolve
 from cad_exp.data.requests import ImageRequest
 from cad_exp.interventions.edit import Edit
+from cad_exp.pipeline.run import run
 from cad_exp.pipeline.stages.instead import Nearest
 from cad_exp.pipeline.stages.strength import Strength, with_between
 from cad_exp.pipeline.tasks.attribute import build
 from cad_exp.pipeline.tasks.gates import prompts_to_keep
 from cad_exp.utils.errors import UserError
 from tests.config.test_configs import composed
-from tests.pipeline.test_experiment import fast
+from tests.pipeline.test_experiment import FAST, fast
 
 SMALL = ["concept=church", "evaluation.samples=2", "evaluation.retention_samples=1", "evaluation.metrics=[erasure]"]
 SMALL += ["edit.samples=2", "edit.confirm=1", "edit.retention_samples=1", "model.steps=2"]
@@ -40,15 +44,6 @@ def test_the_walk_ends_at_the_first_that_fulfils_the_wish(given: list[str], tmp_
     else:  # the only thing that is to stay is the nearest
         assert results["run"]["instead"] == edited.meta["instead"] == "golf ball"
         assert capsys.readouterr().out.count("in the concept's place: golf ball") == 1
-
-
-def test_all_are_tried_where_no_wish_is_fulfilled(tmp_path: Path):
-    """Of a model that shows nothing after two steps, nothing is left in any image: so nothing can be kept."""
-    results = fast(tmp_path, *SMALL, *ERASE, "edit.erase=0", "edit.keep=1", "evaluation.samples=1")
-    walked = results["run"]["strength"]
-    assert {0.1} <= {row["strength"] for row in walked["tried"]} <= {0.1, 0.224, 0.5, 0.671, 0.9}
-    missed = [max(0, row["rate"]) + max(0, 1 - row["kept"]) for row in walked["tried"]]
-    assert walked["chosen"] == missed.index(min(missed))
 
 
 def test_further_images_confirm_what_the_first_say():
@@ -238,7 +233,32 @@ def test_between_two_strengths_there_is_a_third():
 )
 def test_what_harms_too_much_leads_to_a_strength_in_between(keep, middle, tried, taken, tmp_path, monkeypatch):
     told = {0: (1.0, 1.0), 1: middle, 2: (0.0, 0.8), 3: (0.0, 0.7), 4: (0.0, 0.6)}
-    walk = Strength(tuple("abcde"), (1, 2, 4, 8, 16), 0.0, keep, None, None, (), None, (), (), ())
+    found = walked(told, 0.0, keep, tmp_path, monkeypatch)
+    assert [row["strength"] for row in found["tried"]] == tried and found["tried"][found["chosen"]]["strength"] == taken
+
+
+@pytest.mark.parametrize(
+    "left, keep, taken",
+    [
+        ((0.9, None, 0.4, None, 0.1), 0.9, 16),
+        ((0.9, None, 0.1, None, 0.1), 0.9, 4),  # of equals the weakest
+        ((0.01, None, 0.01, None, 0.01), 0.9, 1),  # ten images of a thousand: no surety, and nothing to gain
+        ((0.5, None, 0.4, None, 0.3), 1.0, 4),  # the strongest harms more than it gains
+    ],
+)
+def test_where_no_strength_is_sure_all_are_tried(left, keep, taken, tmp_path, monkeypatch):
+    """None between two is: they are for what erases and harms. The run takes what misses least, and says so."""
+    told = {number: (rate, 1.0 if keep < 1 else 1 - number / 50 - (number == 4)) for number, rate in enumerate(left)}
+    found = walked(told, 0.01, keep, tmp_path, monkeypatch)
+    assert [row["strength"] for row in found["tried"]] == [1, 4, 16]
+    row = found["tried"][found["chosen"]]
+    assert row["strength"] == taken
+    assert found["why"].startswith(f"none surely leaves at most 0.01 and keeps at least {keep:g}: this leaves")
+
+
+def walked(told, erase, keep, folder, monkeypatch) -> dict:
+    """What a walk over strengths 1, 2, 4, 8, 16 finds, whose images say this: number -> (rate, kept)."""
+    walk = Strength(tuple("abcde"), (1, 2, 4, 8, 16), erase, keep, None, None, (), None, (), (), ())
     monkeypatch.setattr(Strength, "_predictions", lambda *_: {"left": 0.0, "moved": 0.0})
 
     def images(self, runtime, number):
@@ -247,13 +267,60 @@ def test_what_harms_too_much_leads_to_a_strength_in_between(keep, middle, tried,
 
     monkeypatch.setattr(Strength, "_images", images)
     far = SimpleNamespace(concept=None, distances=lambda _: torch.ones(1))  # of the intact model from its target
-    walk.make(SimpleNamespace(get=lambda _: far), tmp_path, lambda *_: None)
-    found = walk.load(None, tmp_path)
-    assert [row["strength"] for row in found["tried"]] == tried and found["tried"][found["chosen"]]["strength"] == taken
+    walk.make(SimpleNamespace(get=lambda _: far), folder, lambda *_: None)
+    return walk.load(None, folder)
 
 
 def test_the_concept_itself_is_not_to_stay():
     kept = prompts_to_keep(resolve(composed("concept=church", "edit=joint")))
     assert not [prompt for prompt in kept if "church" in prompt] and "a picture of a golf ball" in kept
-    asked = resolve(composed("concept=church", "edit=joint", "edit.retain=[church,golf ball]"))
+    asked = resolve(composed("concept=church", "edit=joint", "edit.retain=[church,golf ball,A Photo of a  Church]"))
     assert prompts_to_keep(asked) == ["golf ball"]
+    nameless = {"golf ball": ["concept=custom", "concept.prompt=a golf ball"]}
+    nameless["Van Gogh"] = ["concept=van_gogh", "concept.label=null"]
+    for name, given in nameless.items():
+        walk = build(resolve(composed(*given, "granularity=neuron"))).edits["edited"].strength
+        for task in (walk.edits[0].gates.task, walk.task):
+            assert len(task.retained) == 15 and not [each.prompt for each in task.retained if name in each.prompt]
+
+
+def test_what_is_to_stay_counts_once():
+    """A prompt that is named twice, and the concept's base prompt, which is to stay as well."""
+    task = task_of("concept=nudity", "edit.retain=[a photo of a person,a dog,a dog]")
+    assert [each.prompt for each in task.retained] == ["a photo of a person", "a dog"]
+
+
+def test_a_strength_is_chosen_at_whole_trajectories():
+    """Though the scores be of one step of each: a single point of each prompt could not tell what moves."""
+    walk = build(resolve(composed("concept=church", "noisy_latents.independent=true"))).edits["edited"].strength
+    for task in (walk.edits[0].gates.task, walk.task):
+        assert not any(each.independent for each in (*task.latents, *task.retained))
+    assert walk.task.scores.scores.latents.independent
+
+
+def test_instead_needs_no_validation_prompts():
+    config = composed("concept=church", "edit.instead=a photo of a person")
+    del config["concept"]["validation_prompts"]
+    assert resolve(config)["concept"]["validation_prompts"] == ["a photo of a church"]
+
+
+@pytest.mark.parametrize("given", [ERASE, ["edit=none", "objective=amplify"]], ids=["walk", "noised"])
+def test_explicit_images_that_only_chose_are_not_left_behind(given: list[str], tmp_path: Path):
+    """Those of the walk, and those that are noised for scores: nobody looks at them but a judge, or nobody at all."""
+    small = [each for each in SMALL if not each.startswith("concept") and (given is ERASE or "edit." not in each)]
+    asked = ["concept=nudity", "evaluation.explicit=dropped", "granularity=head", *small]
+    run(composed(*FAST, f"runtime.cache={tmp_path / 'cache'}", *asked, *given), tmp_path / "run")
+    explicit = [
+        file.parent
+        for file in (tmp_path / "cache" / "images").glob("*/entry.json")
+        if json.loads(file.read_text())["inputs"]["of"]["redacted"] == "dropped"
+    ]
+    prompts = {prompt for place in explicit for prompt in prompts_of(place)}
+    assert ("a picture of a naked person" if given is ERASE else "naked person") in prompts
+    for place in explicit:
+        for file in place.glob("*.png"):
+            assert (np.asarray(Image.open(file)) == 128).all(), "an explicit image stayed"
+
+
+def prompts_of(place: Path) -> list[str]:
+    return json.loads((place / "entry.json").read_text())["inputs"]["of"]["prompts"]

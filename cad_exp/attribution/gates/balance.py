@@ -28,13 +28,16 @@ class Balance:
         self.moved, self.seen = torch.zeros(number, dtype=torch.float64), torch.zeros(number, dtype=torch.float64)
 
     def weights(self, rows: Tensor) -> Tensor:
-        """Return what noisy latents of these numbers (m,) count; 1 for all while nothing has moved."""
-        means = self.moved / self.seen.clamp_min(1e-12)
-        if not self.power or not means.sum():
-            return torch.ones(len(rows))
-        counts = means**self.power
-        found: Tensor = (counts / counts.mean()).float()[self.groups[rows]]
-        return found
+        """Return what noisy latents of these numbers (m,) count, on average over prompts 1.
+
+        1 for all while nothing has moved, and for a prompt that was not seen yet.
+        """
+        known = self.seen > 0
+        counts = (self.moved[known] / self.seen[known]) ** self.power
+        found = torch.ones(len(self.seen), dtype=torch.float64)
+        if self.power and counts.sum():
+            found[known] = counts / counts.mean()
+        return found.float()[self.groups[rows]]
 
     def saw(self, rows: Tensor, squared: Tensor) -> None:
         """Take in how far the predictions at noisy latents of these numbers (m,) moved (m,)."""

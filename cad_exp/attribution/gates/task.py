@@ -151,6 +151,8 @@ class Task:
         """
         gating = self.space.gating(self.model, gates)
         gating.differentiate()
+        if (gates == 1).all():
+            balance = None  # the intact model moves nothing: what looks like it is rounding
         with torch.enable_grad():
             value = self._sum(rows, strength, gating.ready({}), Tensor.backward, balance)
         return value, self.space.join(gating.slopes())

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cad_exp.config.own_prompts import asks, words
 from cad_exp.evaluation.fidelity.ablations import (
     KINDS,
     Progress,
@@ -274,8 +275,8 @@ def check(settings: dict[str, Any] | None, concept: dict[str, Any] | None = None
 
 def other_concept(prompts: Sequence[str], concept: dict[str, Any]) -> str:
     """Return the first of the prompts that is not the concept's own. UserError if there is none."""
-    own = (concept["prompt"], concept["base_prompt"], *concept["evaluation_prompts"])
-    other = next((prompt for prompt in prompts if prompt not in own), None)
+    base = words(concept["base_prompt"])
+    other = next((prompt for prompt in prompts if not asks(prompt, concept) and words(prompt) != base), None)
     if other is None:
         raise UserError("evaluation.fidelity.sanity names only the concept itself: add another prompt")
     return other

@@ -77,8 +77,12 @@ class Cache(CacheFolder):
 
     def holds(self, stage: str, inputs: dict[str, Any], code: str = "") -> bool:
         """Return whether an undamaged entry for `inputs` lies there."""
-        place = self.folder / stage / self.key(stage, inputs, code)
+        place = self.place(stage, inputs, code)
         return is_entry(place) and damage(place) is None
+
+    def place(self, stage: str, inputs: dict[str, Any], code: str = "") -> Path:
+        """Return the folder of the entry for `inputs`, whether it is there or not."""
+        return self.folder / stage / self.key(stage, inputs, code)
 
     def close(self) -> None:
         """Say that this object's entries are in use no longer: then they can be pruned."""

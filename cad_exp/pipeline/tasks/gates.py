@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cad_exp.config.own_prompts import asks, is_thing
 from cad_exp.data import requests as image_requests
 from cad_exp.interventions.methods import METHODS, finds_gates, own_settings
 from cad_exp.pipeline.stage import Chosen
@@ -14,6 +15,7 @@ from cad_exp.pipeline.stages.model import Model
 from cad_exp.pipeline.stages.noisy_latents import PromptLatents
 from cad_exp.pipeline.stages.scores import SpaceScores
 from cad_exp.pipeline.tasks.trajectories import trajectories
+from cad_exp.utils.registry import TARGET
 
 Config = dict[str, Any]
 Draw = tuple[int, int]  # trajectories: the first seed, and their number
@@ -35,7 +37,8 @@ def gates_edits(config: Config, scores: SpaceScores, strengths: Sequence[float])
     """
     edit, task = config["edit"], gates_task(config, scores)
     own = {key: value for key, value in own_settings(edit).items() if key not in OF_TASK}
-    method, found, last = Chosen.of(METHODS, own | {"name": edit["name"]}), [], None
+    named = {key: edit[key] for key in ("name", TARGET) if key in edit}
+    method, found, last = Chosen.of(METHODS, own | named), [], None
     for place, number in enumerate(strengths):
         steps = edit["steps"] if last is None else edit["more_steps"]
         gates = Gates(task, method, number, steps, config["seed"], last)
@@ -64,7 +67,7 @@ def held_out_task(config: Config, scores: SpaceScores) -> GatesTask:
 def _task(config: Config, scores: SpaceScores, prompt: str, concept: Draw, kept: Draw, landing: Draw) -> GatesTask:
     """Return what is to go and to stay. The concept's base prompt is to stay as well."""
     edit, model, base = config["edit"], scores.scores.question.model, config["concept"]["base_prompt"]
-    prompts = [*prompts_to_keep(config), *([base] if base else [])]
+    prompts = dict.fromkeys([*prompts_to_keep(config), *([base] if base else [])])  # each once
     retained = tuple(trajectories(config, model, each, "", *kept) for each in prompts)
     latents = to_go(config, model, prompt, *concept)
     if not finds_gates(edit):
@@ -127,8 +130,8 @@ def prompts_to_keep(config: Config, styles: bool = True) -> list[str]:
     """
     concept, asked = config["concept"], config["edit"].get("retain")
     if asked is not None:
-        own = (concept["prompt"], *concept["evaluation_prompts"], *concept.get("validation_prompts", ()))
-        return [prompt for prompt in asked if prompt not in own]
-    about = (concept["kind"], concept["label"])
-    things = image_requests.fitting_prompts(config["model"]["path"])
-    return [prompt for prompt, *thing in things if tuple(thing) != about and (styles or thing[0] != "style")]
+        return [prompt for prompt in asked if not asks(prompt, concept)]
+    things = [thing for thing in image_requests.fitting_prompts(config["model"]["path"]) if not asks(thing[0], concept)]
+    return [
+        prompt for prompt, kind, label in things if not is_thing(concept, kind, label) and (styles or kind != "style")
+    ]

@@ -202,7 +202,8 @@ def _redacted(config: Config, request: ImageRequest) -> str:
 def _latents(config: Config, model: Model, prompt: str, base_prompt: str, folder: str | None) -> PromptLatents:
     """Return trajectories or noised images of a prompt; folder: images to noise, None: the model's own."""
     if OBJECTIVES.fact(formula_name(config["objective"]), "latents_kind") != "noised":
-        return trajectories(config, model, prompt, base_prompt, 0, config["noisy_latents"]["samples"])
+        walked = config["noisy_latents"]
+        return trajectories(config, model, prompt, base_prompt, 0, walked["samples"], walked["independent"])
     settings = config["noisy_latents"]
     n, first, batch = settings["samples"] * settings["steps"], first_seed(config), config["runtime"]["batch_size"]
     images: GivenImages | Pictures

@@ -10,8 +10,19 @@ from cad_exp.pipeline.stages.noisy_latents import PromptLatents, Trajectories, W
 Config = dict[str, Any]
 
 
-def trajectories(config: Config, model: Model, prompt: str, base_prompt: str, first: int, number: int) -> PromptLatents:
-    """Return the `number` trajectories from the `first` on, in parts that are walked at once."""
+def trajectories(
+    config: Config,
+    model: Model,
+    prompt: str,
+    base_prompt: str,
+    first: int,
+    number: int,
+    independent: bool = False,
+) -> PromptLatents:
+    """Return the `number` trajectories from the `first` on, in parts that are walked at once.
+
+    independent: of each trajectory one step only. Elsewhere than for scores there would be too few noisy latents.
+    """
     settings, size = config["noisy_latents"], config["noisy_latents"]["batch_size"]
     start = first_seed(config) + first
     seeds, parts = tuple(range(start, start + number)), []
@@ -20,7 +31,7 @@ def trajectories(config: Config, model: Model, prompt: str, base_prompt: str, fi
         walk = Walk(model, base_prompt, batch, settings["steps"]) if settings["guidance"] == 0 else None
         how = (batch, settings["steps"], settings["guidance"], size, walk)
         parts.append(Trajectories(model, prompt, base_prompt, *how))
-    return PromptLatents(tuple(parts), settings["independent"])
+    return PromptLatents(tuple(parts), independent)
 
 
 def first_seed(config: Config) -> int:

@@ -1,0 +1,33 @@
+"""Which prompts and things are a concept itself, however they are written. No torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FRAME = frozenset("a an the photo picture painting image drawing of in style".split())  # words that name no thing
+
+
+def words(text: str) -> str:
+    """Return the words of a text with one space between them."""
+    return " ".join(text.split())
+
+
+def asks(prompt: str, concept: dict[str, Any]) -> bool:
+    """Return whether a prompt is one of the concept's own; case and white space do not count."""
+    own = (concept["prompt"], *concept["evaluation_prompts"], *(concept.get("validation_prompts") or ()))
+    return _folded(prompt) in {_folded(each) for each in own}
+
+
+def is_thing(concept: dict[str, Any], kind: str, label: str) -> bool:
+    """Return whether the concept is this thing of a model's world: by kind and label, or because its prompt says so.
+
+    A concept of one's own may have no label. Then "a photo of a golf ball" is a golf ball, and "a golfer" is not.
+    """
+    if (concept["kind"], concept["label"]) == (kind, label):
+        return True
+    before, found, after = _folded(concept.get("prompt") or "").partition(_folded(label))
+    return bool(found) and {*before.split(), *after.split()} <= FRAME
+
+
+def _folded(text: str) -> str:
+    return words(text).lower()
