@@ -333,12 +333,17 @@ FAST += ["evaluation.retention_samples=1"]
 FAST += ["model.steps=2", "evaluation.fid_bootstrap=40", "tracking.mode=disabled", "evaluation.fidelity=null"]
 FAST += ["runtime.device=cpu", "runtime.cache=cache", "concept=red_church"]
 OWN = ["model=little", "evaluation.metrics=[erasure,redness]"]
+GATES = ["edit.strength=9", "edit.steps=3", "edit.trajectories=1", "edit.landing=1", "edit.instead=null"]
+GATES += ["edit.retain=[tench]"]
+DOTTED = ["+edit._target_=cad_exp_example.methods.Downhill", "+edit.rate=0.2"]
 SPARSE = ["images.number=60", "sae.tokens=4096", "sae.width=64", "sae.seeds=1", "sae.controls=false"]
 RUN = {
     "loudest": [*OWN, "objective=cosine", "estimator=half_way", "edit=loudest"],
     "shrink": [*OWN, "edit=shrink"],
     "steer": [*OWN, "edit=steer"],
     "still": [*OWN, "edit=steer", "edit.strength=0"],
+    "downhill": [*OWN, *GATES, "edit=downhill"],
+    "dotted": [*OWN, *GATES, "edit=greedy", "edit.name=mine", *DOTTED],
     "mine": ["model=little", "edit=none", "evaluation=none", "estimator=mine"],
     "slice": [*OWN, "granularity=slice", "granularity.number=2", "estimator=half_way"],
     "nearest": ["task=probe", "model=little", "images=stripes", "probe=nearest", "images.number=200"],
@@ -375,7 +380,7 @@ def test_a_run_of_the_packages_analysis(ran):
         assert set(found) == {"network", "random weights"} and min(found.values()) > 0
 
 
-@pytest.mark.parametrize("run", ["loudest", "shrink", "steer"])
+@pytest.mark.parametrize("run", ["loudest", "shrink", "steer", "downhill"])
 def test_a_run_with_the_packages_model_judge_metric_and_methods(ran, run: str):
     redness = values(ran, run, "redness")
     assert redness["unedited"] == values(ran, "loudest", "redness")["unedited"]
@@ -415,6 +420,10 @@ def test_the_packages_autoencoder_learns_by_its_optimiser(ran):
 def test_hooks_of_no_strength_change_nothing(ran):
     redness = values(ran, "still", "redness")
     assert redness["edited"] == redness["unedited"] == redness["random"]
+
+
+def test_gates_of_a_class_named_by_its_dotted_path_are_the_same(ran):
+    assert values(ran, "dotted", "redness") == values(ran, "downhill", "redness")
 
 
 def test_a_class_of_a_folder_is_named_by_its_dotted_path(ran):

@@ -64,9 +64,9 @@ def own_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def needs_scores(settings: dict[str, Any]) -> bool:
-    """Return whether the method of the group `edit` chooses components by scores; ours are not loaded for that."""
+    """Return whether the method of the group `edit` is of scored components; ours are not loaded for that."""
     facts = METHODS.where(chosen(settings)).facts
-    return bool(facts["scored"]) if facts else hasattr(METHODS.of(settings), "select")
+    return bool(facts["scored"]) if facts else hasattr(METHODS.of(settings), "select") or finds_gates(settings)
 
 
 def finds_gates(settings: dict[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from cad_exp.pipeline.stages.noisy_latents import PromptLatents, tell_apart
 from cad_exp.pipeline.stages.scores import SpaceScores
 from cad_exp.utils import distributed
 from cad_exp.utils.errors import UserError
+from cad_exp.utils.registry import fitting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,8 +94,10 @@ class Gates(Stage["Tensor"]):
         from cad_exp.interventions.methods import METHODS
 
         start = None if self.start is None else runtime.get(self.start)
-        own = self.method.own | {"steps": self.steps, "seed": self.seed, "start": start}
-        found = METHODS.of(self.method.settings).gates(runtime.get(self.task), self.strength, **own, progress=tick)
+        method = METHODS.of(self.method.settings)
+        own = self.method.settings | {"steps": self.steps, "seed": self.seed, "start": start, "progress": tick}
+        own = fitting(method.gates, own, f"edit {self.method.name}", 2)
+        found = method.gates(runtime.get(self.task), self.strength, **own)
         if distributed.main():
             save_file({"gates": found.contiguous()}, folder / FILE)
 

@@ -1,4 +1,4 @@
-"""Three methods, one of each kind: by scores, by new weights, and by hooks while the model runs."""
+"""Four methods, one of each kind: by scores, by new weights, by hooks while the model runs, and by gates."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from cad_exp.attribution.gates.task import Task
 from cad_exp.interventions.edit import Edit
 from cad_exp.interventions.selection import Scored, select
 from cad_exp.models.pipeline import DiffusionModel
@@ -53,3 +54,25 @@ class Steer:
             yield
         finally:
             hook.remove()
+
+
+class Downhill:
+    """Find the gates of all components by plain gradient descent."""
+
+    @staticmethod
+    def gates(
+        task: Task,
+        strength: float,
+        rate: float,
+        steps: int,
+        batch: int,
+        seed: int,
+        start: torch.Tensor | None,
+        **_: Any,
+    ) -> torch.Tensor:
+        """Gates (n,). start: of a weaker edit. Not taken here: `progress`, to be called with the steps done and all."""
+        gates = torch.ones(task.space.n) if start is None else start.clone()
+        for rows in task.draws(steps, batch, seed):
+            _, slopes = task.slopes(rows, gates, strength)
+            gates = (gates - rate * slopes / slopes.abs().max()).clamp(-1, 1)
+        return gates
