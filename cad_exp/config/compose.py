@@ -60,7 +60,8 @@ def compose(overrides: Sequence[str] = (), folders: str | Path | Sequence[str | 
         folders: further ones with options, as `--config-dir` takes them; paths or texts, one alone or a list.
 
     Raises:
-        UserError: an option, a key or a folder that is not there, a text that Hydra cannot read, or what is no text.
+        UserError: an option, a key or a folder that is not there, an override of several values, a text that Hydra
+            cannot read, or what is no text.
 
     Examples:
         >>> config = cad_exp.compose(["concept=church", "granularity=head"])
@@ -77,7 +78,7 @@ def compose(overrides: Sequence[str] = (), folders: str | Path | Sequence[str | 
         raise UserError(f"folders is a list of paths to folders with options of your own, not {folders!r}")
     places = [options.conf_folder(), *map(Path, folders)]
     options.exist(places)
-    grammar.parse(list(overrides), places)
+    grammar.one_value_each(grammar.parse(list(overrides), places), "compose a config for each of them")
     with hydra(places) as composer:
         return composer.job(list(overrides))
 

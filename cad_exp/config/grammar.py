@@ -24,6 +24,7 @@ _KEY = re.compile(r"(\+\+|\+)?([\w@/-]+(?:\.[\w@/-]+)*)=(.*)", re.DOTALL)
 LONGEST = 200  # bytes of a setting's or an option's name: a file of this name could be
 SHOWN = 40  # letters of a longer one
 MOST = 1000  # values of a sweep that are looked at: range(0,1e9) has no end
+SWEEP = "add -m to run them one after the other"
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")  # nobody named the current one by an empty text
 
 
@@ -51,18 +52,18 @@ def sweeps(found: Sequence[Override], flag: bool) -> bool:
     return flag or (bool(modes) and modes[-1] == "MULTIRUN")
 
 
-def one_value_each(found: Sequence[Override]) -> None:
-    """Raise UserError for an override that names several values, where there is no sweep."""
+def one_value_each(found: Sequence[Override], advice: str = SWEEP) -> None:
+    """Raise UserError for an override that names several values, where there is no sweep; advice: what to do then."""
     for item in found:
         if item.is_sweep_override():
-            raise UserError(several(item))
+            raise UserError(several(item, advice))
 
 
-def several(item: Override) -> str:
+def several(item: Override, advice: str = SWEEP) -> str:
     """Explain what to do with an override of several values: a sweep, or one text that holds a comma."""
     written = item.input_line or ""
     match = _KEY.fullmatch(written)
-    told = f"'{written}' names several values: add -m to run them one after the other"
+    told = f"'{written}' names several values: {advice}"
     if match is None or item.is_delete() or "." not in item.key_or_group or not re.search(r"[^\W\d]", match[3]):
         return told
     return f"{told}; one text with a comma stands in quotes: {quote(match)}"

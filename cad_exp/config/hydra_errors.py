@@ -46,7 +46,7 @@ def _no_name(text: str, chain: list[BaseException], folders: list[Path]) -> str 
 def _unknown_setting(text: str, chain: list[BaseException], folders: list[Path]) -> str | None:
     gone = re.search(r"Could not delete (?:from config\. )?'([^']*)'", text)
     if gone:
-        return f"'~{gone[1]}' finds nothing to leave out: {_unknown_key(gone[1].partition('=')[0], folders)}"
+        return f"'~{gone[1]}' finds nothing to leave out: {_unknown_key(gone[1].partition('=')[0], folders, True)}"
     key = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
     if not key or not ("not in struct" in text or "Could not override" in text):
         return None
@@ -74,10 +74,22 @@ def _beside(key: str, chain: list[BaseException], folders: list[Path]) -> str | 
 
 
 def _having(group: str, name: str, folders: list[Path]) -> list[str]:
-    """Return the options of a group whose file has a key."""
+    """Return the options of a group whose file has a key, or a file (_name.yaml) that it is made of."""
     key = re.compile(rf"^{re.escape(name)}:", re.MULTILINE)
-    files = [path for folder in folders for path in sorted((folder / group).glob("[!_]*.yaml"))]
-    return list(dict.fromkeys(path.stem for path in files if key.search(path.read_text(encoding="utf-8"))))
+    texts = {
+        path.stem: path.read_text(encoding="utf-8")
+        for folder in folders
+        for path in sorted((folder / group).glob("*.yaml"))
+    }
+    having = {stem for stem, text in texts.items() if key.search(text)}
+    while more := {
+        stem
+        for stem, text in texts.items()
+        for made in re.findall(r"^defaults: *\[(.*)\]", text, re.MULTILINE)
+        if stem not in having and having & set(made.replace(" ", "").split(","))
+    }:
+        having |= more
+    return sorted(stem for stem in having if not stem.startswith("_"))
 
 
 def _no_value(text: str, chain: list[BaseException], folders: list[Path]) -> str | None:
@@ -145,8 +157,11 @@ def refused(error: BaseException) -> str | None:
     return None
 
 
-def _unknown_key(key: str, folders: list[Path]) -> str:
-    """List the keys that stand beside a misspelt one, read from the default configuration."""
+def _unknown_key(key: str, folders: list[Path], gone: bool = False) -> str:
+    """List the keys that stand beside a misspelt one, read from the default configuration.
+
+    gone: it was to be left out.
+    """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import DictConfig
@@ -157,9 +172,13 @@ def _unknown_key(key: str, folders: list[Path]) -> str:
     *parents, name = key.split(".")
     for depth, parent in enumerate(parents):
         if parent in node and not isinstance(node[parent], DictConfig):
-            return f"'{'.'.join(parents[: depth + 1])}' is one value, it has no settings below it: '{key}'"
+            what = "null" if node[parent] is None else "one value"
+            return f"'{'.'.join(parents[: depth + 1])}' is {what}, it has no settings below it: '{key}'"
         children = node.get(parent)
         if not isinstance(children, DictConfig):
             return unknown(parent, list(node), "setting" + (f" in {'.'.join(parents[:depth])}" if depth else ""))
         node = children
+    if name in node:  # by default, and not in this command
+        where = ".".join(parents)
+        return f"{key} is null already" if gone else f"'{where}' is null in this command, so there is no '{key}'"
     return unknown(name, list(node), "setting" + (f" in {'.'.join(parents)}" if parents else ""))

@@ -13,9 +13,9 @@ def words(text: str) -> str:
 
 
 def asks(prompt: str, concept: dict[str, Any]) -> bool:
-    """Return whether a prompt is one of the concept's own; case and white space do not count."""
+    """Return whether a prompt is one of the concept's own, in whatever frame: "A  Church", "a drawing of a church"."""
     own = (concept["prompt"], *concept["evaluation_prompts"], *(concept.get("validation_prompts") or ()))
-    return _folded(prompt) in {_folded(each) for each in own}
+    return _named(prompt) in map(_named, own)
 
 
 def is_thing(concept: dict[str, Any], kind: str, label: str) -> bool:
@@ -27,6 +27,12 @@ def is_thing(concept: dict[str, Any], kind: str, label: str) -> bool:
         return True
     before, found, after = _folded(concept.get("prompt") or "").partition(_folded(label))
     return bool(found) and {*before.split(), *after.split()} <= FRAME
+
+
+def _named(prompt: str) -> list[str]:
+    """Return the words of a prompt that name something; all of them where none does."""
+    told = _folded(prompt).split()
+    return [word for word in told if word not in FRAME] or told
 
 
 def _folded(text: str) -> str:

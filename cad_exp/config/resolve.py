@@ -119,9 +119,10 @@ def _fill_scores(config: Config) -> None:
         chosen = "first_order" if amplifies else concept["estimator"]
         # The settings that the config holds are those of ablated_gradients; first_order has none.
         config["estimator"] = {"name": chosen} if chosen == "first_order" else config["estimator"] | {"name": chosen}
-    if "strengths" in edit:
+    if {"strengths", "beyond"} & set(edit):
         rules.check_strength(edit)
         rules.check_instead(edit, concept)
+        rules.check_kept(edit, concept)
         _drop_unused_strengths(edit)
     if edit["name"] == "none" or "beyond" in edit:  # the latter finds every factor itself
         edit |= {"ratio": None, "count": None, "factor": None}

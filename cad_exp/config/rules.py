@@ -13,7 +13,13 @@ from cad_exp.utils.paths import find_file
 Config = dict[str, Any]
 WALK = ("strengths", "erase", "keep", "samples", "confirm", "retention_samples")  # how edit.strength=auto chooses
 COLUMNS = ("neuron", "head", "layer")  # few enough for estimators that ablate them one by one
-FITTING = {"shapley": ("head", "layer"), "leave_one_out": COLUMNS, "activation_patching": COLUMNS, "coar": COLUMNS}
+FITTING = {
+    "shapley": ("head", "layer"),
+    "greedy": ("head", "layer"),
+    "leave_one_out": COLUMNS,
+    "activation_patching": COLUMNS,
+    "coar": COLUMNS,
+}
 FITTING |= {"activation_difference": DIRECTED}  # whose values can be read in activations
 SCOPES = {"weight": ("row", "layer", "global"), "neuron": ("layer", "global")}
 SCOPES |= {"head": ("layer", "global"), "layer": ("global",)}
@@ -82,7 +88,7 @@ def check_timesteps(bins: int | None, latents: Config, objective: str) -> None:
 
 
 def check_granularity(granularity: Config, edit: Config, estimator: Config) -> None:
-    """Raise UserError for kinds, a scope or an estimator that the granularity does not have."""
+    """Raise UserError for kinds, a scope, an estimator or an edit that the granularity does not have."""
     name = granularity["name"]
     for kind in granularity["kinds"] or ():
         if kind not in KINDS.get(name, (kind,)):  # a plug-in's class knows its own
@@ -91,10 +97,11 @@ def check_granularity(granularity: Config, edit: Config, estimator: Config) -> N
         if name in SCOPES and scope not in SCOPES[name]:
             own = " or ".join(SCOPES[name])
             raise UserError(f"{key}={'null' if scope is None else scope} is not for granularity={name}: use {own}")
-    fit = FITTING.get(estimator["name"], tuple(SCOPES))
-    if name in SCOPES and name not in fit:
-        own = " or ".join(f"granularity={each}" for each in fit)
-        raise UserError(f"estimator={estimator['name']} is not for granularity={name}: use {own}")
+    for group, chosen in (("estimator", estimator["name"]), ("edit", edit["name"])):
+        fit = FITTING.get(chosen, tuple(SCOPES))
+        if name in SCOPES and name not in fit:
+            own = " or ".join(f"granularity={each}" for each in fit)
+            raise UserError(f"{group}={chosen} is not for granularity={name}: use {own}")
 
 
 def check_ablation(edit: Config, granularity: str) -> None:
@@ -145,6 +152,8 @@ def check_objective(objective: Config, concept: Config) -> None:
         )
     if objective["name"] != "contrast":
         return
+    if "retain" not in objective:  # chosen by the concept, for a group that holds other settings
+        raise UserError("contrast has settings of its own, so no concept chooses it: give objective=contrast")
     if "frequencies" in objective and of in JUDGED:
         raise UserError(f"objective.frequencies is for predictions, and {of} looks at images: leave it out")
     if "guidance" in objective and of not in JUDGED:
@@ -193,10 +202,27 @@ def check_gates(edit: Config) -> None:
             )
     if edit["strength"] is None:
         raise UserError(f"edit.strength=null is not for edit={edit['name']}: use auto, or a number above 0")
+    if {"lowest", "highest"} <= set(edit) and edit["least"] > max(-edit["lowest"], edit["highest"]):
+        raise UserError(
+            f"edit.least={edit['least']} leaves out every change: gates change by {edit['lowest']} to "
+            f"{edit['highest']} (edit.lowest, edit.highest)"
+        )
+
+
+def check_kept(edit: Config, concept: Config) -> None:
+    """Raise UserError for gates that have nothing to keep: no prompt but those of the concept itself."""
+    asked = edit.get("retain")
+    if asked is None or concept["base_prompt"] or any(not asks(prompt, concept) for prompt in asked):
+        return
+    what = "names only the concept itself" if asked else "is empty"
+    raise UserError(f"edit.retain {what}: add a prompt to keep, or leave it out to keep the model's whole world")
 
 
 def check_strength(edit: Config) -> None:
     """Raise UserError for a strength that the edit does not have, or strengths that do not rise."""
+    for key in ("strength", *WALK):
+        if key not in edit:
+            raise UserError(f"edit.{key} is missing: leave out ~edit.{key}")
     strength, tried, scored = edit["strength"], list(edit["strengths"]), "beyond" not in edit
     if not scored:
         check_gates(edit)

@@ -17,6 +17,7 @@ from cad_exp.reporting import run_folder
 from cad_exp.reporting.results import Results, run_info
 from cad_exp.reporting.tracking.session import track
 from cad_exp.utils import console, distributed
+from cad_exp.utils.errors import UserError
 
 
 def run(config: Config, folder: str | Path) -> dict[str, Any]:
@@ -29,6 +30,8 @@ def run(config: Config, folder: str | Path) -> dict[str, Any]:
     Raises:
         UserError: a folder that holds other files, or a finished run of other settings; anything wrong in the config.
     """
+    if not isinstance(config, dict):
+        raise UserError("cad_exp.run takes a config, not overrides: cad_exp.run(cad_exp.compose([...]), FOLDER)")
     config, place = resolve(config), Path(folder)
     run_folder.check(place)
     run_folder.check_settings(place, config)

@@ -80,6 +80,8 @@ class Registry:
 
     def where(self, name: str) -> Entry:
         """Where a name, or a dotted path, leads. Raises UserError for an unknown name, with the closest one."""
+        if not isinstance(name, str):
+            raise UserError(f"{name!r} is no name of a {self.kind}: there are {', '.join(self._entries)}")
         if "." in name:
             module, _, attribute = name.replace(":", ".").rpartition(".")
             return Entry(f"{module}:{attribute}", TARGET)

@@ -148,6 +148,13 @@ def test_a_joint_edit_takes_no_budget(budget: str):
         (["edit.instead=a photo of a  church"], "is the concept itself: name what is to be drawn"),
         (["edit.instead=a picture of a church"], "is the concept itself"),
         (["edit.instead=a dog", "edit.landing=0"], "edit.landing=0 leaves nothing of edit.instead='a dog'"),
+        (["~edit.strength"], "edit.strength is missing: leave out ~edit.strength"),
+        (["~edit.strengths"], "edit.strengths is missing: leave out ~edit.strengths"),
+        (["edit.retain=[]"], "edit.retain is empty: add a prompt to keep"),
+        (["edit.retain=[A  Church,a picture of a church]"], "edit.retain names only the concept itself"),
+        (["edit.lowest=-0.01", "edit.highest=0.01"], "edit.least=0.02 leaves out every change: gates change by -0.01"),
+        (["edit=greedy"], "edit=greedy is not for granularity=neuron: use granularity=head"),
+        (["concept.objective.neuron=contrast"], "give objective=contrast"),
     ],
 )
 def test_a_strength_that_makes_no_sense_is_refused(given: list[str], told: str):

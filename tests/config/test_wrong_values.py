@@ -57,7 +57,7 @@ COMMANDS = {
     "wanda": ["estimator=wanda"],
     "joint": ["concept=church", "edit=joint"],
     "hard_concrete": ["concept=church", "edit=hard_concrete"],
-    "greedy": ["concept=church", "edit=greedy"],
+    "greedy": ["concept=church", "edit=greedy", "granularity=head"],
     "activation_difference": ["estimator=activation_difference", "granularity=latent"],
     "random": ["estimator=random"],
     "latent": ["granularity=latent", "granularity.autoencoders=x"],

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import cad_exp
 from cad_exp.config.compose import compose
 from cad_exp.config.names import check_name
 from cad_exp.config.resolve import resolve
@@ -336,6 +337,26 @@ def test_one_text_is_one_override_and_no_list_of_letters():
 def test_overrides_that_are_no_texts_are_named(wrong):
     with pytest.raises(UserError, match="list of texts such as 'concept=church', not"):
         compose(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["concept=church,tench", "edit.strength=0.1,0.2", "seed=range(0,3)", "edit=hard_conrete,joint"]
+)
+def test_an_override_of_several_values_is_no_config(wrong: str):
+    with pytest.raises(UserError, match=re.escape(f"'{wrong}' names several values: compose a config for each")):
+        compose([wrong])
+    with pytest.raises(UserError, match="one text with a comma stands in quotes"):
+        compose(["concept=church", "concept.prompt=a red, round ball"])
+
+
+def test_a_run_takes_a_config_and_no_overrides(tmp_path):
+    with pytest.raises(UserError, match="cad_exp.run takes a config, not overrides"):
+        cad_exp.run(["concept=church"], tmp_path)
+
+
+def test_a_name_is_a_text():
+    with pytest.raises(UserError, match="None is no name of a granularity: there are weight, neuron"):
+        cad_exp.make_granularity(None)
 
 
 @pytest.mark.parametrize("wrong", [None, [None], 1])

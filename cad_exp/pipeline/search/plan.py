@@ -31,6 +31,7 @@ OVERRIDES = {
     "factor": "edit.factor",
     "objective": "objective",
 }
+MOST = 1_000_000  # trials
 FIXED_BY = {"ratio": ("edit.ratio", "edit.count"), "scope": ("edit.scope", "granularity.scope")}
 
 
@@ -108,10 +109,12 @@ def read(arguments: list[str]) -> Plan:
         asked.insert(0, "edit=erase")  # the default edit finds its own strength
     wanted = composed("search", own, folders)
     trials, bound = _number(wanted, "trials"), _number(wanted, "retention")
-    if trials < 1 or trials != int(trials):
-        raise UserError(f"trials={wanted['trials']} is no number of trials: use 1 or more")
+    if not 1 <= trials <= MOST or trials != int(trials):
+        raise UserError(f"trials={wanted['trials']} is no number of trials: use 1 to {MOST:,}")
     if not 0 <= bound <= 1:
         raise UserError(f"retention={wanted['retention']} is out of range: it is a share, 0 to 1, such as 0.95")
+    if not isinstance(wanted["folder"], str | None):
+        raise UserError(f"folder={wanted['folder']} is no folder: name one, such as folder=first")
     config = composed("config", [*BRIEF, *asked], folders)
     space = _space(wanted["space"], [a.partition("=")[0] for a in own], asked, config, folders)
     config = _resolved(config, folders[1:])
@@ -195,6 +198,10 @@ def _all(name: str, config: dict[str, Any], folders: list[Path]) -> list[str]:
 
 def _resolved(config: dict[str, Any], folders: list[Path]) -> dict[str, Any]:
     """Return the ordinary run's config with nothing left open. UserError if there would be nothing to search by."""
+    if config["task"]["name"] != "attribute":
+        raise UserError(f"task={config['task']['name']} edits nothing, so there is nothing to search: leave it out")
+    if config["edit"].get("strength") is not None:
+        raise UserError("edit.strength=auto finds its own ratio, so there is nothing to search: leave it out")
     if config["edit"]["name"] not in ("erase", "amplify"):
         raise UserError(f"edit={config['edit']['name']} has nothing to search: use edit=erase or edit=amplify")
     if config["concept"]["label"] is None:
