@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 FRAME = frozenset("a an the photo picture painting image drawing of in style".split())  # words that name no thing
@@ -18,6 +19,15 @@ def asks(prompt: str, concept: dict[str, Any]) -> bool:
     return _named(prompt) in map(_named, own)
 
 
+def kept(prompts: Iterable[str], concept: dict[str, Any]) -> list[str]:
+    """Return those of the prompts of a contrast that do not ask for the concept, by the words of its tables.
+
+    Whether a strength is chosen, by words of its own, is no matter of an objective.
+    """
+    own = {key: concept[key] for key in ("prompt", "evaluation_prompts")}
+    return [prompt for prompt in prompts if not asks(prompt, own)]
+
+
 def is_thing(concept: dict[str, Any], kind: str, label: str) -> bool:
     """Return whether the concept is this thing of a model's world: by kind and label, or because its prompt says so.
 
@@ -25,8 +35,11 @@ def is_thing(concept: dict[str, Any], kind: str, label: str) -> bool:
     """
     if (concept["kind"], concept["label"]) == (kind, label):
         return True
-    before, found, after = _folded(concept.get("prompt") or "").partition(_folded(label))
-    return bool(found) and {*before.split(), *after.split()} <= FRAME
+    prompt = _folded(concept.get("prompt") or "")
+    if not label or _folded(label) not in prompt:
+        return False
+    before, _, after = prompt.partition(_folded(label))
+    return {*before.split(), *after.split()} <= FRAME
 
 
 def _named(prompt: str) -> list[str]:

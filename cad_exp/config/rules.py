@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cad_exp.config.own_prompts import asks, words
+from cad_exp.config.own_prompts import asks, kept, words
 from cad_exp.config.schema.attribution import DIRECTED, JUDGED
 from cad_exp.config.schema.estimators import ESTIMATORS
 from cad_exp.utils.errors import UserError
@@ -158,13 +158,13 @@ def check_objective(objective: Config, concept: Config) -> None:
         raise UserError(f"objective.frequencies is for predictions, and {of} looks at images: leave it out")
     if "guidance" in objective and of not in JUDGED:
         raise UserError(f"objective.guidance is for objective.of={' or '.join(JUDGED)}, not {of}: leave it out")
-    kept = [prompt for prompt in objective["retain"] if not asks(prompt, concept)]
-    if not kept:
+    others = kept(objective["retain"], concept)
+    if not others:
         raise UserError("objective.retain names only the concept itself: add a prompt to keep")
     weight = objective.get("weight")
-    if isinstance(weight, list) and len(weight) != len(kept):
+    if isinstance(weight, list) and len(weight) != len(others):
         raise UserError(
-            f"objective.weight has {len(weight)} numbers for {len(kept)} prompts to retain: give one for each, "
+            f"objective.weight has {len(weight)} numbers for {len(others)} prompts to retain: give one for each, "
             "or one for all"
         )
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cad_exp.config.own_prompts import asks
+from cad_exp.config.own_prompts import kept
 from cad_exp.utils.registry import Entry, Registry, chosen
 
 _USUAL = {"asks": (), "latents_kind": "trajectory", "parts": None}  # see the attributes of objectives.base.Objective
@@ -40,4 +40,4 @@ def retained_prompts(settings: dict[str, Any], concept: dict[str, Any]) -> list[
 
     settings, concept: the groups `objective` and `concept` of a config.
     """
-    return [prompt for prompt in settings.get("retain") or [] if not asks(prompt, concept)]
+    return kept(settings.get("retain") or [], concept)
