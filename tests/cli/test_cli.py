@@ -93,7 +93,7 @@ def test_import_is_light():
         (["-m", "concept=church,tenhc"], ["did you mean tench?"]),
         (["edit.ratoi=0.1"], ["'ratoi'", "did you mean ratio?"]),
         (["edit=joint", "edit.loewst=-1"], ["did you mean lowest?", "beyond"]),  # those of the option that was chosen
-        (["edit=amplify", "edit.strength=auto"], ["unknown setting in edit 'strength'. There are: name, sign"]),
+        (["edit=amplify", "edit.strength=auto"], ["edit=erase, greedy, hard_concrete, joint have it"]),
         (["edit.ablation=resample"], ["unknown setting in edit 'ablation': edit=", "erase, "]),  # another option's
         (["concpt=church"], ["did you mean concept?"]),
         (["modle.steps=3"], ["did you mean model?"]),
