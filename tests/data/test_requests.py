@@ -68,11 +68,11 @@ def test_a_concept_of_ones_own_is_not_among_what_is_to_stay():
     for prompt, kept in {"a golf ball": 15, "A photo of a  Golf Ball": 15, "a golf ball on a lawn": 16}.items():
         found = {
             request.prompt
-            for request in asked("concept=custom", f"concept.prompt='{prompt}'", "evaluation=all")
+            for request in asked("concept=custom", f"concept.prompt='{prompt}'")
             if request.purpose == "retention"
         }
         assert len(found) == kept and ("a photo of a golf ball" in found) == (kept == 16)
-    nameless = asked("concept=van_gogh", "concept.label=null", "evaluation=all")
+    nameless = asked("concept=van_gogh", "concept.label=null")
     assert not [each for each in nameless if each.purpose == "retention" and "Van Gogh" in each.prompt]
 
 
