@@ -130,7 +130,7 @@ class Show:
         own = clusters[~clusters.index.duplicated()].sort_index().to_numpy()
         places = zip(rows["module"], rows["block"], rows["kind"], strict=True)
         layers = [f"{short_name(module, block)} · {kind}" for module, block, kind in places]
-        names = [f"{layer} · {each.rpartition(' · ')[2]}" for layer, each in zip(layers, rows["name"], strict=True)]
+        names = figures.within(layers, rows["name"].tolist())
         table["one_name"], table["other_name"] = ([names[i] for i in table[side]] for side in ("one", "other"))
         title = f"How {units(name)} work together for {self.config['concept']['name']}"
         figures.matrix(table, layers, self.folder / "interactions.png", title, told(table, own, names))

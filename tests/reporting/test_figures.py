@@ -125,3 +125,12 @@ def test_figures_are_read_on_every_ground():
     assert luminance((1, 1, 1)) == pytest.approx(1) and luminance((0, 0, 0)) == 0
     assert on((0.24, 0.4, 0.88)) == on((0.76, 0.25, 0.05)) == "white"  # full blue and orange
     assert on((0.86, 0.5, 0.33)) == on((0.97, 0.97, 0.97)) == INK  # pale orange, nearly white
+
+
+def test_a_whole_layer_is_named_once_among_pairs():
+    layers = ["up 0 · cross-attention", "up 0 · self-attention"]
+    assert interactions.within(layers, ["up.0.attn2 · head 3", "up.0.attn1 · head 0"]) == [
+        "up 0 · cross-attention · head 3",
+        "up 0 · self-attention · head 0",
+    ]
+    assert interactions.within(layers, ["up.0.attn2 · cross-attention", "up.0.attn1 · self-attention"]) == layers

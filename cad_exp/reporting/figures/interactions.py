@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,16 @@ KINDS = (
     ("overlap", HELPS, "They overlap: the second loss costs less"),
     ("back up", SUPPRESSES, "They back each other up: only both are missed"),
 )
+
+
+def within(layers: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return what each component is called in its layer, "up 0 · cross-attention · head 3"; a whole layer once only.
+
+    layers: of each component, with its kind last. names: of the components, whose last part tells them apart.
+    """
+    parts = [name.rpartition(" · ")[2] for name in names]
+    whole = [layer.rpartition(" · ")[2] == part for layer, part in zip(layers, parts, strict=True)]
+    return [a if same else f"{a} · {part}" for a, part, same in zip(layers, parts, whole, strict=True)]
 
 
 def matrix(table: pd.DataFrame, layers: list[str], path: Path | str, title: str = "", note: str = "") -> Path:
