@@ -190,3 +190,16 @@ def test_one_process_needs_no_connection(monkeypatch):
         distributed.add_up([tensor])
         distributed.barrier()
         assert distributed.agree("x") == "x" and distributed.main() and torch.equal(tensor, torch.ones(2))
+
+
+def test_sums_travel_over_the_gpus_though_tensors_lie_on_the_cpu(monkeypatch: pytest.MonkeyPatch):
+    """NCCL sends nothing from a CPU; gloo does."""
+    asked: list[str] = []
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "local_device", lambda kind: asked.append(kind) or "cpu")
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda flat: flat.mul_(2))
+    for backend, moved in (("gloo", []), ("nccl", ["cuda"])):
+        monkeypatch.setattr(torch.distributed, "get_backend", lambda name=backend: name)
+        tensors = [torch.tensor([1.0, 2.0]), torch.tensor([[3.0]]), torch.tensor([4])]
+        distributed.add_up(tensors[:2])
+        assert [each.tolist() for each in tensors] == [[2, 4], [[6]], [4]] and asked == moved
