@@ -29,24 +29,14 @@ def kept(prompts: Iterable[str], concept: dict[str, Any]) -> list[str]:
 
 
 def is_thing(concept: dict[str, Any], kind: str, label: str) -> bool:
-    """Return whether the concept is this thing of a model's world: by kind and label, or because its prompt says so.
+    """Return whether the concept is this thing of a model's world: by kind and label, or because a prompt says so.
 
     A concept of one's own may have no label. Then "a photo of a golf ball" is a golf ball, and "a golfer" is not.
     """
-    if (concept["kind"], concept["label"]) == (kind, label):
-        return True
-    prompt = _folded(concept.get("prompt") or "")
-    if not label or _folded(label) not in prompt:
-        return False
-    before, _, after = prompt.partition(_folded(label))
-    return {*before.split(), *after.split()} <= FRAME
+    return (concept["kind"], concept["label"]) == (kind, label) or asks(label, concept)
 
 
 def _named(prompt: str) -> list[str]:
     """Return the words of a prompt that name something; all of them where none does."""
-    told = _folded(prompt).split()
+    told = prompt.lower().split()
     return [word for word in told if word not in FRAME] or told
-
-
-def _folded(text: str) -> str:
-    return words(text).lower()

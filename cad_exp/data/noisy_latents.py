@@ -83,7 +83,7 @@ def sample_trajectory(
     model: DiffusionModel,
     prompt: str,
     base_prompt: str = "",
-    seeds: Sequence[int] | int = (0,),
+    seeds: Sequence[int] = (0,),
     steps: int = 50,
     guidance: float = 3.0,
     batch_size: int = 16,
@@ -97,7 +97,7 @@ def sample_trajectory(
         model: whose trajectories.
         prompt: that asks for the concept.
         base_prompt: what it is compared with; empty is no prompt.
-        seeds: of the first noise, one for each trajectory; a number is one.
+        seeds: of the first noise, one for each trajectory.
         steps: of the sampler, each a noisy latent.
         guidance: scale of classifier-free guidance towards `prompt`; 0 follows `base_prompt` alone.
         batch_size: trajectories at once; the numbers do not depend on it but for rounding.
@@ -105,6 +105,9 @@ def sample_trajectory(
 
     Returns:
         len(seeds) * steps noisy latents, ordered by seed and then from the noisiest step to the last.
+
+    Raises:
+        UserError: seeds that are one number.
 
     Examples:
         >>> model = cad_exp.DiffusionModel.load("mini", device="cpu")
@@ -117,7 +120,11 @@ def sample_trajectory(
         for step in model.trajectory(prompt, base_prompt, chunk, steps, guidance):
             yield step.x, step.t, step.base, step.cond
 
-    numbers = [seeds] if isinstance(seeds, int) else [int(seed) for seed in seeds]
+    if isinstance(seeds, int):
+        raise UserError(
+            f"seeds={seeds} is no list: seeds=[{seeds}] is one trajectory, seeds=range({seeds}) are {seeds}"
+        )
+    numbers = [int(seed) for seed in seeds]
     meta = {"kind": "trajectory", "seeds": numbers, "steps": steps, "guidance": guidance}
     x, t, base, cond = _collect(points, numbers, steps, batch_size, progress)
     return NoisyLatents(x, t, base, cond, None, prompt, base_prompt, meta)

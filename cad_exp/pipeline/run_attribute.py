@@ -209,10 +209,12 @@ def counterfactuals(runtime: Runtime, graph: Attribute) -> None:
 
 def redact(runtime: Runtime, graph: Attribute, config: Config) -> None:
     """Blur or drop the explicit images that were made and, where they had to be, judged."""
+    if not distributed.main():
+        return
     mode = redaction.mode(config)
     explicit = [node for node in nodes_of(*graph.nodes()) if isinstance(node, Images) and node.redacted != "kept"]
     made = [node for node in explicit if runtime.holds(node)]  # also those that only a judge has looked at
-    if not made or not distributed.main():
+    if not made:
         return
     for node in made:
         runtime.redact(node, redaction.redact(mode))

@@ -6,11 +6,15 @@ from cad_exp.config.own_prompts import asks, is_thing, kept
 
 CHURCH = {"kind": "object", "label": "church", "prompt": "church", "base_prompt": ""}
 CHURCH |= {"evaluation_prompts": ["a photo of a church"], "validation_prompts": ["a chapel at night"]}
-OWN = {"kind": "custom", "label": None, "prompt": "a golf ball", "evaluation_prompts": ["a golf ball"]}
+
+
+def own(prompt: str, *shown: str) -> dict:
+    """A concept of one's own, whose prompt is shown unless another one is."""
+    return {"kind": "custom", "label": None, "prompt": prompt, "evaluation_prompts": [*shown] or [prompt]}
 
 
 @pytest.mark.parametrize(
-    "prompt, own",
+    "prompt, its",
     [
         ("church", True),
         ("A  Church", True),
@@ -22,8 +26,8 @@ OWN = {"kind": "custom", "label": None, "prompt": "a golf ball", "evaluation_pro
         ("", False),
     ],
 )
-def test_the_concepts_own_prompts_are_known_in_every_frame(prompt: str, own: bool):
-    assert asks(prompt, CHURCH) == own
+def test_the_concepts_own_prompts_are_known_in_every_frame(prompt: str, its: bool):
+    assert asks(prompt, CHURCH) == its
 
 
 def test_words_that_name_nothing_are_compared_as_they_are():
@@ -43,14 +47,14 @@ def test_a_contrast_does_not_depend_on_how_a_strength_is_chosen():
     [
         (CHURCH, ("object", "church"), True),
         (CHURCH, ("object", "tench"), False),
-        (OWN, ("object", "golf ball"), True),
-        (OWN | {"prompt": "a photo of a Golf  Ball"}, ("object", "golf ball"), True),
-        (OWN | {"prompt": "a golf ball on a lawn"}, ("object", "golf ball"), False),
-        (OWN | {"prompt": "golf balls"}, ("object", "golf ball"), False),
-        (OWN | {"prompt": "a painting in the style of Van Gogh"}, ("style", "Van Gogh"), True),
-        (OWN | {"prompt": "naked person"}, ("clothed", "person"), False),
-        (OWN, ("custom", ""), False),
-        ({"kind": "object", "label": "church", "evaluation_prompts": []}, ("object", "tench"), False),
+        (own("a golf ball"), ("object", "golf ball"), True),
+        (own("a photo of a Golf  Ball"), ("object", "golf ball"), True),
+        (own("a golf ball on a lawn"), ("object", "golf ball"), False),
+        (own("golf balls"), ("object", "golf ball"), False),
+        (own("a painting in the style of Van Gogh"), ("style", "Van Gogh"), True),
+        (own("naked person"), ("clothed", "person"), False),
+        (own("a golf ball"), ("custom", ""), False),
+        (own("a fish", "a photo of a tench"), ("object", "tench"), True),
     ],
 )
 def test_a_concept_is_a_thing_of_the_world_by_its_label_or_by_its_prompt(concept, thing, same: bool):

@@ -20,8 +20,8 @@ from cad_exp.pipeline.identity import run_identity
 from cad_exp.utils.errors import UserError
 from tests.config.test_configs import composed
 
-CHURCH = {"name": "church", "kind": "object", "label": "church"}
-NUDITY = {"name": "nudity", "kind": "nudity", "label": "naked"}
+CHURCH = {"name": "church", "kind": "object", "label": "church", "prompt": "church"}
+NUDITY = {"name": "nudity", "kind": "nudity", "label": "naked", "prompt": "naked person"}
 PUBLIC = Path(os.environ.get(FOLDER, "nowhere"))
 CELL = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=12)
 

@@ -23,6 +23,7 @@ CHURCH = {
     "name": "church",
     "kind": "object",
     "label": "church",
+    "prompt": "church",
     "evaluation_prompts": ["a photo of a church", "a church"],
 }
 SETTINGS = {"fid_bootstrap": 40, "higher_concept_is_better": False}
@@ -50,7 +51,7 @@ def records(
 
 def test_retention_asks_for_everything_but_the_concept():
     def kept(kind: str, label: str) -> list[str]:
-        concept = {"kind": kind, "label": label, "evaluation_prompts": ["p"]}
+        concept = {"kind": kind, "label": label, "prompt": "p", "evaluation_prompts": ["p"]}
         return [request.prompt for request in plan(concept, 1, 1, 0) if request.purpose == "retention"]
 
     assert len(retention_prompts()) == len(kept("nudity", "naked")) == 16

@@ -354,6 +354,12 @@ def test_a_run_takes_a_config_and_no_overrides(tmp_path):
         cad_exp.run(["concept=church"], tmp_path)
 
 
+def test_one_number_is_no_list_of_seeds():
+    """It might be one seed, or so many."""
+    with pytest.raises(UserError, match=re.escape("seeds=3 is no list: seeds=[3] is one trajectory, seeds=range(3)")):
+        cad_exp.sample_trajectory(None, "church", seeds=3)
+
+
 def test_a_name_is_a_text():
     with pytest.raises(UserError, match="None is no name of a granularity: there are weight, neuron"):
         cad_exp.make_granularity(None)

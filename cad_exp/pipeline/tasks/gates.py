@@ -131,7 +131,7 @@ def prompts_to_keep(config: Config, styles: bool = True) -> list[str]:
     concept, asked = config["concept"], config["edit"].get("retain")
     if asked is not None:
         return [prompt for prompt in asked if not asks(prompt, concept)]
-    things = [thing for thing in image_requests.fitting_prompts(config["model"]["path"]) if not asks(thing[0], concept)]
+    things = image_requests.fitting_prompts(config["model"]["path"])
     return [
         prompt for prompt, kind, label in things if not is_thing(concept, kind, label) and (styles or kind != "style")
     ]
